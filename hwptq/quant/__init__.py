@@ -1,0 +1,1 @@
+"""The arithmetic of quantization: numpy only, knows nothing of any compiler."""

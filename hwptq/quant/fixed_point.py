@@ -1,0 +1,52 @@
+"""Fixed-point requantization: int32 accumulator -> int8, by an integer multiplier and a rounding shift.
+
+    v = (acc * m + 2^30) >> 31          m in [2^30, 2^31)        SQRDMULH on Neon
+    y = clamp(((v + 2^(s-1)) >> s) + zero_point, lo, hi)         SRSHL on Neon
+
+With |acc| <= ACCUMULATOR_LIMIT and s <= MAX_SHIFT, v + 2^(s-1) fits in int32, so a backend may compute
+the second step in 32 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ACCUMULATOR_LIMIT = 2**30 - 1
+MAX_SHIFT = 31
+
+
+def quantize_multiplier(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The (multiplier, shift) whose m * 2^-31 * 2^-shift is nearest to `real`.
+
+    `real`: float array in [2^-32, 1/2). Returns two int32 arrays of its shape, multiplier in [2^30, 2^31),
+    shift in [1, 31]. 0.3 -> (1288490189, 1), since 0.3 = 0.6 * 2^-1.
+    Values below 2^-32 become the smallest pair (they round every accumulator to 0 or 1 LSB of it).
+    Raises ValueError for values >= 1/2 (shift would be < 1), negative or not finite.
+    """
+    real = np.asarray(real, dtype=np.float64)
+    if not np.all(np.isfinite(real)) or np.any(real < 0) or np.any(real >= 0.5):
+        raise ValueError(f"requantize multiplier must lie in [0, 0.5), got {real.min()} … {real.max()}")
+    mantissa, exponent = np.frexp(np.maximum(real, 2.0**-32))  # real = mantissa * 2^exponent, mantissa in [1/2, 1)
+    multiplier = np.rint(mantissa * 2.0**31).astype(np.int64)
+    carried = multiplier == 2**31
+    multiplier = np.where(carried, 2**30, multiplier)
+    shift = -exponent + np.where(carried, -1, 0)
+    if np.any(shift < 1):  # just under 1/2, rounded up to it
+        raise ValueError(f"requantize multiplier must lie in [0, 0.5), got {real.max()}")
+    return multiplier.astype(np.int32), np.minimum(shift, MAX_SHIFT).astype(np.int32)
+
+
+def requantize(
+    acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero_point: int, lo: int, hi: int
+) -> np.ndarray:
+    """int32 accumulators -> int8; `multiplier` and `shift` broadcast against `acc` (last axis = channels).
+
+    Raises ValueError where an accumulator exceeds ACCUMULATOR_LIMIT.
+    """
+    wide = np.asarray(acc, dtype=np.int64)
+    if wide.size and max(int(wide.max()), -int(wide.min())) > ACCUMULATOR_LIMIT:
+        raise ValueError("accumulator exceeds 2^30 - 1")
+    v = (wide * multiplier + 2**30) >> 31
+    half = np.left_shift(np.int64(1), np.asarray(shift, dtype=np.int64) - 1)
+    y = ((v + half) >> np.asarray(shift, dtype=np.int64)) + zero_point
+    return np.clip(y, lo, hi).astype(np.int8)

@@ -1,0 +1,189 @@
+"""The integer operators: what a quantized graph is made of, as frozen dataclasses.
+
+One description serves everybody: the numpy reference evaluates it, the kernel templates implement it, and
+the graph carries it (as JSON, in an attribute of the PrimFunc), so a graph made for one device gives the
+same integers on any other. All activations are int8; images are NHWC. `lo` and `hi` are the inclusive
+bounds of the output: the int8 range, narrowed by a fused activation.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """(x [N,H,W,I], w [O,KH,KW,I/groups], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [N,OH,OW,O].
+
+    acc = bias + sum x*w, with x = in_zero_point in the padding. The bias already holds -in_zero_point * sum w,
+    so x enters as it is stored. groups == I == O / m is a depthwise convolution with multiplier m.
+    """
+
+    kind: ClassVar[str] = "conv2d"
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]  # top, left, bottom, right
+    dilation: tuple[int, int]
+    groups: int
+    in_zero_point: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """(x [..., K], w [O,K], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [..., O]."""
+
+    kind: ClassVar[str] = "dense"
+    in_zero_point: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """(a [..., M,K], b [..., K,N]) -> [..., M,N], leading axes broadcast; acc = sum (a - za) * (b - zb)."""
+
+    kind: ClassVar[str] = "matmul"
+    a_zero_point: int
+    b_zero_point: int
+    multiplier: int
+    shift: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Add:
+    """(a, b) -> broadcast shape; acc = (a - za) * a_factor + (b - zb) * b_factor, then requantize.
+
+    The factors bring both operands to one scale, in steps of 2^-20 of the coarser one; a negative factor
+    subtracts.
+    """
+
+    kind: ClassVar[str] = "add"
+    a_zero_point: int
+    b_zero_point: int
+    a_factor: int
+    b_factor: int
+    multiplier: int
+    shift: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Mul:
+    """(a, b) -> broadcast shape; acc = ((a - za) * (b - zb)) << 13, then requantize.
+
+    The left shift keeps the multiplier below 1/2 for every sensible choice of scales.
+    """
+
+    kind: ClassVar[str] = "mul"
+    a_zero_point: int
+    b_zero_point: int
+    multiplier: int
+    shift: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """(x, table int8 [256]) -> table[x + 128]: any function of one int8 tensor, exact by construction."""
+
+    kind: ClassVar[str] = "lookup"
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins."""
+
+    kind: ClassVar[str] = "max_pool"
+    pool_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """(x [N,H,W,C], multiplier int32 [OH*OW], shift int32 [OH*OW]) -> [N,OH,OW,C].
+
+    acc = (sum over the window of (x - in_zero_point)) * factor, padding adds nothing. The multiplier is per
+    output pixel, since windows at the border may hold fewer values (count_include_pad = false, ceil mode).
+    """
+
+    kind: ClassVar[str] = "avg_pool"
+    pool_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    out_shape: tuple[int, int]
+    factor: int
+    in_zero_point: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+
+@dataclass(frozen=True)
+class Pad:
+    """(x) -> x padded with `value` by `before[i]`, `after[i]` elements on axis i."""
+
+    kind: ClassVar[str] = "pad"
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    value: int
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """(x float32) -> int8: clamp(round_half_even(x / scale) + zero_point, -128, 127), scale a float32."""
+
+    kind: ClassVar[str] = "quantize"
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """(x int8) -> float32: (x - zero_point) * scale, one rounding."""
+
+    kind: ClassVar[str] = "dequantize"
+    scale: float
+    zero_point: int
+
+
+IntegerOp = Conv2d | Dense | MatMul | Add | Mul | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
+_BY_KIND: dict[str, type] = {
+    c.kind: c
+    for c in (Conv2d, Dense, MatMul, Add, Mul, Lookup, MaxPool, AvgPool, Pad, Quantize, Dequantize)
+}
+
+#: The attribute of a PrimFunc that holds the operator it implements.
+ATTRIBUTE = "hwptq.op"
+
+
+def to_json(op: IntegerOp) -> str:
+    """The operator as a JSON object: its `kind` and its fields."""
+    return json.dumps({"kind": op.kind, **asdict(op)})
+
+
+def from_json(text: str) -> IntegerOp:
+    """The inverse of to_json. Raises ValueError for an unknown kind or missing fields."""
+    values = json.loads(text)
+    kind = values.pop("kind", None)
+    if kind not in _BY_KIND:
+        raise ValueError(f"unknown integer operator {kind!r}")
+    cls = _BY_KIND[kind]
+    names = {f.name for f in fields(cls)}
+    if set(values) != names:
+        raise ValueError(f"{kind}: fields {sorted(values)} instead of {sorted(names)}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,31 @@
+"""What a template returns: the steps that compute one integer operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and dtype of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+#: A step's argument: the operator's activation of that index, PREVIOUS (the step before), or a constant.
+Argument = int | np.ndarray
+PREVIOUS = -1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a PrimFunc, whose parameters are `args` and then the output."""
+
+    func: tvm.tirx.PrimFunc
+    args: tuple[Argument, ...]
+    out: TensorType
+    name: str  # becomes the symbol of the kernel, e.g. "conv2d_dot_product"

@@ -1,0 +1,110 @@
+"""ONNX file -> Relax module, float32, batch 1, with the node names of the file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from onnx import TensorProto, numpy_helper
+from tvm import relax
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from hwptq.passes.dataflow import rewrite
+
+from .errors import InputError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it enters the flow."""
+
+    name: str
+    module: tvm.IRModule
+    inputs: dict[str, tuple[tuple[int, ...], str]]  # name -> (shape with batch 1, dtype)
+    outputs: tuple[str, ...]
+
+
+def import_onnx(path: str | Path) -> Model:
+    """Read an ONNX file. Raises InputError (file) or UnsupportedError (operators, shapes)."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of an ONNX model")
+    try:
+        proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        raise InputError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    if opset < 9:
+        raise UnsupportedError(f"{path}: opset {opset}; export the model with opset 9 or newer")
+    proto = _widen_float16(proto)
+    weights = {i.name for i in proto.graph.initializer}
+    inputs = {i.name: _bound_shape(i) for i in proto.graph.input if i.name not in weights}
+    module = _to_relax(proto, opset, inputs, path)
+    return Model(path.stem, module, inputs, tuple(o.name for o in proto.graph.output))
+
+
+def _to_relax(proto: Any, opset: int, inputs: dict[str, Any], path: Path) -> tvm.IRModule:
+    shapes = {n: list(s) for n, (s, _) in inputs.items()}
+    importer = _NamingImporter(shapes, {n: d for n, (_, d) in inputs.items()}, sanitize=True)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            module = importer.from_onnx(proto.graph, opset)
+    except Exception as error:
+        raise UnsupportedError(f"{path}: {_first_line(error)}") from error
+    return relax.transform.FoldConstant()(rewrite(module, lambda r, var, value: r.keep(value)))
+
+
+class _NamingImporter(onnx_frontend.ONNXGraphImporter):
+    """TVM's importer, which names the result of every node after the node."""
+
+    def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+        name = attrs["tvm_custom"]["name"]
+        result = super()._convert_operator(op_name, inputs, attrs, opset)
+        if isinstance(result, relax.Call) and name:
+            result = self.bb.emit(result, name_hint=name)
+        return result
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _bound_shape(value: Any) -> tuple[tuple[int, ...], str]:
+    """Shape (a symbolic first axis becomes 1) and dtype of a graph input."""
+    tensor = value.type.tensor_type
+    dims = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        if not dim.dim_value and axis > 0:
+            raise UnsupportedError(f"input {value.name!r}: axis {axis} is symbolic; fix its size before export")
+        dims.append(dim.dim_value or 1)
+    dims[:1] = [1] if not tensor.shape.dim[0].dim_value else dims[:1]
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return tuple(dims), dtype
+
+
+def _widen_float16(proto: Any) -> Any:
+    """The model with every float16 tensor as float32."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for value in [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+            if attribute.t.data_type == TensorProto.FLOAT16:
+                array = numpy_helper.to_array(attribute.t).astype(np.float32)
+                attribute.t.CopyFrom(numpy_helper.from_array(array, attribute.t.name))
+    return proto

@@ -1,0 +1,161 @@
+"""Reading and rewriting straight-line Relax functions: what every pass here is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+Constant = type(relax.const(1))
+Visit = Callable[["Rewriter", Any, Any], Any]
+
+
+def main_functions(mod: tvm.IRModule) -> Iterator[tuple[Any, Any]]:
+    """The (GlobalVar, Function) pairs to rewrite: Relax functions that are no outlined composite."""
+    for gv, func in mod.functions.items():
+        if isinstance(func, relax.Function) and composite_name(func) is None:
+            yield gv, func
+
+
+def composite_name(func: Any) -> str | None:
+    """The Composite attribute of a function, or None."""
+    if isinstance(func, relax.Function) and func.attrs and "Composite" in func.attrs:
+        return str(func.attrs["Composite"])
+    return None
+
+
+def bindings(func: Any) -> list[tuple[Any, Any]]:
+    """(var, value) of every binding, in order. Raises ValueError for control flow."""
+    out = []
+    for block in func.body.blocks:
+        for b in block.bindings:
+            if not isinstance(b, relax.VarBinding) or isinstance(b.value, relax.If):
+                raise ValueError("only straight-line functions can be quantized; found control flow")
+            out.append((b.var, b.value))
+    return out
+
+
+def arguments(value: Any) -> list[Any]:
+    """The expressions that `value` reads."""
+    if isinstance(value, relax.Call):
+        return list(value.args)
+    if isinstance(value, relax.Tuple):
+        return list(value.fields)
+    if isinstance(value, relax.TupleGetItem):
+        return [value.tuple_value]
+    return [value]
+
+
+def users(func: Any) -> dict[Any, list[Any]]:
+    """var -> the vars whose binding reads it (through tuples); the function's result counts as None."""
+    found: dict[Any, list[Any]] = {}
+
+    def read(expr: Any, user: Any) -> None:
+        if isinstance(expr, relax.Var):
+            found.setdefault(expr, []).append(user)
+        elif isinstance(expr, relax.Tuple):
+            for field in expr.fields:
+                read(field, user)
+
+    for var, value in bindings(func):
+        for arg in arguments(value):
+            read(arg, var)
+    read(func.body.body, None)
+    return found
+
+
+def op_name(value: Any) -> str:
+    """The operator of a call without its "relax." prefix, or "" for anything else."""
+    if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+        return str(value.op.name).removeprefix("relax.")
+    return ""
+
+
+def constant(expr: Any) -> np.ndarray | None:
+    """The value of a constant expression, or None."""
+    return expr.value.numpy() if isinstance(expr, Constant) else None
+
+
+def shape_of(expr: Any) -> tuple[int, ...]:
+    """The static shape of a tensor expression. Raises ValueError where it is symbolic."""
+    try:
+        return tuple(int(d) for d in expr.ty.shape.values)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{getattr(expr, 'name', expr)}: the shape is not static") from error
+
+
+class Rewriter:
+    """Builds a new function binding by binding; `env` maps old vars to new expressions."""
+
+    def __init__(self, mod: tvm.IRModule, func: Any):
+        self.mod, self.func = mod, func
+        self.builder = relax.BlockBuilder()
+        self.env: dict[Any, Any] = {p: p for p in func.params}
+        self.added: dict[str, Any] = {}
+        self._taken = {gv.name_hint for gv in mod.functions}
+
+    def get(self, expr: Any) -> Any:
+        """The new expression that stands for an old one."""
+        if isinstance(expr, relax.Var):
+            return self.env[expr]
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([self.get(f) for f in expr.fields])
+        return expr
+
+    def keep(self, value: Any) -> Any:
+        """An old binding's value over the new arguments."""
+        if isinstance(value, relax.Call):
+            return relax.Call(value.op, [self.get(a) for a in value.args], value.attrs, value.ty_args)
+        if isinstance(value, relax.TupleGetItem):
+            source = self.get(value.tuple_value)
+            return source.fields[value.index] if isinstance(source, relax.Tuple) else relax.TupleGetItem(
+                source, value.index
+            )
+        return self.get(value)
+
+    def emit(self, expr: Any, name: str = "") -> Any:
+        """Bind `expr` to a new var."""
+        return self.builder.emit(expr, name_hint=name)
+
+    def add_function(self, func: Any, hint: str) -> Any:
+        """Add a function to the module under an unused name; returns its GlobalVar."""
+        name, k = hint, 0
+        while name in self._taken:
+            k += 1
+            name = f"{hint}_{k}"
+        self._taken.add(name)
+        gv = self.builder.add_func(func, name)
+        self.added[gv.name_hint] = func
+        return gv
+
+
+def rewrite(mod: tvm.IRModule, visit: Visit) -> tvm.IRModule:
+    """A new module in which visit(rewriter, var, value) gave the new expression of every binding.
+
+    `visit` returns an expression (bound under the old name if it is not a var yet) or None for one that is
+    dropped. The module given is left unchanged.
+    """
+    out = {gv: f for gv, f in mod.functions.items()}
+    for gv, func in main_functions(mod):
+        r = Rewriter(tvm.IRModule(out, attrs=mod.attrs), func)
+        with r.builder.function(gv.name_hint, list(func.params), attrs=dict(func.attrs or {})):
+            with r.builder.dataflow():
+                for var, value in bindings(func):
+                    new = visit(r, var, value)
+                    if new is None:
+                        continue
+                    atom = isinstance(new, relax.Var | relax.Tuple | Constant)
+                    r.env[var] = new if atom else r.emit(new, str(var.name))
+                result = r.get(func.body.body)
+                output = r.builder.emit_output(result)
+            r.builder.emit_func_output(output)
+        built = r.builder.get()
+        new_main = next(f for g, f in built.functions.items() if g.name_hint == gv.name_hint)
+        for g, f in built.functions.items():
+            if g.name_hint != gv.name_hint:
+                out[g] = f
+        out[gv] = new_main
+    return relax.transform.DeadCodeElimination()(tvm.IRModule(out, attrs=mod.attrs))

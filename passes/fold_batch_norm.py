@@ -1,0 +1,112 @@
+"""FoldBatchNorm: y = gamma * (conv(x, w) + b - mean) / sqrt(var + eps) + beta becomes one conv and one add.
+
+With s = gamma / sqrt(var + eps):  w' = s * w (per output channel),  b' = (b - mean) * s + beta.
+Jacob et al. 2018, "Quantization and Training of Neural Networks …", eq. 14.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+
+
+@dataclass(frozen=True)
+class _Fold:
+    producer: Any  # the conv or matmul call
+    weight: np.ndarray
+    bias: np.ndarray  # shaped to be added to the output
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.FoldBatchNorm")
+class FoldBatchNorm:
+    """Fold BatchNorm into the convolution or matmul before it, with or without a bias between them.
+
+    Only where the chain has no other reader, and weights and statistics are constants. Any other BatchNorm
+    in inference becomes a multiplication and an addition per channel.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        mod = relax.transform.FoldConstant()(mod)
+        folds: dict[Any, _Fold] = {}
+        for _, func in main_functions(mod):
+            values, readers = dict(bindings(func)), users(func)
+            for var, value in values.items():
+                if op_name(value) == "nn.batch_norm":
+                    fold = _match(value, values, readers)
+                    if fold is not None:
+                        folds[var] = fold
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            if op_name(value) != "nn.batch_norm":
+                return r.keep(value)
+            scale, shift = _affine(value)
+            if scale is None or shift is None:
+                return r.keep(value)
+            fold = folds.get(var)
+            if fold is not None:
+                call = fold.producer
+                args = [r.get(call.args[0]), relax.const(fold.weight)]
+                out = r.emit(relax.Call(call.op, args, call.attrs, call.ty_args), str(var.name))
+                y = r.emit(relax.op.add(out, relax.const(fold.bias)), f"{var.name}_bias")
+            else:
+                spread = _spread(value)
+                y = r.emit(relax.op.multiply(r.get(value.args[0]), relax.const(scale.reshape(spread))))
+                y = r.emit(relax.op.add(y, relax.const(shift.reshape(spread))), str(var.name))
+            return relax.Tuple([y, relax.const(np.zeros(1, "float32")), relax.const(np.zeros(1, "float32"))])
+
+        return rewrite(mod, visit)
+
+
+def _affine(call: Any) -> tuple[Any, Any]:
+    """(s, beta - mean * s) of a batch_norm with constant statistics, float32 [C]; else (None, None)."""
+    stats = [constant(a) for a in call.args[1:5]]
+    if any(s is None for s in stats):
+        return None, None
+    gamma, beta, mean, var = (np.asarray(s, dtype=np.float64) for s in stats)
+    scale = gamma / np.sqrt(var + float(call.attrs.epsilon))
+    return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
+
+
+def _spread(call: Any) -> list[int]:
+    shape = [1] * len(shape_of(call.args[0]))
+    shape[int(call.attrs.axis)] = -1
+    return shape
+
+
+def _match(call: Any, values: Any, readers: Any) -> _Fold | None:
+    """The conv or matmul (and its bias) that `call` can be folded into."""
+    scale, shift = _affine(call)
+    source = call.args[0]
+    if scale is None or len(readers.get(source, [])) != 1:
+        return None
+    value, bias = values.get(source), None
+    if op_name(value) == "add":
+        bias = constant(value.args[1])
+        if bias is None or len(readers.get(value.args[0], [])) != 1:
+            return None
+        value = values.get(value.args[0])
+    kind = op_name(value)
+    weight = constant(value.args[1]) if kind in ("nn.conv2d", "matmul") else None
+    if weight is None:
+        return None
+    axis, channels = int(call.attrs.axis), len(scale)
+    spread = _spread(call)
+    if kind == "nn.conv2d":
+        if str(value.attrs.kernel_layout) != "OIHW" or axis != 1:
+            return None
+        weight = weight * scale.reshape(-1, 1, 1, 1)
+    else:
+        if weight.ndim != 2 or axis != len(shape_of(source)) - 1:
+            return None
+        weight = weight * scale
+    if bias is not None:
+        if bias.size not in (1, channels):
+            return None
+        shift = np.broadcast_to(bias.reshape(-1), (channels,)) * scale + shift
+    return _Fold(value, weight.astype(np.float32), shift.reshape(spread).astype(np.float32))

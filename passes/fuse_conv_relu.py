@@ -1,0 +1,105 @@
+"""FuseConvRelu: outline conv2d, matmul or add with its bias and its clamp as one Composite function.
+
+The composite is the unit of quantization: nothing inside it is rounded on its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
+
+_HEADS = {"nn.conv2d": "hwptq.conv2d", "matmul": "hwptq.matmul", "add": "hwptq.add"}
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.FuseConvRelu")
+class FuseConvRelu:
+    """conv2d|matmul [+ constant bias] [relu|clip] and add [relu|clip] -> Composite "hwptq.*".
+
+    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried as they are.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        chains: dict[Any, list[Any]] = {}  # last var -> the chain's bindings
+        inner: set[Any] = set()
+        for _, func in main_functions(mod):
+            values, readers = dict(bindings(func)), users(func)
+            for var, value in values.items():
+                if op_name(value) in _HEADS and var not in inner:
+                    chain = _chain(var, values, readers)
+                    chains[chain[-1]] = [(v, values[v]) for v in chain]
+                    inner.update(chain[:-1])
+                    inner.add(chain[-1])
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            if var in chains:
+                return _outline(r, chains[var])
+            return None if var in inner else r.keep(value)
+
+        return rewrite(mod, visit)
+
+
+def _next(var: Any, values: Any, readers: Any) -> tuple[Any, Any]:
+    """The only reader of `var` and its value, or (None, None)."""
+    who = readers.get(var, [])
+    return (who[0], values[who[0]]) if len(who) == 1 and who[0] is not None else (None, None)
+
+
+def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
+    chain = [head]
+    weight = constant(values[head].args[1]) is not None or op_name(values.get(values[head].args[1])) == "dequantize"
+    if op_name(values[head]) != "add" and weight:
+        var, value = _next(chain[-1], values, readers)
+        if op_name(value) == "add" and constant(value.args[1]) is not None and value.args[0] == chain[-1]:
+            if _per_channel(value, op_name(values[head])):
+                chain.append(var)
+    var, value = _next(chain[-1], values, readers)
+    if op_name(value) in ("nn.relu", "clip"):
+        chain.append(var)
+    return chain
+
+
+def _per_channel(add: Any, kind: str) -> bool:
+    """Whether the constant of an add is a scalar or holds one value per output channel."""
+    bias = constant(add.args[1])
+    assert bias is not None
+    if bias.size == 1:
+        return True
+    shape = (1, bias.size, 1, 1) if kind == "nn.conv2d" else (1,) * (bias.ndim - 1) + (bias.size,)
+    return tuple(bias.shape) in (shape, shape[1:]) and np.prod(bias.shape) == bias.size
+
+
+def _outline(r: Any, chain: list[tuple[Any, Any]]) -> Any:
+    """A call of a new Composite function that holds the chain; constants become its arguments."""
+    kind = _HEADS[op_name(chain[0][1])]
+    builder = relax.BlockBuilder()
+    params: list[Any] = []
+    actuals: list[Any] = []
+    local: dict[Any, Any] = {}
+
+    def parameter(expr: Any) -> Any:
+        param = relax.Var(f"p{len(params)}", expr.ty)
+        params.append(param)
+        actuals.append(r.get(expr))
+        return param
+
+    steps = []
+    for var, value in chain:
+        tensors = [a for a in value.args if isinstance(a, relax.Var) or constant(a) is not None]
+        steps.append((var, value, [a if a in local else parameter(a) for a in tensors]))
+        local[var] = None
+    with builder.function("composite", params):
+        with builder.dataflow():
+            for var, value, args in steps:
+                rest = list(value.args)[len(args) :]
+                args = [local[a] if a in local else a for a in args]
+                local[var] = builder.emit(relax.Call(value.op, args + rest, value.attrs, value.ty_args))
+            out = builder.emit_output(local[chain[-1][0]])
+        builder.emit_func_output(out)
+    func = builder.get()["composite"].with_attrs({"Composite": kind, "Primitive": True})
+    func = func.without_attr("global_symbol")
+    return r.emit(relax.Call(r.add_function(func, kind.replace(".", "_")), actuals), str(chain[0][0].name))

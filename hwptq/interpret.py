@@ -1,0 +1,166 @@
+"""Evaluates a Relax module binding by binding: float operators in numpy or TVM, integer ones by the reference.
+
+Slow code nobody ships, but it shows every intermediate tensor: calibration observes them, and the integer
+graph evaluated here is the reference that emitted code must equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from .passes.dataflow import Constant, arguments, bindings, op_name
+from .quant import integer_ops, reference
+
+Observe = Callable[[str, np.ndarray], None]
+
+
+class Interpreter:
+    """Runs `function` of `mod` on numpy arrays; compiled single operators are kept between runs."""
+
+    def __init__(self, mod: tvm.IRModule, function: str = "main"):
+        self.mod = mod
+        self.func = mod[function]
+        self._compiled: dict[Any, Any] = {}
+
+    def run(self, inputs: dict[str, np.ndarray], observe: Observe | None = None) -> list[np.ndarray]:
+        """The outputs for `inputs` (by parameter name); observe(name, value) sees every tensor on its way."""
+        args = [inputs[str(p.name)] for p in self.func.params]
+        for param, value in zip(self.func.params, args, strict=True):
+            if observe:
+                observe(str(param.name), value)
+        out = self._function(self.func, args, observe)
+        return list(out) if isinstance(out, tuple) else [out]
+
+    def _function(self, func: Any, args: list[Any], observe: Observe | None = None) -> Any:
+        env: dict[Any, Any] = dict(zip(func.params, args, strict=True))
+        last = {a: var for var, value in bindings(func) for a in arguments(value) if isinstance(a, relax.Var)}
+        keep = {func.body.body, *arguments(func.body.body)}
+        for var, value in bindings(func):
+            env[var] = self._value(value, env)
+            if observe and isinstance(env[var], np.ndarray):
+                observe(str(var.name), env[var])
+            for arg in arguments(value):
+                if isinstance(arg, relax.Var) and last.get(arg) == var and arg not in keep:
+                    env.pop(arg, None)
+        return self._atom(func.body.body, env)
+
+    def _atom(self, expr: Any, env: dict[Any, Any]) -> Any:
+        if isinstance(expr, relax.Var):
+            return env[expr]
+        if isinstance(expr, Constant):
+            return expr.value.numpy()
+        if isinstance(expr, relax.Tuple):
+            return tuple(self._atom(f, env) for f in expr.fields)
+        raise ValueError(f"can't evaluate {type(expr).__name__}")
+
+    def _value(self, value: Any, env: dict[Any, Any]) -> Any:
+        if isinstance(value, relax.TupleGetItem):
+            return self._atom(value.tuple_value, env)[value.index]
+        if not isinstance(value, relax.Call):
+            return self._atom(value, env)
+        if isinstance(value.op, tvm.ir.GlobalVar):
+            return self._function(self.mod[value.op], [self._atom(a, env) for a in value.args])
+        name = op_name(value)
+        if name == "call_tir":
+            return self._call_tir(value, env)
+        if name in _NUMPY:
+            args = [self._atom(a, env) for a in value.args if not isinstance(a, relax.ShapeExpr)]
+            result = _NUMPY[name](value, *args)
+            if result is not None:
+                return result
+        return self._by_tvm(value, env)
+
+    def _call_tir(self, value: Any, env: dict[Any, Any]) -> np.ndarray:
+        func = self.mod[value.args[0]]
+        args = [self._atom(a, env) for a in value.args[1].fields]
+        if func.attrs and integer_ops.ATTRIBUTE in func.attrs:
+            op = integer_ops.from_json(str(func.attrs[integer_ops.ATTRIBUTE]))
+            return reference.evaluate(op, *args)
+        return self._by_tvm(value, env)
+
+    def _by_tvm(self, value: Any, env: dict[Any, Any]) -> Any:
+        """One operator that numpy does not offer, compiled for this machine."""
+        tensors = [a for a in _leaves(value) if isinstance(a, relax.Var)]
+        if value not in self._compiled:
+            self._compiled[value] = _compile(self.mod, value, tensors)
+        result = self._compiled[value](*[tvm.runtime.tensor(np.ascontiguousarray(env[t])) for t in tensors])
+        return result.numpy() if hasattr(result, "numpy") else tuple(r.numpy() for r in result)
+
+
+def _leaves(value: Any) -> list[Any]:
+    out: list[Any] = []
+    for arg in arguments(value):
+        for leaf in arguments(arg) if isinstance(arg, relax.Tuple) else [arg]:
+            if leaf not in out:
+                out.append(leaf)
+    return out
+
+
+def _compile(mod: tvm.IRModule, value: Any, tensors: list[Any]) -> Any:
+    functions = {gv: f for gv, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)}
+    builder = relax.BlockBuilder(tvm.IRModule(functions))
+    with builder.function("only", tensors):
+        builder.emit_func_output(builder.emit(value))
+    vm = relax.VirtualMachine(tvm.compile(builder.get(), target="llvm"), tvm.cpu())
+    return vm["only"]
+
+
+def _conv2d(call: Any, x: np.ndarray, w: np.ndarray) -> np.ndarray | None:
+    a = call.attrs
+    if str(a.data_layout) != "NCHW" or str(a.kernel_layout) != "OIHW":
+        return None
+    padding, strides, dilation = ([int(v) for v in p] for p in (a.padding, a.strides, a.dilation))
+    g, (o, i, kh, kw) = int(a.groups), w.shape
+    oh, ow = reference.conv_output_shape(x.shape[2:], (kh, kw), strides, padding, dilation)
+    top, left, bottom, right = padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    if i == 1 and g == x.shape[1] == o:
+        return _depthwise(padded, w, strides, dilation, (oh, ow))
+    view = reference.windows(padded.transpose(0, 2, 3, 1), (kh, kw), strides, dilation, (oh, ow))
+    n = x.shape[0]
+    cols = view.transpose(0, 3, 4, 5, 1, 2).reshape(n, g, i * kh * kw, oh * ow)
+    return np.matmul(w.reshape(1, g, o // g, i * kh * kw), cols).reshape(n, o, oh, ow)
+
+
+def _depthwise(x: np.ndarray, w: np.ndarray, strides: Any, dilation: Any, out: Any) -> np.ndarray:
+    acc = np.zeros((*x.shape[:2], *out), dtype=np.float32)
+    for ky in range(w.shape[2]):
+        for kx in range(w.shape[3]):
+            y0, x0 = ky * dilation[0], kx * dilation[1]
+            rows = slice(y0, y0 + (out[0] - 1) * strides[0] + 1, strides[0])
+            cols = slice(x0, x0 + (out[1] - 1) * strides[1] + 1, strides[1])
+            acc += x[:, :, rows, cols] * w[:, 0, ky, kx][None, :, None, None]
+    return acc
+
+
+def _reshape(call: Any, x: np.ndarray) -> np.ndarray:
+    return x.reshape([int(d) for d in call.ty.shape.values])
+
+
+def _permute(call: Any, x: np.ndarray) -> np.ndarray:
+    axes = call.attrs.axes
+    return np.transpose(x, None if axes is None else [int(a) for a in axes])
+
+
+def _float_only(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray | None]:
+    def apply(call: Any, *args: np.ndarray) -> np.ndarray | None:
+        return f(*args) if all(a.dtype == np.float32 for a in args) else None
+
+    return apply
+
+
+_NUMPY: dict[str, Callable[..., Any]] = {
+    "nn.conv2d": _conv2d,
+    "matmul": _float_only(np.matmul),
+    "add": _float_only(np.add),
+    "subtract": _float_only(np.subtract),
+    "multiply": _float_only(np.multiply),
+    "nn.relu": _float_only(lambda x: np.maximum(x, np.float32(0))),
+    "reshape": _reshape,
+    "permute_dims": _permute,
+}

@@ -132,17 +132,19 @@ class Rewriter:
         return gv
 
 
-def rewrite(mod: tvm.IRModule, visit: Visit) -> tvm.IRModule:
+def rewrite(mod: tvm.IRModule, visit: Visit, begin: Callable[[Rewriter], None] | None = None) -> tvm.IRModule:
     """A new module in which visit(rewriter, var, value) gave the new expression of every binding.
 
     `visit` returns an expression (bound under the old name if it is not a var yet) or None for one that is
-    dropped. The module given is left unchanged.
+    dropped; `begin` may emit before the first binding. The module given is left unchanged.
     """
     out = {gv: f for gv, f in mod.functions.items()}
     for gv, func in main_functions(mod):
         r = Rewriter(tvm.IRModule(out, attrs=mod.attrs), func)
         with r.builder.function(gv.name_hint, list(func.params), attrs=dict(func.attrs or {})):
             with r.builder.dataflow():
+                if begin:
+                    begin(r)
                 for var, value in bindings(func):
                     new = visit(r, var, value)
                     if new is None:

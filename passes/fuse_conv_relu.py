@@ -29,7 +29,7 @@ class FuseConvRelu:
         for _, func in main_functions(mod):
             values, readers = dict(bindings(func)), users(func)
             for var, value in values.items():
-                if op_name(value) in _HEADS and var not in inner:
+                if op_name(value) in _HEADS and var not in inner and not _adds_scalar(value):
                     chain = _chain(var, values, readers)
                     chains[chain[-1]] = [(v, values[v]) for v in chain]
                     inner.update(chain[:-1])
@@ -41,6 +41,11 @@ class FuseConvRelu:
             return None if var in inner else r.keep(value)
 
         return rewrite(mod, visit)
+
+
+def _adds_scalar(value: Any) -> bool:
+    """Whether an add is a function of one tensor (then it becomes a table, with its neighbours)."""
+    return op_name(value) == "add" and any(c is not None and c.size == 1 for c in map(constant, value.args))
 
 
 def _next(var: Any, values: Any, readers: Any) -> tuple[Any, Any]:

@@ -1,0 +1,104 @@
+"""LowerToInteger: Q(op(DQ …)) becomes one integer operator with exact semantics, in portable code.
+
+Every operator is a call_tir of a plain PrimFunc that carries its description (quant/integer_ops.py), so the
+graph runs anywhere, and SelectKernels can find the operators again. Images become NHWC on the way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.portable import portable
+from hwptq.quant import integer_ops as ops
+
+from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
+from .integer_rules import NotInteger, Operand, lower_node
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
+class LowerToInteger:
+    """QDQ graph -> integer graph. What has no integer form stays as it is, between its Q and DQ."""
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        values = {v: value for _, f in main_functions(mod) for v, value in bindings(f)}
+        state: dict[int, Emitter] = {}
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            emitter = state.setdefault(id(r), Emitter(r, mod, values))
+            name = op_name(value)
+            if name == "quantize" and constant(value.args[1]) is not None:
+                return emitter.quantize(var, value)
+            if name == "dequantize" and constant(value.args[0]) is None:
+                op = ops.Dequantize(*_params(value))
+                return emitter.call(op, [r.get(value.args[0])], (), shape_of(value), "float32", str(var.name))
+            return r.keep(value)
+
+        return rewrite(mod, visit)
+
+
+def _params(call: Any) -> tuple[float, int]:
+    scale, zero = constant(call.args[1]), constant(call.args[2])
+    if scale is None or zero is None or scale.size != 1:
+        raise ValueError("activations must be quantized per tensor with constant scale and zero point")
+    return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+
+
+class Emitter:
+    """Emits integer operators into a new function, keeping each image in NHWC beside its NCHW form."""
+
+    def __init__(self, rewriter: Any, mod: Any, values: dict[Any, Any]):
+        self.r, self.mod, self.values = rewriter, mod, values
+        self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
+        self._functions: dict[Any, Any] = {}
+
+    def quantize(self, var: Any, value: Any) -> Any:
+        """The integer node that yields quantize's result, or the quantize operator itself."""
+        scale, zero = _params(value)
+        try:
+            return lower_node(self, value.args[0], scale, zero, str(var.name).removesuffix("_q"))
+        except NotInteger:
+            op = ops.Quantize(scale, zero)
+            return self.call(op, [self.r.get(value.args[0])], (), shape_of(value), "int8", str(var.name))
+
+    def operand(self, expr: Any) -> Operand:
+        """An argument as a quantized tensor. Raises NotInteger where it is none."""
+        value = self.values.get(expr)
+        if op_name(value) != "dequantize":
+            raise NotInteger("an input is not quantized")
+        source = value.args[0]
+        weight = constant(source)
+        if weight is not None:
+            scale = constant(value.args[1])
+            return Operand(weight, np.asarray(scale), 0, shape_of(expr))
+        scale, zero = _params(value)
+        return Operand(self.r.get(source), np.float32(scale), zero, shape_of(expr))
+
+    def images(self, tensor: Any) -> Any:
+        """The NHWC form of an NCHW tensor."""
+        if tensor not in self.nhwc:
+            self.nhwc[tensor] = self.r.emit(relax.op.permute_dims(tensor, [0, 2, 3, 1]))
+        return self.nhwc[tensor]
+
+    def from_images(self, tensor: Any) -> Any:
+        """The NCHW form of an NHWC result; the NHWC one is remembered."""
+        out = self.r.emit(relax.op.permute_dims(tensor, [0, 3, 1, 2]))
+        self.nhwc[out] = tensor
+        return out
+
+    def call(
+        self, op: Any, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+        dtype: str = "int8", name: str = "",
+    ) -> Any:  # fmt: skip
+        """Emit one operator: activations, constants, output shape and dtype."""
+        args = [*tensors, *(relax.const(np.ascontiguousarray(c)) for c in constants)]
+        types = tuple(TensorType(shape_of(a), str(a.ty.dtype)) for a in args)
+        out = TensorType(tuple(shape), dtype)
+        key = (ops.to_json(op), types, out)
+        if key not in self._functions:
+            self._functions[key] = self.r.add_function(portable(op, types, out), f"hwptq_{op.kind}")
+        return self.r.emit(relax.call_tir(self._functions[key], args, relax.TensorType(shape, dtype)), name)

@@ -1,0 +1,148 @@
+"""A thin layer over TVM's IRBuilder: PrimFuncs over flat tensors, with scalar and vector loads.
+
+Every tensor is seen as one contiguous row-major array, so a kernel computes its own offsets and any rank
+looks alike. A vector of one lane is a scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from .kernel import TensorType
+
+#: The attribute of a repacked kernel: the name of the template that made it.
+TEMPLATE = "hwptq.kernel"
+_INT32_LIMIT = 2**31
+
+Expr = Any  # a TIR expression or a Python number
+
+
+def dtype_of(dtype: str, lanes: int) -> str:
+    """("int8", 16) -> "int8x16"; one lane is the scalar dtype."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def constant(value: int | float, dtype: str, lanes: int = 1) -> Expr:
+    """`value` in every lane."""
+    scalar = tirx.const(value, dtype)
+    return scalar if lanes == 1 else T.broadcast(scalar, lanes)
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """A scalar expression in every lane."""
+    return value if lanes == 1 else T.broadcast(value, lanes)
+
+
+def cast(value: Expr, dtype: str, lanes: int = 1) -> Expr:
+    """`value`, a vector of `lanes`, converted to `dtype`."""
+    return T.cast(value, dtype_of(dtype, lanes))
+
+
+def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
+    """The lanes `indices` of the concatenated `vectors`."""
+    return tirx.Shuffle(list(vectors), list(indices))
+
+
+def clamp(value: Expr, lo: Expr, hi: Expr) -> Expr:
+    """`value` limited to [lo, hi]."""
+    return T.max(T.min(value, hi), lo)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A tensor as a flat array of `size` elements."""
+
+    buffer: Any
+    dtype: str
+    size: int
+
+    def load(self, offset: Expr, lanes: int = 1) -> Expr:
+        """`lanes` consecutive elements from `offset`."""
+        return self.buffer[_index(offset, lanes)]
+
+    def store(self, offset: Expr, value: Expr, lanes: int = 1) -> None:
+        """Write `lanes` consecutive elements from `offset`."""
+        T.buffer_store(self.buffer, value, [_index(offset, lanes)])
+
+
+def _index(offset: Expr, lanes: int) -> Expr:
+    return offset if lanes == 1 else T.ramp(offset, 1, lanes)
+
+
+def local(size: int, dtype: str) -> Flat:
+    """A zero-cost array of registers: accessed at constant offsets only."""
+    return Flat(T.alloc_buffer((size,), dtype, scope="local"), dtype, size)
+
+
+def primfunc(
+    tensors: Sequence[TensorType],
+    attributes: Mapping[str, str],
+    body: Callable[..., None],
+) -> tvm.tirx.PrimFunc:
+    """A PrimFunc with one parameter per tensor, the output last; `body` gets them as Flat and emits the code.
+
+    Raises ValueError for a tensor of 2^31 elements or more: offsets are int32.
+    """
+    for t in tensors:
+        if prod(t.shape) >= _INT32_LIMIT:
+            raise ValueError(f"a tensor of shape {t.shape} is too large for 32-bit offsets")
+    with IRBuilder() as builder:
+        with T.prim_func():
+            T.func_name("kernel")
+            T.func_attr({"tirx.noalias": True, **attributes})
+            names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
+            params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
+            body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
+    return builder.get()
+
+
+def _flatten(param: Any, tensor: TensorType) -> Flat:
+    size = prod(tensor.shape)
+    return Flat(T.decl_buffer((size,), tensor.dtype, data=param.data), tensor.dtype, size)
+
+
+def loop(extent: int, body: Callable[[Expr], None]) -> None:
+    """A serial loop over range(extent); none at all when it has one iteration."""
+    if extent == 1:
+        body(0)
+        return
+    with T.serial(extent) as i:
+        body(i)
+
+
+def nest(extents: Sequence[int], body: Callable[..., None]) -> None:
+    """Nested serial loops, outermost first; `body` gets their variables."""
+
+    def level(depth: int, variables: tuple[Expr, ...]) -> None:
+        if depth == len(extents):
+            body(*variables)
+        else:
+            loop(extents[depth], lambda i: level(depth + 1, (*variables, i)))
+
+    level(0, ())
+
+
+def vector_width(extent: int, lanes: int) -> int:
+    """The widest power of two that fits into both: 17 elements on 16 lanes -> 16, 5 -> 4, 1 -> 1."""
+    return 1 << (min(extent, lanes).bit_length() - 1)
+
+
+def spans(extent: int, lanes: int, body: Callable[[Expr, int], None]) -> None:
+    """Cover range(extent) by vectors: body(offset, width). The last vector overlaps the one before it.
+
+    Elements of the overlap are computed twice, so `body` must not accumulate into memory.
+    """
+    width = vector_width(extent, lanes)
+    if extent % width == 0:
+        loop(extent // width, lambda i: body(i * width, width))
+    else:
+        count = -(-extent // width)
+        loop(count, lambda i: body(T.min(i * width, extent - width), width))

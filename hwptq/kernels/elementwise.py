@@ -1,0 +1,179 @@
+"""Elementwise operators, Pad and the float boundary, vectorised over the innermost contiguous axis."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.quant.reference import MUL_LEFT_SHIFT
+from hwptq.targets.schema import Requantize
+
+from .builder import Expr, Flat, cast, clamp, constant, loop, nest, spans, splat
+from .kernel import TensorType
+from .requantize import GENERIC, Bounds, requantize
+
+
+@dataclass(frozen=True)
+class VectorUnit:
+    """How wide to compute, and how to requantize. One lane leaves the vectors to the compiler."""
+
+    lanes: int = 1
+    requantize: Requantize = GENERIC
+
+
+SCALAR = VectorUnit()
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Loop extents and, for each tensor, the element strides; a broadcast axis has stride 0."""
+
+    extents: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Element strides of a contiguous tensor: (2, 3, 4) -> (12, 4, 1)."""
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def broadcast_strides(shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor seen as `out_shape`. Raises ValueError where it does not broadcast."""
+    missing = len(out_shape) - len(shape)
+    if missing < 0 or any(n not in (1, m) for n, m in zip(shape, out_shape[missing:], strict=True)):
+        raise ValueError(f"shape {tuple(shape)} does not broadcast to {tuple(out_shape)}")
+    own = (0 if n == 1 else s for n, s in zip(shape, row_major(shape), strict=True))
+    return (0,) * missing + tuple(own)
+
+
+def merged(extents: Sequence[int], strides: Sequence[Sequence[int]]) -> Loops:
+    """Drop axes of one element and join neighbours that every tensor walks as one."""
+    axes = [(n, tuple(s[i] for s in strides)) for i, n in enumerate(extents) if n != 1]
+    joined: list[tuple[int, tuple[int, ...]]] = []
+    for n, step in axes:
+        if joined and all(o == n * i for o, i in zip(joined[-1][1], step, strict=True)):
+            joined[-1] = (joined[-1][0] * n, step)
+        else:
+            joined.append((n, step))
+    joined = joined or [(1, (1,) * len(strides))]
+    return Loops(tuple(n for n, _ in joined), tuple(zip(*(s for _, s in joined), strict=True)))
+
+
+def _walk(loops: Loops, lanes: int, body: Callable[[list[Expr], int], None]) -> None:
+    """Emit the loops; body(offset per tensor, width)."""
+
+    def row(*outer: Expr) -> None:
+        bases = [sum(i * s for i, s in zip(outer, steps, strict=False)) for steps in loops.strides]
+        spans(
+            loops.extents[-1],
+            lanes,
+            lambda at, width: body(
+                [b + at * steps[-1] for b, steps in zip(bases, loops.strides, strict=True)], width
+            ),
+        )
+
+    nest(loops.extents[:-1], row)
+
+
+def emit_binary(
+    op: ops.Add | ops.Mul, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+) -> Callable[..., None]:
+    """Code of Add and Mul on any broadcastable shapes."""
+    shapes = [broadcast_strides(t.shape, out.shape) for t in inputs]
+    loops = merged(out.shape, [*shapes, row_major(out.shape)])
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi)
+
+    def emit(a: Flat, b: Flat, y: Flat) -> None:
+        def block(offsets: list[Expr], width: int) -> None:
+            acc = T.bind(
+                _accumulate(
+                    op,
+                    _operand(a, offsets[0], loops.strides[0][-1], op.a_zero_point, width),
+                    _operand(b, offsets[1], loops.strides[1][-1], op.b_zero_point, width),
+                    width,
+                )
+            )
+            multiplier, shift = (constant(v, "int32", width) for v in (op.multiplier, op.shift))
+            y.store(offsets[2], requantize(acc, multiplier, shift, bounds, width, unit.requantize), width)
+
+        _walk(loops, unit.lanes, block)
+
+    return emit
+
+
+def _operand(tensor: Flat, offset: Expr, stride: int, zero_point: int, width: int) -> Expr:
+    """tensor - zero_point as int32, a broadcast value in every lane."""
+    if stride == 0:
+        return splat(cast(tensor.load(offset), "int32") - constant(zero_point, "int32"), width)
+    return cast(tensor.load(offset, width), "int32", width) - constant(zero_point, "int32", width)
+
+
+def _accumulate(op: ops.Add | ops.Mul, a: Expr, b: Expr, width: int) -> Expr:
+    if isinstance(op, ops.Add):
+        return a * constant(op.a_factor, "int32", width) + b * constant(op.b_factor, "int32", width)
+    return T.shift_left(a * b, constant(MUL_LEFT_SHIFT, "int32", width))
+
+
+def emit_lookup(out: TensorType) -> Callable[..., None]:
+    """Code of Lookup: one load per element."""
+
+    def emit(x: Flat, table: Flat, y: Flat) -> None:
+        loop(y.size, lambda i: y.store(i, table.load(cast(x.load(i), "int32") + 128)))
+
+    return emit
+
+
+def emit_quantize(op: ops.Quantize, unit: VectorUnit) -> Callable[..., None]:
+    """Code of Quantize. nearbyint rounds half to even, as the reference does."""
+
+    def emit(x: Flat, y: Flat) -> None:
+        def block(at: Expr, width: int) -> None:
+            scaled = T.nearbyint(x.load(at, width) / splat(_exact_float32(op.scale), width))
+            shifted = scaled + constant(float(op.zero_point), "float32", width)
+            limits = (constant(v, "float32", width) for v in (-128.0, 127.0))
+            y.store(at, cast(cast(clamp(shifted, *limits), "int32", width), "int8", width), width)
+
+        spans(y.size, unit.lanes, block)
+
+    return emit
+
+
+def emit_dequantize(op: ops.Dequantize, unit: VectorUnit) -> Callable[..., None]:
+    """Code of Dequantize."""
+
+    def emit(x: Flat, y: Flat) -> None:
+        def block(at: Expr, width: int) -> None:
+            centred = cast(x.load(at, width), "int32", width) - constant(op.zero_point, "int32", width)
+            scale = splat(_exact_float32(op.scale), width)
+            y.store(at, cast(centred, "float32", width) * scale, width)
+
+        spans(y.size, unit.lanes, block)
+
+    return emit
+
+
+def _exact_float32(value: float) -> Expr:
+    """A float32 constant given by its bits.
+
+    TVM turns a division by a literal into a product with its reciprocal, which rounds differently.
+    """
+    (bits,) = struct.unpack("<i", struct.pack("<f", value))
+    return T.reinterpret("float32", constant(bits, "int32"))
+
+
+def emit_pad(op: ops.Pad, x_type: TensorType, out: TensorType, unit: VectorUnit) -> Callable[..., None]:
+    """Code of Pad: fill the output, then copy the input into it."""
+    steps = row_major(out.shape)
+    first = sum(b * s for b, s in zip(op.before, steps, strict=True))
+    loops = merged(x_type.shape, [row_major(x_type.shape), steps])
+
+    def emit(x: Flat, y: Flat) -> None:
+        spans(y.size, unit.lanes, lambda at, n: y.store(at, constant(op.value, y.dtype, n), n))
+        _walk(loops, unit.lanes, lambda at, n: y.store(first + at[1], x.load(at[0], n), n))
+
+    return emit

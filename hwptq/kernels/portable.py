@@ -1,0 +1,61 @@
+"""One PrimFunc for every integer operator, on any LLVM target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tvm
+
+from hwptq.quant import integer_ops as ops
+
+from .builder import TEMPLATE, primfunc
+from .elementwise import (
+    SCALAR,
+    VectorUnit,
+    emit_binary,
+    emit_dequantize,
+    emit_lookup,
+    emit_pad,
+    emit_quantize,
+)
+from .images import emit_avg_pool, emit_conv2d, emit_dense, emit_matmul, emit_max_pool
+from .kernel import TensorType
+
+
+def portable(
+    op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit = SCALAR
+) -> tvm.tirx.PrimFunc:
+    """The PrimFunc (inputs…, out) of `op`; `inputs` are all its tensors in the order of its docstring.
+
+    It carries the operator as the attribute integer_ops.ATTRIBUTE. `unit` makes the vectors explicit.
+    Raises ValueError for shapes that the operator does not take.
+    """
+    attributes = {ops.ATTRIBUTE: ops.to_json(op), TEMPLATE: "portable"}
+    return primfunc([*inputs, out], attributes, _emitter(op, inputs, out, unit))
+
+
+def _emitter(
+    op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+) -> Callable[..., None]:
+    match op:
+        case ops.Conv2d():
+            return emit_conv2d(op, inputs, out)
+        case ops.Dense():
+            return emit_dense(op, inputs, out)
+        case ops.MatMul():
+            return emit_matmul(op, inputs, out, unit)
+        case ops.Add() | ops.Mul():
+            return emit_binary(op, inputs, out, unit)
+        case ops.Lookup():
+            return emit_lookup(out)
+        case ops.MaxPool():
+            return emit_max_pool(op, inputs[0], out, unit)
+        case ops.AvgPool():
+            return emit_avg_pool(op, inputs[0], out, unit)
+        case ops.Pad():
+            return emit_pad(op, inputs[0], out, unit)
+        case ops.Quantize():
+            return emit_quantize(op, unit)
+        case ops.Dequantize():
+            return emit_dequantize(op, unit)
+    raise ValueError(f"no portable kernel for {op!r}")

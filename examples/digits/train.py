@@ -10,6 +10,7 @@ evaluation images are used neither for training nor for calibration.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,12 +78,12 @@ class OnnxGraph:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def node(self, op: str, name: str, inputs: list[str], **attributes: object) -> str:
+    def node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
         output = "logits" if name == "classifier" else f"{name}/out"
         self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
         return output
 
-    def weight(self, name: str, value: torch.Tensor) -> str:
+    def weight(self, name: str, value: Any) -> str:
         self.weights.append(numpy_helper.from_array(value.detach().numpy(), name))
         return name
 
@@ -102,7 +103,7 @@ class OnnxGraph:
         x = self.node("BatchNormalization", f"{name}/bn", [x, *names], epsilon=bn.eps)
         return self.node("Clip", f"{name}/relu6", [x, "relu6/low", "relu6/high"])
 
-    def stage(self, name: str, stage: Stage, x: str) -> str:
+    def stage(self, name: str, stage: Any, x: str) -> str:
         y = self.conv_unit(f"{name}/depthwise", stage.depthwise, x)
         y = self.conv_unit(f"{name}/pointwise", stage.pointwise, y)
         return self.node("Add", f"{name}/add", [x, y]) if stage.residual else y
@@ -181,7 +182,7 @@ def main() -> None:
 
     with torch.no_grad():
         expected = net(as_input(test_x)).numpy()
-    [logits] = ReferenceEvaluator(model).run(None, {"input": as_input(test_x).numpy()})
+    logits = np.asarray(ReferenceEvaluator(model).run(None, {"input": as_input(test_x).numpy()})[0])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
     print(
         f"held-out accuracy: {accuracy(expected, test_y):.2%} in torch, {accuracy(logits, test_y):.2%} in ONNX"

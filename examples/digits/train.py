@@ -182,11 +182,10 @@ def main() -> None:
 
     with torch.no_grad():
         expected = net(as_input(test_x)).numpy()
-    logits = np.asarray(ReferenceEvaluator(model).run(None, {"input": as_input(test_x).numpy()})[0])
+    outputs: Any = ReferenceEvaluator(model).run(None, {"input": as_input(test_x).numpy()})
+    logits = outputs[0]
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
-    print(
-        f"held-out accuracy: {accuracy(expected, test_y):.2%} in torch, {accuracy(logits, test_y):.2%} in ONNX"
-    )
+    print(f"held-out accuracy: {accuracy(expected, test_y):.2%}, as ONNX {accuracy(logits, test_y):.2%}")
 
     onnx.save(model, HERE / "digits.onnx")
     few = slice(CALIBRATION_SAMPLES)  # of the training images, which are in random order

@@ -1,6 +1,8 @@
-"""What a target descriptor says, as frozen dataclasses: the one definition that loader, kernels and docs share.
+"""What a target descriptor says, as frozen dataclasses: one definition for loader, kernels and docs.
 
-A descriptor is a TOML file. Its sections are the fields of `Descriptor`; units stand in the comments.
+A descriptor is a TOML file. Its sections are the fields of `Descriptor`. What is said `about` a field
+(its meaning with the unit, its limits) is what the loader checks, the JSON Schema holds and
+docs/targets.md lists.
 """
 
 from __future__ import annotations
@@ -8,36 +10,95 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+#: Every operator kind that a rule may be about; the first three have weights and a kernel.
+WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
+OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "concat", "data_movement")
+OP_KINDS = WEIGHTED_OPS + OTHER_OPS
+DTYPES = ("int8", "int4", "float8_e4m3fn")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known about one field besides its type; limits hold for each element of a list."""
+
+    doc: str
+    key: str = ""  # key in the file where it differs from the field's name
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str | int, ...] = ()
+    power_of_two: bool = False
+    not_empty: bool = False
+
+
+def about(doc: str, **limits: object) -> dict[str, About]:
+    """`field(metadata=about("meaning in its unit", low=1))`."""
+    return {"about": About(doc, **limits)}  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Toolchain:
     """How emitted code is linked, run and looked at. Commands are argument lists, never shell text."""
 
-    compiler: tuple[str, ...]  # C compiler driver of the target, e.g. ("aarch64-linux-gnu-gcc",)
-    link_flags: tuple[str, ...] = ("-static",)
-    run: tuple[str, ...] = ()  # command in front of the program, e.g. an emulator; () = natively
-    cpu_features: tuple[str, ...] = ()  # flags of /proc/cpuinfo that a native run needs
-    objdump: tuple[str, ...] = ("objdump",)
-    instruction: str = ""  # mnemonic that must be in the disassembly of the kernels; "" = none promised
-    packages: tuple[str, ...] = ()  # Debian packages that hold compiler and emulator, for error messages
+    compiler: tuple[str, ...] = field(
+        metadata=about("C compiler driver of the device, a list of arguments", not_empty=True)
+    )
+    link_flags: tuple[str, ...] = field(
+        default=("-static",), metadata=about("arguments added where a program is linked")
+    )
+    run: tuple[str, ...] = field(
+        default=(), metadata=about("command in front of the program, e.g. an emulator; [] = natively")
+    )
+    cpu_features: tuple[str, ...] = field(
+        default=(), metadata=about("flags of /proc/cpuinfo that a native run needs")
+    )
+    objdump: tuple[str, ...] = field(
+        default=("objdump",), metadata=about("disassembler of the device's code", not_empty=True)
+    )
+    instruction: str = field(
+        default="",
+        metadata=about('mnemonic that must be in the disassembly of the kernels; "" = none promised'),
+    )
+    packages: tuple[str, ...] = field(
+        default=(), metadata=about("Debian packages that hold compiler and emulator, for error messages")
+    )
 
 
 @dataclass(frozen=True)
 class Numerics:
     """The arithmetic that the device does well."""
 
-    accumulator: str = "int32"
-    requantize: str = "fixed_point"
-    rounding: str = "half_up"
+    accumulator: str = field(
+        default="int32", metadata=about("dtype that products are summed in", choices=("int32",))
+    )
+    requantize: str = field(
+        default="fixed_point",
+        metadata=about(
+            "how a sum becomes an int8: by an integer multiplier and shift, or by a float32 scale",
+            choices=("fixed_point", "float32"),
+        ),
+    )
+    rounding: str = field(
+        default="half_up", metadata=about("rounding of the requantize shift", choices=("half_up",))
+    )
 
 
 @dataclass(frozen=True)
 class Requantize:
     """Intrinsics of the requantize step; without them 64-bit integer arithmetic is used (same result)."""
 
-    lanes: int = 4  # int32 values per intrinsic call
-    multiply_high: str = ""  # (a, m) -> (2*a*m + 2^31) >> 32, e.g. llvm.aarch64.neon.sqrdmulh.v4i32
-    rounding_shift: str = ""  # (v, -s) -> (v + 2^(s-1)) >> s, e.g. llvm.aarch64.neon.srshl.v4i32
+    lanes: int = field(
+        default=4, metadata=about("int32 values per intrinsic call", low=1, high=64, power_of_two=True)
+    )
+    multiply_high: str = field(
+        default="",
+        metadata=about(
+            "LLVM intrinsic of (a, m) -> (2*a*m + 2^31) >> 32, e.g. llvm.aarch64.neon.sqrdmulh.v4i32"
+        ),
+    )
+    rounding_shift: str = field(
+        default="",
+        metadata=about("LLVM intrinsic of (v, -s) -> (v + 2^(s-1)) >> s, e.g. llvm.aarch64.neon.srshl.v4i32"),
+    )
 
 
 @dataclass(frozen=True)
@@ -45,16 +106,32 @@ class DotProductKernel:
     """acc[lanes] += sum over k of activation[k] * weight[lanes][k], one instruction."""
 
     template: ClassVar[str] = "dot_product"
-    intrinsic: str  # LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512
-    lanes: int  # int32 accumulators per vector
-    k: int  # products summed into each lane
-    operand_bits: int  # 8 or 16: width of both operands; lanes * k * operand_bits = vector bits
-    unsigned_activation: bool = False  # activations enter as uint8 (q + 128), the bias repairs it
-    accumulates: bool = True  # the intrinsic takes the accumulator as its first operand
-    by_element: bool = False  # 4 groups of k activations are loaded at once and picked by lane (sdot by element)
-    tile_pixels: int = 7  # output pixels x vectors of channels kept in registers
-    tile_vectors: int = 2
-    dense_vectors: int = 4  # the same for one pixel
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    intrinsic: str = field(metadata=about("LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512", not_empty=True))
+    lanes: int = field(metadata=about("int32 accumulators per vector", low=1, high=1024))
+    k: int = field(metadata=about("products summed into each lane", low=1, high=64))
+    operand_bits: int = field(
+        metadata=about(
+            "width of both operands in bits; lanes * k * operand_bits = vector bits", choices=(8, 16)
+        )
+    )
+    unsigned_activation: bool = field(
+        default=False, metadata=about("activations enter as uint8 (q + 128), the bias repairs it")
+    )
+    accumulates: bool = field(
+        default=True, metadata=about("the intrinsic takes the accumulator as its first operand")
+    )
+    by_element: bool = field(
+        default=False,
+        metadata=about("4 groups of k activations are loaded at once and picked by lane (sdot by element)"),
+    )
+    tile_pixels: int = field(default=7, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=2, metadata=about("vectors of output channels kept in registers, per pixel", low=1, high=64)
+    )
+    dense_vectors: int = field(
+        default=4, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
 
 
 @dataclass(frozen=True)
@@ -62,9 +139,12 @@ class VectorKernel:
     """Portable multiply-accumulate over a vector of output channels: no intrinsic, any LLVM target."""
 
     template: ClassVar[str] = "vector"
-    lanes: int = 4
-    tile_pixels: int = 4
-    tile_vectors: int = 2
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    lanes: int = field(default=4, metadata=about("int32 accumulators per vector", low=1, high=1024))
+    tile_pixels: int = field(default=4, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=2, metadata=about("vectors of output channels kept in registers, per pixel", low=1, high=64)
+    )
 
 
 @dataclass(frozen=True)
@@ -72,8 +152,9 @@ class DepthwiseKernel:
     """Vector of channels, int16 products, int32 sums: no intrinsic."""
 
     template: ClassVar[str] = "depthwise"
-    lanes: int = 16  # channels per step
-    tile_pixels: int = 2
+    serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)
+    lanes: int = field(default=16, metadata=about("channels per step", low=1, high=1024))
+    tile_pixels: int = field(default=2, metadata=about("output pixels kept in registers", low=1, high=64))
 
 
 MacKernel = DotProductKernel | VectorKernel | DepthwiseKernel
@@ -83,33 +164,62 @@ MacKernel = DotProductKernel | VectorKernel | DepthwiseKernel
 class OpRule:
     """What the device offers for one kind of operator."""
 
-    op: str  # conv2d, depthwise_conv2d, dense, matmul, add, mul, lookup, max_pool, avg_pool, concat, data_movement
-    pairs: tuple[tuple[str, str], ...] = (("int8", "int8"),)  # (activation, weight) dtypes, best first
-    granularity: str = "channel"  # scales of the weights: tensor, channel or group
-    kernel: str = ""  # name of a [kernel.*] table; "" = the portable code
+    op: str = field(metadata=about("kind of operator", choices=OP_KINDS))
+    pairs: tuple[tuple[str, str], ...] = field(
+        default=(("int8", "int8"),),
+        metadata=about("allowed [activation, weight] dtypes, best first", choices=DTYPES, not_empty=True),
+    )
+    granularity: str = field(
+        default="channel",
+        metadata=about(
+            "how many scales the weights have: one, one per output channel, one per group of inputs",
+            choices=("tensor", "channel", "group"),
+        ),
+    )
+    kernel: str = field(default="", metadata=about('name of a [kernel.*] table; "" = the portable code'))
 
 
 @dataclass(frozen=True)
 class Memory:
-    alignment: int = 64  # bytes
-    scratchpad: int = 0  # bytes of workspace a kernel may use; 0 = no limit
+    """What the device's memory asks of the code."""
+
+    alignment: int = field(
+        default=64, metadata=about("alignment of tensors in bytes", low=1, high=4096, power_of_two=True)
+    )
+    scratchpad: int = field(
+        default=0,
+        metadata=about("bytes of workspace a kernel may use; 0 = no limit", low=0, high=2**40),
+    )
 
 
 @dataclass(frozen=True)
 class Descriptor:
     """A target device: everything that hwptq knows about hardware."""
 
-    schema: int
-    name: str
-    summary: str
-    tvm: dict[str, object]  # handed to tvm.target.Target
-    toolchain: Toolchain
-    ops: tuple[OpRule, ...]
-    kernels: dict[str, MacKernel] = field(default_factory=dict)
-    requantize: Requantize = field(default_factory=Requantize)
-    numerics: Numerics = field(default_factory=Numerics)
-    memory: Memory = field(default_factory=Memory)
-    cost: dict[str, float] = field(default_factory=dict)  # cycles per MAC by weight dtype
+    schema: int = field(metadata=about("version of this format", choices=(1,)))
+    name: str = field(metadata=about("the device in one word, for file names and reports", not_empty=True))
+    summary: str = field(metadata=about("the device in one line", not_empty=True))
+    tvm: dict[str, object] = field(metadata=about("handed to tvm.target.Target"))
+    toolchain: Toolchain = field(metadata=about("how code is linked, run and looked at"))
+    ops: tuple[OpRule, ...] = field(
+        metadata=about("one table per kind of operator; a kind that isn't listed stays float", key="op")
+    )
+    kernels: dict[str, MacKernel] = field(
+        default_factory=dict, metadata=about("named templates with their data", key="kernel")
+    )
+    requantize: Requantize = field(
+        default_factory=Requantize, metadata=about("intrinsics of the requantize step")
+    )
+    numerics: Numerics = field(
+        default_factory=Numerics, metadata=about("the arithmetic that the device does well")
+    )
+    memory: Memory = field(
+        default_factory=Memory, metadata=about("what the device's memory asks of the code")
+    )
+    cost: dict[str, float] = field(
+        default_factory=dict,
+        metadata=about("cycles per multiply-accumulate, by weight dtype", low=0, high=1e6),
+    )
 
     def rule(self, op: str) -> OpRule | None:
         """The rule for an operator kind, or None where the device does not list it (it stays float)."""

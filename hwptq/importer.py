@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from onnx import TensorProto, numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from hwptq.passes.dataflow import constant, rewrite
+from hwptq.passes.dataflow import bindings, constant, main_functions, op_name, rewrite
 
 from .errors import InputError, UnsupportedError
+
+_UNNAMED = re.compile(r"lv\d*")  # what TVM calls the values inside a node
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def import_onnx(path: str | Path) -> Model:
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if opset < 9:
         raise UnsupportedError(f"{path}: opset {opset}; export the model with opset 9 or newer")
-    proto = _widen_float16(proto)
+    proto = _name_nodes(_widen_float16(proto))
     weights = {i.name for i in proto.graph.initializer}
     inputs = {i.name: _bound_shape(i) for i in proto.graph.input if i.name not in weights}
     module = _to_relax(proto, opset, inputs, path)
@@ -60,7 +63,25 @@ def _to_relax(proto: Any, opset: int, inputs: dict[str, Any], path: Path) -> tvm
             module = importer.from_onnx(proto.graph, opset)
     except Exception as error:
         raise UnsupportedError(f"{path}: {_first_line(error)}") from error
-    return relax.transform.FoldConstant()(rewrite(module, lambda r, var, value: r.keep(value)))
+    return relax.transform.FoldConstant()(_name_heads(module))
+
+
+def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
+    """A node that became conv2d|matmul + add: the first operator bears its name, not the addition."""
+    heads: dict[Any, Any] = {}
+    for _, func in main_functions(module):
+        values = dict(bindings(func))
+        for var, value in values.items():
+            source = value.args[0] if op_name(value) == "add" else None
+            if op_name(values.get(source)) in ("nn.conv2d", "matmul") and _UNNAMED.fullmatch(str(source.name)):
+                heads[source] = var
+
+    def visit(r: Any, var: Any, value: Any) -> Any:
+        if var in heads:
+            return r.emit(r.keep(value), str(heads[var].name))
+        return r.emit(r.keep(value), f"{var.name}_bias") if var in heads.values() else r.keep(value)
+
+    return rewrite(module, visit)
 
 
 class _NamingImporter(onnx_frontend.ONNXGraphImporter):
@@ -109,6 +130,13 @@ def _bound_shape(value: Any) -> tuple[tuple[int, ...], str]:
     dims[:1] = [1] if not tensor.shape.dim[0].dim_value else dims[:1]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     return tuple(dims), dtype
+
+
+def _name_nodes(proto: Any) -> Any:
+    """The model with a name on every node: its own, or that of its first output."""
+    for node in proto.graph.node:
+        node.name = node.name or node.output[0]
+    return proto
 
 
 def _widen_float16(proto: Any) -> Any:

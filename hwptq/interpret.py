@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
-from .passes.dataflow import Constant, arguments, bindings, op_name
+from .passes.dataflow import Constant, bindings, op_name, reads
 from .quant import integer_ops, reference
 
 Observe = Callable[[str, np.ndarray], None]
@@ -38,15 +38,15 @@ class Interpreter:
 
     def _function(self, func: Any, args: list[Any], observe: Observe | None = None) -> Any:
         env: dict[Any, Any] = dict(zip(func.params, args, strict=True))
-        last = {a: var for var, value in bindings(func) for a in arguments(value) if isinstance(a, relax.Var)}
-        keep = {func.body.body, *arguments(func.body.body)}
+        last = {source: var for var, value in bindings(func) for source in reads(value)}
+        keep = set(reads(func.body.body))
         for var, value in bindings(func):
             env[var] = self._value(value, env)
             if observe and isinstance(env[var], np.ndarray):
                 observe(str(var.name), env[var])
-            for arg in arguments(value):
-                if isinstance(arg, relax.Var) and last.get(arg) == var and arg not in keep:
-                    env.pop(arg, None)
+            for source in reads(value):
+                if last.get(source) == var and source not in keep:
+                    env.pop(source, None)
         return self._atom(func.body.body, env)
 
     def _atom(self, expr: Any, env: dict[Any, Any]) -> Any:
@@ -85,24 +85,16 @@ class Interpreter:
 
     def _by_tvm(self, value: Any, env: dict[Any, Any]) -> Any:
         """One operator that numpy does not offer, compiled for this machine."""
-        tensors = [a for a in _leaves(value) if isinstance(a, relax.Var)]
+        tensors = reads(value)
         if value not in self._compiled:
             self._compiled[value] = _compile(self.mod, value, tensors)
         result = self._compiled[value](*[tvm.runtime.tensor(np.ascontiguousarray(env[t])) for t in tensors])
         return result.numpy() if hasattr(result, "numpy") else tuple(r.numpy() for r in result)
 
 
-def _leaves(value: Any) -> list[Any]:
-    out: list[Any] = []
-    for arg in arguments(value):
-        for leaf in arguments(arg) if isinstance(arg, relax.Tuple) else [arg]:
-            if leaf not in out:
-                out.append(leaf)
-    return out
-
-
 def _compile(mod: tvm.IRModule, value: Any, tensors: list[Any]) -> Any:
-    functions = {gv: f for gv, f in mod.functions.items() if isinstance(f, tirx.PrimFunc)}
+    called = [a for a in value.args if isinstance(a, tvm.ir.GlobalVar)]
+    functions = {gv: mod[gv] for gv in called}
     builder = relax.BlockBuilder(tvm.IRModule(functions))
     with builder.function("only", tensors):
         builder.emit_func_output(builder.emit(value))

@@ -2,5 +2,7 @@
 
 from .fold_batch_norm import FoldBatchNorm
 from .fuse_conv_relu import FuseConvRelu
+from .insert_qdq import InsertQDQ
+from .lower_to_integer import LowerToInteger
 
-__all__ = ["FoldBatchNorm", "FuseConvRelu"]
+__all__ = ["FoldBatchNorm", "FuseConvRelu", "InsertQDQ", "LowerToInteger"]

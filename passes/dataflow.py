@@ -49,21 +49,21 @@ def arguments(value: Any) -> list[Any]:
     return [value]
 
 
+def reads(value: Any) -> list[Any]:
+    """The vars that `value` reads, also through tuples, each once."""
+    if isinstance(value, relax.Var):
+        return [value]
+    if not isinstance(value, relax.Call | relax.Tuple | relax.TupleGetItem):
+        return []
+    return list(dict.fromkeys(var for arg in arguments(value) for var in reads(arg)))
+
+
 def users(func: Any) -> dict[Any, list[Any]]:
     """var -> the vars whose binding reads it (through tuples); the function's result counts as None."""
     found: dict[Any, list[Any]] = {}
-
-    def read(expr: Any, user: Any) -> None:
-        if isinstance(expr, relax.Var):
-            found.setdefault(expr, []).append(user)
-        elif isinstance(expr, relax.Tuple):
-            for field in expr.fields:
-                read(field, user)
-
-    for var, value in bindings(func):
-        for arg in arguments(value):
-            read(arg, var)
-    read(func.body.body, None)
+    for var, value in [*bindings(func), (None, func.body.body)]:
+        for source in reads(value):
+            found.setdefault(source, []).append(var)
     return found
 
 

@@ -13,7 +13,11 @@ from tvm import relax
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
 from .dataflow import bindings, constant, main_functions, rewrite, users
-from .quantizable import is_elementwise, kind, ties_scale, weight_of
+from .quantizable import elementwise_root, kind, ties_scale, weight_of
+
+_WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
+_FREE = ("lookup", "data_movement", "concat")
+_ROUNDS = 100
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.InsertQDQ")
@@ -67,7 +71,8 @@ class _Plan:
         self.options, self.mod = options, mod
         self.values = dict(bindings(func))
         self.readers = users(func)
-        self.kinds = {v: self._kind(v, value) for v, value in self.values.items()}
+        self.kinds = self._without_islands({v: self._kind(v, value) for v, value in self.values.items()})
+        self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
         tensors = self._tensors()
         groups = self._groups(tensors)
         self.qparams: dict[Any, QParams] = {}
@@ -78,6 +83,19 @@ class _Plan:
         found = kind(self.mod, value)
         excluded = self.options.exclude and self.options.exclude.search(str(var.name))
         return None if excluded or found is None or self.options.target.rule(found) is None else found
+
+    def _without_islands(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
+        """Leave tables and data movement in float where no node beside them computes in integers."""
+        graph = nx.Graph()
+        for var, value in self.values.items():
+            if kinds[var] is not None:
+                graph.add_node(var)
+                graph.add_edges_from((var, a) for a in self._data(value) if kinds.get(a) is not None)
+        islands = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
+        return {v: None if any(v in c for c in islands) else k for v, k in kinds.items()}
+
+    def _may_be_lookup(self, var: Any) -> bool:
+        return self.kinds[var] in ("lookup", "add", "mul") and self.options.target.rule("lookup") is not None
 
     def _data(self, value: Any) -> list[Any]:
         """The activations that a node reads."""
@@ -95,12 +113,8 @@ class _Plan:
         return [v for v in dict.fromkeys(found) if str(v.name) in self.options.ranges and not self._inside(v)]
 
     def _root(self, var: Any) -> Any:
-        """The tensor that `var` is an elementwise function of: itself, if of none or of several."""
-        value = self.values.get(var)
-        if value is None or self.kinds[var] != "lookup" or not is_elementwise(value):
-            return var
-        roots = {self._root(a) for a in self._data(value)}
-        return roots.pop() if len(roots) == 1 else var
+        """The tensor that `var` becomes a table of; itself where it becomes none."""
+        return elementwise_root(var, self.lookups)
 
     def _inside(self, var: Any) -> bool:
         if self._root(var) is var:
@@ -121,14 +135,21 @@ class _Plan:
         ranges = [[self.options.ranges[str(v.name)] for v in g] for g in groups]
         spans = [(min(r[0] for r in rs), max(r[1] for r in rs)) for rs in ranges]
         chosen = [activation_qparams(*s) for s in spans]
-        for var, value in self.values.items():  # data flows forward, so one pass settles the floors
-            if self.kinds[var] in ("conv2d", "depthwise_conv2d", "dense") and var in member:
-                source = chosen[member[value.args[0]]]
+        for _ in range(_ROUNDS):  # a scale raised here may raise the scales of tensors that follow
+            before = list(chosen)
+            self._raise_scales(member, spans, chosen)
+            if chosen == before:
+                break
+        self.qparams = {v: chosen[i] for v, i in member.items()}
+
+    def _raise_scales(self, member: dict[Any, int], spans: list[Any], chosen: list[QParams]) -> None:
+        """Choose the weights, and output scales coarse enough for requantize multipliers below 1/2."""
+        for var, value in self.values.items():
+            if self.kinds[var] in _WEIGHTED and var in member and value.args[0] in member:
+                source, i = chosen[member[value.args[0]]], member[var]
                 self.weights[var] = self._weight(var, value, source)
                 floor = 2.001 * source.scale * float(self.weights[var][2].max())
-                i = member[var]
                 chosen[i] = activation_qparams(*spans[i], floor=max(floor, chosen[i].scale))
-        self.qparams = {v: chosen[i] for v, i in member.items()}
 
     def _weight(self, var: Any, value: Any, source: QParams) -> Any:
         """(argument position, int8 weight, scales, axis) of a conv or dense node."""

@@ -15,9 +15,11 @@ from tvm import relax
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.portable import portable
 from hwptq.quant import integer_ops as ops
+from hwptq.quant import reference
+from hwptq.quant.qparams import activation_qparams
 
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
-from .integer_rules import NotInteger, Operand, lower_node
+from .integer_rules import NotInteger, Operand, Output, lower_node
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
@@ -48,6 +50,13 @@ def _params(call: Any) -> tuple[float, int]:
     return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
 
 
+def _quantized(real: np.ndarray) -> Operand:
+    """A float constant as an operand of its own range."""
+    q = activation_qparams(float(real.min()), float(real.max()))
+    tensor = reference.evaluate(ops.Quantize(q.scale, q.zero_point), real.astype(np.float32))
+    return Operand(tensor, np.float32(q.scale), q.zero_point, real.shape)
+
+
 class Emitter:
     """Emits integer operators into a new function, keeping each image in NHWC beside its NCHW form."""
 
@@ -60,23 +69,44 @@ class Emitter:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
         try:
-            return lower_node(self, value.args[0], scale, zero, str(var.name).removesuffix("_q"))
+            return lower_node(self, value.args[0], Output(scale, zero, str(var.name).removesuffix("_q")))
         except NotInteger:
             op = ops.Quantize(scale, zero)
             return self.call(op, [self.r.get(value.args[0])], (), shape_of(value), "int8", str(var.name))
 
     def operand(self, expr: Any) -> Operand:
         """An argument as a quantized tensor. Raises NotInteger where it is none."""
+        real = constant(expr)
+        if real is not None:
+            return _quantized(real)
         value = self.values.get(expr)
         if op_name(value) != "dequantize":
             raise NotInteger("an input is not quantized")
         source = value.args[0]
         weight = constant(source)
         if weight is not None:
-            scale = constant(value.args[1])
+            scale, zero = constant(value.args[1]), constant(value.args[2])
+            if zero is not None and np.any(zero):
+                raise NotInteger("a weight with a zero point")
             return Operand(weight, np.asarray(scale), 0, shape_of(expr))
         scale, zero = _params(value)
         return Operand(self.r.get(source), np.float32(scale), zero, shape_of(expr))
+
+    def is_image(self, tensor: Any) -> bool:
+        """Whether an NHWC form of the tensor is at hand."""
+        return not isinstance(tensor, np.ndarray) and tensor in self.nhwc
+
+    def keep(self, call: Any, tensor: Any) -> Any:
+        """A data movement applied to an int8 tensor instead."""
+        return self.r.emit(relax.Call(call.op, [tensor, *call.args[1:]], call.attrs, call.ty_args))
+
+    def reshaped(self, tensor: Any, shape: tuple[int, ...]) -> Any:
+        """A tensor in another shape; a 1x1 image needs no transpose for it."""
+        if shape_of(tensor) == shape:
+            return tensor
+        if self.is_image(tensor) and shape_of(tensor)[2:] == (1, 1):
+            tensor = self.nhwc[tensor]
+        return self.r.emit(relax.op.reshape(tensor, shape))
 
     def images(self, tensor: Any) -> Any:
         """The NHWC form of an NCHW tensor."""

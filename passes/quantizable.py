@@ -27,6 +27,23 @@ def is_elementwise(value: Any) -> bool:
     return name in BINARY and any(c is not None and c.size == 1 for c in map(constant, value.args))
 
 
+def elementwise_root(var: Any, values: dict[Any, Any]) -> Any:
+    """The tensor that `var` is an elementwise function of, of the same shape; `var` itself where there is none.
+
+    x * sigmoid(x) has the root x, a * sigmoid(b) has none.
+    """
+    value = values.get(var)
+    if op_name(value) not in UNARY | BINARY:
+        return var
+    tensors = [a for a in value.args if isinstance(a, relax.Var)]
+    scalars = [c for c in map(constant, value.args) if c is not None]
+    roots = {elementwise_root(t, values) for t in tensors}
+    if len(roots) != 1 or any(c.size != 1 for c in scalars):
+        return var
+    (root,) = roots
+    return root if shape_of(root) == shape_of(var) else var
+
+
 def kind(mod: tvm.IRModule, value: Any) -> str | None:
     """The operator kind of a descriptor's [[op]] rule that `value` falls under, or None."""
     if not isinstance(value, relax.Call) or getattr(value.ty, "dtype", None) != "float32":

@@ -101,7 +101,7 @@ def primfunc(
             names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
             params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
             body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
-    return builder.get()
+    return builder.get().without_attr("global_symbol")  # the name is given where it joins a module
 
 
 def _flatten(param: Any, tensor: TensorType) -> Flat:

@@ -1,0 +1,104 @@
+"""Depthwise convolution by plain vector code: one vector of channels, int16 products, int32 sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import DepthwiseKernel, Requantize
+
+from .builder import TEMPLATE, Expr, Flat, cast, local, nest, primfunc, spans
+from .convolution import Convolution, bounds_of, describe
+from .kernel import PREVIOUS, Step, TensorType
+from .pack_input import pack_input
+from .register_tile import even
+from .requantize import Bounds, requantize
+
+_UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
+
+
+def depthwise(
+    op: ops.Conv2d,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: DepthwiseKernel,
+    target: Requantize,
+) -> tuple[Step, ...]:
+    """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
+    weight, *rest = constants
+    conv, padding = describe(op, x, weight.shape, out)
+    packed = pack_input(x, padding)
+    taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
+    types = [
+        packed.out if packed else x,
+        TensorType(taps.shape, "int16"),
+        *[TensorType((conv.co,), "int32")] * 3,
+        out,
+    ]
+    body = _emit(conv, kernel, bounds_of(op), target)
+    func = primfunc(types, {TEMPLATE: kernel.template}, body)
+    step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")
+    return (packed, step) if packed else (step,)
+
+
+def _emit(
+    conv: Convolution, kernel: DepthwiseKernel, bounds: Bounds, target: Requantize
+) -> Callable[..., None]:
+    """Code of (x packed, weights int16 [KH,KW,C], bias, multiplier, shift, y).
+
+    Both factors are widened from int16 right at the product: compilers know that as one instruction (smlal
+    on Arm, pmaddwd on x86).
+    """
+    columns = conv.out[1]
+    pixels = even(columns, kernel.tile_pixels)
+
+    def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+        def tile(b: Expr, row: Expr, t: Expr) -> None:
+            x0 = t * pixels if columns % pixels == 0 else T.min(t * pixels, columns - pixels)
+
+            def channels(at: Expr, width: int) -> None:
+                acc = [local(width, "int32") for _ in range(pixels)]
+                start = T.bind(bias.load(at, width))
+                for cell in acc:
+                    cell.store(0, start, width)
+                windows = [conv.window(b, row, x0 + i) + at for i in range(pixels)]
+                _sum_taps(conv, acc, x, windows, weight, at, width)
+                scales = multiplier.load(at, width), shift.load(at, width)
+                for i, cell in enumerate(acc):
+                    value = T.bind(cell.load(0, width))
+                    result = requantize(value, *scales, bounds, width, target)
+                    y.store(conv.pixel(b, row, x0 + i) + at, result, width)
+
+            spans(conv.co, kernel.lanes, channels)
+
+        nest((conv.batch, conv.out[0], -(-columns // pixels)), tile)
+
+    return emit
+
+
+def _sum_taps(
+    conv: Convolution, acc: list[Flat], x: Flat, windows: list[Expr], weight: Flat, at: Expr, width: int
+) -> None:
+    """acc[pixel] += the products of all taps, for `width` channels from `at`."""
+    kh, kw = conv.kernel
+
+    def tap(ky: Expr, kx: Expr) -> None:
+        factor = T.bind(weight.load((ky * kw + kx) * conv.ci + at, width))
+        for cell, window in zip(acc, windows, strict=True):
+            element = cast(x.load(window + conv.tap(ky, kx), width), "int16", width)
+            product = cast(element, "int32", width) * cast(factor, "int32", width)
+            cell.store(0, cell.load(0, width) + product, width)
+
+    if kw > _UNROLLED_TAPS:
+        nest((kh, kw), tap)
+        return
+
+    def taps_of_row(ky: Expr) -> None:
+        for kx in range(kw):
+            tap(ky, kx)
+
+    nest((kh,), taps_of_row)

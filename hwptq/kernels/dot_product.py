@@ -1,0 +1,61 @@
+"""Convolution and dense by a dot-product instruction: sdot, vpdpbusd, pmaddwd and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import DotProductKernel, Requantize
+
+from .builder import Expr, dtype_of, shuffle, splat
+from .kernel import Step, TensorType
+from .register_tile import Mac, Tile
+from .tiled import Template, tiled_steps
+
+_LOADED_GROUPS = 4  # of a by-element instruction: the int32 lanes of a 128-bit register
+
+
+def dot_product(
+    op: ops.Conv2d | ops.Dense,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: DotProductKernel,
+    target: Requantize,
+) -> tuple[Step, ...]:
+    """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
+    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+    template = Template(kernel.template, _mac(kernel), tile, kernel.dense_vectors)
+    return tiled_steps(op, x, constants, out, template, target)
+
+
+def _mac(kernel: DotProductKernel) -> Mac:
+    operand = dtype_of(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
+    result = dtype_of("int32", kernel.lanes)
+    group = f"int{kernel.operand_bits * kernel.k}"  # k activations seen as one integer
+
+    def pick(loaded: Expr, u: int, groups: int) -> Expr:
+        whole = T.reinterpret(dtype_of(group, groups), loaded)
+        spread = splat(whole, kernel.lanes) if groups == 1 else shuffle([whole], [u] * kernel.lanes)
+        return T.reinterpret(operand, spread)
+
+    def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
+        # the operand picked by lane is the second one of the instruction
+        pair = (weight, activation) if kernel.by_element else (activation, weight)
+        if kernel.accumulates:
+            return T.call_llvm_pure_intrin(result, kernel.intrinsic, acc, *pair)
+        return acc + T.call_llvm_pure_intrin(result, kernel.intrinsic, *pair)
+
+    signed = f"int{kernel.operand_bits}"
+    return Mac(
+        lanes=kernel.lanes,
+        k=kernel.k,
+        groups=_LOADED_GROUPS if kernel.by_element else 1,
+        activation="uint8" if kernel.unsigned_activation else signed,
+        weight=signed,
+        pick=pick,
+        accumulate=accumulate,
+    )

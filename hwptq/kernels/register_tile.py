@@ -1,0 +1,188 @@
+"""A convolution whose accumulators, a tile of pixels x vectors of channels, stay in registers.
+
+The loops are the same for every multiply-accumulate instruction; `Mac` says what one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.targets.schema import Requantize
+
+from .builder import Expr, Flat, local, loop, nest, shuffle
+from .convolution import Convolution
+from .kernel import TensorType
+from .pack_weights import vector_count
+from .requantize import Bounds, requantize
+
+_STORE_LANES = 16  # int8 values of the widest store
+
+
+@dataclass(frozen=True)
+class Mac:
+    """acc int32x`lanes` += sum over k of activation[k] * weight[lane][k].
+
+    `pick(loaded, u, groups)` makes the activation operand from group u of `groups` groups of k elements that
+    were loaded at once; `accumulate(acc, activation, weight)` is the instruction.
+    """
+
+    lanes: int
+    k: int
+    groups: int  # groups of k activations in the widest load, a power of two
+    activation: str  # dtype of the packed activations
+    weight: str  # dtype of the packed weights
+    pick: Callable[[Expr, int, int], Expr]
+    accumulate: Callable[[Expr, Expr, Expr], Expr]
+
+    def groups_of(self, run: int) -> int:
+        """Groups of k in a run."""
+        return -(-run // self.k)
+
+    def slack(self, run: int) -> int:
+        """Elements that the loads of a run reach beyond it."""
+        return self.groups_of(run) * self.k - run
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Output pixels x vectors of output channels."""
+
+    pixels: int
+    vectors: int
+
+
+def even(extent: int, most: int) -> int:
+    """Size of the parts when `extent` is cut evenly into parts of at most `most`: (6, 4) -> 3."""
+    parts = -(-extent // most)
+    return -(-extent // parts)
+
+
+def fit(conv: Convolution, lanes: int, tile: Tile, dense_vectors: int) -> Tile:
+    """`tile` reduced to the shape; where few channels leave registers free, pixels take them."""
+    vectors = vector_count(conv.co, lanes)
+    if conv.out[1] == 1:
+        return Tile(1, even(vectors, dense_vectors))
+    reduced = even(vectors, tile.vectors)
+    return Tile(even(conv.out[1], tile.pixels * tile.vectors // reduced), reduced)
+
+
+def powers(count: int, most: int) -> list[int]:
+    """Powers of two, each at most `most` (a power of two), that add up to `count`: (7, 4) -> [4, 2, 1]."""
+    parts = [most] * (count // most)
+    return parts + [1 << b for b in reversed(range(most.bit_length())) if (count % most) >> b & 1]
+
+
+def emit_tiled(
+    conv: Convolution, mac: Mac, tile: Tile, bounds: Bounds, target: Requantize
+) -> Callable[..., None]:
+    """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights."""
+    vectors = vector_count(conv.co, mac.lanes)
+    blocks, columns = -(-vectors // tile.vectors), -(-conv.out[1] // tile.pixels)
+
+    def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+        def block(c: Expr, b: Expr, row: Expr, t: Expr) -> None:
+            v0 = _start(c, tile.vectors, vectors)
+            x0 = _start(t, tile.pixels, conv.out[1])
+            acc = [[local(mac.lanes, "int32") for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+            for j in range(tile.vectors):
+                start = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
+                for i in range(tile.pixels):
+                    acc[i][j].store(0, start, mac.lanes)
+            windows = [conv.window(b, row, x0 + i) for i in range(tile.pixels)]
+            _reduce(conv, mac, acc, x, windows, weight, v0)
+            scales = (multiplier, shift)
+            for i in range(tile.pixels):
+                _finish(conv, mac.lanes, acc[i], scales, y, conv.pixel(b, row, x0 + i), v0, bounds, target)
+
+        nest((blocks, conv.batch, conv.out[0], columns), block)
+
+    return emit
+
+
+def _start(index: Expr, size: int, extent: int) -> Expr:
+    """First element of part `index`; the last part overlaps the one before it."""
+    return index * size if extent % size == 0 else T.min(index * size, extent - size)
+
+
+def _reduce(
+    conv: Convolution, mac: Mac, acc: list[list[Flat]], x: Flat, windows: list[Expr], weight: Flat, v0: Expr
+) -> None:
+    """acc[pixel][vector] += all products of their windows; `windows` are offsets of pixels in x."""
+    rows, columns = conv.runs
+    per_run = mac.groups_of(conv.run)
+    per_vector = rows * columns * per_run
+
+    def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
+        """`count` groups of k elements from group `at` of a run."""
+        loaded = [T.bind(x.load(w + tap + at * mac.k, count * mac.k)) for w in windows]
+        width = mac.lanes * mac.k
+        for u in range(count):
+            first = run * per_run + at + u
+            operands = [
+                T.bind(weight.load(((v0 + j) * per_vector + first) * width, width))
+                for j in range(len(acc[0]))
+            ]
+            for line, elements in zip(acc, loaded, strict=True):
+                picked = mac.pick(elements, u, count)
+                for cell, operand in zip(line, operands, strict=True):
+                    cell.store(0, mac.accumulate(cell.load(0, mac.lanes), picked, operand), mac.lanes)
+
+    def run(ky: Expr, kx: Expr) -> None:
+        number, tap = ky * columns + kx, conv.tap(ky, kx)
+        full, rest = divmod(per_run, mac.groups)
+        if full:
+            loop(full, lambda i: groups_at(number, tap, i * mac.groups, mac.groups))
+        at = full * mac.groups
+        for count in powers(rest, mac.groups):
+            groups_at(number, tap, at, count)
+            at += count
+
+    nest((rows, columns), run)
+
+
+def _finish(
+    conv: Convolution,
+    lanes: int,
+    line: list[Flat],
+    scales: tuple[Flat, Flat],
+    y: Flat,
+    pixel: Expr,
+    v0: Expr,
+    bounds: Bounds,
+    target: Requantize,
+) -> None:
+    """Requantize and store the accumulators of one pixel. Vectors that stand side by side go together."""
+    adjacent = max(1, _STORE_LANES // lanes) if conv.co % lanes == 0 else 1
+    at = 0
+    for count in powers(len(line), adjacent):
+        width = count * lanes
+        parts = [cell.load(0, lanes) for cell in line[at : at + count]]
+        value = T.bind(parts[0] if count == 1 else shuffle(parts, range(width)))
+        multiplier, shift = (s.load((v0 + at) * lanes, width) for s in scales)
+        result = T.bind(requantize(value, multiplier, shift, bounds, width, target))
+        if conv.co < lanes:
+            _store_prefix(y, pixel, result, conv.co)
+        elif conv.co % lanes == 0:
+            y.store(pixel + (v0 + at) * lanes, result, width)
+        else:
+            y.store(pixel + T.min((v0 + at) * lanes, conv.co - lanes), result, width)
+        at += count
+
+
+def _store_prefix(y: Flat, offset: Expr, value: Expr, count: int) -> None:
+    """Store the first `count` lanes of a vector."""
+    at = 0
+    for width in powers(count, 1 << (count.bit_length() - 1)):
+        y.store(offset + at, shuffle([value], range(at, at + width)), width)
+        at += width
+
+
+def tensors_of(conv: Convolution, mac: Mac, x: TensorType, out: TensorType) -> list[TensorType]:
+    """Types of the parameters: x, packed weights, bias, multiplier, shift, out."""
+    vectors = vector_count(conv.co, mac.lanes)
+    rows = conv.runs[0] * conv.runs[1] * mac.groups_of(conv.run)
+    weight = TensorType((vectors, rows, mac.lanes * mac.k), mac.weight)
+    return [x, weight, *[TensorType((vectors * mac.lanes,), "int32")] * 3, out]

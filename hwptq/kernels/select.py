@@ -1,0 +1,84 @@
+"""Which kernel computes an operator on a device: the rule of its descriptor, else the portable code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import DepthwiseKernel, Descriptor, DotProductKernel, MacKernel, VectorKernel
+
+from .depthwise import depthwise
+from .dot_product import dot_product
+from .elementwise import VectorUnit
+from .kernel import Step, TensorType
+from .portable import portable
+from .vector import vector
+
+_DEFAULT_LANES = 16
+
+#: What each kind of kernel table can compute, and the template that makes it.
+_TEMPLATES: dict[type, tuple[frozenset[str], Callable[..., tuple[Step, ...]]]] = {
+    DotProductKernel: (frozenset({"conv2d", "dense"}), dot_product),
+    VectorKernel: (frozenset({"conv2d", "dense"}), vector),
+    DepthwiseKernel: (frozenset({"depthwise_conv2d"}), depthwise),
+}
+
+
+def select(
+    op: ops.IntegerOp,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    target: Descriptor,
+) -> tuple[Step, ...]:
+    """The steps that compute `op` on `target`.
+
+    Its tensors are `activations`, then `constants`, in the order of the operator's docstring. Raises
+    ValueError where the descriptor names a kernel that cannot compute the operator.
+    """
+    kind = rule_kind(op, constants)
+    kernel = _kernel(kind, target)
+    if kernel is None:
+        return (_portable(op, activations, constants, out, target),)
+    kinds, template = _TEMPLATES[type(kernel)]
+    if kind not in kinds:
+        raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
+    return template(op, activations[0], constants, out, kernel, target.requantize)
+
+
+def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:
+    """The name under which a descriptor lists a kernel for `op`; "" for what only portable code computes."""
+    if isinstance(op, ops.Dense):
+        return "dense" if constants else ""
+    if not isinstance(op, ops.Conv2d) or not constants:
+        return ""
+    if op.groups == 1:
+        return "conv2d"
+    channels, _, _, depth = constants[0].shape
+    return "depthwise_conv2d" if depth == 1 and channels == op.groups else ""
+
+
+def _kernel(kind: str, target: Descriptor) -> MacKernel | None:
+    rule = target.rule(kind)
+    return target.kernels[rule.kernel] if rule and rule.kernel else None
+
+
+def _portable(
+    op: ops.IntegerOp,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    target: Descriptor,
+) -> Step:
+    inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
+    unit = VectorUnit(vector_lanes(target), target.requantize)
+    args = (*range(len(activations)), *constants)
+    return Step(portable(op, inputs, out, unit), args, out, f"{op.kind}_portable")
+
+
+def vector_lanes(target: Descriptor) -> int:
+    """Elements per step of elementwise code: what the target's plain vector kernels take."""
+    plain = [k.lanes for k in target.kernels.values() if isinstance(k, DepthwiseKernel | VectorKernel)]
+    return max(plain, default=_DEFAULT_LANES)

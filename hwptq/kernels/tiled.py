@@ -1,0 +1,68 @@
+"""From a Conv2d or Dense to the steps that compute it: pack the input where needed, then the tiled kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import Requantize
+
+from .builder import TEMPLATE, primfunc
+from .convolution import bounds_of, describe
+from .kernel import PREVIOUS, Step, TensorType
+from .pack_input import pack_input
+from .pack_weights import pack_channels, pack_scales, pack_weights
+from .register_tile import Mac, Tile, emit_tiled, fit, tensors_of
+
+_UNSIGNED_OFFSET = 128
+
+
+@dataclass(frozen=True)
+class Template:
+    """An instruction with its tile sizes."""
+
+    name: str
+    mac: Mac
+    tile: Tile
+    dense_vectors: int
+
+
+def tiled_steps(
+    op: ops.Conv2d | ops.Dense,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    template: Template,
+    target: Requantize,
+) -> tuple[Step, ...]:
+    """The steps of `op`; `constants` are its weight, bias, multiplier and shift."""
+    weight, bias, multiplier, shift = constants
+    mac = template.mac
+    conv, padding = describe(op, x, weight.shape, out)
+    packed = pack_input(x, padding, mac.slack(conv.run), mac.activation)
+    tile = fit(conv, mac.lanes, template.tile, template.dense_vectors)
+    types = tensors_of(conv, mac, packed.out if packed else x, out)
+    body = emit_tiled(conv, mac, tile, bounds_of(op), target)
+    func = primfunc(types, {TEMPLATE: template.name}, body)
+    if mac.activation == "uint8":
+        bias = _without_offset(bias, weight)
+    args = (
+        PREVIOUS if packed else 0,
+        pack_weights(weight, conv.run, mac.lanes, mac.k, mac.weight),
+        pack_channels(bias, mac.lanes),
+        *pack_scales(multiplier, shift, mac.lanes),
+    )
+    step = Step(func, args, out, f"{op.kind}_{template.name}")
+    return (packed, step) if packed else (step,)
+
+
+def _without_offset(bias: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """bias - 128 * sum of weights: what cancels the + 128 of every activation.
+
+    It may wrap around in int32, as the accumulator then does: the final sum is right modulo 2^32.
+    """
+    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
+    return (bias.astype(np.int64) - _UNSIGNED_OFFSET * sums).astype(np.int32)

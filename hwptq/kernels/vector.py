@@ -1,0 +1,39 @@
+"""Convolution and dense by plain vector code: one activation times a vector of output channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import Requantize, VectorKernel
+
+from .builder import Expr, cast, splat
+from .kernel import Step, TensorType
+from .register_tile import Mac, Tile
+from .tiled import Template, tiled_steps
+
+
+def vector(
+    op: ops.Conv2d | ops.Dense,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: VectorKernel,
+    target: Requantize,
+) -> tuple[Step, ...]:
+    """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
+    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+    template = Template(kernel.template, _mac(kernel.lanes), tile, kernel.tile_vectors)
+    return tiled_steps(op, x, constants, out, template, target)
+
+
+def _mac(lanes: int) -> Mac:
+    def pick(loaded: Expr, u: int, groups: int) -> Expr:
+        return splat(cast(loaded, "int32"), lanes)
+
+    def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
+        return acc + activation * cast(weight, "int32", lanes)
+
+    return Mac(lanes, 1, 1, "int8", "int8", pick, accumulate)

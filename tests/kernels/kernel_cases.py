@@ -1,0 +1,129 @@
+"""Random operators with odd shapes and extreme values, and the native execution of their kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import tvm
+
+from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
+from hwptq.kernels.select import select
+from hwptq.quant import integer_ops as ops
+from hwptq.quant import reference
+from hwptq.targets.schema import Descriptor
+
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 20, 24, 31, 32, 33, 40)
+EXTREME_FILLS = (-128, 127)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator with the values of its activations and constants."""
+
+    op: ops.IntegerOp
+    activations: tuple[np.ndarray, ...]
+    constants: tuple[np.ndarray, ...]
+
+    def expected(self) -> np.ndarray:
+        """The value that the reference computes."""
+        return np.ascontiguousarray(reference.evaluate(self.op, *self.activations, *self.constants))
+
+    def steps(self, target: Descriptor) -> tuple[Step, ...]:
+        """The kernels selected for `target`."""
+        types = [type_of(a) for a in self.activations]
+        return select(self.op, types, self.constants, type_of(self.expected()), target)
+
+    def __str__(self) -> str:
+        shapes = [a.shape for a in (*self.activations, *self.constants)]
+        return f"{self.op} on {shapes}"
+
+
+def type_of(array: np.ndarray) -> TensorType:
+    """Shape and dtype of an array."""
+    return TensorType(array.shape, str(array.dtype))
+
+
+def int8(random: Random, *shape: int) -> np.ndarray:
+    """int8 values: random, all at one limit, or each at one of both limits."""
+    kind = random.choice(("random", "random", "random", "constant", "limits"))
+    if kind == "constant":
+        return np.full(shape, random.choice(EXTREME_FILLS), np.int8)
+    rng = np.random.default_rng(random.getrandbits(32))
+    if kind == "limits":
+        return rng.choice(np.array(EXTREME_FILLS, np.int8), shape)
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def scales(random: Random, channels: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bias, multiplier and shift: spread over the int8 range of a sum of `depth` products, or at the limits."""
+    rng = np.random.default_rng(random.getrandbits(32))
+    if random.choice((True, False, False)):
+        bias = rng.choice(np.array([-(2**29), 0, 2**29], np.int32), channels)
+        multiplier = rng.choice(np.array([2**30, 2**31 - 1], np.int32), channels)
+        return bias, multiplier, rng.choice(np.array([1, 2, 22, 31], np.int32), channels)
+    typical = int(np.log2(5000 * np.sqrt(depth) / 64))
+    bias = rng.integers(-5000, 5001, channels).astype(np.int32)
+    multiplier = rng.integers(2**30, 2**31, channels).astype(np.int32)
+    return bias, multiplier, rng.integers(typical - 1, typical + 3, channels).astype(np.int32)
+
+
+def _output(random: Random) -> tuple[int, int, int]:
+    """Zero point, lo and hi."""
+    lo, hi = random.choice(((-128, 127), (-128, 127), (-5, 90), (-128, -127)))
+    return random.choice((-128, -7, 0, 3, 127)), lo, hi
+
+
+def conv_case(random: Random, channels_in: int, channels_out: int, groups: int = 1, largest: int = 8) -> Case:
+    """A Conv2d; its image has at most about `largest` rows and columns."""
+    kernel = random.choice(((1, 1), (1, 1), (3, 3), (3, 3), (2, 3), (1, 4), (5, 1), (1, 9)))
+    strides = random.choice(((1, 1), (1, 1), (2, 2), (1, 2), (3, 1)))
+    dilation = random.choice(((1, 1), (1, 1), (2, 2), (1, 3)))
+    padding = random.choice(((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 0), (2, 0, 0, 3), (0, 0, 1, 1)))
+    least = [max(1, dilation[i] * (kernel[i] - 1) + 1 - padding[i] - padding[i + 2]) for i in (0, 1)]
+    image = [n + random.randrange(largest - 1) for n in least]
+    if random.choice((True, False, False, False)):
+        image[1] = least[1]
+    op = ops.Conv2d(strides, padding, dilation, groups, random.choice((-128, -3, 0, 127)), *_output(random))
+    depth = channels_in // groups
+    weight = int8(random, channels_out, *kernel, depth)
+    x = int8(random, random.choice((1, 1, 2)), *image, channels_in)
+    return Case(op, (x,), (weight, *scales(random, channels_out, depth * kernel[0] * kernel[1])))
+
+
+def dense_case(random: Random) -> Case:
+    """A Dense on one or several rows."""
+    rows = random.choice(((1,), (1,), (2, 3), (7,), ()))
+    depth, channels = random.choice((*CHANNELS, 100, 129)), random.choice((*CHANNELS, 70))
+    op = ops.Dense(random.choice((-128, 0, 5)), *_output(random))
+    return Case(
+        op, (int8(random, *rows, depth),), (int8(random, channels, depth), *scales(random, channels, depth))
+    )
+
+
+def run(case: Case, target: Descriptor) -> np.ndarray:
+    """Compile the steps of `case` for `target` and run them on this machine."""
+    value = None
+    for step in case.steps(target):
+        args = [_value(a, case, value) for a in step.args]
+        executable = tvm.compile(
+            tvm.IRModule({"k": step.func.with_attr("global_symbol", "k")}),
+            target=tvm.target.Target(target.tvm),
+        )
+        out = tvm.runtime.tensor(np.full(step.out.shape, 77, step.out.dtype))
+        executable["k"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in args), out)
+        value = out.numpy()
+    assert value is not None
+    return value
+
+
+def _value(argument: int | np.ndarray, case: Case, previous: np.ndarray | None) -> np.ndarray | None:
+    if isinstance(argument, np.ndarray):
+        return argument
+    return previous if argument == PREVIOUS else case.activations[argument]
+
+
+def check(case: Case, target: Descriptor) -> None:
+    """Fail unless the kernels compute exactly what the reference does."""
+    np.testing.assert_array_equal(run(case, target), case.expected(), err_msg=str(case))

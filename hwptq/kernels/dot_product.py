@@ -39,8 +39,10 @@ def _mac(kernel: DotProductKernel) -> Mac:
 
     def pick(loaded: Expr, u: int, groups: int) -> Expr:
         whole = T.reinterpret(dtype_of(group, groups), loaded)
-        spread = splat(whole, kernel.lanes) if groups == 1 else shuffle([whole], [u] * kernel.lanes)
-        return T.reinterpret(operand, spread)
+        if groups == 1:
+            return T.reinterpret(operand, splat(whole, kernel.lanes))
+        copies = -(-kernel.lanes // groups)  # a Shuffle yields no more lanes than it takes
+        return T.reinterpret(operand, shuffle([whole] * copies, [u] * kernel.lanes))
 
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
         # the operand picked by lane is the second one of the instruction

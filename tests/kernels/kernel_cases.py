@@ -7,12 +7,12 @@ from random import Random
 
 import numpy as np
 import tvm
+from hwptq.targets.schema import Descriptor
 
 from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
 from hwptq.kernels.select import select
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
-from hwptq.targets.schema import Descriptor
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 20, 24, 31, 32, 33, 40)
 EXTREME_FILLS = (-128, 127)
@@ -57,7 +57,7 @@ def int8(random: Random, *shape: int) -> np.ndarray:
 
 
 def scales(random: Random, channels: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bias, multiplier and shift: spread over the int8 range of a sum of `depth` products, or at the limits."""
+    """Bias, multiplier and shift, typical of a sum of `depth` products or at the limits."""
     rng = np.random.default_rng(random.getrandbits(32))
     if random.choice((True, False, False)):
         bias = rng.choice(np.array([-(2**29), 0, 2**29], np.int32), channels)

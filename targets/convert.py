@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from typing import Any
@@ -51,7 +52,8 @@ def read_fields(cls: type, table: dict[str, Any], path: str, problems: Problems)
         if key in table:
             values[spec.name] = read(table[key], hints[spec.name], about_of(spec), where, problems)
         elif is_required(spec):
-            problems.add(where, f"missing: {about_of(spec).doc}")
+            if not problems.below(where):
+                problems.add(where, f"missing: {about_of(spec).doc}")
             values[spec.name] = HOLE
     return values
 
@@ -133,9 +135,20 @@ def _read_table(value: Any, kind: Any, about: About, path: str, problems: Proble
         problems.add(path, f"has {len(value)} keys, at most {MAX_ITEMS} are allowed")
         return HOLE
     for key in value:
-        if len(key) > MAX_STRING:
-            problems.add(join(path, key), f"a key of {len(key)} characters, at most {MAX_STRING} are allowed")
+        wrong = _key_problem(key, about)
+        if wrong:
+            problems.add(join(path, key), wrong)
     return {key: read(item, kind, about, join(path, key), problems) for key, item in value.items()}
+
+
+def _key_problem(key: str, about: About) -> str:
+    if about.keys and key not in about.keys:
+        return f"unknown key ({suggest(key, about.keys)})"
+    if len(key) > MAX_STRING:
+        return f"a key of {len(key)} characters, at most {MAX_STRING} are allowed"
+    if about.pattern and not re.fullmatch(about.pattern, key):
+        return f"a key must be {about.like}"
+    return ""
 
 
 def _read_any(value: Any, path: str, problems: Problems) -> Any:
@@ -175,6 +188,8 @@ def _string_problem(value: str, about: About) -> str:
         return "must not be empty"
     if about.choices and value not in about.choices:
         return f"unknown value {show(value)} ({suggest(value, map(str, about.choices))})"
+    if about.pattern and not re.fullmatch(about.pattern, value):
+        return f"must be {about.like}, not {show(value)}"
     return ""
 
 

@@ -68,6 +68,7 @@ def read_source(path: Path) -> Source:
     merged: Table = {}
     for table, file in reversed(tables):
         _note_duplicates(table, file, problems)
+        _note_inherited_identity(table, file, problems)
         merged = _drop_unused(_merge(merged, table, "", str(file), problems.origins), table)
     return Source(merged, problems, all(is_shipped(file) for file in seen))
 
@@ -167,6 +168,14 @@ def _note_duplicates(table: Table, file: Path, problems: Problems) -> None:
             problems.origins.setdefault(where, str(file))
             problems.add(where, "this operator has more than one [[op]] table: keep one")
         seen.add(name if isinstance(name, str) else None)
+
+
+def _note_inherited_identity(table: Table, file: Path, problems: Problems) -> None:
+    """Every file says which format it is written in and what it describes: these are not inherited."""
+    for key, meaning in (("schema", "the version of this format"), ("name", "the device in one word")):
+        if key not in table:
+            problems.origins[key] = str(file)
+            problems.add(key, f"missing: {meaning}, also where a file extends another")
 
 
 def _merge(base: Any, child: Any, path: str, file: str, origins: dict[str, str]) -> Any:

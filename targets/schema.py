@@ -16,6 +16,9 @@ OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "concat",
 OP_KINDS = WEIGHTED_OPS + OTHER_OPS
 DTYPES = ("int8", "int4", "float8_e4m3fn")
 
+_WORD = {"pattern": r"[A-Za-z0-9][A-Za-z0-9_.-]*", "like": "letters, digits, '-', '_' and '.'"}
+_INTRINSIC = {"pattern": r"(llvm\.[A-Za-z0-9_.]+)?", "like": "the name of an LLVM intrinsic, llvm.*"}
+
 
 @dataclass(frozen=True)
 class About:
@@ -28,6 +31,9 @@ class About:
     choices: tuple[str | int, ...] = ()
     power_of_two: bool = False
     not_empty: bool = False
+    pattern: str = ""  # regular expression of a string, or of the keys of a table
+    like: str = ""  # the pattern in words
+    keys: tuple[str, ...] = ()  # the only keys of a table
 
 
 def about(doc: str, **limits: object) -> dict[str, About]:
@@ -49,17 +55,26 @@ class Toolchain:
         default=(), metadata=about("command in front of the program, e.g. an emulator; [] = natively")
     )
     cpu_features: tuple[str, ...] = field(
-        default=(), metadata=about("flags of /proc/cpuinfo that a native run needs")
+        default=(), metadata=about("flags of /proc/cpuinfo that a native run needs", **_WORD)
     )
     objdump: tuple[str, ...] = field(
         default=("objdump",), metadata=about("disassembler of the device's code", not_empty=True)
     )
     instruction: str = field(
         default="",
-        metadata=about('mnemonic that must be in the disassembly of the kernels; "" = none promised'),
+        metadata=about(
+            'mnemonic that must be in the disassembly of the kernels; "" = none promised',
+            pattern=r"[A-Za-z0-9_.]*",
+            like="one mnemonic: letters, digits, '_' and '.'",
+        ),
     )
     packages: tuple[str, ...] = field(
-        default=(), metadata=about("Debian packages that hold compiler and emulator, for error messages")
+        default=(),
+        metadata=about(
+            "Debian packages that hold compiler and emulator, for error messages",
+            pattern=r"[a-z0-9][a-z0-9+.-]*",
+            like="the name of a Debian package",
+        ),
     )
 
 
@@ -92,12 +107,16 @@ class Requantize:
     multiply_high: str = field(
         default="",
         metadata=about(
-            "LLVM intrinsic of (a, m) -> (2*a*m + 2^31) >> 32, e.g. llvm.aarch64.neon.sqrdmulh.v4i32"
+            "LLVM intrinsic of (a, m) -> (2*a*m + 2^31) >> 32, e.g. llvm.aarch64.neon.sqrdmulh.v4i32",
+            **_INTRINSIC,
         ),
     )
     rounding_shift: str = field(
         default="",
-        metadata=about("LLVM intrinsic of (v, -s) -> (v + 2^(s-1)) >> s, e.g. llvm.aarch64.neon.srshl.v4i32"),
+        metadata=about(
+            "LLVM intrinsic of (v, -s) -> (v + 2^(s-1)) >> s, e.g. llvm.aarch64.neon.srshl.v4i32",
+            **_INTRINSIC,
+        ),
     )
 
 
@@ -107,7 +126,9 @@ class DotProductKernel:
 
     template: ClassVar[str] = "dot_product"
     serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
-    intrinsic: str = field(metadata=about("LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512", not_empty=True))
+    intrinsic: str = field(
+        metadata=about("LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512", not_empty=True, **_INTRINSIC)
+    )
     lanes: int = field(metadata=about("int32 accumulators per vector", low=1, high=1024))
     k: int = field(metadata=about("products summed into each lane", low=1, high=64))
     operand_bits: int = field(
@@ -197,7 +218,9 @@ class Descriptor:
     """A target device: everything that hwptq knows about hardware."""
 
     schema: int = field(metadata=about("version of this format", choices=(1,)))
-    name: str = field(metadata=about("the device in one word, for file names and reports", not_empty=True))
+    name: str = field(
+        metadata=about("the device in one word, for file names and reports", not_empty=True, **_WORD)
+    )
     summary: str = field(metadata=about("the device in one line", not_empty=True))
     tvm: dict[str, object] = field(metadata=about("handed to tvm.target.Target"))
     toolchain: Toolchain = field(metadata=about("how code is linked, run and looked at"))
@@ -205,7 +228,7 @@ class Descriptor:
         metadata=about("one table per kind of operator; a kind that isn't listed stays float", key="op")
     )
     kernels: dict[str, MacKernel] = field(
-        default_factory=dict, metadata=about("named templates with their data", key="kernel")
+        default_factory=dict, metadata=about("named templates with their data", key="kernel", **_WORD)
     )
     requantize: Requantize = field(
         default_factory=Requantize, metadata=about("intrinsics of the requantize step")
@@ -218,7 +241,7 @@ class Descriptor:
     )
     cost: dict[str, float] = field(
         default_factory=dict,
-        metadata=about("cycles per multiply-accumulate, by weight dtype", low=0, high=1e6),
+        metadata=about("cycles per multiply-accumulate, by weight dtype", low=1e-6, high=1e6, keys=DTYPES),
     )
 
     def rule(self, op: str) -> OpRule | None:

@@ -1,0 +1,118 @@
+"""Checks across the fields of a descriptor: does what it says in one place fit the others?
+
+Each check takes the values read so far, where None stands for a value that is wrong by itself, and notes
+problems; none stops at the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .problems import Problems, join, show, suggest
+from .schema import WEIGHTED_OPS, DotProductKernel, OpRule, Requantize
+
+MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
+MIN_VECTOR_BITS = 32
+
+#: (activation, weight) dtypes that the code generators of a TVM target kind take.
+PAIRS = {"llvm": (("int8", "int8"), ("int8", "int4")), "hexagon": (("int8", "int8"), ("int8", "int4"))}
+#: What an operator without weights takes.
+PLAIN_PAIR = ("int8", "int8")
+
+
+def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: Problems) -> None:
+    """Every check that needs no compiler. `kernel_names`: all that the file has, also the broken ones."""
+    kernels = values["kernels"] or {}
+    rules = [rule for rule in values["ops"] or () if rule is not None]
+    names = list(kernel_names)
+    for name, kernel in kernels.items():
+        if kernel is not None:
+            _check_kernel(kernel, join("kernel", name), problems)
+    for rule in rules:
+        _check_rule(rule, names, kernels, problems)
+        _check_pairs(rule, str((values["tvm"] or {}).get("kind", "")), problems)
+    if len(rules) == len(values["ops"] or ()) and not problems.below("op"):
+        _check_all_used(rules, names, problems)
+    if values.get("requantize"):
+        _check_requantize(values["requantize"], problems)
+    if values.get("cost") is not None and values["ops"] is not None:
+        _check_cost(rules, values["cost"], problems)
+
+
+def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
+    bits = kernel.operand_bits if isinstance(kernel, DotProductKernel) else 32
+    k = kernel.k if isinstance(kernel, DotProductKernel) else 1
+    formula = "lanes * k * operand_bits" if isinstance(kernel, DotProductKernel) else "lanes * 32"
+    vector = kernel.lanes * k * bits
+    if vector & (vector - 1) or not MIN_VECTOR_BITS <= vector <= MAX_VECTOR_BITS:
+        problems.add(
+            join(path, "lanes"),
+            f"{formula} is {vector} bits: a vector has a power of two of bits, "
+            f"{MIN_VECTOR_BITS} to {MAX_VECTOR_BITS}",
+        )
+    if not isinstance(kernel, DotProductKernel):
+        return
+    if k * bits != 32:
+        problems.add(
+            join(path, "k"),
+            f"k * operand_bits is {k * bits}: the operands of one int32 lane take 32 bits, "
+            f"so k is {32 // bits} for operands of {bits} bits",
+        )
+    if kernel.unsigned_activation and bits != 8:
+        problems.add(
+            join(path, "unsigned_activation"), "is for operands of 8 bits; int8 fits 16 bits with its sign"
+        )
+
+
+def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problems: Problems) -> None:
+    path = f"op[{rule.op}].kernel"
+    if not rule.kernel:
+        return
+    if rule.kernel not in names:
+        problems.add(path, f"there is no [kernel.{show(rule.kernel)[1:-1]}] ({suggest(rule.kernel, names)})")
+        return
+    kernel = kernels.get(rule.kernel)
+    if kernel is not None and rule.op not in kernel.serves:
+        fitting = [name for name, other in kernels.items() if other is not None and rule.op in other.serves]
+        served = f"template {kernel.template} of [kernel.{rule.kernel}] serves {' and '.join(kernel.serves)}"
+        advice = f"use {' or '.join(fitting)}" if fitting else 'leave it out, or "" = the portable code'
+        problems.add(path, f"{served}, not {rule.op} ({advice})")
+
+
+def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
+    known = PAIRS.get(kind)
+    for i, pair in enumerate(rule.pairs):
+        path = f"op[{rule.op}].pairs[{i}]"
+        if pair in rule.pairs[:i]:
+            problems.add(path, f"{list(pair)} is there twice")
+        elif rule.op not in WEIGHTED_OPS and pair != PLAIN_PAIR:
+            problems.add(path, f"{rule.op} has no weights: only {list(PLAIN_PAIR)} is possible")
+        elif known is not None and pair not in known:
+            takes = " and ".join(str(list(p)) for p in known)
+            problems.add(path, f"{list(pair)} has no code generator for kind {show(kind)}: it takes {takes}")
+
+
+def _check_all_used(rules: list[OpRule], names: list[str], problems: Problems) -> None:
+    for name in names:
+        if all(rule.kernel != name for rule in rules):
+            problems.add(join("kernel", name), "no [[op]] uses it: name it as `kernel` of one, or remove it")
+
+
+def _check_requantize(requantize: Requantize, problems: Problems) -> None:
+    given = {
+        "multiply_high": requantize.multiply_high,
+        "rounding_shift": requantize.rounding_shift,
+    }
+    if any(given.values()) and not all(given.values()):
+        missing = next(key for key, name in given.items() if not name)
+        problems.add(f"requantize.{missing}", "missing: give both intrinsics or none")
+
+
+def _check_cost(rules: list[OpRule], cost: dict[str, float], problems: Problems) -> None:
+    wanted = {
+        weight: rule.op for rule in reversed(rules) if rule.op in WEIGHTED_OPS for _, weight in rule.pairs
+    }
+    for weight, op in wanted.items():
+        if weight not in cost:
+            problems.add(f"cost.{weight}", f"missing: op[{op}] may choose {weight} weights")

@@ -1,0 +1,255 @@
+"""Checks of a descriptor against TVM and LLVM: does the device exist, and can LLVM generate its code?
+
+LLVM only warns of an unknown mcpu or feature, crashes on an unknown triple, and ends the process on an
+intrinsic that the device lacks. So everything runs in a child process, and each finding is
+[key path, message].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .isolate import Crash, can_isolate, isolated
+from .problems import Problems, join, show, suggest
+from .schema import DotProductKernel, Requantize
+
+Finding = list[str]
+_ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Operand type: 16 lanes of int8 are mangled as v16i8."""
+
+    dtype: str
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"v{self.lanes}i{self.dtype.removeprefix('int')}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """An intrinsic as a kernel will call it."""
+
+    path: str
+    name: str
+    result: Vector
+    operands: tuple[Vector, ...]
+    why: str  # the fields that make the operand types
+
+
+def check_llvm(values: dict[str, Any], problems: Problems) -> None:
+    """Note what TVM or LLVM doesn't know, or can't generate. Imports TVM: seconds the first time."""
+    config = values["tvm"]
+    if not config or problems.below("tvm"):
+        return
+    if not config.get("kind"):
+        problems.add("tvm.kind", "missing: the kind of TVM target, such as llvm")
+        return
+    _run(lambda: target_findings(config), "tvm", "TVM or LLVM crashes on this target", problems)
+    calls = intrinsic_calls(values) if config["kind"] in ("llvm", "hexagon") else []
+    if calls:
+        _run(lambda: name_findings(calls), "tvm", "LLVM crashes on the names of the intrinsics", problems)
+    if problems.below("tvm") or config["kind"] != "llvm":
+        return
+    for call in calls:
+        if not problems.below(call.path):
+            message = (
+                f"LLVM can't generate {call.name} for {_device(config)}: {call.why}, and tvm.mcpu and "
+                "tvm.mattr must have the feature it needs"
+            )
+            _run(lambda call=call: code_findings(call, config), call.path, message, problems)  # type: ignore[misc]
+
+
+def _run(work: Callable[[], list[Finding]], path: str, crash: str, problems: Problems) -> None:
+    import tvm  # noqa: F401  # here, so that the child finds it loaded
+
+    if not can_isolate():
+        return
+    try:
+        findings = isolated(work)
+    except Crash:
+        findings = [[path, crash]]
+    for where, what in findings:
+        problems.add(where, what)
+
+
+def _device(config: dict[str, Any]) -> str:
+    return " ".join(str(config[key]) for key in ("mtriple", "mcpu") if config.get(key))
+
+
+def target_findings(config: dict[str, Any]) -> list[Finding]:
+    """What is wrong with the [tvm] section."""
+    from tvm.target import Target
+
+    if config["kind"] not in list(map(str, Target.list_kinds())):
+        hint = suggest(str(config["kind"]), map(str, Target.list_kinds()))
+        return [["tvm.kind", f"unknown kind of target {show(config['kind'])} ({hint})"]]
+    try:
+        Target(config)
+    except Exception as error:
+        return [_target_error(str(error))]
+    if config["kind"] != "llvm":
+        return []
+    if not config.get("mtriple"):
+        return [["tvm.mtriple", "missing: the LLVM triple of the device, such as aarch64-linux-gnu"]]
+    return _cpu_findings(config) or _attribute_findings(config)
+
+
+def _target_error(message: str) -> Finding:
+    """TVM's own message, as a finding of the key that it is about."""
+    unknown = re.match(
+        r"Unknown config option '(.*?)'\. Known options: (.*?)\. Target creation", message, re.S
+    )
+    if unknown:
+        known = re.findall(r"'(.*?)'", unknown[2])
+        return [join("tvm", unknown[1]), f"unknown key ({suggest(unknown[1], known)})"]
+    typed = re.match(r"Option '(.*?)': expected type '(.*?)'", message)
+    if typed:
+        kinds = {"str": "a string", "int": "a whole number", "bool": "true or false", "Array<str>": "strings"}
+        return [join("tvm", typed[1]), f"must be {kinds.get(typed[2], typed[2])}"]
+    first = " ".join(message.split("Target creation from")[0].split())
+    return ["tvm", f"TVM refuses it: {first[:200]}"]
+
+
+def _cpu_findings(config: dict[str, Any]) -> list[Finding]:
+    from tvm.target import Target, codegen
+
+    triple, cpu = config["mtriple"], config.get("mcpu", "generic")
+    if codegen.llvm_is_valid_cpu(cpu, triple):
+        return []
+    if not codegen.llvm_is_valid_cpu("generic", triple):
+        architectures = [str(name) for name in codegen.llvm_get_targets()]
+        hint = suggest(triple.split("-")[0], architectures)
+        return [["tvm.mtriple", f"LLVM has no architecture of {show(triple)} ({hint})"]]
+    known = sorted(map(str, codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple}))))
+    return [["tvm.mcpu", f"LLVM knows no CPU {show(cpu)} of {triple} ({suggest(cpu, known)})"]]
+
+
+def _attribute_findings(config: dict[str, Any]) -> list[Finding]:
+    findings = []
+    for i, attribute in enumerate(config.get("mattr", [])):
+        path = f"tvm.mattr[{i}]"
+        if not _ATTRIBUTE.fullmatch(attribute):
+            findings.append([path, f'must be "+feature" or "-feature", not {show(attribute)}'])
+        elif attribute[1:] not in _features(config, [f"+{attribute[1:]}"]):
+            hint = suggest(attribute[1:], _all_features(config))
+            hint = hint if hint.startswith("did") else "see llc -mattr=help"
+            findings.append(
+                [path, f"LLVM knows no feature {show(attribute[1:])} of {_device(config)} ({hint})"]
+            )
+    return findings
+
+
+def _features(config: dict[str, Any], attributes: list[str], cpu: str = "") -> set[str]:
+    from tvm.target import Target, codegen
+
+    cpu = cpu or config.get("mcpu", "generic")
+    target = {"kind": "llvm", "mtriple": config["mtriple"], "mcpu": cpu, "mattr": attributes}
+    return set(map(str, codegen.llvm_get_cpu_features(Target(target))))
+
+
+def _all_features(config: dict[str, Any]) -> list[str]:
+    """The features that any CPU of this architecture has."""
+    from tvm.target import Target, codegen
+
+    cpus = codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": config["mtriple"]}))
+    return sorted(set().union(*(_features(config, [], str(cpu)) for cpu in cpus)))
+
+
+def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
+    """Every intrinsic of the descriptor with the operand types that follow from its fields."""
+    calls = []
+    for name, kernel in (values["kernels"] or {}).items():
+        if isinstance(kernel, DotProductKernel):
+            calls.append(_dot_product(kernel, join("kernel", name)))
+    requantize: Requantize | None = values.get("requantize")
+    if requantize:
+        vector = Vector("int32", requantize.lanes)
+        for key in ("multiply_high", "rounding_shift"):
+            name, why = getattr(requantize, key), f"lanes {requantize.lanes} make operands {vector}"
+            calls.append(Call(f"requantize.{key}", name, vector, (vector, vector), why))
+    return [call for call in calls if call.name]
+
+
+def _dot_product(kernel: DotProductKernel, path: str) -> Call:
+    result = Vector("int32", kernel.lanes)
+    operand = Vector(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
+    operands = (result, operand, operand) if kernel.accumulates else (operand, operand)
+    why = (
+        f"lanes {kernel.lanes}, k {kernel.k}, operand_bits {kernel.operand_bits} and accumulates "
+        f"{show(kernel.accumulates)} make operands {', '.join(map(str, operands))}"
+    )
+    return Call(join(path, "intrinsic"), kernel.intrinsic, result, operands, why)
+
+
+def name_findings(calls: list[Call]) -> list[Finding]:
+    """Intrinsics that LLVM doesn't have, or whose suffix names other operand types.
+
+    The lookup takes any suffix: llvm.aarch64.neon.sdot.v4i32.v9i8 passes as llvm.aarch64.neon.sdot.
+    """
+    from tvm.target import codegen
+
+    findings = []
+    for call in calls:
+        number = codegen.llvm_lookup_intrinsic_id(call.name)
+        if number == 0:
+            plain = re.sub(r"(\.v\d+i\d+)+$", "", call.name)
+            findings.append([call.path, f"LLVM has no {call.name} ({suggest(plain, _intrinsics(plain))})"])
+            continue
+        base = str(codegen.llvm_get_intrinsic_name(number))
+        suffix = call.name.removeprefix(base)
+        fitting = {"", f".{call.result}", f".{call.result}.{call.operands[-1]}"}
+        if suffix not in fitting:
+            wanted = min(fitting, key=lambda fit: (abs(fit.count(".") - suffix.count(".")), fit))
+            findings.append([call.path, f"{call.why}, so the name ends in {wanted}, not {suffix}"])
+    return findings
+
+
+def _intrinsics(name: str) -> list[str]:
+    """LLVM's intrinsics of the same family: llvm.x86.*, without type suffixes."""
+    from tvm.target import codegen
+
+    family = ".".join(name.split(".")[:2]) + "."
+    names, number = [], 1
+    while found := str(codegen.llvm_get_intrinsic_name(number)):
+        names.append(found)
+        number += 1
+    return [found for found in names if found.startswith(family)] or names
+
+
+def code_findings(call: Call, config: dict[str, Any]) -> list[Finding]:
+    """Whether LLVM takes a call with these operand types. It ends the process where the device lacks it."""
+    import tvm
+    from tvm.target import Target
+
+    try:
+        module = tvm.tirx.build(tvm.IRModule({"check": _calling(call)}), target=Target(config))
+    except Exception:
+        return [[call.path, f"LLVM's {call.name} has other operands or another result: {call.why}"]]
+    module.inspect_source("asm")
+    return []
+
+
+def _calling(call: Call) -> Any:
+    """A PrimFunc that calls the intrinsic once: out = intrinsic(in0, in1, ...)."""
+    from tvm.script.ir_builder import IRBuilder
+    from tvm.script.ir_builder import tirx as T
+
+    def index(vector: Vector) -> list[Any]:
+        return [T.ramp(0, 1, vector.lanes) if vector.lanes > 1 else 0]
+
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("check")
+        operands = [
+            T.arg(f"in{i}", T.buffer((vector.lanes,), vector.dtype))[index(vector)]
+            for i, vector in enumerate(call.operands)
+        ]
+        out = T.arg("out", T.buffer((call.result.lanes,), call.result.dtype))
+        dtype = call.result.dtype + (f"x{call.result.lanes}" if call.result.lanes > 1 else "")
+        T.buffer_store(out, T.call_llvm_pure_intrin(dtype, call.name, *operands), index(call.result))
+    return builder.get()

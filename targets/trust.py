@@ -1,0 +1,105 @@
+"""What a descriptor that isn't shipped may make hwptq run: known programs with harmless arguments.
+
+Everything is an allow list. A compiler may not read or write files of the descriptor's choosing, load
+plug-ins or start other programs; it may not take libraries from other folders either, because what is
+linked is then run. The same holds for the emulator's -L, which the guest's loader comes from.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .problems import Problems, join, show, suggest
+from .schema import Toolchain
+
+_PREFIX = r"(?:[a-z0-9_]+-(?:[a-z0-9_]+-){0,2}(?:gnu[a-z0-9]*|musl[a-z0-9]*|eabi|eabihf|elf)-)?"
+_VERSION = r"(?:-\d{1,3}(?:\.\d{1,3})?)?"
+_ARCHITECTURES = (
+    "aarch64|aarch64_be|arm|armeb|hexagon|i386|loongarch64|mips|mips64|mips64el|mipsel|ppc|ppc64|ppc64le|"
+    "riscv32|riscv64|s390x|sparc|sparc64|x86_64"
+)
+_COMPILERS = re.compile(rf"{_PREFIX}(?:gcc|g\+\+|clang|clang\+\+|cc){_VERSION}")
+_EMULATORS = re.compile(rf"qemu-(?:{_ARCHITECTURES})(?:-static)?")
+_DISASSEMBLERS = re.compile(rf"(?:{_PREFIX}|llvm-)objdump{_VERSION}")
+
+_COMPILER_ARGUMENTS = re.compile(
+    r"-static|-static-pie|-no-pie|-pie|-pthread|-s|-O[0123sz]?"
+    r"|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel)=[A-Za-z0-9_.+-]+"
+    r"|-m(?:32|64|thumb|arm|little-endian|big-endian|hard-float|soft-float)"
+    r"|-W(?:all|extra|error|no-[a-z0-9-]+)"
+    r"|-Wl,(?:--gc-sections|--as-needed|--no-undefined|-z,noexecstack|-z,now|-z,relro)"
+    r"|-f(?:PIC|PIE|pic|pie|no-pic|no-pie|function-sections|data-sections|freestanding|no-builtin"
+    r"|no-stack-protector|fp-contract=off|no-math-errno)"
+    r"|-fuse-ld=(?:bfd|gold|lld)|-nostdlib|-nostartfiles"
+    r"|-std=(?:c|gnu)(?:99|11|17)|--target=[a-z0-9_.-]+"
+    r"|-l(?:m|c|gcc|atomic|pthread|rt|dl)"
+)
+_DISASSEMBLER_ARGUMENTS = re.compile(r"-d|-D|-M[a-z0-9,-]+|-m[a-z0-9:_-]+|--triple=[a-z0-9_.-]+")
+_EMULATOR_VALUES = {
+    "-cpu": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*"),
+    "-L": re.compile(r"/usr/[a-z0-9_]+(?:-[a-z0-9_]+){1,3}/?"),
+    "-s": re.compile(r"\d{1,10}"),
+}
+_TVM_KEYS = (
+    *("kind", "keys", "mtriple", "mcpu", "mattr", "mfloat-abi", "mabi", "num-cores", "opt-level"),
+    *("vector-width", "arch", "max_num_threads", "thread_warp_size", "max_threads_per_block"),
+    "max_shared_memory_per_block",
+)
+
+ADVICE = "if you trust this descriptor, pass --trust-descriptor"
+
+
+def check_trust(toolchain: Toolchain | None, tvm: dict[str, Any] | None, problems: Problems) -> None:
+    """Note everything of an untrusted descriptor that could run or load something else."""
+    for key in tvm or {}:
+        if key not in _TVM_KEYS:
+            hint = suggest(key, _TVM_KEYS)
+            hint = f"; {hint}" if hint.startswith("did") else ""
+            problems.add(
+                join("tvm", key), f"is refused: not a key known to change code only ({ADVICE}{hint})"
+            )
+    if toolchain is None:
+        return
+    _check_program(toolchain.compiler, "compiler", _COMPILERS, "C compiler", problems)
+    _check_each(toolchain.compiler[1:], "compiler", 1, _COMPILER_ARGUMENTS, problems)
+    _check_each(toolchain.link_flags, "link_flags", 0, _COMPILER_ARGUMENTS, problems)
+    _check_program(toolchain.objdump, "objdump", _DISASSEMBLERS, "objdump", problems)
+    _check_each(toolchain.objdump[1:], "objdump", 1, _DISASSEMBLER_ARGUMENTS, problems)
+    _check_program(toolchain.run, "run", _EMULATORS, "user-mode emulator (qemu-*)", problems)
+    _check_emulator(toolchain.run[1:], problems)
+
+
+def _check_program(
+    command: tuple[str, ...], key: str, known: re.Pattern[str], kind: str, problems: Problems
+) -> None:
+    if command and not known.fullmatch(command[0]):
+        problems.add(
+            f"toolchain.{key}[0]",
+            f"{show(command[0])} is refused: it is not the bare name of a known {kind} ({ADVICE})",
+        )
+
+
+def _refuse(key: str, index: int, argument: str, problems: Problems) -> None:
+    problems.add(
+        f"toolchain.{key}[{index}]",
+        f"argument {show(argument)} is refused: it is not among those known as harmless ({ADVICE})",
+    )
+
+
+def _check_each(
+    arguments: tuple[str, ...], key: str, first: int, known: re.Pattern[str], problems: Problems
+) -> None:
+    for i, argument in enumerate(arguments, first):
+        if not known.fullmatch(argument):
+            _refuse(key, i, argument, problems)
+
+
+def _check_emulator(arguments: tuple[str, ...], problems: Problems) -> None:
+    """Options in pairs: -cpu NAME, -L /usr/TRIPLE, -s BYTES."""
+    for i in range(0, len(arguments), 2):
+        option, value = arguments[i], "".join(arguments[i + 1 : i + 2])
+        if option not in _EMULATOR_VALUES:
+            _refuse("run", i + 1, option, problems)
+        elif not _EMULATOR_VALUES[option].fullmatch(value):
+            _refuse("run", i + 2, value, problems)

@@ -285,13 +285,20 @@ def _moved(e: Any, call: Any, out: Output) -> Any:
         y = _pad(e, call, x)
     elif name == "permute_dims" and e.is_image(x.tensor) and _axes(call) == [0, 2, 3, 1]:
         y = e.images(x.tensor)
-    elif name == "strided_slice":
-        y = e.keep(call, x.tensor)
-    elif name == "permute_dims":
+    elif name == "strided_slice" and e.is_image(x.tensor):
+        y = e.from_images(_sliced_image(call, e.images(x.tensor)))
+    elif name in ("permute_dims", "strided_slice"):
         y = e.keep(call, x.tensor)
     else:
         y = e.reshaped(x.tensor, shape_of(call))
     return _rescaled(e, Operand(y, x.scale, x.zero, shape_of(call)), out)
+
+
+def _sliced_image(call: Any, image: Any) -> Any:
+    """A slice of an NCHW tensor, taken from its NHWC form."""
+    axes, begin, end, strides = ([int(v) for v in a.fields] for a in call.args[1:5])
+    moved = [(0, 3, 1, 2)[a % 4] for a in axes]
+    return relax.op.strided_slice(image, moved, begin, end, strides, assume_inbound=False)
 
 
 def _axes(call: Any) -> list[int]:

@@ -116,6 +116,7 @@ class Emitter:
 
     def from_images(self, tensor: Any) -> Any:
         """The NCHW form of an NHWC result; the NHWC one is remembered."""
+        tensor = tensor if isinstance(tensor, relax.Var) else self.r.emit(tensor)
         out = self.r.emit(relax.op.permute_dims(tensor, [0, 3, 1, 2]))
         self.nhwc[out] = tensor
         return out

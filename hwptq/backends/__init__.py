@@ -1,0 +1,1 @@
+"""How lowered modules become files, and how emitted code is run."""

@@ -1,0 +1,130 @@
+"""The C side of a runtime-free model: a header, the function that calls the kernels in turn, and a main program."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from string import Template
+
+from .memory_plan import MemoryPlan, Place, Tensor
+
+
+def identifier(name: str) -> str:
+    """A model's name as a C identifier: "resnet-8 v2" -> "resnet_8_v2", "8bit" -> "m8bit"."""
+    clean = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return clean if re.match(r"[A-Za-z_]", clean) else f"m{clean}"
+
+
+def header(plan: MemoryPlan, prefix: str, alignment: int) -> str:
+    """model.h: sizes of the interface and the prototype of <prefix>_run."""
+    upper = prefix.upper()
+    lines = [
+        f"/* {prefix}: made by hwptq. All buffers must be aligned to {upper}_ALIGNMENT bytes. */",
+        f"#ifndef HWPTQ_{upper}_H",
+        f"#define HWPTQ_{upper}_H",
+        "#include <stdint.h>",
+        "",
+        f"#define {upper}_ALIGNMENT {alignment}",
+        f"#define {upper}_ARENA_BYTES {max(plan.arena_bytes, 1)}",
+        f"#define {upper}_INPUTS {len(plan.inputs)}",
+        f"#define {upper}_OUTPUTS {len(plan.outputs)}",
+        *_interface(plan.inputs, upper, "INPUT"),
+        *_interface(plan.outputs, upper, "OUTPUT"),
+        "",
+        "/* Computes the outputs of one sample; `arena` is scratch memory. Returns 0, or another value where",
+        "   a kernel ran out of scratch memory. */",
+        f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena);",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
+    sizes = ", ".join(str(t.nbytes) for t in tensors)
+    notes = [
+        f"/* {kind.lower()} {i}: {re.sub('[^ -~]|[*]/', '?', t.name)} {t.dtype} {list(t.shape)} */"
+        for i, t in enumerate(tensors)
+    ]
+    return [*notes, f"#define {upper}_{kind}_BYTES {{ {sizes} }}"]
+
+
+def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str:
+    """model.c: <prefix>_run, which calls every kernel once."""
+    arity = {call.function: len(call.args) for call in plan.calls}
+    lines = [
+        "#include <stddef.h>",
+        "#include <string.h>",
+        f'#include "{prefix}.h"',
+        "",
+        f"extern const uint8_t {prefix}_weights[];",
+        *(f"int32_t {prefix}_{name}({', '.join(['void *'] * n)});" for name, n in arity.items()),
+        "",
+        *(_workspace(alignment, workspace) if workspace else []),
+        f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena_) {{",
+        "    uint8_t *arena = arena_;",
+        f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
+        "    int32_t status = 0;",
+        "    (void)arena, (void)weights;",
+        *(["    use_workspace();"] if workspace else []),
+        *(f"    status |= {prefix}_{c.function}({', '.join(map(_address, c.args))});" for c in plan.calls),
+        *(f"    memcpy({_address(to)}, {_address(source)}, {n});" for source, to, n in plan.copies),
+        "    return status;",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _address(place: Place) -> str:
+    match place.kind:
+        case "input":
+            return f"(void *)inputs[{place.at}]"
+        case "output":
+            return f"outputs[{place.at}]"
+    return f"{place.kind} + {place.at}"
+
+
+def _workspace(alignment: int, size: int) -> list[str]:
+    """Scratch memory for float kernels with large local arrays, taken and given back in stack order."""
+    return [
+        f"static uint8_t workspace[{size}] __attribute__((aligned({alignment})));",
+        "static size_t used;",
+        "static void *take(int type, int id, uint64_t n, int code, int bits) {",
+        "    (void)type, (void)id, (void)code, (void)bits;",
+        f"    size_t rounded = (n + {alignment - 1}) / {alignment} * {alignment};",
+        "    if (rounded > sizeof workspace - used) return NULL;",
+        "    used += rounded;",
+        "    return workspace + used - rounded;",
+        "}",
+        "static int give_back(int type, int id, void *p) {",
+        "    (void)type, (void)id;",
+        "    used = (size_t)((uint8_t *)p - workspace);",
+        "    return 0;",
+        "}",
+        "extern void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) __attribute__((weak));",
+        "extern int (*__TVMBackendFreeWorkspace)(int, int, void *) __attribute__((weak));",
+        "static void use_workspace(void) {",
+        "    used = 0;",
+        "    if (&__TVMBackendAllocWorkspace) __TVMBackendAllocWorkspace = take;",
+        "    if (&__TVMBackendFreeWorkspace) __TVMBackendFreeWorkspace = give_back;",
+        "}",
+        "",
+    ]
+
+
+def main_program(plan: MemoryPlan, prefix: str, alignment: int) -> str:
+    """main.c: reads samples from standard input and writes their outputs to standard output."""
+    text = resources.files(__package__).joinpath("main.c.in").read_text(encoding="utf-8")
+    room = {
+        key: sum(-(-t.nbytes // alignment) * alignment for t in tensors)
+        for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
+    }
+    return Template(text).substitute(prefix=prefix, upper=prefix.upper(), **room)
+
+
+def weights_assembly(prefix: str, file: str, alignment: int) -> str:
+    """weights.s: the constants, taken from a file as they are."""
+    return (
+        f".section .rodata\n.balign {alignment}\n.globl {prefix}_weights\n{prefix}_weights:\n"
+        f'.incbin "{file}"\n.byte 0\n.section .note.GNU-stack,"",%progbits\n'
+    )

@@ -1,0 +1,168 @@
+"""A lowered Relax module as a straight list of kernel calls over one static arena of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from hwptq.passes.dataflow import bindings, constant, shape_of
+
+_ALLOCATIONS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.memory.alloc_storage")
+_FREES = ("relax.memory.kill_tensor", "relax.memory.kill_storage")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: `kind` input | output | arena | weights, with its index or its byte offset."""
+
+    kind: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the model's interface."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call."""
+
+    function: str
+    args: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Everything a runtime-free program needs beside the kernels."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    calls: tuple[Call, ...]
+    copies: tuple[tuple[Place, Place, int], ...]  # (from, to output, bytes) after the calls
+    arena_bytes: int
+    weights: bytes
+    functions: dict[str, Any]  # PrimFuncs by name
+
+
+def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int) -> MemoryPlan:
+    """Plan `main` of a module of call_tir and data movement. Raises ValueError for what needs a runtime."""
+    planned = tvm.ir.transform.Sequential(
+        [
+            relax.transform.LegalizeOps(),
+            relax.transform.ToNonDataflow(),
+            relax.transform.RemovePurityChecking(),
+            relax.transform.CallTIRRewrite(),
+            relax.transform.StaticPlanBlockMemory(),
+        ]
+    )(mod)
+    return _Planner(planned, output_names, alignment).plan()
+
+
+class _Planner:
+    def __init__(self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int):
+        self.mod, self.alignment, self.output_names = mod, alignment, output_names
+        self.func = mod["main"]
+        self.places: dict[Any, Any] = {p: Place("input", i) for i, p in enumerate(self.func.params)}
+        self.storage: dict[Any, int] = {}
+        self.arena = 0
+        self.weights = bytearray()
+        self.known: dict[bytes, Place] = {}
+
+    def plan(self) -> MemoryPlan:
+        calls = []
+        for var, value in bindings(self.func):
+            call = self._bind(var, value)
+            if call is not None:
+                calls.append(call)
+        result = self.func.body.body
+        place = self._place(result)
+        results = place if isinstance(place, tuple) else (place,)
+        types = result.ty.fields if isinstance(place, tuple) else [result.ty]
+        outputs = tuple(
+            Tensor(name, tuple(int(d) for d in t.shape.values), str(t.dtype))
+            for name, t in zip(self.output_names, types, strict=True)
+        )
+        moved, copies = self._outputs(results, outputs)
+        return MemoryPlan(
+            tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in self.func.params),
+            outputs,
+            tuple(Call(c.function, tuple(moved.get(a, a) for a in c.args)) for c in calls),
+            copies,
+            self.arena,
+            bytes(self.weights),
+            {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)},
+        )
+
+    def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
+        """Results allocated for the caller are written in place; others (inputs, constants, shared) are copied."""
+        moved: dict[Place, Place] = {}
+        copies = []
+        for i, (place, tensor) in enumerate(zip(results, outputs, strict=True)):
+            target = Place("output", i)
+            if place.kind == "result" and place not in moved:
+                moved[place] = target
+            else:
+                copies.append((moved.get(place, place), target, tensor.nbytes))
+        return moved, tuple(copies)
+
+    def _bind(self, var: Any, value: Any) -> Call | None:
+        if not isinstance(value, relax.Call):
+            self.places[var] = self._place(value)
+            return None
+        if isinstance(value.op, tvm.ir.GlobalVar):
+            return Call(value.op.name_hint, tuple(self._place(a) for a in value.args))
+        name = str(value.op.name)
+        if name in _ALLOCATIONS:
+            self._allocate(var, value, name)
+        elif name == "relax.reshape":  # of a tensor in place
+            self.places[var] = self._place(value.args[0])
+        elif name not in _FREES:
+            raise ValueError(f"{var.name}: {name} needs the TVM runtime")
+        return None
+
+    def _allocate(self, var: Any, value: Any, name: str) -> None:
+        if name == "relax.memory.alloc_storage":
+            self.storage[var] = self._reserve(int(value.args[0].values[0]))
+        elif name == "relax.memory.alloc_tensor":
+            offset = value.args[1]
+            self.places[var] = Place("arena", self.storage[value.args[0]] + int(getattr(offset, "value", offset)))
+        else:  # a tensor that leaves the function
+            self.places[var] = Place("result", len(self.places))
+
+    def _reserve(self, nbytes: int) -> int:
+        start = self.arena
+        self.arena += -(-nbytes // self.alignment) * self.alignment
+        return start
+
+    def _place(self, expr: Any) -> Any:
+        array = constant(expr)
+        if array is not None:
+            return self._weight(np.ascontiguousarray(array))
+        if isinstance(expr, relax.Tuple):
+            return tuple(self._place(f) for f in expr.fields)
+        if isinstance(expr, relax.TupleGetItem):
+            return self._place(expr.tuple_value)[expr.index]
+        return self.places[expr]
+
+    def _weight(self, array: np.ndarray) -> Place:
+        """Equal constants are stored once."""
+        data = array.tobytes()
+        if data not in self.known:
+            self.weights += bytes(-len(self.weights) % self.alignment)
+            self.known[data] = Place("weights", len(self.weights))
+            self.weights += data
+        return self.known[data]

@@ -1,0 +1,94 @@
+"""Running a static program, natively or under an emulator: samples in, outputs out, as a stream."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from hwptq.errors import HwptqError
+
+from .memory_plan import Tensor
+
+_STATUS = {2: "its input ended in the middle of a sample", 3: "a kernel ran out of scratch memory"}
+_SIGILL = (-4, 132)
+
+
+def run_program(
+    command: Sequence[str],
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    samples: Iterable[Mapping[str, np.ndarray]],
+) -> Iterator[list[np.ndarray]]:
+    """The outputs of each sample, as soon as the program has written them.
+
+    `command` starts the program; `samples` hold one array per input. Raises HwptqError where the program
+    fails; an error while reading `samples` is raised as it is.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin and process.stdout and process.stderr
+    failure: list[BaseException] = []
+    feeder = threading.Thread(target=_feed, args=(process.stdin, inputs, samples, failure), daemon=True)
+    errors: list[bytes] = []
+    drain = threading.Thread(target=lambda: errors.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
+    feeder.start()
+    drain.start()
+    try:
+        while (arrays := _read_outputs(process.stdout, outputs)) is not None:
+            yield arrays
+        feeder.join()
+        drain.join()
+        if failure:
+            raise failure[0]
+        if process.wait():
+            raise HwptqError(_problem(command, process.returncode, errors))
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            _close(stream)
+
+
+def _feed(stdin: IO[bytes], inputs: Sequence[Tensor], samples: Any, failure: list[BaseException]) -> None:
+    """Write samples until the program stops reading; what goes wrong in `samples` is kept for the reader."""
+    try:
+        for sample in samples:
+            for tensor in inputs:
+                array = np.ascontiguousarray(sample[tensor.name], dtype=tensor.dtype)
+                stdin.write(array.tobytes())
+            stdin.flush()
+    except (BrokenPipeError, ValueError) as error:
+        if isinstance(error, ValueError) and not stdin.closed:
+            failure.append(error)
+    except Exception as error:
+        failure.append(error)
+    _close(stdin)
+
+
+def _close(stream: Any) -> None:
+    try:
+        stream.close()
+    except OSError:  # what was buffered found no reader
+        pass
+
+
+def _read_outputs(stdout: IO[bytes], outputs: Sequence[Tensor]) -> list[np.ndarray] | None:
+    """One sample's outputs, or None at the end."""
+    arrays = []
+    for tensor in outputs:
+        data = stdout.read(tensor.nbytes)
+        if len(data) < tensor.nbytes:
+            return None
+        arrays.append(np.frombuffer(data, tensor.dtype).reshape(tensor.shape))
+    return arrays
+
+
+def _problem(command: Sequence[str], status: int, errors: list[bytes]) -> str:
+    text = b"".join(errors).decode(errors="replace").strip().splitlines()
+    said = f": {text[-1]}" if text else ""
+    if status in _SIGILL or "Illegal instruction" in said:
+        return f"the program uses instructions that this CPU lacks ({command[0]}){said}"
+    return f"the program failed with status {status}: {_STATUS.get(status, 'unknown')}{said}"

@@ -1,0 +1,72 @@
+"""A model without the TVM runtime: an object file, its header, and one static program."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from hwptq.targets import Descriptor
+
+from .c_source import header, identifier, main_program, source, weights_assembly
+from .memory_plan import MemoryPlan, Tensor, plan_memory
+from .raw_functions import lower, workspace_bytes, write_object
+from .toolchain import call_tool
+
+_C_FLAGS = ("-O2", "-Wall", "-Werror")
+
+
+@dataclass(frozen=True)
+class StaticProgram:
+    """The files that were built, and the interface they offer."""
+
+    program: Path  # reads samples from standard input, writes outputs to standard output
+    object: Path
+    header: Path
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    arena_bytes: int
+    weight_bytes: int
+
+
+def build_program(
+    mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path
+) -> StaticProgram:
+    """Build <name>, <name>.o and <name>.h in `folder`."""
+    prefix, alignment = identifier(name), target.memory.alignment
+    device = tvm.target.Target(dict(target.tvm))
+    with device:
+        plan = plan_memory(mod, output_names, alignment)
+    with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
+        work = Path(scratch)
+        _write_sources(plan, prefix, alignment, device, work)
+        compiler = [*target.toolchain.compiler]
+        call_tool([*compiler, *_C_FLAGS, "-c", "calls.c", "-o", "calls.o"], work)
+        call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], work)
+        obj, program = folder / f"{prefix}.o", folder / prefix
+        call_tool([*compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), "kernels.o", "calls.o", "weights.o"], work)
+        link = [*compiler, *_C_FLAGS, *target.toolchain.link_flags, "-o", str(program.resolve())]
+        call_tool([*link, "main.c", str(obj.resolve()), "-lm"], work)
+        head = folder / f"{prefix}.h"
+        head.write_text((work / f"{prefix}.h").read_text(encoding="utf-8"), encoding="utf-8")
+    return StaticProgram(
+        program, obj, head, plan.inputs, plan.outputs, plan.arena_bytes, len(plan.weights)
+    )  # fmt: skip
+
+
+def _write_sources(plan: MemoryPlan, prefix: str, alignment: int, device: Any, folder: Path) -> None:
+    lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
+    write_object(lowered, device, folder / "kernels.o")
+    workspace = workspace_bytes(lowered, alignment)
+    texts = {
+        f"{prefix}.h": header(plan, prefix, alignment),
+        "calls.c": source(plan, prefix, alignment, workspace),
+        "main.c": main_program(plan, prefix, alignment),
+        "weights.s": weights_assembly(prefix, "weights.bin", alignment),
+    }
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    (folder / "weights.bin").write_bytes(plan.weights)

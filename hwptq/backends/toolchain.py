@@ -1,0 +1,48 @@
+"""The programs that a descriptor names: compilers, emulators. Found early, run as argument lists."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from hwptq.errors import HwptqError, InputError
+from hwptq.targets import Descriptor
+
+
+def check_programs(target: Descriptor) -> None:
+    """Raise InputError where the compiler or the emulator of `target` is not installed."""
+    tools = target.toolchain
+    missing = [c[0] for c in (tools.compiler, tools.run) if c and shutil.which(c[0]) is None]
+    if missing:
+        hint = f"install {' '.join(tools.packages)}" if tools.packages else "install them, or correct the descriptor"
+        raise InputError(f"{target.name}: {' and '.join(missing)} not found on PATH; {hint}")
+
+
+def why_not_run(target: Descriptor) -> str | None:
+    """Why programs for `target` can't be run here, or None where they can."""
+    if target.toolchain.run:
+        return None
+    missing = [f for f in target.toolchain.cpu_features if f not in _cpu_flags()]
+    return f"this machine's CPU lacks {', '.join(missing)}" if missing else None
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """Features of this machine's CPU, as /proc/cpuinfo names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(w for line in lines if line.startswith(("flags", "Features")) for w in line.split())
+
+
+def call_tool(command: Sequence[str], folder: Path) -> None:
+    """Run a compiler or linker in `folder`. Raises HwptqError with its first line where it fails."""
+    done = subprocess.run(list(command), cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = next((line for line in lines if "error" in line or "undefined" in line), (lines or ["no message"])[0])
+        raise HwptqError(f"{command[0]} failed with status {done.returncode}: {reason}")

@@ -1,0 +1,80 @@
+"""SelectKernels: each integer operator becomes calls of the kernels that the target's descriptor names for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm_ffi import StructuralKey
+
+from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
+from hwptq.kernels.select import select
+from hwptq.quant import integer_ops as ops
+
+from .dataflow import constant, op_name, rewrite, shape_of
+
+_TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul)
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.SelectKernels")
+class SelectKernels:
+    """Replace the portable code of every integer operator by the target's; constants are packed on the way.
+
+    The results stay the same, bit for bit: only LowerToInteger decides about arithmetic.
+    """
+
+    def __init__(self, target: Any):
+        self.target = target
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        functions: dict[Any, Any] = {}  # one function for steps that are structurally equal
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            op = integer_operator(mod, value)
+            if op is None:
+                return r.keep(value)
+            args = list(value.args[1].fields)
+            n = 2 if isinstance(op, _TWO_OPERANDS) else 1
+            activations = [r.get(a) for a in args[:n]]
+            constants = [_array(a, var) for a in args[n:]]
+            steps = select(op, [_type(a) for a in activations], constants, _type(var), self.target)
+            return _emit(r, steps, activations, str(var.name), functions)
+
+        return rewrite(mod, visit)
+
+
+def integer_operator(mod: tvm.IRModule, value: Any) -> ops.IntegerOp | None:
+    """The integer operator that a call_tir stands for, or None."""
+    if op_name(value) != "call_tir":
+        return None
+    attrs = mod[value.args[0]].attrs
+    return ops.from_json(str(attrs[ops.ATTRIBUTE])) if attrs and ops.ATTRIBUTE in attrs else None
+
+
+def _array(expr: Any, var: Any) -> np.ndarray:
+    value = constant(expr)
+    if value is None:
+        raise ValueError(f"{var.name}: weights, biases and tables must be constants")
+    return value
+
+
+def _type(expr: Any) -> TensorType:
+    return TensorType(shape_of(expr), str(expr.ty.dtype))
+
+
+def _emit(r: Any, steps: tuple[Step, ...], activations: list[Any], name: str, functions: Any) -> Any:
+    result = None
+    for i, step in enumerate(steps):
+        args = [
+            relax.const(a) if isinstance(a, np.ndarray) else result if a == PREVIOUS else activations[a]
+            for a in step.args
+        ]
+        key = (step.name, StructuralKey(step.func))
+        if key not in functions:
+            functions[key] = r.add_function(step.func, f"hwptq_{step.name}")
+        gv = functions[key]
+        call = relax.call_tir(gv, args, relax.TensorType(step.out.shape, step.out.dtype))
+        result = r.emit(call, name if i == len(steps) - 1 else f"{name}_{step.name}")
+    return result

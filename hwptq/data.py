@@ -7,29 +7,22 @@
 A source yields raw samples; Dataset preprocesses and checks each. Whatever is wrong is an InputError.
 """
 
-import csv
-import importlib
+from __future__ import annotations
+
 import itertools
-import re
-import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from .errors import HwptqError, InputError
-from .preprocess import InputTransform, Preprocess, fit, read_image
+from .errors import InputError
+from .preprocess import InputTransform, Preprocess, fit
+from .sources import ArrayFile, Batches, ImageFolder, Inputs, RawSample, Source, is_function, user_function
 
-Inputs = Mapping[str, tuple[tuple[int, ...], str]]  # graph input -> (shape with batch 1, dtype)
 Label = int | float | np.ndarray | None
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-READ_ERRORS = (ValueError, RuntimeError, EOFError, OSError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -38,24 +31,6 @@ class Sample:
 
     inputs: dict[str, np.ndarray]
     label: Label = None
-
-
-@dataclass(frozen=True)
-class RawSample:
-    """One sample as stored, without a batch axis; `where` names it in messages."""
-
-    arrays: dict[str, np.ndarray]
-    label: Any
-    where: str
-
-
-class Source(Protocol):
-    """Where raw samples come from. `count` is None where it isn't known beforehand."""
-
-    name: str
-    count: int | None
-
-    def __iter__(self) -> Iterator[RawSample]: ...
 
 
 class Dataset:
@@ -83,7 +58,7 @@ class Dataset:
     def __bool__(self) -> bool:
         return True
 
-    def take(self, limit: int) -> "Dataset":
+    def take(self, limit: int) -> Dataset:
         """The first `limit` samples (all, if there are fewer)."""
         if limit < 1:
             raise InputError(f"{self.name}: at least 1 sample is needed, not {limit}")
@@ -104,14 +79,13 @@ def open_dataset(spec: str | Path, inputs: Inputs, preprocess: Preprocess | None
     The first sample of a file or folder is checked at once, the others as they are read.
     """
     path, transforms = Path(spec), _transforms(inputs, preprocess)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike path.is_dir() never an error
         return _open_images(path, inputs, transforms)
     if path.suffix in (".npz", ".npy"):
         return _first_checked(Dataset(ArrayFile(path, list(inputs)), inputs, transforms))
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", str(spec)):
-        function = _import_function(str(spec))
-        return Dataset(Batches(str(spec), lambda: _call(str(spec), function), inputs), inputs, transforms)
-    problem = "is no known kind of data" if path.exists() else "no such file or folder"
+    if is_function(str(spec)):
+        return Dataset(Batches(str(spec), user_function(str(spec)), inputs), inputs, transforms)
+    problem = "is no known kind of data" if os.path.exists(path) else "no such file or folder"
     raise InputError(f"{spec}: {problem}: give .npz, .npy, a folder of images or package.module:function")
 
 
@@ -131,109 +105,6 @@ def from_batches(data: Any, inputs: Inputs, preprocess: Preprocess | None = None
     return Dataset(Batches("the data", data, inputs), inputs, _transforms(inputs, preprocess))
 
 
-class ArrayFile:
-    """An .npz (key = input name, or x for the only input; labels in y) or an .npy (the only input)."""
-
-    def __init__(self, path: Path, names: list[str]) -> None:
-        self.name, self._path, self._names = str(path), path, names
-        with ExitStack() as stack:
-            counts = {key: member.count for key, member in self._open(stack).items()}
-        self.count: int | None = _equal(counts, self.name)
-
-    def __iter__(self) -> Iterator[RawSample]:
-        with ExitStack() as stack:
-            members = self._open(stack)
-            for index in range(self.count or 0):
-                arrays = {name: member.read(index) for name, member in members.items()}
-                label = None if "y" in self._names else arrays.pop("y", None)
-                yield RawSample(arrays, label, f"{self.name}: sample {index}")
-
-    def _open(self, stack: ExitStack) -> "dict[str, _Member]":
-        try:
-            file = stack.enter_context(self._path.open("rb"))
-        except OSError as error:
-            raise InputError(f"{self.name}: can't be read: {error.strerror}") from error
-        if self._path.suffix == ".npz":
-            return self._open_members(file, stack)
-        if len(self._names) > 1:
-            raise InputError(
-                f"{self.name}: an .npy is one array, but the graph has the inputs {', '.join(self._names)}: "
-                "give an .npz with these keys"
-            )
-        return {self._names[0]: _Member(file, self.name)}
-
-    def _open_members(self, file: IO[bytes], stack: ExitStack) -> "dict[str, _Member]":
-        try:
-            archive = stack.enter_context(zipfile.ZipFile(file))
-        except READ_ERRORS as error:
-            raise InputError(f"{self.name}: not an .npz, or cut short ({_line(error)})") from error
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        chosen = {name: _key(name, self._names, members, self.name) for name in self._names}
-        if "y" in members and "y" not in chosen:
-            chosen["y"] = "y"
-        opened = {}
-        for name, key in chosen.items():
-            where = f"{self.name}, array '{key}'"
-            try:
-                opened[name] = _Member(stack.enter_context(archive.open(members[key])), where)
-            except READ_ERRORS as error:
-                raise InputError(f"{where}: can't be read ({_line(error)}): save it anew") from error
-        return opened
-
-
-class _Member:
-    """An .npy stream, read one sample after the other."""
-
-    def __init__(self, stream: IO[bytes], where: str) -> None:
-        self._stream, self._where = stream, where
-        shape, fortran, self._dtype = self._header()
-        if self._dtype.hasobject:
-            raise InputError(f"{where}: pickled Python objects aren't read: save an array of numbers")
-        if not shape:
-            raise InputError(f"{where}: is a single value: the first axis must count the samples")
-        self.count, self._shape = shape[0], shape[1:]
-        # In Fortran order the values of one sample are scattered over the whole file.
-        self._whole = self._take(shape, "F", 0) if fortran and len(shape) > 1 else None
-
-    def read(self, index: int) -> np.ndarray:
-        """Sample `index`; to be called in order."""
-        return self._take(self._shape, "C", index) if self._whole is None else self._whole[index]
-
-    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype]:
-        try:
-            version = np.lib.format.read_magic(self._stream)
-            if version == (1, 0):
-                return np.lib.format.read_array_header_1_0(self._stream)
-            return np.lib.format.read_array_header_2_0(self._stream)
-        except READ_ERRORS as error:
-            raise InputError(f"{self._where}: not a numpy array, or cut short ({_line(error)})") from error
-
-    def _take(self, shape: tuple[int, ...], order: Any, index: int) -> np.ndarray:
-        size = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
-        try:
-            data = self._stream.read(size)
-        except READ_ERRORS as error:
-            raise InputError(f"{self._where}: damaged at sample {index} ({_line(error)})") from error
-        if len(data) < size:
-            raise InputError(f"{self._where}: cut short at sample {index}: copy or save the file anew")
-        return np.frombuffer(data, self._dtype).reshape(shape, order=order)
-
-
-class ImageFolder:
-    """The images of a folder in the order of their names, with the labels of labels.csv where it exists."""
-
-    def __init__(self, folder: Path, name: str, mode: str) -> None:
-        self.name, self._input, self._mode = str(folder), name, mode
-        self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        self.count: int | None = len(self._files)
-        self._labels = _read_labels(folder / "labels.csv", {file.name for file in self._files})
-
-    def __iter__(self) -> Iterator[RawSample]:
-        for file in self._files:
-            pixels = read_image(file, self._mode)
-            yield RawSample({self._input: pixels}, self._labels.get(file.name), str(file))
-
-
 def _open_images(folder: Path, inputs: Inputs, transforms: dict[str, InputTransform]) -> Dataset:
     if len(inputs) > 1:
         raise InputError(f"{folder}: images fill one input, the graph has {', '.join(inputs)}: give an .npz")
@@ -247,112 +118,6 @@ def _open_images(folder: Path, inputs: Inputs, transforms: dict[str, InputTransf
     return _first_checked(Dataset(source, inputs, {name: replace(transforms[name], layout=layout)}))
 
 
-def _read_labels(path: Path, images: set[str]) -> dict[str, int | float]:
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read ({_line(error)})") from error
-    if header != ["file", "label"]:
-        raise InputError(f"{path}: the first line must be file,label, not {','.join(header)}")
-    labels = {}
-    for row in rows:
-        if len(row) != 2 or (label := _number(row[1])) is None:
-            raise InputError(f"{path}: '{','.join(row)}' is not a file name and a number")
-        if row[0] not in images:
-            raise InputError(f"{path}: names '{row[0]}', but there is no such image in the folder")
-        labels[row[0]] = label
-    if missing := sorted(images - labels.keys()):
-        raise InputError(f"{path}: {len(missing)} of {len(images)} images lack a label, such as {missing[0]}")
-    return labels
-
-
-def _number(text: str) -> int | float | None:
-    try:
-        return int(text) if text.lstrip("+-").isdigit() else float(text)
-    except ValueError:
-        return None
-
-
-class Batches:
-    """An iterable of {input name: array}, or a function that returns one; batches are split into samples."""
-
-    def __init__(self, name: str, data: Any, inputs: Inputs) -> None:
-        self.name, self._data, self._inputs = name, data, inputs
-        self._spent = False
-        known = isinstance(data, list | tuple)
-        self.count: int | None = sum(1 for _ in self) if known else None
-
-    def __iter__(self) -> Iterator[RawSample]:
-        data = self._data if isinstance(self._data, Iterable) else self._data()
-        if isinstance(self._data, Iterator):
-            if self._spent:
-                raise InputError(f"{self.name}: an iterator can be read only once: give a list or a function")
-            self._spent = True
-        start = 0
-        for batch in data:
-            samples = self._split(batch, start)
-            start += len(samples)
-            yield from samples
-
-    def _split(self, batch: Any, start: int) -> list[RawSample]:
-        where, names = f"{self.name}: sample {start}", list(self._inputs)
-        if hasattr(batch, "__array__") and len(names) == 1:
-            batch = {"x": batch}
-        if not isinstance(batch, Mapping):
-            raise InputError(f"{where}: is a {type(batch).__name__}: give {{input name: array}}")
-        arrays = {name: self._array(batch[_key(name, names, batch, where)], name, where) for name in names}
-        counts = {name: len(array) for name, array in arrays.items()}
-        labels = None
-        if "y" in batch and "y" not in names:
-            labels = np.atleast_1d(np.asarray(batch["y"]))
-            counts["y"] = len(labels)
-        return [
-            RawSample(
-                {name: array[i] for name, array in arrays.items()},
-                None if labels is None else labels[i],
-                f"{self.name}: sample {start + i}",
-            )
-            for i in range(_equal(counts, where))
-        ]
-
-    def _array(self, value: Any, name: str, where: str) -> np.ndarray:
-        """With its batch axis, which may be left out: [3, 32, 32] for an input [1, 3, 32, 32]."""
-        shape = self._inputs[name][0]
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{where}, input '{name}': not an array ({_line(error)})") from error
-        if array.ndim not in (len(shape) - 1, len(shape)):
-            wanted = f"[samples, {str(list(shape[1:]))[1:]}"
-            raise InputError(f"{where}, input '{name}': has shape {array.shape}, the graph expects {wanted}")
-        return array if array.ndim == len(shape) else array[np.newaxis]
-
-
-def _import_function(spec: str) -> Callable[[], Iterable[Any]]:
-    module, name = spec.split(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # `hwptq` as a command doesn't look there by itself
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        raise InputError(f"{spec}: can't be imported ({type(error).__name__}: {_line(error)})") from error
-    if not callable(function):
-        raise InputError(f"{spec}: is a {type(function).__name__}, not a function")
-    return function
-
-
-def _call(spec: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
-    try:
-        yield from function()
-    except HwptqError:
-        raise
-    except Exception as error:
-        raise InputError(f"{spec}: raised {type(error).__name__}: {_line(error)}") from error
-
-
 def _transforms(inputs: Inputs, preprocess: Preprocess | None) -> dict[str, InputTransform]:
     return preprocess.bind(list(inputs)) if preprocess else {name: InputTransform() for name in inputs}
 
@@ -361,24 +126,6 @@ def _first_checked(dataset: Dataset) -> Dataset:
     for _ in dataset:
         break
     return dataset
-
-
-def _equal(counts: Mapping[str, int], where: str) -> int:
-    """The number of samples, which all arrays must share."""
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"'{key}' has {count}" for key, count in counts.items())
-        raise InputError(f"{where}: the arrays differ in their number of samples: {listed}")
-    return next(iter(counts.values()))
-
-
-def _key(name: str, names: list[str], present: Iterable[str], where: str) -> str:
-    """The key that holds input `name`: its own, or x where the graph has no other input."""
-    if name in present:
-        return name
-    if len(names) == 1 and "x" in present:
-        return "x"
-    wanted = f"'{name}'" + (" or 'x'" if len(names) == 1 else "")
-    raise InputError(f"{where}: no array {wanted} for that graph input; it has {', '.join(present) or 'none'}")
 
 
 def _label(raw: RawSample) -> Label:
@@ -391,7 +138,3 @@ def _label(raw: RawSample) -> Label:
     if array.size != 1:
         return array
     return int(array.item()) if array.dtype.kind != "f" else float(array.item())
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -3,7 +3,7 @@
 One TOML table per graph input, every key optional, applied in this order:
 
     [input]
-    channels = "BGR"                  # stored data is RGB (or RGBA): reverse it for a model that wants BGR
+    channels = "BGR"                  # the stored data is RGB: reverse it for a model that wants BGR
     resize = 256                      # shorter side, or [height, width]; bilinear
     crop = 224                        # centre; or [height, width]
     pad = { top = 1, left = 1, bottom = 2, right = 2, mode = "edge" }    # or mode = "constant", value = 0
@@ -14,8 +14,9 @@ One TOML table per graph input, every key optional, applied in this order:
 Without `layout` the stored data is taken to have the graph's own layout, channels last.
 """
 
+from __future__ import annotations
+
 import difflib
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+MAX_PIXELS = 65535  # a side of an image
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class InputTransform:
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Transform one sample (no batch axis); ValueError where the sample doesn't fit the transform."""
-        if self.spatial and raw.ndim != 3:
+        if self.spatial and (raw.ndim != 3 or not raw.size):
             raise ValueError(f"an image [height, width, channel] is needed, this has shape {raw.shape}")
         value = raw[..., ::-1] if self.channels == "BGR" else raw
         if self.resize is not None:
@@ -85,12 +89,11 @@ class InputTransform:
     def _normalize(self, value: np.ndarray) -> np.ndarray:
         if self.mean is None and self.std is None:
             return value
+        channels = value.shape[-1] if value.ndim else 1
         for key, given in (("mean", self.mean), ("std", self.std)):
-            if given is not None and len(given) not in (1, value.shape[-1] if value.ndim else 1):
-                raise ValueError(
-                    f"{key} has {len(given)} values, the stored data {value.shape} has "
-                    f"{value.shape[-1]} channels on its last axis"
-                )
+            if given is not None and len(given) not in (1, channels):
+                problem = f"{key} has {len(given)} values"
+                raise ValueError(f"{problem}, the stored data {value.shape} has {channels} on its last axis")
         mean = np.asarray(self.mean if self.mean is not None else 0, np.float32)
         std = np.asarray(self.std if self.std is not None else 1, np.float32)
         return (value.astype(np.float32) - mean) / std
@@ -211,7 +214,7 @@ class _Checker:
             return value, value
         if isinstance(value, list) and len(value) == 2 and all(map(_is_size, value)):
             return tuple(value)
-        self.wrong(where, "a positive whole number or [height, width]", value)
+        self.wrong(where, f"a whole number, 1 to {MAX_PIXELS}, or [height, width]", value)
         return None
 
     def padding(self, where: str, value: Any) -> Padding:
@@ -220,8 +223,8 @@ class _Checker:
         return Padding(**self.table(where, value, readers))
 
     def width(self, where: str, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self.wrong(where, "a whole number of pixels, 0 or more", value)
+        if value is False or not (_is_size(value) or (isinstance(value, int) and value == 0)):
+            self.wrong(where, f"a whole number of pixels, 0 to {MAX_PIXELS}", value)
         return value
 
     def number(self, where: str, value: Any) -> Any:
@@ -245,11 +248,12 @@ class _Checker:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Finite also as float32."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT32
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_PIXELS
 
 
 def _resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -289,7 +293,12 @@ def _shape_problem(
         return f'{problem}: layout = "NCHW" takes data stored as [height, width, channel]: transpose the data'
     if len(wanted) == 3 and len(stored) == 3:
         return f"{problem}: bring it to that size, for instance by resize and crop in a preprocess file"
-    return f"{problem}: save arrays [samples, *{wanted}]"
+    return f"{problem}: save arrays {batch_of(wanted)}"
+
+
+def batch_of(shape: tuple[int, ...]) -> str:
+    """(3, 32, 32) -> "[samples, 3, 32, 32]"."""
+    return f"[{', '.join(['samples', *map(str, shape)])}]"
 
 
 def _cast(value: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:

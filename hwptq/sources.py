@@ -169,7 +169,7 @@ class Batches:
                 raise InputError(f"{self.name}: an iterator can be read only once: give a list or a function")
             self._spent = True
         if not isinstance(data, Iterable):
-            raise InputError(f"{self.name}: the function returned a {type(data).__name__}, not an iterable")
+            raise InputError(f"{self.name}: the function returned {type(data).__name__}, not an iterable")
         start = 0
         for batch in data:
             samples = self._split(batch, start)
@@ -181,7 +181,7 @@ class Batches:
         if hasattr(batch, "__array__") and len(names) == 1:
             batch = {"x": batch}
         if not isinstance(batch, Mapping):
-            raise InputError(f"{where}: is a {type(batch).__name__}: give {{input name: array}}")
+            raise InputError(f"{where}: is of type {type(batch).__name__}: give {{input name: array}}")
         arrays = {name: self._array(batch[_key(name, names, batch, where)], name, where) for name in names}
         counts = {name: len(array) for name, array in arrays.items()}
         labels = None
@@ -225,7 +225,7 @@ def user_function(spec: str) -> Callable[[], Iterator[Any]]:
     except Exception as error:
         raise InputError(f"{spec}: can't be imported ({type(error).__name__}: {_line(error)})") from error
     if not callable(function):
-        raise InputError(f"{spec}: is a {type(function).__name__}, not a function")
+        raise InputError(f"{spec}: is of type {type(function).__name__}, not a function")
 
     def batches() -> Iterator[Any]:
         try:

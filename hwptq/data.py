@@ -101,9 +101,7 @@ def from_batches(data: Any, inputs: Inputs, preprocess: Preprocess | None = None
     if isinstance(data, Mapping | np.ndarray):
         data = [data]
     if not callable(data) and not isinstance(data, Iterable):
-        raise InputError(
-            f"the data is of type {type(data).__name__}: give an iterable of {{input name: array}}"
-        )
+        raise InputError(f"it is of type {type(data).__name__}: give an iterable of {{input name: array}}")
     return Dataset(Batches("the data", data, inputs), inputs, _transforms(inputs, preprocess))
 
 

@@ -314,7 +314,7 @@ def test_an_iterator_is_read_only_once() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (7, "the data is of type int"),
+        (7, "it is of type int"),
         ([], "holds no samples"),
         ([7], "sample 0: is of type int: give {input name: array}"),
         ([{"z": images()}], "no array 'input' or 'x'"),

@@ -1,0 +1,84 @@
+"""What docs/architecture.md promises: imports go one way, and the arithmetic knows no compiler."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets"}
+
+#: From the bottom up: a module imports from its own layer and from those below.
+LAYERS = (
+    r"hwptq\.errors",
+    r"hwptq\.quant\..*",
+    r"hwptq\.targets(\..*)?",
+    r"hwptq\.kernels\..*",
+    r"hwptq\.passes\.(dataflow|composite)",
+    r"hwptq\.interpret",
+    r"hwptq\.passes(\..*)?",
+    r"hwptq\.backends\..*",
+    r"hwptq\.(?!cli$|__main__$)\w+",
+    r"hwptq\.(cli|__main__)",
+)
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its name; packages by theirs."""
+    found = {}
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return found
+
+
+def imports() -> nx.DiGraph:
+    """module -> module it imports, at the top of the file or inside a function."""
+    found = modules()
+    graph = nx.DiGraph()
+    for name, path in found.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                wanted = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                inside = [f"{base}.{alias.name}" for alias in node.names]
+                wanted = [i for i in inside if i in found] or [base]
+            else:
+                continue
+            graph.add_edges_from((name, other) for other in wanted if other in found and other != name)
+    return graph
+
+
+def layer(module: str) -> int:
+    return next(i for i, pattern in enumerate(LAYERS) if re.fullmatch(pattern, module))
+
+
+def test_no_cycles() -> None:
+    graph = imports()
+    graph.remove_node("hwptq")  # modules read __version__ from it
+    assert list(nx.simple_cycles(graph)) == []
+
+
+def test_imports_go_down() -> None:
+    inner = [(a, b) for a, b in imports().edges if a != "hwptq" and b != "hwptq"]
+    assert [f"{a} imports {b}" for a, b in inner if layer(a) < layer(b)] == []
+
+
+def test_the_arithmetic_knows_no_compiler() -> None:
+    for path in (ROOT / "hwptq" / "quant").glob("*.py"):
+        assert not re.search(r"^\s*(from|import) tvm", path.read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_nothing_imports_the_bare_names(folder: str) -> None:
+    """passes/ and targets/ are hwptq.passes and hwptq.targets; `import passes` works by accident at best."""
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) (passes|targets)\b", path.read_text(encoding="utf-8"), re.M)

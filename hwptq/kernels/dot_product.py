@@ -28,11 +28,12 @@ def dot_product(
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    template = Template(kernel.template, _mac(kernel), tile, kernel.dense_vectors)
+    template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
     return tiled_steps(op, x, constants, out, template, target)
 
 
-def _mac(kernel: DotProductKernel) -> Mac:
+def mac_of(kernel: DotProductKernel) -> Mac:
+    """The instruction of `kernel` as the register tile uses it."""
     operand = dtype_of(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
     result = dtype_of("int32", kernel.lanes)
     group = f"int{kernel.operand_bits * kernel.k}"  # k activations seen as one integer

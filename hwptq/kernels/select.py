@@ -18,11 +18,11 @@ from .vector import vector
 
 _DEFAULT_LANES = 16
 
-#: What each kind of kernel table can compute, and the template that makes it.
-_TEMPLATES: dict[type, tuple[frozenset[str], Callable[..., tuple[Step, ...]]]] = {
-    DotProductKernel: (frozenset({"conv2d", "dense"}), dot_product),
-    VectorKernel: (frozenset({"conv2d", "dense"}), vector),
-    DepthwiseKernel: (frozenset({"depthwise_conv2d"}), depthwise),
+#: The template that makes the kernels of each kind of table.
+_TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
+    DotProductKernel: dot_product,
+    VectorKernel: vector,
+    DepthwiseKernel: depthwise,
 }
 
 
@@ -42,10 +42,9 @@ def select(
     kernel = _kernel(kind, target)
     if kernel is None:
         return (_portable(op, activations, constants, out, target),)
-    kinds, template = _TEMPLATES[type(kernel)]
-    if kind not in kinds:
+    if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
-    return template(op, activations[0], constants, out, kernel, target.requantize)
+    return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, target.requantize)
 
 
 def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:

@@ -48,7 +48,7 @@ def tiled_steps(
     body = emit_tiled(conv, mac, tile, bounds_of(op), target)
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
-        bias = _without_offset(bias, weight)
+        bias = without_offset(bias, weight)
     args = (
         PREVIOUS if packed else 0,
         pack_weights(weight, conv.run, mac.lanes, mac.k, mac.weight),
@@ -59,7 +59,7 @@ def tiled_steps(
     return (packed, step) if packed else (step,)
 
 
-def _without_offset(bias: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def without_offset(bias: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """bias - 128 * sum of weights: what cancels the + 128 of every activation.
 
     It may wrap around in int32, as the accumulator then does: the final sum is right modulo 2^32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +17,7 @@ from hwptq.quant import reference
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 20, 24, 31, 32, 33, 40)
 EXTREME_FILLS = (-128, 127)
+UNWRITTEN = 77  # what an output holds before a kernel runs
 
 
 @dataclass(frozen=True)
@@ -102,28 +104,37 @@ def dense_case(random: Random) -> Case:
     )
 
 
-def run(case: Case, target: Descriptor) -> np.ndarray:
-    """Compile the steps of `case` for `target` and run them on this machine."""
-    value = None
-    for step in case.steps(target):
-        args = [_value(a, case, value) for a in step.args]
-        executable = tvm.compile(
-            tvm.IRModule({"k": step.func.with_attr("global_symbol", "k")}),
-            target=tvm.target.Target(target.tvm),
-        )
-        out = tvm.runtime.tensor(np.full(step.out.shape, 77, step.out.dtype))
-        executable["k"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in args), out)
-        value = out.numpy()
-    assert value is not None
-    return value
-
-
-def _value(argument: int | np.ndarray, case: Case, previous: np.ndarray | None) -> np.ndarray | None:
-    if isinstance(argument, np.ndarray):
-        return argument
-    return previous if argument == PREVIOUS else case.activations[argument]
+def run(case: Case, steps: Sequence[Step], target: Descriptor) -> np.ndarray:
+    """Compile `steps` for `target` and run them on this machine; the result of the last one."""
+    functions = {f"k{i}": step.func.with_attr("global_symbol", f"k{i}") for i, step in enumerate(steps)}
+    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
+    tensor = tvm.runtime.tensor
+    activations = [tensor(a) for a in case.activations]
+    previous = None
+    for name, step in zip(functions, steps, strict=True):
+        args = [
+            tensor(a) if isinstance(a, np.ndarray) else previous if a == PREVIOUS else activations[a]
+            for a in step.args
+        ]
+        previous = tensor(np.full(step.out.shape, UNWRITTEN, step.out.dtype))
+        executable[name](*args, previous)
+    assert previous is not None
+    return previous.numpy()
 
 
 def check(case: Case, target: Descriptor) -> None:
-    """Fail unless the kernels compute exactly what the reference does."""
-    np.testing.assert_array_equal(run(case, target), case.expected(), err_msg=str(case))
+    """Fail unless the kernels selected for `target` compute exactly what the reference does."""
+    result = run(case, case.steps(target), target)
+    np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def random_case(random: Random) -> Case:
+    """A Conv2d, a depthwise one, or a Dense."""
+    channels = random.choice(CHANNELS)
+    match random.randrange(4):
+        case 0:
+            return dense_case(random)
+        case 1:
+            return conv_case(random, channels, channels, channels)
+        case _:
+            return conv_case(random, channels, random.choice(CHANNELS))

@@ -1,0 +1,89 @@
+"""Many cases in one program for another CPU: one compilation, one run under the emulator."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tvm
+from hwptq.targets import Descriptor
+from kernel_cases import UNWRITTEN, Case
+
+from hwptq.backends.raw_functions import lower, write_object
+from hwptq.backends.toolchain import call_tool
+from hwptq.kernels.kernel import PREVIOUS
+
+_MAIN = """\
+#include <stdint.h>
+#include <stdio.h>
+extern uint8_t memory[];
+{prototypes}
+int main(void) {{
+{calls}
+    return 0;
+}}
+"""
+_MEMORY = '.data\n.balign {alignment}\n.globl memory\nmemory:\n.incbin "memory.bin"\n'
+
+
+class _Memory:
+    """The bytes that the program starts with, every tensor aligned."""
+
+    def __init__(self, alignment: int):
+        self.alignment = alignment
+        self.content = bytearray()
+
+    def put(self, array: np.ndarray) -> int:
+        """Append `array`; its offset."""
+        self.content += bytes(-len(self.content) % self.alignment)
+        self.content += np.ascontiguousarray(array).tobytes()
+        return len(self.content) - array.nbytes
+
+
+def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[np.ndarray]:
+    """The results of all cases, computed by a program built in `folder`."""
+    memory, functions = _Memory(target.memory.alignment), {}
+    prototypes, calls = [], []
+    for i, case in enumerate(cases):
+        inputs = [memory.put(a) for a in case.activations]
+        previous = size = 0
+        for j, step in enumerate(case.steps(target)):
+            name = f"case{i}_step{j}"
+            functions[name] = step.func
+            places = [
+                memory.put(a) if isinstance(a, np.ndarray) else previous if a == PREVIOUS else inputs[a]
+                for a in step.args
+            ]
+            out = np.full(step.out.shape, UNWRITTEN, step.out.dtype)
+            previous, size = memory.put(out), out.nbytes
+            prototypes.append(f"int32_t {name}({', '.join(['void *'] * (len(places) + 1))});")
+            calls.append(
+                f"    if ({name}({', '.join(f'memory + {p}' for p in (*places, previous))})) return 1;"
+            )
+        calls.append(f"    fwrite(memory + {previous}, 1, {size}, stdout);")
+    output = _build_and_run(functions, memory, "\n".join(prototypes), "\n".join(calls), target, folder)
+    shapes = [case.expected().shape for case in cases]
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+    parts = np.split(np.frombuffer(output, np.int8), ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _build_and_run(
+    functions: dict[str, tvm.tirx.PrimFunc],
+    memory: _Memory,
+    prototypes: str,
+    calls: str,
+    target: Descriptor,
+    folder: Path,
+) -> bytes:
+    device = tvm.target.Target(dict(target.tvm))
+    write_object(lower(functions, device, memory.alignment), device, folder / "kernels.o")
+    (folder / "memory.bin").write_bytes(memory.content)
+    (folder / "memory.s").write_text(_MEMORY.format(alignment=memory.alignment))
+    (folder / "main.c").write_text(_MAIN.format(prototypes=prototypes, calls=calls))
+    tools = target.toolchain
+    sources = ("main.c", "memory.s", "kernels.o")
+    call_tool([*tools.compiler, *tools.link_flags, *sources, "-o", "program", "-lm"], folder)
+    return subprocess.run([*tools.run, folder / "program"], capture_output=True, check=True).stdout

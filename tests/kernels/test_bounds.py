@@ -1,0 +1,64 @@
+"""Kernels touch their buffers only: shown from the index expressions, for every load and store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from hwptq.targets import load_target, target_names
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import Case, random_case
+from tvm import tirx
+from tvm_ffi import structural_walk
+
+from hwptq.kernels.register_tile import Mac
+from hwptq.quant import integer_ops as ops
+
+
+def accesses(func: Any) -> Iterator[tuple[str, int, int, int]]:
+    """(buffer, first element, last element, size) of every load and store, over all iterations."""
+    analyzer = tvm.sym.Analyzer()
+    found: list[tuple[Any, Any]] = []
+
+    def bind(loop: Any) -> None:
+        analyzer.bind(loop.loop_var, tvm.ir.Range.from_min_extent(loop.min, loop.extent))
+
+    def collect(node: Any) -> None:
+        found.append((node.buffer if isinstance(node, tirx.stmt.BufferStore) else node.source, node.indices))
+
+    structural_walk(
+        func.body, ((tirx.stmt.For, bind), (tvm.ir.TensorLoad, collect), (tirx.stmt.BufferStore, collect))
+    )
+    for buffer, (index,) in found:
+        lanes = int(index.lanes) if isinstance(index, tirx.Ramp) else 1
+        bound = analyzer.const_int_bound(index.base if lanes > 1 else index)
+        size = prod(int(n) for n in buffer.shape)
+        yield str(buffer), bound.min_value, bound.max_value + lanes - 1, size
+
+
+@pytest.mark.parametrize("name", target_names())
+@settings(max_examples=60, deadline=None)
+@given(random=st.randoms(use_true_random=False))
+def test_no_access_outside_a_buffer(name, random):
+    case = random_case(random)
+    for step in case.steps(load_target(name)):
+        outside = [a for a in accesses(step.func) if a[1] < 0 or a[2] >= a[3]]
+        assert not outside, f"{case}: {step.name}: {outside}"
+
+
+def test_a_load_beyond_the_buffer_is_noticed(monkeypatch):
+    """Without slack behind the packed input, the last run of 3 elements is read as 4."""
+    monkeypatch.setattr(Mac, "slack", lambda mac, run: 0)
+    op = ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 0, 0, -128, 127)
+    ones = np.ones(4, np.int32)
+    constants = (np.ones((4, 1, 1, 3), np.int8), ones, ones * 2**30, ones)
+    case = Case(op, (np.ones((1, 1, 1, 3), np.int8),), constants)
+    (step,) = case.steps(load_target("arm-cortex-a"))
+    assert [(first, last, size) for _, first, last, size in accesses(step.func) if last >= size] == [
+        (0, 3, 3)
+    ]

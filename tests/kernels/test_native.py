@@ -1,0 +1,107 @@
+"""The selected kernels against the reference, exactly, on this machine's CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hwptq.targets import Descriptor, load_target
+from hwptq.targets.schema import DotProductKernel, Requantize, VectorKernel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import CHANNELS, Case, check, conv_case, dense_case, random_case, run, type_of
+
+from hwptq.backends.toolchain import why_not_run
+from hwptq.kernels.builder import cast, shuffle
+from hwptq.kernels.dot_product import mac_of
+from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.register_tile import Mac, Tile
+from hwptq.kernels.tiled import Template, tiled_steps
+
+AVX2 = load_target("x86-64-avx2")
+pytestmark = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")
+
+randoms = st.randoms(use_true_random=False)
+channels = st.sampled_from(CHANNELS)
+
+
+def with_vector_kernel(lanes: int) -> Descriptor:
+    """AVX2 whose convolutions and dense layers use the portable vector template."""
+    kernel = VectorKernel(lanes, tile_pixels=3, tile_vectors=2)
+    return replace(AVX2, kernels={**AVX2.kernels, AVX2.rule("conv2d").kernel: kernel})
+
+
+@settings(max_examples=50, deadline=None)
+@given(randoms, channels, channels)
+def test_conv2d_by_int16_pairs(random, channels_in, channels_out):
+    check(conv_case(random, channels_in, channels_out), AVX2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(randoms)
+def test_dense_by_int16_pairs(random):
+    check(dense_case(random), AVX2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(randoms, channels)
+def test_depthwise(random, groups):
+    check(conv_case(random, groups, groups, groups), AVX2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(randoms, st.sampled_from((1, 3, 4, 8, 16)))
+def test_vector_template_of_any_width(random, lanes):
+    check(random_case(random), with_vector_kernel(lanes))
+
+
+@settings(max_examples=10, deadline=None)
+@given(randoms, st.sampled_from(((2, 4, 6), (3, 6, 3), (4, 4, 12))))
+def test_other_groups_take_the_portable_code(random, shape):
+    groups, channels_in, channels_out = shape
+    case = conv_case(random, channels_in, channels_out, groups)
+    assert [step.name for step in case.steps(AVX2)] == ["conv2d_portable"]
+    check(case, AVX2)
+
+
+@pytest.mark.parametrize("fill", [(-128, -128), (-128, 127), (127, -128), (127, 127)])
+def test_extreme_values_in_a_long_sum(fill):
+    case = dense_case(Random(0))
+    x, weight = np.full((3, 1000), fill[0], np.int8), np.full((17, 1000), fill[1], np.int8)
+    scales = (np.full(17, 2**29), np.full(17, 2**31 - 1), np.full(17, 23))
+    check(Case(case.op, (x,), (weight, *(v.astype(np.int32) for v in scales))), AVX2)
+
+
+def meaning(kernel: DotProductKernel) -> Mac:
+    """The instruction of `kernel`, spelled out: what any CPU can run."""
+
+    def accumulate(acc, activation, weight):
+        signed = "uint8" if kernel.unsigned_activation else f"int{kernel.operand_bits}"
+        activation = activation.astype(f"{signed}x{kernel.lanes * kernel.k}")
+        for i in range(kernel.k):
+            lanes = range(i, kernel.lanes * kernel.k, kernel.k)
+            a, w = (cast(shuffle([v], lanes), "int32", kernel.lanes) for v in (activation, weight))
+            acc = acc + a * w
+        return acc
+
+    return replace(mac_of(kernel), accumulate=accumulate)
+
+
+def check_meaning(case: Case, kernel: DotProductKernel) -> None:
+    """Run the template of a `kernel` that this CPU may lack."""
+    expected = case.expected()
+    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+    template = Template("dot_product", meaning(kernel), tile, kernel.dense_vectors)
+    out = TensorType(expected.shape, "int8")
+    steps = tiled_steps(case.op, type_of(case.activations[0]), case.constants, out, template, Requantize())
+    np.testing.assert_array_equal(run(case, steps, AVX2), expected, err_msg=str(case))
+
+
+@settings(max_examples=25, deadline=None)
+@given(randoms, channels, channels, st.sampled_from(("x86-64-vnni", "arm-cortex-a")))
+def test_template_of_other_instructions(random, channels_in, channels_out, name):
+    kernels = load_target(name).kernels.values()
+    kernel = next(k for k in kernels if isinstance(k, DotProductKernel))
+    check_meaning(conv_case(random, channels_in, channels_out, largest=4), kernel)

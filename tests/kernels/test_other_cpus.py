@@ -1,0 +1,65 @@
+"""The kernels for other CPUs: run under an emulator, or at least compiled to the promised instruction."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hwptq.targets import Descriptor, load_target, target_names
+from kernel_cases import conv_case, random_case
+from program_batch import run_batch
+from tvm.target import Target
+
+from hwptq.backends.raw_functions import lower, write_object
+from hwptq.backends.toolchain import check_programs, why_not_run
+from hwptq.errors import InputError
+
+CASES = 40
+
+
+def runnable(name: str) -> Descriptor:
+    """The descriptor; the test is skipped where its programs can't be built or run here."""
+    target = load_target(name)
+    try:
+        check_programs(target)
+    except InputError as error:
+        pytest.skip(str(error))
+    if reason := why_not_run(target):
+        pytest.skip(f"{name}: {reason}")
+    return target
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_a_batch_of_random_cases(name: str, tmp_path: Path):
+    target = runnable(name)
+    cases = [random_case(Random(seed)) for seed in range(CASES)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+@pytest.mark.parametrize("name", [n for n in target_names() if load_target(n).toolchain.instruction])
+def test_the_promised_instruction_is_used(name: str, tmp_path: Path):
+    target = load_target(name)
+    if shutil.which(target.toolchain.objdump[0]) is None:
+        pytest.skip(f"{name}: {target.toolchain.objdump[0]} not found on PATH")
+    steps = conv_case(Random(1), 32, 64).steps(target)
+    device, path = Target(dict(target.tvm)), tmp_path / "kernels.o"
+    write_object(lower({"kernel": steps[-1].func}, device, target.memory.alignment), device, path)
+    command = [*target.toolchain.objdump, "-d", str(path)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert target.toolchain.instruction in listing
+
+
+def test_a_wrong_result_is_noticed(tmp_path: Path):
+    """The comparison is a real one: the same operator with another zero point gives other values."""
+    target = runnable("arm-cortex-a")
+    case = conv_case(Random(3), 16, 16)
+    low, high = (replace(case, op=replace(case.op, out_zero_point=z, lo=-128, hi=127)) for z in (0, 1))
+    (result,) = run_batch([low], target, tmp_path)
+    np.testing.assert_array_equal(result, low.expected())
+    assert not np.array_equal(result, high.expected())

@@ -1,0 +1,93 @@
+"""Packed weights and inputs, and the register tile: what the kernels are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwptq.kernels.convolution import Convolution, Padding, flattened
+from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.pack_input import pack_input
+from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights
+from hwptq.kernels.register_tile import Tile, even, fit, powers
+from hwptq.kernels.tiled import without_offset
+
+CONV = Convolution(2, (5, 6), 16, (3, 4), 32, (3, 3), (1, 1), (1, 1))
+
+
+def test_channels_that_divide():
+    assert channels_of(8, 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_the_last_vector_overlaps():
+    assert channels_of(6, 4).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5]]
+
+
+def test_fewer_channels_than_lanes():
+    assert channels_of(3, 4).tolist() == [[0, 1, 2, -1]]
+    assert pack_channels(np.array([5, 6, 7], np.int32), 4).tolist() == [5, 6, 7, 0]
+    multiplier, shift = pack_scales(np.full(3, 2**31 - 1, np.int32), np.full(3, 4, np.int32), 4)
+    assert (multiplier[3], shift[3]) == (2**30, 31)
+
+
+def test_a_row_of_packed_weights_is_one_operand():
+    """2 channels of one run of 3 elements, k = 2: the run is padded to 4."""
+    weight = np.array([[[[1, 2, 3]]], [[[4, 5, 6]]]], np.int8)
+    packed = pack_weights(weight, run=3, lanes=2, k=2)
+    assert packed.tolist() == [[[1, 2, 4, 5], [3, 0, 6, 0]]]
+    assert pack_weights(weight, 3, 2, 2, "int16").dtype == np.int16
+
+
+def test_the_bias_cancels_the_offset_of_unsigned_activations():
+    weight = np.array([[-128, 127, 3]], np.int8)
+    x = np.array([-128, 127, 5])
+    bias = without_offset(np.array([1000], np.int32), weight)
+    assert int(bias[0]) + int((x + 128) @ weight[0]) == 1000 + int(x @ weight[0])
+
+
+@pytest.mark.parametrize(("extent", "most", "size"), [(8, 4, 4), (7, 4, 4), (6, 4, 3), (5, 4, 3), (3, 4, 3)])
+def test_parts_are_even(extent, most, size):
+    assert even(extent, most) == size
+
+
+def test_powers_add_up():
+    assert powers(7, 4) == [4, 2, 1]
+    assert powers(8, 4) == [4, 4]
+    assert powers(3, 1) == [1, 1, 1]
+
+
+def test_the_tile_fits_the_shape():
+    assert fit(CONV, 4, Tile(4, 4), 8) == Tile(4, 4)
+    assert fit(replace(CONV, co=4), 4, Tile(2, 2), 8) == Tile(4, 1)  # few channels: more pixels
+    assert fit(replace(CONV, out=(3, 1)), 4, Tile(4, 4), 8) == Tile(1, 8)  # one pixel in a row
+
+
+def test_a_window_without_dilation_is_read_row_by_row():
+    assert (CONV.runs, CONV.run) == ((3, 1), 48)
+    dilated = replace(CONV, dilation=(1, 2))
+    assert (dilated.runs, dilated.run) == ((3, 3), 16)
+
+
+def test_pixels_become_one_row():
+    pointwise = replace(CONV, kernel=(1, 1), out=(5, 6))
+    assert flattened(pointwise).out == (1, 60)
+    column = replace(CONV, image=(9, 1), out=(7, 1), kernel=(3, 1))
+    assert (flattened(column).image, flattened(column).out, flattened(column).kernel) == (
+        (1, 9),
+        (1, 7),
+        (1, 3),
+    )
+    assert flattened(CONV) == CONV
+
+
+def test_an_input_is_packed_only_where_something_changes():
+    x = TensorType((1, 4, 4, 8), "int8")
+    assert pack_input(x, Padding(value=5)) is None
+    elements = [pack_input(x, Padding(1)), pack_input(x, Padding(), 3), pack_input(x, Padding(), 0, "int16")]
+    assert [s and s.out for s in elements] == [
+        TensorType((160,), "int8"),
+        TensorType((131,), "int8"),
+        TensorType((128,), "int16"),
+    ]

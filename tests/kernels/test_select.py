@@ -1,0 +1,94 @@
+"""Which kernel an operator gets is a matter of the descriptor alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hwptq.targets import load_target
+from hwptq.targets.schema import OpRule, VectorKernel
+from kernel_cases import Case, conv_case, dense_case, int8, type_of
+
+from hwptq.kernels.builder import TEMPLATE
+from hwptq.kernels.kernel import PREVIOUS
+from hwptq.kernels.select import rule_kind, select, vector_lanes
+from hwptq.quant import integer_ops as ops
+
+ARM = load_target("arm-cortex-a")
+
+
+def conv(padding: tuple[int, int, int, int], channels: int = 16, groups: int = 1) -> Case:
+    """A 3x3 convolution of a 6x6 image."""
+    case = conv_case(Random(0), channels, channels, groups)
+    op = ops.Conv2d((1, 1), padding, (1, 1), groups, 3, 0, -128, 127)
+    weight = int8(Random(0), channels, 3, 3, channels // groups)
+    return Case(op, (int8(Random(1), 1, 6, 6, channels),), (weight, *case.constants[1:]))
+
+
+def templates(case: Case, target=ARM) -> list[str]:
+    return [str(step.func.attrs[TEMPLATE]) for step in case.steps(target)]
+
+
+def test_rules_name_the_template():
+    assert templates(conv((0, 0, 0, 0))) == ["dot_product"]
+    assert templates(conv((0, 0, 0, 0), groups=16)) == ["depthwise"]
+    assert templates(conv((0, 0, 0, 0), groups=4)) == ["portable"]
+    assert templates(dense_case(Random(1)))[-1] == "dot_product"
+
+
+def test_padding_is_a_step_of_its_own():
+    pack, kernel = conv((1, 1, 1, 1)).steps(ARM)
+    assert pack.name == "pack_input"
+    assert pack.args == (0,)
+    assert kernel.args[0] == PREVIOUS
+    assert kernel.name == "conv2d_dot_product"
+
+
+def test_the_first_argument_is_the_activation_where_nothing_is_packed():
+    (kernel,) = conv((0, 0, 0, 0)).steps(ARM)
+    assert kernel.args[0] == 0
+    assert all(isinstance(a, np.ndarray) for a in kernel.args[1:])
+
+
+def test_without_a_rule_or_a_kernel_the_portable_code_computes():
+    without = tuple(r for r in ARM.ops if r.op != "conv2d")
+    assert templates(conv((0, 0, 0, 0)), replace(ARM, ops=without)) == ["portable"]
+    unnamed = (*without, OpRule("conv2d"))
+    assert templates(conv((1, 1, 1, 1)), replace(ARM, ops=unnamed)) == ["portable"]
+
+
+def test_other_operators_keep_their_arguments():
+    x, table = int8(Random(0), 2, 3), int8(Random(0), 256)
+    (step,) = select(ops.Lookup(), [type_of(x)], [table], type_of(x), ARM)
+    assert step.args[0] == 0
+    assert step.args[1] is table
+    add = ops.Add(0, 0, 1, 1, 2**30, 1, 0, -128, 127)
+    (step,) = select(add, [type_of(x), type_of(x)], [], type_of(x), ARM)
+    assert step.args == (0, 1)
+
+
+def test_a_kernel_of_the_wrong_kind_is_refused():
+    rules = (OpRule("conv2d", kernel="depthwise"),)
+    with pytest.raises(ValueError, match="a depthwise kernel cannot compute conv2d"):
+        conv((0, 0, 0, 0)).steps(replace(ARM, ops=rules))
+
+
+def test_shapes_that_do_not_belong_together_are_refused():
+    case = conv((0, 0, 0, 0))
+    wrong = replace(type_of(case.expected()), shape=(1, 5, 5, 16))
+    with pytest.raises(ValueError, match="does not give"):
+        select(case.op, [type_of(case.activations[0])], case.constants, wrong, ARM)
+
+
+def test_a_depthwise_multiplier_is_left_to_the_portable_code():
+    op = conv((0, 0, 0, 0), groups=16).op
+    assert rule_kind(op, [np.zeros((16, 3, 3, 1))]) == "depthwise_conv2d"
+    assert rule_kind(op, [np.zeros((32, 3, 3, 1))]) == ""
+
+
+def test_elementwise_code_is_as_wide_as_the_vector_kernels():
+    assert vector_lanes(ARM) == 16
+    assert vector_lanes(replace(ARM, kernels={})) == 16
+    assert vector_lanes(replace(ARM, kernels={"v": VectorKernel(4)})) == 4

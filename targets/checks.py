@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .problems import Problems, join, show, suggest
-from .schema import WEIGHTED_OPS, DotProductKernel, OpRule, Requantize
+from .schema import WEIGHTED_OPS, DotProductKernel, OpRule, Requantize, Toolchain
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
 MIN_VECTOR_BITS = 32
@@ -23,21 +23,26 @@ PLAIN_PAIR = ("int8", "int8")
 
 def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: Problems) -> None:
     """Every check that needs no compiler. `kernel_names`: all that the file has, also the broken ones."""
-    kernels = values["kernels"] or {}
-    rules = [rule for rule in values["ops"] or () if rule is not None]
+    kernels = values.get("kernels") or {}
+    ops, tvm = values["ops"] or (), values["tvm"]
+    rules = [rule for rule in ops if rule is not None]
     names = list(kernel_names)
+    if tvm is not None and not tvm.get("kind") and not problems.below("tvm"):
+        problems.add("tvm.kind", "missing: the kind of TVM target, such as llvm")
     for name, kernel in kernels.items():
         if kernel is not None:
             _check_kernel(kernel, join("kernel", name), problems)
     for rule in rules:
         _check_rule(rule, names, kernels, problems)
-        _check_pairs(rule, str((values["tvm"] or {}).get("kind", "")), problems)
-    if len(rules) == len(values["ops"] or ()) and not problems.below("op"):
+        _check_pairs(rule, str((tvm or {}).get("kind", "")), problems)
+    if len(rules) == len(ops) and not problems.below("op"):
         _check_all_used(rules, names, problems)
-    if values.get("requantize"):
+    if values["toolchain"] is not None:
+        _check_commands(values["toolchain"], problems)
+    if values.get("requantize") is not None:
         _check_requantize(values["requantize"], problems)
-    if values.get("cost") is not None and values["ops"] is not None:
-        _check_cost(rules, values["cost"], problems)
+    if not problems.below("cost"):
+        _check_cost(rules, values.get("cost") or {}, problems)
 
 
 def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
@@ -91,6 +96,13 @@ def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
         elif known is not None and pair not in known:
             takes = " and ".join(str(list(p)) for p in known)
             problems.add(path, f"{list(pair)} has no code generator for kind {show(kind)}: it takes {takes}")
+
+
+def _check_commands(toolchain: Toolchain, problems: Problems) -> None:
+    for key in ("compiler", "run", "objdump"):
+        command = getattr(toolchain, key)
+        if command and not command[0].strip():
+            problems.add(f"toolchain.{key}[0]", "must be the name of a program, not ''")
 
 
 def _check_all_used(rules: list[OpRule], names: list[str], problems: Problems) -> None:

@@ -43,7 +43,7 @@ def read_fields(cls: type, table: dict[str, Any], path: str, problems: Problems)
     """The constructor arguments of `cls` that the table gives, HOLE where one is wrong."""
     fields = {key_of(f): f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    for key in table:
+    for key in list(table)[: MAX_ITEMS + len(fields)]:
         if key not in fields:
             problems.add(join(path, key), f"unknown key ({suggest(key, fields)})")
     values = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import select
@@ -48,7 +49,11 @@ def isolated(work: Callable[[], Any], timeout: float = TIMEOUT) -> Any:
 
 
 def _child(work: Callable[[], Any], send: int) -> None:
+    import resource  # where there is fork, there is this
+
     try:
+        faulthandler.disable()  # a crash here is an answer, not news
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)

@@ -27,18 +27,17 @@ def json_schema() -> Schema:
     """The schema of a whole descriptor file."""
     body = _of_dataclass(Descriptor)
     extends = {
-        "description": "a shipped target, or the .toml file (relative to this one) whose values are the defaults",
+        "description": "a shipped target or a .toml file beside this one, whose values are the defaults",
         **_of_string(About("", not_empty=True)),
     }
     body["properties"] = {**body["properties"], "extends": extends}
-    required = body.pop("required")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hwptq target descriptor",
         **body,
         "required": ["schema", "name"],
         "if": {"not": {"required": ["extends"]}},
-        "then": {"required": required},
+        "then": _requirements(Descriptor),
     }
 
 
@@ -52,9 +51,9 @@ def _of(kind: Any, about: About) -> Schema:
     if dataclasses.is_dataclass(kind):
         return _of_dataclass(typing.cast(type, kind))
     if origin in (types.UnionType, typing.Union):
-        return {"oneOf": [_of_kernel(name, cls) for name, cls in kernel_classes(kind).items()]}
+        return {"anyOf": [_of_kernel(name, cls) for name, cls in kernel_classes(kind).items()]}
     if origin is tuple:
-        return _of_tuple(typing.get_args(kind), about)
+        return _of_list(typing.get_args(kind), about)
     if origin is dict:
         return _of_table(typing.get_args(kind)[1], about)
     if kind is object:
@@ -62,17 +61,44 @@ def _of(kind: Any, about: About) -> Schema:
     return _of_string(about) if kind is str else _of_number(_TYPES[kind], about)
 
 
+def _required(cls: type) -> list[str]:
+    return [key_of(f) for f in dataclasses.fields(cls) if is_required(f)]
+
+
+def _requirements(cls: type) -> Schema:
+    """What must be there in a file that extends no other; with `extends` it may come from there."""
+    hints = typing.get_type_hints(cls)
+    parts: Schema = {}
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind) and _required(typing.cast(type, kind)):
+            parts[key_of(field)] = _requirements(typing.cast(type, kind))
+        elif typing.get_origin(kind) is dict and typing.get_args(kind)[1] is not object:
+            parts[key_of(field)] = _kernel_requirements(typing.get_args(kind)[1])
+    parts = {key: part for key, part in parts.items() if part}
+    return {"required": _required(cls), **({"properties": parts} if parts else {})}
+
+
+def _kernel_requirements(kind: Any) -> Schema:
+    """A kernel needs a template, and that the fields without default."""
+    classes = kernel_classes(kind)
+    cases = [
+        {"if": {"properties": {"template": {"const": name}}}, "then": {"required": _required(cls)}}
+        for name, cls in classes.items()
+        if _required(cls)
+    ]
+    return {"additionalProperties": {"required": ["template"], "allOf": cases}} if classes else {}
+
+
 def _of_dataclass(cls: type) -> Schema:
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(cls)
-    schema: Schema = {
+    return {
         "type": "object",
         "description": (cls.__doc__ or "").split("\n")[0],
         "properties": {key_of(f): _of_field(f, hints[f.name]) for f in fields},
         "additionalProperties": False,
     }
-    required = [key_of(f) for f in fields if is_required(f)]
-    return {**schema, "required": required} if required else schema
 
 
 def _of_field(field: dataclasses.Field, kind: Any) -> Schema:
@@ -85,12 +111,13 @@ def _of_field(field: dataclasses.Field, kind: Any) -> Schema:
 def _of_kernel(template: str, cls: type) -> Schema:
     schema = _of_dataclass(cls)
     schema["properties"] = {"template": {"const": template}, **schema["properties"]}
-    schema["required"] = ["template", *schema.get("required", [])]
     return schema
 
 
-def _of_tuple(kinds: tuple[Any, ...], about: About) -> Schema:
+def _of_list(kinds: tuple[Any, ...], about: About) -> Schema:
     items = _of(kinds[0], dataclasses.replace(about, not_empty=False))
+    if dataclasses.is_dataclass(kinds[0]):
+        items["required"] = _required(typing.cast(type, kinds[0]))
     if kinds[-1] is Ellipsis:
         low = {"minItems": 1} if about.not_empty else {}
         return {"type": "array", "items": items, **low, "maxItems": MAX_ITEMS}

@@ -7,6 +7,7 @@ intrinsic that the device lacks. So everything runs in a child process, and each
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,22 +48,30 @@ def check_llvm(values: dict[str, Any], problems: Problems) -> None:
     config = values["tvm"]
     if not config or problems.below("tvm"):
         return
-    if not config.get("kind"):
-        problems.add("tvm.kind", "missing: the kind of TVM target, such as llvm")
-        return
-    _run(lambda: target_findings(config), "tvm", "TVM or LLVM crashes on this target", problems)
-    calls = intrinsic_calls(values) if config["kind"] in ("llvm", "hexagon") else []
-    if calls:
-        _run(lambda: name_findings(calls), "tvm", "LLVM crashes on the names of the intrinsics", problems)
-    if problems.below("tvm") or config["kind"] != "llvm":
+    calls = [c for c in intrinsic_calls(values) if not problems.below(c.path.rpartition(".")[0])]
+    _run(
+        lambda: target_findings(config) + name_findings(calls),
+        *("tvm", "TVM or LLVM crashes on this target", problems),
+    )
+    calls = [call for call in calls if not problems.below(call.path)]
+    if problems.below("tvm") or config["kind"] != "llvm" or _can_generate(calls, config):
         return
     for call in calls:
-        if not problems.below(call.path):
-            message = (
-                f"LLVM can't generate {call.name} for {_device(config)}: {call.why}, and tvm.mcpu and "
-                "tvm.mattr must have the feature it needs"
-            )
-            _run(lambda call=call: code_findings(call, config), call.path, message, problems)  # type: ignore[misc]
+        message = (
+            f"LLVM can't generate {call.name} for {_device(config)}: {call.why}, and tvm.mcpu and "
+            "tvm.mattr must have the feature it needs"
+        )
+        _run(functools.partial(code_findings, call, config), call.path, message, problems)
+
+
+def _can_generate(calls: list[Call], config: dict[str, Any]) -> bool:
+    """Whether all is well, tried in one child; else each call is tried in its own to find the culprit."""
+    if not calls or not can_isolate():
+        return True
+    try:
+        return not any(isolated(lambda: [code_findings(call, config) for call in calls]))
+    except Crash:
+        return False
 
 
 def _run(work: Callable[[], list[Finding]], path: str, crash: str, problems: Problems) -> None:
@@ -132,12 +141,13 @@ def _cpu_findings(config: dict[str, Any]) -> list[Finding]:
 
 def _attribute_findings(config: dict[str, Any]) -> list[Finding]:
     findings = []
+    known: list[str] = []
     for i, attribute in enumerate(config.get("mattr", [])):
         path = f"tvm.mattr[{i}]"
         if not _ATTRIBUTE.fullmatch(attribute):
             findings.append([path, f'must be "+feature" or "-feature", not {show(attribute)}'])
         elif attribute[1:] not in _features(config, [f"+{attribute[1:]}"]):
-            hint = suggest(attribute[1:], _all_features(config))
+            hint = suggest(attribute[1:], known := known or _all_features(config))
             hint = hint if hint.startswith("did") else "see llc -mattr=help"
             findings.append(
                 [path, f"LLVM knows no feature {show(attribute[1:])} of {_device(config)} ({hint})"]
@@ -164,7 +174,7 @@ def _all_features(config: dict[str, Any]) -> list[str]:
 def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
     """Every intrinsic of the descriptor with the operand types that follow from its fields."""
     calls = []
-    for name, kernel in (values["kernels"] or {}).items():
+    for name, kernel in (values.get("kernels") or {}).items():
         if isinstance(kernel, DotProductKernel):
             calls.append(_dot_product(kernel, join("kernel", name)))
     requantize: Requantize | None = values.get("requantize")
@@ -212,14 +222,19 @@ def name_findings(calls: list[Call]) -> list[Finding]:
 
 def _intrinsics(name: str) -> list[str]:
     """LLVM's intrinsics of the same family: llvm.x86.*, without type suffixes."""
+    family = ".".join(name.split(".")[:2]) + "."
+    return [found for found in _all_intrinsics() if found.startswith(family)]
+
+
+@functools.cache
+def _all_intrinsics() -> list[str]:
     from tvm.target import codegen
 
-    family = ".".join(name.split(".")[:2]) + "."
     names, number = [], 1
     while found := str(codegen.llvm_get_intrinsic_name(number)):
         names.append(found)
         number += 1
-    return [found for found in names if found.startswith(family)] or names
+    return names
 
 
 def code_findings(call: Call, config: dict[str, Any]) -> list[Finding]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hwptq.errors import InputError
 
 SHOWN_PROBLEMS = 50
+MAX_PROBLEMS = 500  # counted; a file of garbage must not take long
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,60}")
 
 
@@ -58,7 +59,7 @@ class Problems:
 
     def add(self, path: str, what: str) -> None:
         """Note one problem of the key at `path` ("" = of the whole file)."""
-        if (path, what) not in self.found:
+        if len(self.found) < MAX_PROBLEMS and (path, what) not in self.found:
             self.found.append((path, what))
 
     def below(self, path: str) -> bool:

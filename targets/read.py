@@ -10,7 +10,7 @@ from typing import Any
 
 from hwptq.errors import InputError
 
-from .convert import element_path
+from .convert import MAX_STRING, element_path
 from .problems import Problems, join, show, suggest
 
 if sys.version_info >= (3, 11):
@@ -55,7 +55,7 @@ def find(name_or_path: str | Path) -> Path:
 
 
 def read_source(path: Path) -> Source:
-    """Read a descriptor and everything it extends; problems of the structure are noted, not raised."""
+    """Read a descriptor and everything it extends; only a wrong `extends` raises at once."""
     problems = Problems(str(path))
     tables: list[tuple[Table, Path]] = []
     seen: list[Path] = []
@@ -65,6 +65,7 @@ def read_source(path: Path) -> Source:
         tables.append((table, following))
         seen.append(following.resolve())
         following = _base(table.pop("extends", None), following, seen, problems)
+    problems.raise_any()  # without its base, nearly every key would be missing
     merged: Table = {}
     for table, file in reversed(tables):
         _note_duplicates(table, file, problems)
@@ -141,7 +142,7 @@ def _base(extends: Any, file: Path, seen: list[Path], problems: Problems) -> Pat
 
 
 def _usable(base: Path, extends: str, seen: list[Path], problems: Problems) -> bool:
-    if base.suffix != ".toml" or "\0" in extends or not base.is_file():
+    if not _is_toml_file(base, extends):
         problems.add("extends", f"no such .toml file: {show(extends)}")
     elif base.resolve() in seen:
         problems.add("extends", f"{show(extends)} extends this file in turn: a cycle")
@@ -150,6 +151,13 @@ def _usable(base: Path, extends: str, seen: list[Path], problems: Problems) -> b
     else:
         return True
     return False
+
+
+def _is_toml_file(base: Path, extends: str) -> bool:
+    try:
+        return base.suffix == ".toml" and len(extends) <= MAX_STRING and base.is_file()
+    except (OSError, ValueError):  # no permission; a NUL in the path
+        return False
 
 
 def _by_op(rules: Any) -> dict[str, Table] | None:

@@ -225,7 +225,9 @@ class Descriptor:
     tvm: dict[str, object] = field(metadata=about("handed to tvm.target.Target"))
     toolchain: Toolchain = field(metadata=about("how code is linked, run and looked at"))
     ops: tuple[OpRule, ...] = field(
-        metadata=about("one table per kind of operator; a kind that isn't listed stays float", key="op")
+        metadata=about(
+            "one table per kind of operator; a kind that isn't listed stays float", key="op", not_empty=True
+        )
     )
     kernels: dict[str, MacKernel] = field(
         default_factory=dict, metadata=about("named templates with their data", key="kernel", **_WORD)

@@ -1,6 +1,10 @@
 """hwptq: a hardware-aware post-training-quantization compiler on Apache TVM."""
 
+from __future__ import annotations
+
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # In a checkout, passes/ and targets/ lie beside this package; an installed wheel holds them inside it.
 _root = Path(__file__).resolve().parent.parent
@@ -8,3 +12,27 @@ if (_root / "passes" / "__init__.py").is_file():
     __path__.append(str(_root))
 
 __version__ = "0.1.0"
+__all__ = ["CalibrationStats", "CompiledModel", "Options", "__version__", "calibrate", "compile", "load"]
+
+if TYPE_CHECKING:
+    from .artifact import CompiledModel, load
+    from .calibration import CalibrationStats, calibrate
+    from .flow import Options, compile
+
+_HOMES = {
+    "CalibrationStats": "calibration",
+    "CompiledModel": "artifact",
+    "Options": "flow",
+    "calibrate": "calibration",
+    "compile": "flow",
+    "load": "artifact",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions when they are first used: TVM takes a second to load."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hwptq' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hwptq.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -4,5 +4,6 @@ from .fold_batch_norm import FoldBatchNorm
 from .fuse_conv_relu import FuseConvRelu
 from .insert_qdq import InsertQDQ
 from .lower_to_integer import LowerToInteger
+from .select_kernels import SelectKernels
 
-__all__ = ["FoldBatchNorm", "FuseConvRelu", "InsertQDQ", "LowerToInteger"]
+__all__ = ["FoldBatchNorm", "FuseConvRelu", "InsertQDQ", "LowerToInteger", "SelectKernels"]

@@ -132,11 +132,17 @@ class Rewriter:
         return gv
 
 
-def rewrite(mod: tvm.IRModule, visit: Visit, begin: Callable[[Rewriter], None] | None = None) -> tvm.IRModule:
+def rewrite(
+    mod: tvm.IRModule,
+    visit: Visit,
+    begin: Callable[[Rewriter], None] | None = None,
+    result: Callable[[Rewriter], Any] | None = None,
+) -> tvm.IRModule:
     """A new module in which visit(rewriter, var, value) gave the new expression of every binding.
 
     `visit` returns an expression (bound under the old name if it is not a var yet) or None for one that is
-    dropped; `begin` may emit before the first binding. The module given is left unchanged.
+    dropped; `begin` may emit before the first binding, and `result` give other outputs. The module given is
+    left unchanged.
     """
     out = {gv: f for gv, f in mod.functions.items()}
     for gv, func in main_functions(mod):
@@ -151,8 +157,7 @@ def rewrite(mod: tvm.IRModule, visit: Visit, begin: Callable[[Rewriter], None] |
                         continue
                     atom = isinstance(new, relax.Var | relax.Tuple | Constant)
                     r.env[var] = new if atom else r.emit(new, str(var.name))
-                result = r.get(func.body.body)
-                output = r.builder.emit_output(result)
+                output = r.builder.emit_output(result(r) if result else r.get(func.body.body))
             r.builder.emit_func_output(output)
         built = r.builder.get()
         new_main = next(f for g, f in built.functions.items() if g.name_hint == gv.name_hint)

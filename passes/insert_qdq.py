@@ -13,7 +13,7 @@ from tvm import relax
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
 from .dataflow import bindings, constant, main_functions, rewrite, users
-from .quantizable import elementwise_root, kind, ties_scale, weight_of
+from .quantizable import elementwise_root, kind, ties_scale, weight_of, with_float_reasons
 
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
 _FREE = ("lookup", "data_movement", "concat")
@@ -61,7 +61,8 @@ class InsertQDQ:
                 return new
             return qdq(r, r.emit(new, str(var.name)), str(var.name), quantized[var])
 
-        return rewrite(mod, visit, begin)
+        reasons = {name: why for plan in plans.values() for name, why in plan.reasons.items()}
+        return with_float_reasons(rewrite(mod, visit, begin), reasons)
 
 
 class _Plan:
@@ -71,6 +72,7 @@ class _Plan:
         self.options, self.mod = options, mod
         self.values = dict(bindings(func))
         self.readers = users(func)
+        self.reasons: dict[str, str] = {}  # node left in float -> why
         self.kinds = self._without_islands({v: self._kind(v, value) for v, value in self.values.items()})
         self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
         tensors = self._tensors()
@@ -80,9 +82,17 @@ class _Plan:
         self._assign(groups)
 
     def _kind(self, var: Any, value: Any) -> str | None:
-        found = kind(self.mod, value)
-        excluded = self.options.exclude and self.options.exclude.search(str(var.name))
-        return None if excluded or found is None or self.options.target.rule(found) is None else found
+        """The kind of operator to compute in integers, or None with a reason noted."""
+        found, target = kind(self.mod, value), self.options.target
+        if found is None:
+            return None
+        if self.options.exclude and self.options.exclude.search(str(var.name)):
+            self.reasons[str(var.name)] = "excluded by the user"
+            return None
+        if target.rule(found) is None:
+            self.reasons[str(var.name)] = f"target {target.name} lists no operator {found}"
+            return None
+        return found
 
     def _without_islands(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
         """Leave tables and data movement in float where no node beside them computes in integers."""
@@ -91,8 +101,10 @@ class _Plan:
             if kinds[var] is not None:
                 graph.add_node(var)
                 graph.add_edges_from((var, a) for a in self._data(value) if kinds.get(a) is not None)
-        islands = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
-        return {v: None if any(v in c for c in islands) else k for v, k in kinds.items()}
+        free = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
+        islands = {v for c in free for v in c}
+        self.reasons |= {str(v.name): "no operator beside it computes in integers" for v in islands}
+        return {v: None if v in islands else k for v, k in kinds.items()}
 
     def _may_be_lookup(self, var: Any) -> bool:
         return self.kinds[var] in ("lookup", "add", "mul") and self.options.target.rule("lookup") is not None

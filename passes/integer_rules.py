@@ -42,6 +42,11 @@ class Output:
     zero: int
     name: str
 
+    @property
+    def image_name(self) -> str:
+        """The name of the result in NHWC."""
+        return f"{self.name}_nhwc"
+
     def quantized(self, value: float) -> int:
         """A real bound as an int8 value, as quantize rounds it."""
         q = np.rint(np.float32(value) / np.float32(self.scale)) + self.zero
@@ -113,7 +118,7 @@ def _conv2d(e: Any, unit: Composite, out: Output) -> Any:
         _pair(attrs.strides), _four(attrs.padding), _pair(attrs.dilation), int(attrs.groups),
         x.zero, out.zero, *out.bounds(*unit.bounds),
     )  # fmt: skip
-    y = e.call(op, [e.images(x.tensor)], constants, (n, height, width, channels), name=out.name)
+    y = e.call(op, [e.images(x.tensor)], constants, (n, height, width, channels), name=out.image_name)
     return e.from_images(y)
 
 
@@ -171,7 +176,7 @@ def _binary(e: Any, op: ops.IntegerOp, a: Operand, b: Operand, name: str) -> Any
         return _call_constants(e, op, [a, b], shape, name)
     n, c, h, w = shape
     tensors = [_nhwc(e, t) for t in (a, b)]
-    return e.from_images(_call_constants(e, op, tensors, (n, h, w, c), name))
+    return e.from_images(_call_constants(e, op, tensors, (n, h, w, c), f"{name}_nhwc"))
 
 
 def _nhwc(e: Any, t: Operand) -> Operand:
@@ -214,7 +219,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Output) -> Any:
     if not e.is_image(x.tensor):
         return e.call(ops.Lookup(), [x.tensor], (table,), x.shape, name=out.name)
     image = e.images(x.tensor)
-    return e.from_images(e.call(ops.Lookup(), [image], (table,), shape_of(image), name=out.name))
+    return e.from_images(e.call(ops.Lookup(), [image], (table,), shape_of(image), name=out.image_name))
 
 
 def _max_pool(e: Any, call: Any, out: Output) -> Any:
@@ -223,7 +228,7 @@ def _max_pool(e: Any, call: Any, out: Output) -> Any:
     op = ops.MaxPool(
         _pair(attrs.pool_size), _pair(attrs.strides), _four(attrs.padding), _pair(attrs.dilation), (h, w)
     )  # fmt: skip
-    y = e.from_images(e.call(op, [e.images(x.tensor)], (), (n, h, w, c), name=out.name))
+    y = e.from_images(e.call(op, [e.images(x.tensor)], (), (n, h, w, c), name=out.image_name))
     return _rescaled(e, Operand(y, x.scale, x.zero, (n, c, h, w)), out)
 
 
@@ -264,7 +269,7 @@ def _average(
     factor = 2 ** floor(log2(ACCUMULATOR_LIMIT / (255 * prod(size))))
     multiplier, shift = _multiplier(float(x.scale) / (out.scale * counts * factor))
     op = ops.AvgPool(size, strides, padding, (oh, ow), factor, x.zero, out.zero, -128, 127)
-    y = e.call(op, [e.images(x.tensor)], (multiplier, shift), (n, oh, ow, c), name=out.name)
+    y = e.call(op, [e.images(x.tensor)], (multiplier, shift), (n, oh, ow, c), name=out.image_name)
     return e.reshaped(e.from_images(y), shape_of(call))
 
 
@@ -331,7 +336,7 @@ def _concat(e: Any, call: Any, out: Output) -> Any:
     axis = int(call.attrs.axis) % len(shape_of(call))
     if len(shape_of(call)) == 4 and any(e.is_image(p) for p in parts):
         images = [e.images(p) for p in parts]
-        return e.from_images(e.r.emit(relax.op.concat(images, axis=(0, 3, 1, 2)[axis]), out.name))
+        return e.from_images(e.r.emit(relax.op.concat(images, axis=(0, 3, 1, 2)[axis]), out.image_name))
     return e.r.emit(relax.op.concat(parts, axis=axis), out.name)
 
 

@@ -20,6 +20,7 @@ from hwptq.quant.qparams import activation_qparams
 
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from .integer_rules import NotInteger, Operand, Output, lower_node
+from .quantizable import with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
@@ -40,7 +41,9 @@ class LowerToInteger:
                 return emitter.call(op, [r.get(value.args[0])], (), shape_of(value), "float32", str(var.name))
             return r.keep(value)
 
-        return rewrite(mod, visit)
+        out = rewrite(mod, visit)
+        reasons = {name: why for e in state.values() for name, why in e.reasons.items()}
+        return with_float_reasons(out, reasons)
 
 
 def _params(call: Any) -> tuple[float, int]:
@@ -63,6 +66,7 @@ class Emitter:
     def __init__(self, rewriter: Any, mod: Any, values: dict[Any, Any]):
         self.r, self.mod, self.values = rewriter, mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
+        self.reasons: dict[str, str] = {}  # node left in float -> why
         self._functions: dict[Any, Any] = {}
 
     def quantize(self, var: Any, value: Any) -> Any:
@@ -70,7 +74,9 @@ class Emitter:
         scale, zero = _params(value)
         try:
             return lower_node(self, value.args[0], Output(scale, zero, str(var.name).removesuffix("_q")))
-        except NotInteger:
+        except NotInteger as error:
+            if value.args[0] in self.values:  # else it quantizes an input of the graph
+                self.reasons[str(value.args[0].name)] = str(error)
             op = ops.Quantize(scale, zero)
             return self.call(op, [self.r.get(value.args[0])], (), shape_of(value), "int8", str(var.name))
 

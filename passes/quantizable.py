@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import tvm
 from tvm import relax
 
-from .dataflow import composite_name, constant, op_name, shape_of
+from .dataflow import composite_name, constant, main_functions, op_name, shape_of
 
+#: Attribute of a function: JSON object, name of a node that stays in float -> reason.
+FLOAT_REASONS = "hwptq.float_reasons"
 #: Operators whose output holds values of their input: one scale for both.
 DATA_MOVEMENT = {"reshape", "permute_dims", "strided_slice", "nn.pad", "squeeze", "expand_dims", "flatten"}
 #: Functions of one tensor, element by element: one table of 256 entries for a whole chain of them.
@@ -100,9 +103,14 @@ def ties_scale(value: Any, node_kind: str | None) -> bool:
     return node_kind in ("data_movement", "concat", "max_pool")
 
 
-def reason_for_float(mod: tvm.IRModule, value: Any) -> str:
-    """Why a node that is left in the lowered graph computes in float."""
-    name = op_name(value) or "call"
-    if kind(mod, value) is None:
-        return f"{name} has no integer form"
-    return "excluded, not offered by the target, or its scales don't allow a requantize multiplier below 1/2"
+def float_reasons(func: Any) -> dict[str, str]:
+    """What a function says about its nodes that stay in float."""
+    return dict(json.loads(str(func.attrs[FLOAT_REASONS]))) if func.attrs and FLOAT_REASONS in func.attrs else {}
+
+
+def with_float_reasons(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
+    """A module whose functions carry `reasons` beside those they have."""
+    functions = dict(mod.functions.items())
+    for gv, func in main_functions(mod):
+        functions[gv] = func.with_attr(FLOAT_REASONS, json.dumps({**float_reasons(func), **reasons}))
+    return tvm.IRModule(functions, attrs=mod.attrs)

@@ -100,7 +100,10 @@ def primfunc(
             T.func_attr({"tirx.noalias": True, **attributes})
             names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
             params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
-            body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
+            with T.sblock("kernel"):  # one opaque block: analyses of Relax expect to find a block
+                T.reads([])
+                T.writes([])
+                body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
     return builder.get().without_attr("global_symbol")  # the name is given where it joins a module
 
 

@@ -1,0 +1,126 @@
+"""How good outputs are: top-1, SQNR, cosine, or the user's own measure."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+Metric = Callable[[list[np.ndarray], np.ndarray | None], float]
+
+
+@dataclass
+class Sqnr:
+    """Signal to quantization noise of a stream of arrays: 20 * log10(|x| / |x - y|) in dB."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    dot: float = 0.0
+    other: float = 0.0
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """x: the float values, y: what stands for them; same shape."""
+        a, b = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
+        self.signal += float(a @ a)
+        self.noise += float((a - b) @ (a - b))
+        self.dot += float(a @ b)
+        self.other += float(b @ b)
+
+    @property
+    def db(self) -> float | None:
+        """In dB; None where the two are equal (or nothing was added)."""
+        if not self.noise:
+            return None
+        return round(10 * math.log10(self.signal / self.noise), 2) if self.signal else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        return round(self.dot / math.sqrt(self.signal * self.other), 6) if self.signal * self.other else 0.0
+
+
+@dataclass
+class Score:
+    """Accuracy of float32, reference and emitted outputs over the same samples.
+
+    Measures top-1 where every label is an integer and the first output is [1, classes], the user's function
+    where one is given, else SQNR and cosine against float32.
+    """
+
+    custom: Metric | None = None
+    name: str = "top1"
+    labels: list[Any] = field(default_factory=list)
+    hits: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
+    sqnr: dict[str, Sqnr] = field(default_factory=dict)
+    samples: int = 0
+    ranked: bool = True
+
+    def add(self, label: Any, outputs: dict[str, list[np.ndarray]]) -> None:
+        """One sample: `outputs` by kind, "float32" among them."""
+        self.samples += 1
+        exact = outputs["float32"]
+        self.ranked &= isinstance(label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
+        if self.custom:
+            self.labels.append(label)
+        for kind, arrays in outputs.items():
+            if self.custom:
+                self.kept.setdefault(kind, []).append(arrays)
+            if self.ranked:
+                self.hits[kind] = self.hits.get(kind, 0) + int(arrays[0].argmax() == label)
+            for x, y in zip(exact, arrays, strict=True):
+                self.sqnr.setdefault(kind, Sqnr()).add(x, y)
+
+    def report(self) -> dict[str, Any]:
+        """The `accuracy` object of the report."""
+        if self.custom:
+            return {"metric": self.name, "samples": self.samples, **{k: self._custom(k) for k in self.kept}}
+        row: dict[str, Any] = {"metric": "top1" if self.ranked else "sqnr_db", "samples": self.samples}
+        for kind, sqnr in self.sqnr.items():
+            top1 = round(100 * self.hits.get(kind, 0) / self.samples, 3)
+            row[kind] = top1 if self.ranked else sqnr.db
+        others = {k: s for k, s in self.sqnr.items() if k != "float32"}
+        row["sqnr_db"] = {k: s.db for k, s in others.items()}
+        row["cosine"] = {k: s.cosine for k, s in others.items()}
+        return row
+
+    def _custom(self, kind: str) -> float:
+        assert self.custom
+        outputs = [np.concatenate(arrays) for arrays in zip(*self.kept[kind], strict=True)]
+        labels = None if any(v is None for v in self.labels) else np.asarray(self.labels)
+        try:
+            return float(self.custom(outputs, labels))
+        except Exception as error:
+            raise InputError(f"--metric {self.name}: {type(error).__name__}: {error}") from error
+
+
+def drop(accuracy: dict[str, Any]) -> float | None:
+    """Points (or units of a user's metric) lost from float32 to emitted code; None for SQNR."""
+    if accuracy["metric"] == "sqnr_db" or accuracy.get("emitted") is None:
+        return None
+    return float(accuracy["float32"]) - float(accuracy["emitted"])
+
+
+def load_metric(name: str | None) -> Score:
+    """A Score for --metric: None or "top1" for the default, or "module:function" of (outputs, labels).
+
+    outputs: one array [N, …] per model output; labels: array [N] or None; returns a float, higher is better.
+    """
+    if name in (None, "top1"):
+        return Score()
+    module, _, function = str(name).partition(":")
+    try:
+        custom = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--metric {name}: {error}; give top1 or module:function") from error
+    return Score(custom, str(name))
+
+
+def layer_rows(layers: dict[str, Sqnr], order: Sequence[str]) -> list[dict[str, Any]]:
+    """The `layers` list of the report, in the order of the graph."""
+    return [{"name": n, "sqnr_db": layers[n].db} for n in order if n in layers]

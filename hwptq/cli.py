@@ -1,0 +1,126 @@
+"""The command line: hwptq compile, hwptq targets list | show | check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from . import __version__
+from .errors import HwptqError, InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+targets_app = typer.Typer(no_args_is_help=True, help="Look at target descriptors.")
+app.add_typer(targets_app, name="targets")
+_errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; an error of the user's is one line on standard error, and an exit code."""
+    try:
+        app()
+    except HwptqError as error:
+        _errors.print(f"[bold red]hwptq:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _errors.print("hwptq: interrupted")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"hwptq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Quantize an fp32 ONNX model and compile it to machine code that computes in integers."""
+
+
+@app.command("compile")
+def compile_command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 model, opset 9 or newer")],
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")],
+    calibration_data: Annotated[str, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")],
+    evaluation_data: Annotated[str | None, typer.Option(metavar="DATA", help="labels in y; measures accuracy")] = None,
+    preprocess: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="mean, std, resize … by input")] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="folder to write")] = Path("out"),
+    weight_granularity: Annotated[str | None, typer.Option(metavar="tensor|channel", help="scales of weights")] = None,
+    exclude: Annotated[str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")] = None,
+    max_drop: Annotated[float | None, typer.Option(metavar="POINTS", help="fail when more is lost")] = None,
+    samples: Annotated[int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)] = None,
+    metric: Annotated[str | None, typer.Option(metavar="top1|module:function", help="how to score outputs")] = None,
+    trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
+) -> None:
+    """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
+    from .flow import Options, compile
+    from .terminal import TerminalProgress, show_report
+
+    options = Options(
+        _granularity(weight_granularity), _regex(exclude), max_drop, samples, metric, trust_descriptor
+    )  # fmt: skip
+    with TerminalProgress() as progress:
+        try:
+            result: Any = compile(
+                model, target, calibration_data, evaluation_data, preprocess, output, options, progress
+            )
+        except HwptqError as error:
+            if error.exit_code in (5, 6):  # the output is complete, and worth a look
+                progress.stop()
+                show_report(output)
+            raise
+    show_report(result.folder)
+
+
+def _granularity(value: str | None) -> str | None:
+    if value not in (None, "tensor", "channel"):
+        raise InputError(f"--weight-granularity {value}: give tensor or channel")
+    return value
+
+
+def _regex(value: str | None) -> str | None:
+    import re
+
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise InputError(f"--exclude {value}: not a regular expression: {error}") from error
+    return value
+
+
+@targets_app.command("list")
+def list_targets() -> None:
+    """The targets that come with hwptq."""
+    from .terminal import show_targets
+
+    show_targets()
+
+
+@targets_app.command("show")
+def show_target(name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")]) -> None:
+    """One target: what it computes, and with which instructions."""
+    from .terminal import show_target as show
+
+    show(name)
+
+
+@targets_app.command("check")
+def check_target(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml")],
+    trust_descriptor: Annotated[bool, typer.Option(help="let it run any program")] = False,
+) -> None:
+    """Check a descriptor file and say everything that is wrong with it."""
+    from .targets import load_target
+
+    descriptor = load_target(file, trust=trust_descriptor)
+    print(f"{file}: {descriptor.name} is valid")

@@ -1,0 +1,116 @@
+"""What of a model computes in integers: multiply-accumulates, nodes, bits and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .passes.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
+from .passes.quantizable import float_reasons
+from .passes.select_kernels import integer_operator
+from .quant import integer_ops as ops
+
+_CONVOLUTIONS = ("nn.conv1d", "nn.conv2d", "nn.conv3d")
+_TRANSPOSED = ("nn.conv1d_transpose", "nn.conv2d_transpose", "nn.conv3d_transpose")
+_BOUNDARY = (ops.Quantize, ops.Dequantize)
+
+
+def float_macs(mod: tvm.IRModule) -> int:
+    """Multiply-accumulates of every convolution and matrix product of a float module."""
+    values = [v for f in mod.functions.values() if isinstance(f, relax.Function) for _, v in bindings(f)]
+    return sum(_float_macs(value) for value in values)
+
+
+def _float_macs(value: Any) -> int:
+    name = op_name(value)
+    if name in _CONVOLUTIONS:
+        return prod(shape_of(value)) * prod(shape_of(value.args[1])[1:])
+    if name in _TRANSPOSED:
+        return prod(shape_of(value.args[0])) * prod(shape_of(value.args[1])[1:])
+    return prod(shape_of(value)) * shape_of(value.args[0])[-1] if name == "matmul" else 0
+
+
+def integer_macs(op: ops.IntegerOp, args: list[Any], out: Any) -> int:
+    """Multiply-accumulates of one integer operator."""
+    match op:
+        case ops.Conv2d() | ops.Dense():
+            return prod(shape_of(out)) * prod(shape_of(args[1])[1:])
+        case ops.MatMul():
+            return prod(shape_of(out)) * shape_of(args[0])[-1]
+    return 0
+
+
+def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, ops.IntegerOp, list[Any]]]:
+    """(var, operator, arguments) of every integer operator of an integer graph."""
+    for var, value in bindings(mod["main"]):
+        op = integer_operator(mod, value)
+        if op is not None:
+            yield var, op, list(value.args[1].fields)
+
+
+def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
+    """One row for each operator with weights, and for products of two activations."""
+    rows = []
+    for var, op, args in integer_nodes(mod):
+        if not isinstance(op, ops.Conv2d | ops.Dense | ops.MatMul):
+            continue
+        weight = constant(args[1])
+        rows.append(
+            {
+                "name": layer_name(var),
+                "op": op.kind,
+                "weight": "int8",
+                "activation": "int8",
+                "macs": integer_macs(op, args, var),
+                "weight_bytes": 0 if weight is None else int(weight.nbytes),
+            }
+        )
+    return rows
+
+
+def layer_name(var: Any) -> str:
+    """The node of the model that a var of the integer graph computes."""
+    return str(var.name).removesuffix("_nhwc")
+
+
+def coverage(float_graph: tvm.IRModule, integer_graph: tvm.IRModule) -> dict[str, Any]:
+    """The `coverage` object of the report."""
+    nodes = list(integer_nodes(integer_graph))
+    return {
+        "macs_total": float_macs(float_graph),
+        "macs_quantized": sum(integer_macs(op, args, var) for var, op, args in nodes),
+        "nodes_quantized": sum(not isinstance(op, _BOUNDARY) for _, op, _ in nodes),
+        "nodes_float": float_nodes(integer_graph),
+    }
+
+
+def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
+    """What is left in float in an integer graph, with the reason."""
+    func = mod["main"]
+    reasons = float_reasons(func)
+    rows = []
+    for var, value in bindings(func):
+        if not isinstance(value, relax.Call) or integer_operator(mod, value) is not None:
+            continue
+        if any(str(getattr(t.ty, "dtype", "")) == "int8" for t in [var, *reads(value)]):
+            continue  # data movement of integers
+        name, op = str(var.name), op_name(value)
+        if isinstance(value.op, tvm.ir.GlobalVar):
+            op = str(composite_name(mod[value.op])).removeprefix("hwptq.")
+        rows.append({"name": name, "op": op, "reason": reasons.get(name, f"{op} has no integer form")})
+    return rows
+
+
+def float_weight_bytes(mod: tvm.IRModule) -> int:
+    """Bytes of the float constants of a module."""
+    total = 0
+    for func in mod.functions.values():
+        if isinstance(func, relax.Function):
+            arrays = [constant(a) for _, v in bindings(func) if isinstance(v, relax.Call) for a in v.args]
+            total += sum(a.nbytes for a in arrays if a is not None and a.dtype == np.float32)
+    return total

@@ -1,0 +1,55 @@
+"""report.json: what was compiled, what it computes in, and what the emitted code was found to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .accuracy import layer_rows
+from .backends.static_program import StaticProgram
+from .coverage import bits, coverage, float_weight_bytes, integer_nodes, layer_name
+from .verify import Evidence, Graphs
+
+SCHEMA = 1
+
+
+def build_report(
+    model: str, target: str, graphs: Graphs, program: StaticProgram, evidence: Evidence, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The report as plain data. `seconds` by stage."""
+    order = dict.fromkeys(layer_name(var) for var, _, _ in integer_nodes(graphs.integer))
+    return {
+        "schema": SCHEMA,
+        "model": model,
+        "target": target,
+        "hwptq": __version__,
+        "coverage": coverage(graphs.float32, graphs.integer),
+        "bits": bits(graphs.integer),
+        "weight_bytes": {"float32": float_weight_bytes(graphs.float32), "quantized": program.weight_bytes},
+        "arena_bytes": program.arena_bytes,
+        "bit_exact": {
+            "executor": evidence.executor,
+            "samples": evidence.samples if evidence.values else 0,
+            "values": evidence.values,
+            "mismatches": evidence.mismatches,
+            "first_mismatch": evidence.first_mismatch,
+        },
+        "accuracy": evidence.score.report(),
+        "layers": layer_rows(evidence.layers, list(order)),
+        "seconds": seconds,
+    }
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write report.json; infinities become null, since JSON has none."""
+    path.write_text(json.dumps(_finite(report), indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and value in (float("inf"), -float("inf")) else value

@@ -1,0 +1,132 @@
+"""What the command line shows: progress bars, the report as a table, targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from .progress import Progress
+from .targets import load_target, target_names
+
+T = TypeVar("T")
+_console = Console()
+
+
+class TerminalProgress(Progress):
+    """A line for each stage, with a bar where samples are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Bars(*columns, console=Console(stderr=True))
+        self._task: Any = None
+
+    def __enter__(self) -> TerminalProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the display."""
+        self._bars.stop()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show a stage; it counts as one step unless it tracks items."""
+        self._task = self._bars.add_task(name, total=None)
+        with super().stage(name):
+            yield
+        task = next(t for t in self._bars.tasks if t.id == self._task)
+        done = int(task.completed) or 1
+        self._bars.update(self._task, total=done, completed=done)
+
+    def track(self, items: Iterable[T], total: int | None) -> Iterator[T]:
+        """Show how many of `items` are done."""
+        self._bars.update(self._task, total=total)
+        for item in items:
+            yield item
+            self._bars.advance(self._task)
+
+
+def show_report(folder: Path) -> None:
+    """The report of an output folder as a short table."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    table = Table(title=f"{report['model']} for {report['target']}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in _rows(report):
+        table.add_row(*row)
+    table.add_row("written to", str(folder))
+    _console.print(table)
+
+
+def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    cover, exact = report["coverage"], report["bit_exact"]
+    total = cover["macs_total"]
+    share = 100 * cover["macs_quantized"] / total if total else 0.0
+    yield "in integers", f"{share:.1f} % of {total / 1e6:.2f} M multiply-accumulates, {cover['nodes_quantized']} nodes"
+    for node in cover["nodes_float"][:8]:
+        yield "in float", f"{node['name']} ({node['op']}): {node['reason']}"
+    if len(cover["nodes_float"]) > 8:
+        yield "in float", f"… and {len(cover['nodes_float']) - 8} more, see report.json"
+    size = report["weight_bytes"]
+    yield "weights", f"{size['quantized'] / 1e3:.1f} kB, {size['float32'] / 1e3:.1f} kB in float32"
+    if exact["samples"]:
+        where = f"{exact['samples']} samples, {exact['values']} values, {exact['executor']}"
+        verdict = "bit-exact" if not exact["mismatches"] else f"[red]{exact['mismatches']} mismatches[/]"
+        yield "emitted code", f"{verdict}: {where}"
+    else:
+        yield "emitted code", f"[yellow]{exact['executor']}[/]"
+    yield _accuracy(report["accuracy"])
+    yield from _worst_layers(report["layers"])
+
+
+def _accuracy(accuracy: dict[str, Any]) -> tuple[str, str]:
+    kind = "emitted" if accuracy.get("emitted") is not None else "reference"
+    label = {"top1": "top-1", "sqnr_db": "SQNR"}.get(accuracy["metric"], accuracy["metric"])
+    if accuracy["metric"] == "sqnr_db":
+        return label, f"{accuracy.get(kind)} dB against float32, cosine {accuracy['cosine'][kind]} ({kind})"
+    unit = " %" if accuracy["metric"] == "top1" else ""
+    value, exact = accuracy[kind], accuracy["float32"]
+    samples = accuracy["samples"]
+    return label, f"{value:.2f}{unit} ({kind}), {exact:.2f}{unit} in float32, on {samples} samples"
+
+
+def _worst_layers(layers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    noisy = sorted((row for row in layers if row["sqnr_db"] is not None), key=lambda row: row["sqnr_db"])
+    if noisy:
+        yield "noisiest", ", ".join(f"{row['name']} {row['sqnr_db']:.1f} dB" for row in noisy[:3])
+
+
+def show_targets() -> None:
+    """A table of the shipped targets."""
+    table = Table("name", "summary")
+    for name in target_names():
+        table.add_row(name, load_target(name).summary)
+    _console.print(table)
+
+
+def show_target(name: str) -> None:
+    """A target's operators, kernels and programs."""
+    target = load_target(name)
+    _console.print(f"[bold]{target.name}[/]: {target.summary}")
+    table = Table("operator", "activation × weight", "weight scales", "kernel")
+    for rule in target.ops:
+        pairs = ", ".join(f"{a} × {w}" for a, w in rule.pairs)
+        table.add_row(rule.op, pairs, f"per {rule.granularity}", rule.kernel or "portable")
+    _console.print(table)
+    tools = target.toolchain
+    _console.print(f"compiler   {' '.join(tools.compiler)}")
+    _console.print(f"run        {' '.join(tools.run) or 'natively'}")
+    if tools.packages:
+        _console.print(f"packages   {' '.join(tools.packages)}")

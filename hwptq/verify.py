@@ -1,0 +1,190 @@
+"""Verification: run the emitted code, compare it with the reference bit for bit, and measure its accuracy."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .accuracy import Score, Sqnr
+from .backends.run_program import run_program
+from .backends.static_program import StaticProgram, build_program
+from .backends.toolchain import why_not_run
+from .coverage import float_nodes, integer_nodes, layer_name
+from .data import Dataset, Sample
+from .interpret import Interpreter
+from .passes.dataflow import bindings, constant, op_name, rewrite
+from .progress import Progress
+from .quant import reference
+from .targets import Descriptor
+
+#: Samples on which the noise of each layer is measured.
+LAYER_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """One model at the stages that verification compares."""
+
+    float32: tvm.IRModule  # fused, before quantization
+    qdq: tvm.IRModule  # its scales
+    integer: tvm.IRModule  # the reference
+    kernels: tvm.IRModule  # what the emitted code was made of
+
+
+@dataclass
+class Evidence:
+    """What running the emitted code has shown."""
+
+    executor: str
+    score: Score
+    samples: int = 0
+    values: int = 0
+    mismatches: int = 0
+    first_mismatch: str | None = None  # the layer or output that differs first
+    layers: dict[str, Sqnr] = field(default_factory=dict)
+    golden: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def compare(self, name: str, expected: np.ndarray, found: np.ndarray) -> None:
+        """Count the values that differ in their bits."""
+        self.values += expected.size
+        differ = int(np.count_nonzero(_bits(expected) != _bits(found)))
+        self.mismatches += differ
+        if differ and self.first_mismatch is None:
+            self.first_mismatch = name
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+
+
+def verify(
+    graphs: Graphs, program: StaticProgram, target: Descriptor, data: Dataset, score: Score, progress: Progress
+) -> Evidence:
+    """Run `program` on every sample of `data`.
+
+    A model that is all integers must give the outputs of the reference, bit for bit. Where parts are left in
+    float, whose last bits depend on the library of the device, a second build shows all integer tensors, and
+    each operator must map the emitted inputs to the emitted output exactly.
+    """
+    reason = why_not_run(target)
+    run = target.toolchain.run
+    evidence = Evidence(f"not run: {reason}" if reason else " ".join(run) or "native", score)
+    watch = _Watch(graphs, evidence)
+    with TemporaryDirectory(prefix="hwptq-") as scratch:
+        tapped = None
+        if not reason and float_nodes(graphs.integer):
+            tapped = _Tapped(graphs, target, Path(scratch))
+        for sample, emitted in _emitted(program, run, data, progress, reason):
+            reference_outputs = watch.outputs(sample)
+            exact = watch.exact
+            if emitted is not None and tapped is None:
+                for tensor, a, b in zip(program.outputs, reference_outputs, emitted, strict=True):
+                    evidence.compare(tensor.name, a, b)
+            if emitted is not None and tapped is not None:
+                tapped.check(sample, evidence)
+            outputs = {"float32": exact, "reference": reference_outputs}
+            score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
+            evidence.samples += 1
+    return evidence
+
+
+def _emitted(
+    program: StaticProgram, run: Sequence[str], data: Dataset, progress: Progress, reason: str | None
+) -> Iterator[tuple[Sample, list[np.ndarray] | None]]:
+    """Each sample with what the emitted code makes of it (None where it can't be run here)."""
+    total = data.count
+    if reason:
+        yield from ((sample, None) for sample in progress.track(data, total))
+        return
+    waiting: deque[Sample] = deque()
+
+    def feed() -> Iterator[dict[str, np.ndarray]]:
+        for sample in data:
+            waiting.append(sample)
+            yield sample.inputs
+
+    command = [*run, str(program.program.resolve())]
+    outputs = run_program(command, program.inputs, program.outputs, feed())
+    for arrays in progress.track(outputs, total):
+        yield waiting.popleft(), arrays
+
+
+class _Watch:
+    """Runs the float and the reference graph, and compares them layer by layer on the first samples."""
+
+    def __init__(self, graphs: Graphs, evidence: Evidence):
+        self.float32, self.integer = Interpreter(graphs.float32), Interpreter(graphs.integer)
+        self.scales = _scales(graphs.qdq)
+        self.evidence = evidence
+        self.exact: list[np.ndarray] = []
+
+    def outputs(self, sample: Sample) -> list[np.ndarray]:
+        """The reference's outputs; `exact` holds those of float32."""
+        if self.evidence.samples >= LAYER_SAMPLES:
+            self.exact = self.float32.run(sample.inputs)
+            return self.integer.run(sample.inputs)
+        real: dict[str, np.ndarray] = {}
+        self.exact = self.float32.run(sample.inputs, real.__setitem__)
+
+        def compare(name: str, q: np.ndarray) -> None:
+            layer = name.removesuffix("_nhwc")
+            if layer in self.scales and layer in real and q.dtype == np.int8:
+                scale, zero = self.scales[layer]
+                value = (q.astype(np.float32) - zero) * scale
+                value = value.transpose(0, 3, 1, 2) if name.endswith("_nhwc") else value
+                self.evidence.layers.setdefault(layer, Sqnr()).add(real[layer], value)
+
+        outputs = self.integer.run(sample.inputs, compare)
+        golden = {**sample.inputs, **{f"output_{i}": o for i, o in enumerate(outputs)}}
+        for name, array in golden.items():
+            self.evidence.golden.setdefault(name, []).append(array)
+        return outputs
+
+
+def _scales(qdq: tvm.IRModule) -> dict[str, tuple[float, int]]:
+    """Scale and zero point of each quantized tensor, by the name of its node."""
+    found = {}
+    for var, value in bindings(qdq["main"]):
+        if op_name(value) == "quantize":
+            scale, zero = (constant(a) for a in value.args[1:3])
+            assert scale is not None and zero is not None
+            found[str(var.name).removesuffix("_q")] = (float(scale.item()), int(zero.item()))
+    return found
+
+
+class _Tapped:
+    """A build of the same kernels whose outputs are all integer tensors."""
+
+    def __init__(self, graphs: Graphs, target: Descriptor, folder: Path):
+        self.nodes = list(integer_nodes(graphs.integer))
+        by_name = {str(var.name): var for var, _ in bindings(graphs.kernels["main"])}
+        tensors: dict[str, Any] = {}
+        for var, _, args in self.nodes:
+            for tensor in (var, *(a for a in args if isinstance(a, relax.Var))):
+                if str(tensor.name) in by_name:
+                    tensors[str(tensor.name)] = by_name[str(tensor.name)]
+        self.names = list(tensors)
+        tapped = rewrite(
+            graphs.kernels,
+            lambda r, var, value: r.keep(value),
+            result=lambda r: relax.Tuple([r.get(t) for t in tensors.values()]),
+        )
+        self.program = build_program(tapped, tuple(self.names), "tapped", target, folder)
+        self.command = [*target.toolchain.run, str(self.program.program.resolve())]
+
+    def check(self, sample: Sample, evidence: Evidence) -> None:
+        """Every operator on the inputs it had must give the output it gave."""
+        (arrays,) = run_program(self.command, self.program.inputs, self.program.outputs, [sample.inputs])
+        emitted = {**sample.inputs, **dict(zip(self.names, arrays, strict=True))}
+        for var, op, args in self.nodes:
+            values = [emitted[str(a.name)] if isinstance(a, relax.Var) else constant(a) for a in args]
+            expected = reference.evaluate(op, *values)  # type: ignore[arg-type]
+            evidence.compare(layer_name(var), expected, emitted[str(var.name)])

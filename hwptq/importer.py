@@ -15,11 +15,11 @@ import onnx
 import tvm
 from onnx import TensorProto, numpy_helper
 from tvm import relax
-from tvm.relax.frontend.onnx import onnx_frontend
 
-from hwptq.passes.dataflow import bindings, constant, main_functions, op_name, rewrite
+from hwptq.passes.dataflow import bindings, main_functions, op_name, rewrite
 
 from .errors import InputError, UnsupportedError
+from .onnx_operators import NamingImporter
 
 _UNNAMED = re.compile(r"lv\d*")  # what TVM calls the values inside a node
 
@@ -56,7 +56,7 @@ def import_onnx(path: str | Path) -> Model:
 
 def _to_relax(proto: Any, opset: int, inputs: dict[str, Any], path: Path) -> tvm.IRModule:
     shapes = {n: list(s) for n, (s, _) in inputs.items()}
-    importer = _NamingImporter(shapes, {n: d for n, (_, d) in inputs.items()}, sanitize=True)
+    importer = NamingImporter(shapes, {n: d for n, (_, d) in inputs.items()}, sanitize=True)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -82,36 +82,6 @@ def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
         return r.emit(r.keep(value), f"{var.name}_bias") if var in heads.values() else r.keep(value)
 
     return rewrite(module, visit)
-
-
-class _NamingImporter(onnx_frontend.ONNXGraphImporter):
-    """TVM's importer, which names the result of every node after the node."""
-
-    def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
-        name = attrs["tvm_custom"]["name"]
-        if op_name == "Pad" and _constant_pads(inputs, attrs) is not None:
-            # TVM's own converter emits an opaque PrimFunc that no pass can see through
-            widths, value = _constant_pads(inputs, attrs)
-            return self.bb.emit(relax.op.nn.pad(inputs[0], widths, "constant", value), name_hint=name)
-        result = super()._convert_operator(op_name, inputs, attrs, opset)
-        if isinstance(result, relax.Call) and name:
-            result = self.bb.emit(result, name_hint=name)
-        return result
-
-
-def _constant_pads(inputs: Any, attrs: Any) -> Any:
-    """([before0, after0, before1, …], value) of an ONNX Pad in constant mode, or None."""
-    mode = attrs.get("mode", "constant")
-    given = list(inputs) + [None] * 4
-    if (mode.decode() if isinstance(mode, bytes) else mode) != "constant" or given[3] is not None:
-        return None
-    pads = attrs["pads"] if "pads" in attrs else constant(given[1])
-    value = attrs.get("value", 0.0) if given[2] is None else constant(given[2])
-    if pads is None or value is None:
-        return None
-    pads = [int(p) for p in pads]
-    half = len(pads) // 2
-    return [p for pair in zip(pads[:half], pads[half:], strict=True) for p in pair], float(np.ravel(value)[0])
 
 
 def _first_line(error: BaseException) -> str:

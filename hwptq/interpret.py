@@ -69,7 +69,7 @@ class Interpreter:
         if name == "call_tir":
             return self._call_tir(value, env)
         if name in _NUMPY:
-            args = [self._atom(a, env) for a in value.args if not isinstance(a, relax.ShapeExpr)]
+            args = [self._atom(a, env) for a in value.args if isinstance(a, relax.Var | Constant)]
             result = _NUMPY[name](value, *args)
             if result is not None:
                 return result
@@ -139,6 +139,11 @@ def _permute(call: Any, x: np.ndarray) -> np.ndarray:
     return np.transpose(x, None if axes is None else [int(a) for a in axes])
 
 
+def _clip(call: Any, x: np.ndarray) -> np.ndarray:
+    low, high = (np.float32(a.value) for a in call.args[1:])
+    return np.clip(x, low, high)
+
+
 def _float_only(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray | None]:
     def apply(call: Any, *args: np.ndarray) -> np.ndarray | None:
         return f(*args) if all(a.dtype == np.float32 for a in args) else None
@@ -153,6 +158,7 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "subtract": _float_only(np.subtract),
     "multiply": _float_only(np.multiply),
     "nn.relu": _float_only(lambda x: np.maximum(x, np.float32(0))),
+    "clip": _clip,
     "reshape": _reshape,
     "permute_dims": _permute,
 }

@@ -18,7 +18,9 @@ from .dataflow import bindings, constant, main_functions, op_name, rewrite, shap
 
 @dataclass(frozen=True)
 class _Fold:
+    name: str
     producer: Any  # the conv or matmul call
+    replaced: tuple[Any, ...]  # vars of the producer and of its bias
     weight: np.ndarray
     bias: np.ndarray  # shaped to be added to the output
 
@@ -42,7 +44,11 @@ class FoldBatchNorm:
                     if fold is not None:
                         folds[var] = fold
 
+        replaced = {var for fold in folds.values() for var in fold.replaced}
+
         def visit(r: Any, var: Any, value: Any) -> Any:
+            if var in replaced:
+                return None
             if op_name(value) != "nn.batch_norm":
                 return r.keep(value)
             scale, shift = _affine(value)
@@ -52,8 +58,8 @@ class FoldBatchNorm:
             if fold is not None:
                 call = fold.producer
                 args = [r.get(call.args[0]), relax.const(fold.weight)]
-                out = r.emit(relax.Call(call.op, args, call.attrs, call.ty_args), str(var.name))
-                y = r.emit(relax.op.add(out, relax.const(fold.bias)), f"{var.name}_bias")
+                out = r.emit(relax.Call(call.op, args, call.attrs, call.ty_args), fold.name)
+                y = r.emit(relax.op.add(out, relax.const(fold.bias)), f"{fold.name}_bias")
             else:
                 spread = _spread(value)
                 y = r.emit(relax.op.multiply(r.get(value.args[0]), relax.const(scale.reshape(spread))))
@@ -85,11 +91,13 @@ def _match(call: Any, values: Any, readers: Any) -> _Fold | None:
     source = call.args[0]
     if scale is None or len(readers.get(source, [])) != 1:
         return None
+    replaced = [source]
     value, bias = values.get(source), None
     if op_name(value) == "add":
         bias = constant(value.args[1])
         if bias is None or len(readers.get(value.args[0], [])) != 1:
             return None
+        replaced.append(value.args[0])
         value = values.get(value.args[0])
     kind = op_name(value)
     weight = constant(value.args[1]) if kind in ("nn.conv2d", "matmul") else None
@@ -109,4 +117,4 @@ def _match(call: Any, values: Any, readers: Any) -> _Fold | None:
         if bias.size not in (1, channels):
             return None
         shift = np.broadcast_to(bias.reshape(-1), (channels,)) * scale + shift
-    return _Fold(value, weight.astype(np.float32), shift.reshape(spread).astype(np.float32))
+    return _Fold(str(replaced[-1].name), value, tuple(replaced), weight.astype(np.float32), shift.reshape(spread).astype(np.float32))

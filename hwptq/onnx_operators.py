@@ -1,0 +1,60 @@
+"""TVM's ONNX importer with names kept, and operators that its own converters hide in opaque functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from hwptq.passes.dataflow import constant
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+class NamingImporter(onnx_frontend.ONNXGraphImporter):
+    """Names the result of every node after the node; Clip and Pad become Relax operators that passes can read."""
+
+    def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+        given = [*inputs, None, None, None, None]
+        result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
+        if result is None:
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
+        name = attrs["tvm_custom"]["name"]
+        return self.bb.emit(result, name_hint=name) if isinstance(result, relax.Call) and name else result
+
+
+def _clip(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Clip with constant bounds, given as attributes (before opset 11) or as inputs; else None."""
+    bounds = []
+    for position, key, unbounded in ((1, "min", -_FLOAT32_MAX), (2, "max", _FLOAT32_MAX)):
+        if inputs[position] is None:
+            bounds.append(float(attrs.get(key, unbounded)))
+            continue
+        value = constant(inputs[position])
+        if value is None or value.dtype.kind != "f" or np.isnan(value).any():
+            return None
+        bounds.append(float(np.clip(value.item(), -_FLOAT32_MAX, _FLOAT32_MAX)))
+    if str(inputs[0].ty.dtype) != "float32":
+        return None
+    low, high = bounds
+    return relax.op.nn.relu(inputs[0]) if (low, high) == (0.0, _FLOAT32_MAX) else relax.op.clip(inputs[0], low, high)
+
+
+def _pad(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Pad with a constant by constant widths on all axes; else None."""
+    mode = attrs.get("mode", "constant")
+    if (mode.decode() if isinstance(mode, bytes) else mode) != "constant" or inputs[3] is not None:
+        return None
+    pads = attrs["pads"] if "pads" in attrs else constant(inputs[1])
+    value = attrs.get("value", 0.0) if inputs[2] is None else constant(inputs[2])
+    if pads is None or value is None:
+        return None
+    half = len(pads) // 2
+    widths = [int(p) for pair in zip(pads[:half], pads[half:], strict=True) for p in pair]
+    return relax.op.nn.pad(inputs[0], widths, "constant", float(np.ravel(value)[0]))
+
+
+_CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {"Clip": _clip, "Pad": _pad}

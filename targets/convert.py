@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -39,10 +40,15 @@ def kernel_classes(union: object) -> dict[str, type]:
     return {cls.template: cls for cls in typing.get_args(union)}
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def read_fields(cls: type, table: dict[str, Any], path: str, problems: Problems) -> dict[str, Any]:
     """The constructor arguments of `cls` that the table gives, HOLE where one is wrong."""
     fields = {key_of(f): f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for key in list(table)[: MAX_ITEMS + len(fields)]:
         if key not in fields:
             problems.add(join(path, key), f"unknown key ({suggest(key, fields)})")

@@ -11,7 +11,18 @@ from hwptq.targets import Descriptor, load_target
 from hwptq.targets.schema import DotProductKernel, Requantize, VectorKernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import CHANNELS, Case, check, conv_case, dense_case, random_case, run, type_of
+from kernel_cases import (
+    CHANNELS,
+    Case,
+    check,
+    conv_case,
+    dense_case,
+    int8,
+    random_case,
+    run,
+    scales,
+    type_of,
+)
 
 from hwptq.backends.toolchain import why_not_run
 from hwptq.kernels.builder import cast, shuffle
@@ -19,6 +30,7 @@ from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.tiled import Template, tiled_steps
+from hwptq.quant import integer_ops as ops
 
 AVX2 = load_target("x86-64-avx2")
 pytestmark = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")
@@ -33,7 +45,7 @@ def with_vector_kernel(lanes: int) -> Descriptor:
     return replace(AVX2, kernels={**AVX2.kernels, AVX2.rule("conv2d").kernel: kernel})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(randoms, channels, channels)
 def test_conv2d_by_int16_pairs(random, channels_in, channels_out):
     check(conv_case(random, channels_in, channels_out), AVX2)
@@ -45,7 +57,7 @@ def test_dense_by_int16_pairs(random):
     check(dense_case(random), AVX2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(randoms, channels)
 def test_depthwise(random, groups):
     check(conv_case(random, groups, groups, groups), AVX2)
@@ -64,6 +76,14 @@ def test_other_groups_take_the_portable_code(random, shape):
     case = conv_case(random, channels_in, channels_out, groups)
     assert [step.name for step in case.steps(AVX2)] == ["conv2d_portable"]
     check(case, AVX2)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 1, 5), (2, 1, 9, 16), (2, 4, 4, 3)])
+def test_one_column_one_row_and_several_images(shape):
+    kernel = (3 if shape[1] > 1 else 1, 3 if shape[2] > 1 else 1)
+    op = ops.Conv2d((2, 1), (0, 0, 0, 0), (1, 1), 1, 3, -4, -128, 127)
+    weight = int8(Random(1), 9, *kernel, shape[-1])
+    check(Case(op, (int8(Random(2), *shape),), (weight, *scales(Random(3), 9, weight[0].size))), AVX2)
 
 
 @pytest.mark.parametrize("fill", [(-128, -128), (-128, 127), (127, -128), (127, 127)])

@@ -60,7 +60,9 @@ class CompiledModel:
         return sample
 
 
-def write_metadata(folder: Path, model: str, target: str, run: tuple[str, ...], program: StaticProgram) -> None:
+def write_metadata(
+    folder: Path, model: str, target: str, run: tuple[str, ...], program: StaticProgram
+) -> None:
     """metadata.json: what `load` needs."""
     data = {
         "schema": 1,

@@ -25,7 +25,9 @@ class CalibrationStats:
             return
         low, high = float(value.min()), float(value.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise InputError(f"calibration: tensor {name!r} holds NaN or Inf; check the model and its preprocessing")
+            raise InputError(
+                f"calibration: tensor {name!r} holds NaN or Inf; check the model and its preprocessing"
+            )
         old = self.ranges.get(name, (low, high))
         self.ranges[name] = (min(old[0], low), max(old[1], high))
 

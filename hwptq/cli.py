@@ -51,15 +51,29 @@ def _root(
 def compile_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 model, opset 9 or newer")],
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")],
-    calibration_data: Annotated[str, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")],
-    evaluation_data: Annotated[str | None, typer.Option(metavar="DATA", help="labels in y; measures accuracy")] = None,
-    preprocess: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="mean, std, resize … by input")] = None,
+    calibration_data: Annotated[
+        str, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")
+    ],
+    evaluation_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="labels in y; measures accuracy")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="mean, std, resize … by input")
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="folder to write")] = Path("out"),
-    weight_granularity: Annotated[str | None, typer.Option(metavar="tensor|channel", help="scales of weights")] = None,
-    exclude: Annotated[str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")] = None,
+    weight_granularity: Annotated[
+        str | None, typer.Option(metavar="tensor|channel", help="scales of weights")
+    ] = None,
+    exclude: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")
+    ] = None,
     max_drop: Annotated[float | None, typer.Option(metavar="POINTS", help="fail when more is lost")] = None,
-    samples: Annotated[int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)] = None,
-    metric: Annotated[str | None, typer.Option(metavar="top1|module:function", help="how to score outputs")] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="top1|module:function", help="how to score outputs")
+    ] = None,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""

@@ -22,11 +22,13 @@ _BOUNDARY = (ops.Quantize, ops.Dequantize)
 
 def float_macs(mod: tvm.IRModule) -> int:
     """Multiply-accumulates of every convolution and matrix product of a float module."""
-    values = [v for f in mod.functions.values() if isinstance(f, relax.Function) for _, v in bindings(f)]
-    return sum(_float_macs(value) for value in values)
+    return sum(node_macs(mod, value) for _, value in bindings(mod["main"]))
 
 
-def _float_macs(value: Any) -> int:
+def node_macs(mod: tvm.IRModule, value: Any) -> int:
+    """Multiply-accumulates of one node; those inside it for a call of an outlined function."""
+    if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+        return sum(node_macs(mod, inner) for _, inner in bindings(mod[value.op]))
     name = op_name(value)
     if name in _CONVOLUTIONS:
         return prod(shape_of(value)) * prod(shape_of(value.args[1])[1:])

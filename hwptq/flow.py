@@ -67,7 +67,9 @@ def compile(
         with progress.stage("import"):
             imported = import_onnx(model)
             fused = fuse(imported.module)
-            calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
+            calibration, evaluation = _datasets(
+                imported, calibration_data, evaluation_data, preprocess, options
+            )
         with progress.stage("calibrate"):
             samples = progress.track(calibration, calibration.count)
             stats = calibrate(fused, (sample.inputs for sample in samples))
@@ -138,9 +140,13 @@ def _gate(report: dict[str, Any], evidence: Evidence, options: Options) -> None:
         return
     lost = drop(report["accuracy"])
     if lost is None:
-        raise InputError(f"--max-drop needs labels or a --metric, and code that runs here ({evidence.executor})")
+        raise InputError(
+            f"--max-drop needs labels or a --metric, and code that runs here ({evidence.executor})"
+        )
     if lost > options.max_drop:
-        raise AccuracyError(f"the emitted code loses {lost:.2f} points, --max-drop allows {options.max_drop:g}")
+        raise AccuracyError(
+            f"the emitted code loses {lost:.2f} points, --max-drop allows {options.max_drop:g}"
+        )
 
 
 __all__ = ["Options", "Score", "compile", "fuse", "lower"]

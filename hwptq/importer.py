@@ -73,7 +73,9 @@ def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
         values = dict(bindings(func))
         for var, value in values.items():
             source = value.args[0] if op_name(value) == "add" else None
-            if op_name(values.get(source)) in ("nn.conv2d", "matmul") and _UNNAMED.fullmatch(str(source.name)):
+            if op_name(values.get(source)) in ("nn.conv2d", "matmul") and _UNNAMED.fullmatch(
+                str(source.name)
+            ):
                 heads[source] = var
 
     def visit(r: Any, var: Any, value: Any) -> Any:
@@ -95,7 +97,9 @@ def _bound_shape(value: Any) -> tuple[tuple[int, ...], str]:
     dims = []
     for axis, dim in enumerate(tensor.shape.dim):
         if not dim.dim_value and axis > 0:
-            raise UnsupportedError(f"input {value.name!r}: axis {axis} is symbolic; fix its size before export")
+            raise UnsupportedError(
+                f"input {value.name!r}: axis {axis} is symbolic; fix its size before export"
+            )
         dims.append(dim.dim_value or 1)
     dims[:1] = [1] if not tensor.shape.dim[0].dim_value else dims[:1]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
@@ -113,7 +117,9 @@ def _widen_float16(proto: Any) -> Any:
     """The model with every float16 tensor as float32."""
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+            )
     for value in [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.FLOAT

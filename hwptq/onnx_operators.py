@@ -40,7 +40,11 @@ def _clip(inputs: Sequence[Any], attrs: Any) -> Any:
     if str(inputs[0].ty.dtype) != "float32":
         return None
     low, high = bounds
-    return relax.op.nn.relu(inputs[0]) if (low, high) == (0.0, _FLOAT32_MAX) else relax.op.clip(inputs[0], low, high)
+    return (
+        relax.op.nn.relu(inputs[0])
+        if (low, high) == (0.0, _FLOAT32_MAX)
+        else relax.op.clip(inputs[0], low, high)
+    )
 
 
 def _pad(inputs: Sequence[Any], attrs: Any) -> Any:

@@ -16,7 +16,12 @@ SCHEMA = 1
 
 
 def build_report(
-    model: str, target: str, graphs: Graphs, program: StaticProgram, evidence: Evidence, seconds: dict[str, float]
+    model: str,
+    target: str,
+    graphs: Graphs,
+    program: StaticProgram,
+    evidence: Evidence,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The report as plain data. `seconds` by stage."""
     order = dict.fromkeys(layer_name(var) for var, _, _ in integer_nodes(graphs.integer))

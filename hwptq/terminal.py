@@ -25,7 +25,12 @@ class TerminalProgress(Progress):
 
     def __init__(self) -> None:
         super().__init__()
-        columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._bars = Bars(*columns, console=Console(stderr=True))
         self._task: Any = None
 
@@ -74,7 +79,10 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     cover, exact = report["coverage"], report["bit_exact"]
     total = cover["macs_total"]
     share = 100 * cover["macs_quantized"] / total if total else 0.0
-    yield "in integers", f"{share:.1f} % of {total / 1e6:.2f} M multiply-accumulates, {cover['nodes_quantized']} nodes"
+    yield (
+        "in integers",
+        f"{share:.1f} % of {total / 1e6:.2f} M multiply-accumulates, {cover['nodes_quantized']} nodes",
+    )
     for node in cover["nodes_float"][:8]:
         yield "in float", f"{node['name']} ({node['op']}): {node['reason']}"
     if len(cover["nodes_float"]) > 8:

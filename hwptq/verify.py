@@ -66,7 +66,12 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 def verify(
-    graphs: Graphs, program: StaticProgram, target: Descriptor, data: Dataset, score: Score, progress: Progress
+    graphs: Graphs,
+    program: StaticProgram,
+    target: Descriptor,
+    data: Dataset,
+    score: Score,
+    progress: Progress,
 ) -> Evidence:
     """Run `program` on every sample of `data`.
 

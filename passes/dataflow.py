@@ -111,8 +111,10 @@ class Rewriter:
             return relax.Call(value.op, [self.get(a) for a in value.args], value.attrs, value.ty_args)
         if isinstance(value, relax.TupleGetItem):
             source = self.get(value.tuple_value)
-            return source.fields[value.index] if isinstance(source, relax.Tuple) else relax.TupleGetItem(
-                source, value.index
+            return (
+                source.fields[value.index]
+                if isinstance(source, relax.Tuple)
+                else relax.TupleGetItem(source, value.index)
             )
         return self.get(value)
 

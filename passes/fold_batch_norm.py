@@ -117,4 +117,10 @@ def _match(call: Any, values: Any, readers: Any) -> _Fold | None:
         if bias.size not in (1, channels):
             return None
         shift = np.broadcast_to(bias.reshape(-1), (channels,)) * scale + shift
-    return _Fold(str(replaced[-1].name), value, tuple(replaced), weight.astype(np.float32), shift.reshape(spread).astype(np.float32))
+    return _Fold(
+        str(replaced[-1].name),
+        value,
+        tuple(replaced),
+        weight.astype(np.float32),
+        shift.reshape(spread).astype(np.float32),
+    )

@@ -56,7 +56,10 @@ def _next(var: Any, values: Any, readers: Any) -> tuple[Any, Any]:
 
 def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
     chain = [head]
-    weight = constant(values[head].args[1]) is not None or op_name(values.get(values[head].args[1])) == "dequantize"
+    weight = (
+        constant(values[head].args[1]) is not None
+        or op_name(values.get(values[head].args[1])) == "dequantize"
+    )
     if op_name(values[head]) != "add" and weight:
         var, value = _next(chain[-1], values, readers)
         if op_name(value) == "add" and constant(value.args[1]) is not None and value.args[0] == chain[-1]:

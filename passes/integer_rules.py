@@ -15,7 +15,7 @@ from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
 from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
 from .composite import Composite, read_composite
-from .dataflow import constant, op_name, shape_of
+from .dataflow import op_name, shape_of
 from .quantizable import elementwise_root
 from .table import tabulate
 

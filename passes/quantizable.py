@@ -105,7 +105,9 @@ def ties_scale(value: Any, node_kind: str | None) -> bool:
 
 def float_reasons(func: Any) -> dict[str, str]:
     """What a function says about its nodes that stay in float."""
-    return dict(json.loads(str(func.attrs[FLOAT_REASONS]))) if func.attrs and FLOAT_REASONS in func.attrs else {}
+    return (
+        dict(json.loads(str(func.attrs[FLOAT_REASONS]))) if func.attrs and FLOAT_REASONS in func.attrs else {}
+    )
 
 
 def with_float_reasons(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:

@@ -139,7 +139,9 @@ class _Planner:
             self.storage[var] = self._reserve(int(value.args[0].values[0]))
         elif name == "relax.memory.alloc_tensor":
             offset = value.args[1]
-            self.places[var] = Place("arena", self.storage[value.args[0]] + int(getattr(offset, "value", offset)))
+            self.places[var] = Place(
+                "arena", self.storage[value.args[0]] + int(getattr(offset, "value", offset))
+            )
         else:  # a tensor that leaves the function
             self.places[var] = Place("result", len(self.places))
 

@@ -47,7 +47,10 @@ def build_program(
         call_tool([*compiler, *_C_FLAGS, "-c", "calls.c", "-o", "calls.o"], work)
         call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], work)
         obj, program = folder / f"{prefix}.o", folder / prefix
-        call_tool([*compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), "kernels.o", "calls.o", "weights.o"], work)
+        call_tool(
+            [*compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), "kernels.o", "calls.o", "weights.o"],
+            work,
+        )
         link = [*compiler, *_C_FLAGS, *target.toolchain.link_flags, "-o", str(program.resolve())]
         call_tool([*link, "main.c", str(obj.resolve()), "-lm"], work)
         head = folder / f"{prefix}.h"

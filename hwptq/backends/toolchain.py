@@ -17,7 +17,11 @@ def check_programs(target: Descriptor) -> None:
     tools = target.toolchain
     missing = [c[0] for c in (tools.compiler, tools.run) if c and shutil.which(c[0]) is None]
     if missing:
-        hint = f"install {' '.join(tools.packages)}" if tools.packages else "install them, or correct the descriptor"
+        hint = (
+            f"install {' '.join(tools.packages)}"
+            if tools.packages
+            else "install them, or correct the descriptor"
+        )
         raise InputError(f"{target.name}: {' and '.join(missing)} not found on PATH; {hint}")
 
 
@@ -44,5 +48,7 @@ def call_tool(command: Sequence[str], folder: Path) -> None:
     done = subprocess.run(list(command), cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = next((line for line in lines if "error" in line or "undefined" in line), (lines or ["no message"])[0])
+        reason = next(
+            (line for line in lines if "error" in line or "undefined" in line), (lines or ["no message"])[0]
+        )
         raise HwptqError(f"{command[0]} failed with status {done.returncode}: {reason}")

@@ -94,16 +94,15 @@ def primfunc(
     for t in tensors:
         if prod(t.shape) >= _INT32_LIMIT:
             raise ValueError(f"a tensor of shape {t.shape} is too large for 32-bit offsets")
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name("kernel")
-            T.func_attr({"tirx.noalias": True, **attributes})
-            names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
-            params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
-            with T.sblock("kernel"):  # one opaque block: analyses of Relax expect to find a block
-                T.reads([])
-                T.writes([])
-                body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("kernel")
+        T.func_attr({"tirx.noalias": True, **attributes})
+        names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
+        params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
+        with T.sblock("kernel"):  # one opaque block: analyses of Relax expect to find a block
+            T.reads([])
+            T.writes([])
+            body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
     return builder.get().without_attr("global_symbol")  # the name is given where it joins a module
 
 

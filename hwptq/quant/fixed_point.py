@@ -26,7 +26,9 @@ def quantize_multiplier(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     real = np.asarray(real, dtype=np.float64)
     if not np.all(np.isfinite(real)) or np.any(real < 0) or np.any(real >= 0.5):
         raise ValueError(f"requantize multiplier must lie in [0, 0.5), got {real.min()} … {real.max()}")
-    mantissa, exponent = np.frexp(np.maximum(real, 2.0**-32))  # real = mantissa * 2^exponent, mantissa in [1/2, 1)
+    mantissa, exponent = np.frexp(
+        np.maximum(real, 2.0**-32)
+    )  # real = mantissa * 2^exponent, mantissa in [1/2, 1)
     multiplier = np.rint(mantissa * 2.0**31).astype(np.int64)
     carried = multiplier == 2**31
     multiplier = np.where(carried, 2**30, multiplier)

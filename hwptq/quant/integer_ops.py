@@ -163,8 +163,7 @@ class Dequantize:
 
 IntegerOp = Conv2d | Dense | MatMul | Add | Mul | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
 _BY_KIND: dict[str, type] = {
-    c.kind: c
-    for c in (Conv2d, Dense, MatMul, Add, Mul, Lookup, MaxPool, AvgPool, Pad, Quantize, Dequantize)
+    c.kind: c for c in (Conv2d, Dense, MatMul, Add, Mul, Lookup, MaxPool, AvgPool, Pad, Quantize, Dequantize)
 }
 
 #: The attribute of a PrimFunc that holds the operator it implements.

@@ -8,12 +8,12 @@ from random import Random
 
 import numpy as np
 import tvm
-from hwptq.targets.schema import Descriptor
 
 from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
 from hwptq.kernels.select import select
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
+from hwptq.targets.schema import Descriptor
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 20, 24, 31, 32, 33, 40)
 EXTREME_FILLS = (-128, 127)

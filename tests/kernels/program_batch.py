@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import tvm
-from hwptq.targets import Descriptor
 from kernel_cases import UNWRITTEN, Case
 
 from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import call_tool
 from hwptq.kernels.kernel import PREVIOUS
+from hwptq.targets import Descriptor
 
 _MAIN = """\
 #include <stdint.h>

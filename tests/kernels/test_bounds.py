@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from hwptq.targets import load_target, target_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import Case, random_case
@@ -18,6 +17,7 @@ from tvm_ffi import structural_walk
 
 from hwptq.kernels.register_tile import Mac
 from hwptq.quant import integer_ops as ops
+from hwptq.targets import load_target, target_names
 
 
 def accesses(func: Any) -> Iterator[tuple[str, int, int, int]]:

@@ -7,8 +7,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from hwptq.targets import Descriptor, load_target
-from hwptq.targets.schema import DotProductKernel, Requantize, VectorKernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import (
@@ -31,6 +29,8 @@ from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.tiled import Template, tiled_steps
 from hwptq.quant import integer_ops as ops
+from hwptq.targets import Descriptor, load_target
+from hwptq.targets.schema import DotProductKernel, Requantize, VectorKernel
 
 AVX2 = load_target("x86-64-avx2")
 pytestmark = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")

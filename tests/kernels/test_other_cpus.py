@@ -10,7 +10,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from hwptq.targets import Descriptor, load_target, target_names
 from kernel_cases import conv_case, random_case
 from program_batch import run_batch
 from tvm.target import Target
@@ -18,6 +17,7 @@ from tvm.target import Target
 from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
+from hwptq.targets import Descriptor, load_target, target_names
 
 CASES = 40
 

@@ -7,14 +7,14 @@ from random import Random
 
 import numpy as np
 import pytest
-from hwptq.targets import load_target
-from hwptq.targets.schema import OpRule, VectorKernel
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.kernels.select import rule_kind, select, vector_lanes
 from hwptq.quant import integer_ops as ops
+from hwptq.targets import load_target
+from hwptq.targets.schema import OpRule, VectorKernel
 
 ARM = load_target("arm-cortex-a")
 

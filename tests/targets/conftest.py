@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from descriptors import Refuse
-from hwptq.targets import load_target, loader
 
 from hwptq.errors import InputError
+from hwptq.targets import load_target, loader
 
 
 @pytest.fixture

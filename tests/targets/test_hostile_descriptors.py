@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from descriptors import ARM, Refuse, edited
-from hwptq.targets import load_target
-from hwptq.targets.read import FOLDER
 
 from hwptq.errors import InputError
+from hwptq.targets import load_target
+from hwptq.targets.read import FOLDER
 
 pytestmark = pytest.mark.usefixtures("no_llvm")
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from hwptq.targets.convert import key_of
 from hwptq.targets.json_schema import json_schema, text
 from hwptq.targets.read import FOLDER, target_names

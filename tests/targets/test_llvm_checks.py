@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from descriptors import ARM, Refuse, edited
+
 from hwptq.targets import load_target
 from hwptq.targets.isolate import Crash, isolated
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from descriptors import ARM, edited, written
+
+from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target, target_names
 from hwptq.targets.read import FOLDER
 from hwptq.targets.schema import OP_KINDS, DepthwiseKernel, DotProductKernel, VectorKernel
-
-from hwptq.errors import InputError
 
 SHIPPED = ["arm-cortex-a", "arm-cortex-a53", "riscv64-rvv", "x86-64-avx2", "x86-64-vnni"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from descriptors import ARM
+
 from hwptq.targets import load_target, target_names
 from hwptq.targets.read import FOLDER
 from hwptq.targets.reference import rewrite

@@ -78,8 +78,12 @@ def _index(offset: Expr, lanes: int) -> Expr:
 
 
 def local(size: int, dtype: str) -> Flat:
-    """A zero-cost array of registers: accessed at constant offsets only."""
-    return Flat(T.alloc_buffer((size,), dtype, scope="local"), dtype, size)
+    """A register, or a few: accessed at constant offsets only.
+
+    TVM puts a small buffer of scope "global" on the stack, from where LLVM promotes it to registers; the
+    scope "local" becomes a workspace on the heap, whatever its size.
+    """
+    return Flat(T.alloc_buffer((size,), dtype, scope="global"), dtype, size)
 
 
 def primfunc(

@@ -10,11 +10,11 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.schema import DepthwiseKernel, Requantize
 
-from .builder import TEMPLATE, Expr, Flat, cast, nest, primfunc, spans
+from .builder import TEMPLATE, Expr, Flat, cast, local, nest, primfunc, spans
 from .convolution import Convolution, bounds_of, describe
 from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import pack_input
-from .register_tile import accumulator, even
+from .register_tile import even
 from .requantize import Bounds, requantize
 
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
@@ -61,7 +61,7 @@ def _emit(
             x0 = t * pixels if columns % pixels == 0 else T.min(t * pixels, columns - pixels)
 
             def channels(at: Expr, width: int) -> None:
-                acc = [accumulator(width) for _ in range(pixels)]
+                acc = [local(width, "int32") for _ in range(pixels)]
                 start = T.bind(bias.load(at, width))
                 for cell in acc:
                     cell.store(0, start, width)

@@ -157,7 +157,7 @@ def _pool(
     step: Callable[[Expr, Expr, int], Expr],
     finish: Callable[[Expr, Expr, int], Expr],
 ) -> Callable[[Flat, Flat], None]:
-    """Pooling: acc = begin, then step(acc, x) for each pixel of the window, then finish(acc, pixel number)."""
+    """Pooling: acc = begin, then step(acc, x) per pixel of the window, then finish(acc, pixel number)."""
     n, h, w, c = x_type.shape
     _, oh, ow, _ = out.shape
     dilation = op.dilation if isinstance(op, ops.MaxPool) else (1, 1)
@@ -217,8 +217,8 @@ def emit_avg_pool(
     def emit(x: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def finish(acc: Expr, number: Expr, width: int) -> Expr:
             scaled = T.bind(acc * constant(op.factor, "int32", width))
-            scales = (splat(t.load(number), width) for t in (multiplier, shift))
-            return requantize(scaled, *scales, bounds, width, unit.requantize)
+            factor, by = (splat(t.load(number), width) for t in (multiplier, shift))
+            return requantize(scaled, factor, by, bounds, width, unit.requantize)
 
         _pool(op, x_type, out, unit, lambda width: constant(0, "int32", width), add, finish)(x, y)
 

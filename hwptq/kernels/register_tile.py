@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Requantize
 
-from .builder import Expr, Flat, loop, nest, shuffle
+from .builder import Expr, Flat, local, loop, nest, shuffle
 from .convolution import Convolution
 from .kernel import TensorType
 from .pack_weights import vector_count
@@ -54,15 +54,6 @@ class Tile:
     vectors: int
 
 
-def accumulator(lanes: int) -> Flat:
-    """A vector register of int32.
-
-    TVM puts a buffer of scope "global" on the stack, from where LLVM promotes it to registers; the scope
-    "local" becomes a workspace on the heap, whatever its size.
-    """
-    return Flat(T.alloc_buffer((lanes,), "int32", scope="global"), "int32", lanes)
-
-
 def even(extent: int, most: int) -> int:
     """Size of the parts when `extent` is cut evenly into parts of at most `most`: (6, 4) -> 3."""
     parts = -(-extent // most)
@@ -95,7 +86,7 @@ def emit_tiled(
         def block(c: Expr, b: Expr, row: Expr, t: Expr) -> None:
             v0 = _start(c, tile.vectors, vectors)
             x0 = _start(t, tile.pixels, conv.out[1])
-            acc = [[accumulator(mac.lanes) for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+            acc = [[local(mac.lanes, "int32") for _ in range(tile.vectors)] for _ in range(tile.pixels)]
             for j in range(tile.vectors):
                 start = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
                 for i in range(tile.pixels):

@@ -55,8 +55,8 @@ def compile(
 ) -> CompiledModel:
     """Compile an ONNX file into `output` and verify the code by running it.
 
-    Data: a path, "module:function", or an iterable of dicts (see data.py). Without evaluation data the code is
-    verified on the calibration data. Raises a HwptqError: InputError, UnsupportedError (nothing quantized),
+    Data: a path, "module:function", or an iterable of dicts (see data.py). Without evaluation data the code
+    is verified on the calibration data. Raises a HwptqError: InputError, UnsupportedError (nothing quantized),
     MismatchError or AccuracyError; after the last two the folder is complete and its report says why.
     """
     options, progress = options or Options(), progress or Progress()
@@ -93,13 +93,17 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
 
 def lower(fused: tvm.IRModule, target: Descriptor, stats: CalibrationStats, options: Options) -> Graphs:
     """Quantize a fused module for `target`. Raises UnsupportedError where nothing of it can be quantized."""
-    qdq = passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude)(fused)
-    integer = passes.LowerToInteger()(qdq)
+    qdq = _run(passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude), fused)
+    integer = _run(passes.LowerToInteger(), qdq)
     found = coverage(fused, integer)
     if not found["nodes_quantized"]:
         reasons = "; ".join(f"{n['name']}: {n['reason']}" for n in found["nodes_float"][:3])
         raise UnsupportedError(f"nothing of the model can be quantized for {target.name} ({reasons})")
-    return Graphs(fused, qdq, integer, passes.SelectKernels(target)(integer))
+    return Graphs(fused, qdq, integer, _run(passes.SelectKernels(target), integer))
+
+
+def _run(step: Any, module: tvm.IRModule) -> tvm.IRModule:
+    return step(module)
 
 
 def _datasets(
@@ -133,8 +137,8 @@ def _gate(report: dict[str, Any], evidence: Evidence, options: Options) -> None:
     """Raise where the emitted code is wrong, or not as accurate as asked for."""
     if evidence.mismatches:
         raise MismatchError(
-            f"the emitted code differs from the reference in {evidence.mismatches} of {evidence.values} values, "
-            f"first at {evidence.first_mismatch}; this is a bug of a kernel, please report it"
+            f"the emitted code differs from the reference in {evidence.mismatches} of {evidence.values} "
+            f"values, first at {evidence.first_mismatch}; this is a bug of a kernel, please report it"
         )
     if options.max_drop is None:
         return

@@ -72,7 +72,7 @@ def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
     for _, func in main_functions(module):
         values = dict(bindings(func))
         for var, value in values.items():
-            source = value.args[0] if op_name(value) == "add" else None
+            source: Any = value.args[0] if op_name(value) == "add" else None
             if op_name(values.get(source)) in ("nn.conv2d", "matmul") and _UNNAMED.fullmatch(
                 str(source.name)
             ):

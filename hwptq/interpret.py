@@ -1,4 +1,4 @@
-"""Evaluates a Relax module binding by binding: float operators in numpy or TVM, integer ones by the reference.
+"""Evaluates a Relax module binding by binding: float operators in numpy or TVM, integer ones as defined.
 
 Slow code nobody ships, but it shows every intermediate tensor: calibration observes them, and the integer
 graph evaluated here is the reference that emitted code must equal.

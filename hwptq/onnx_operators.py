@@ -15,7 +15,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class NamingImporter(onnx_frontend.ONNXGraphImporter):
-    """Names the result of every node after the node; Clip and Pad become Relax operators that passes can read."""
+    """Names each node's result after the node; Clip and Pad become Relax operators that passes can read."""
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
         given = [*inputs, None, None, None, None]

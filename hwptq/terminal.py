@@ -128,9 +128,9 @@ def show_target(name: str) -> None:
     """A target's operators, kernels and programs."""
     target = load_target(name)
     _console.print(f"[bold]{target.name}[/]: {target.summary}")
-    table = Table("operator", "activation × weight", "weight scales", "kernel")
+    table = Table("operator", "activation, weight", "weight scales", "kernel")
     for rule in target.ops:
-        pairs = ", ".join(f"{a} × {w}" for a, w in rule.pairs)
+        pairs = " or ".join(f"{a}, {w}" for a, w in rule.pairs)
         table.add_row(rule.op, pairs, f"per {rule.granularity}", rule.kernel or "portable")
     _console.print(table)
     tools = target.toolchain

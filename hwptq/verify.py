@@ -160,7 +160,8 @@ def _scales(qdq: tvm.IRModule) -> dict[str, tuple[float, int]]:
     for var, value in bindings(qdq["main"]):
         if op_name(value) == "quantize":
             scale, zero = (constant(a) for a in value.args[1:3])
-            assert scale is not None and zero is not None
+            assert scale is not None
+            assert zero is not None
             found[str(var.name).removesuffix("_q")] = (float(scale.item()), int(zero.item()))
     return found
 

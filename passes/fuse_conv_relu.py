@@ -20,7 +20,7 @@ _HEADS = {"nn.conv2d": "hwptq.conv2d", "matmul": "hwptq.matmul", "add": "hwptq.a
 class FuseConvRelu:
     """conv2d|matmul [+ constant bias] [relu|clip] and add [relu|clip] -> Composite "hwptq.*".
 
-    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried as they are.
+    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried along.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -62,9 +62,9 @@ def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
     )
     if op_name(values[head]) != "add" and weight:
         var, value = _next(chain[-1], values, readers)
-        if op_name(value) == "add" and constant(value.args[1]) is not None and value.args[0] == chain[-1]:
-            if _per_channel(value, op_name(values[head])):
-                chain.append(var)
+        added = op_name(value) == "add" and value.args[0] == chain[-1] and constant(value.args[1]) is not None
+        if added and _per_channel(value, op_name(values[head])):
+            chain.append(var)
     var, value = _next(chain[-1], values, readers)
     if op_name(value) in ("nn.relu", "clip"):
         chain.append(var)
@@ -104,7 +104,7 @@ def _outline(r: Any, chain: list[tuple[Any, Any]]) -> Any:
         with builder.dataflow():
             for var, value, args in steps:
                 rest = list(value.args)[len(args) :]
-                args = [local[a] if a in local else a for a in args]
+                args = [local.get(a, a) for a in args]
                 local[var] = builder.emit(relax.Call(value.op, args + rest, value.attrs, value.ty_args))
             out = builder.emit_output(local[chain[-1][0]])
         builder.emit_func_output(out)

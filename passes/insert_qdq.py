@@ -146,7 +146,7 @@ class _Plan:
         member = {v: i for i, g in enumerate(groups) for v in g}
         ranges = [[self.options.ranges[str(v.name)] for v in g] for g in groups]
         spans = [(min(r[0] for r in rs), max(r[1] for r in rs)) for rs in ranges]
-        chosen = [activation_qparams(*s) for s in spans]
+        chosen = [activation_qparams(low, high) for low, high in spans]
         for _ in range(_ROUNDS):  # a scale raised here may raise the scales of tensors that follow
             before = list(chosen)
             self._raise_scales(member, spans, chosen)
@@ -161,7 +161,7 @@ class _Plan:
                 source, i = chosen[member[value.args[0]]], member[var]
                 self.weights[var] = self._weight(var, value, source)
                 floor = 2.001 * source.scale * float(self.weights[var][2].max())
-                chosen[i] = activation_qparams(*spans[i], floor=max(floor, chosen[i].scale))
+                chosen[i] = activation_qparams(spans[i][0], spans[i][1], max(floor, chosen[i].scale))
 
     def _weight(self, var: Any, value: Any, source: QParams) -> Any:
         """(argument position, int8 weight, scales, axis) of a conv or dense node."""

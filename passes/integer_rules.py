@@ -257,8 +257,16 @@ def _global_pool(e: Any, call: Any, out: Output) -> Any:
 
 
 def _average(
-    e: Any, call: Any, out: Output, size: Any, strides: Any, padding: Any, with_padding: bool, pixels: Any = None
-) -> Any:  # fmt: skip
+    e: Any,
+    call: Any,
+    out: Output,
+    size: tuple[int, int],
+    strides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    with_padding: bool,
+    pixels: Any = None,
+) -> Any:
+    """`with_padding`: windows average over padding too; `pixels`: (OH, OW) if the call's shape lacks them."""
     x = e.operand(call.args[0])
     n, c, h, w = x.shape
     oh, ow = pixels or shape_of(call)[2:]

@@ -57,7 +57,7 @@ def _quantized(real: np.ndarray) -> Operand:
     """A float constant as an operand of its own range."""
     q = activation_qparams(float(real.min()), float(real.max()))
     tensor = reference.evaluate(ops.Quantize(q.scale, q.zero_point), real.astype(np.float32))
-    return Operand(tensor, np.float32(q.scale), q.zero_point, real.shape)
+    return Operand(tensor, np.asarray(q.scale, np.float32), q.zero_point, real.shape)
 
 
 class Emitter:
@@ -85,18 +85,18 @@ class Emitter:
         real = constant(expr)
         if real is not None:
             return _quantized(real)
-        value = self.values.get(expr)
+        value: Any = self.values.get(expr)
         if op_name(value) != "dequantize":
             raise NotInteger("an input is not quantized")
         source = value.args[0]
         weight = constant(source)
         if weight is not None:
-            scale, zero = constant(value.args[1]), constant(value.args[2])
-            if zero is not None and np.any(zero):
+            zeros = constant(value.args[2])
+            if zeros is not None and np.any(zeros):
                 raise NotInteger("a weight with a zero point")
-            return Operand(weight, np.asarray(scale), 0, shape_of(expr))
+            return Operand(weight, np.asarray(constant(value.args[1])), 0, shape_of(expr))
         scale, zero = _params(value)
-        return Operand(self.r.get(source), np.float32(scale), zero, shape_of(expr))
+        return Operand(self.r.get(source), np.asarray(scale, np.float32), zero, shape_of(expr))
 
     def is_image(self, tensor: Any) -> bool:
         """Whether an NHWC form of the tensor is at hand."""

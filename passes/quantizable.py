@@ -31,11 +31,11 @@ def is_elementwise(value: Any) -> bool:
 
 
 def elementwise_root(var: Any, values: dict[Any, Any]) -> Any:
-    """The tensor that `var` is an elementwise function of, of the same shape; `var` itself where there is none.
+    """The tensor of the same shape that `var` is an elementwise function of; `var` itself if there is none.
 
     x * sigmoid(x) has the root x, a * sigmoid(b) has none.
     """
-    value = values.get(var)
+    value: Any = values.get(var)
     if op_name(value) not in UNARY | BINARY:
         return var
     tensors = [a for a in value.args if isinstance(a, relax.Var)]

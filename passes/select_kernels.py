@@ -1,4 +1,4 @@
-"""SelectKernels: each integer operator becomes calls of the kernels that the target's descriptor names for it."""
+"""SelectKernels: each integer operator becomes calls of the kernels that the target's descriptor names."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _emit(r: Any, steps: tuple[Step, ...], activations: list[Any], name: str, fu
             relax.const(a) if isinstance(a, np.ndarray) else result if a == PREVIOUS else activations[a]
             for a in step.args
         ]
-        key = (step.name, StructuralKey(step.func))
+        key = (step.name, StructuralKey(step.func))  # type: ignore[call-arg]
         if key not in functions:
             functions[key] = r.add_function(step.func, f"hwptq_{step.name}")
         gv = functions[key]

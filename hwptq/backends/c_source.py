@@ -1,4 +1,4 @@
-"""The C side of a runtime-free model: a header, the function that calls the kernels in turn, and a main program."""
+"""The C side of a runtime-free model: a header, a function that calls the kernels in turn, a main program."""
 
 from __future__ import annotations
 

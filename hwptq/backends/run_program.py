@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
@@ -29,7 +30,9 @@ def run_program(
     fails; an error while reading `samples` is raised as it is.
     """
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
     failure: list[BaseException] = []
     feeder = threading.Thread(target=_feed, args=(process.stdin, inputs, samples, failure), daemon=True)
     errors: list[bytes] = []
@@ -69,10 +72,8 @@ def _feed(stdin: IO[bytes], inputs: Sequence[Tensor], samples: Any, failure: lis
 
 
 def _close(stream: Any) -> None:
-    try:
+    with suppress(OSError):  # what was buffered found no reader
         stream.close()
-    except OSError:  # what was buffered found no reader
-        pass
 
 
 def _read_outputs(stdout: IO[bytes], outputs: Sequence[Tensor]) -> list[np.ndarray] | None:

@@ -54,7 +54,8 @@ def main() -> None:
         if any(FLOAT.match(c) for c in code) and not any(border in name for border in BORDER)
     ]
     figure = (
-        f"{count} {wanted} in {sum(wanted in code for code in functions.values())} of {len(functions)} functions; "
+        f"{count} {wanted} in {sum(wanted in code for code in functions.values())} of {len(functions)} "
+        "functions; "
         f"float arithmetic outside quantize and dequantize: {', '.join(float_code) or 'none'}"
     )
     row(f"disassembly of {args.case}, {args.target}", figure, count > 0 and not float_code)

@@ -66,8 +66,8 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
             {
                 "name": layer_name(var),
                 "op": op.kind,
-                "weight": "int8",
-                "activation": "int8",
+                "weight": f"int{getattr(op, 'weight_bits', 8)}",
+                "activation": f"int{getattr(op, 'activation_bits', 8)}",
                 "macs": integer_macs(op, args, var),
                 "weight_bytes": 0 if weight is None else int(weight.nbytes),
             }

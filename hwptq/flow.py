@@ -56,8 +56,9 @@ def compile(
     """Compile an ONNX file into `output` and verify the code by running it.
 
     Data: a path, "module:function", or an iterable of dicts (see data.py). Without evaluation data the code
-    is verified on the calibration data. Raises a HwptqError: InputError, UnsupportedError (nothing quantized),
-    MismatchError or AccuracyError; after the last two the folder is complete and its report says why.
+    is verified on the calibration data. Raises a HwptqError: InputError, UnsupportedError (nothing
+    quantized), MismatchError or AccuracyError; after the last two the folder is complete and its report says
+    why.
     """
     options, progress = options or Options(), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)

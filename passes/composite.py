@@ -20,7 +20,7 @@ class Composite:
     head: Any  # the first operator inside; read its attributes only
     args: tuple[Any, ...]  # the caller's arguments of the head
     bias: np.ndarray | None  # [channels] or [1]
-    bounds: tuple[float, float]
+    bounds: tuple[Any, Any]  # (low, high): each a float, or one value per channel
     result: Any  # the caller's expression
 
 
@@ -34,7 +34,9 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
     func = mod[call.op]
     actual = dict(zip(func.params, call.args, strict=True))
     (_, head), *rest = bindings(func)
-    bias, low, high = None, -np.inf, np.inf
+    bias = None
+    low: Any = -np.inf
+    high: Any = np.inf
     for _, value in rest:
         match op_name(value):
             case "add":
@@ -43,5 +45,16 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
                 low = 0.0
             case "clip":
                 low, high = (float(a.value) for a in value.args[1:3])
+            case "maximum":
+                low = _per_channel(actual[value.args[1]])
+            case "minimum":
+                high = _per_channel(actual[value.args[1]])
     args = tuple(actual.get(a, a) for a in head.args)
     return Composite(name.removeprefix("hwptq."), head, args, bias, (low, high), call)
+
+
+def _per_channel(expr: Any) -> np.ndarray:
+    """A constant bound as an array [channels] or [1]."""
+    value = constant(expr)
+    assert value is not None
+    return value.reshape(-1)

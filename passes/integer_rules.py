@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log2, prod
 from typing import Any
 
@@ -36,25 +36,34 @@ class Operand:
 
 @dataclass(frozen=True)
 class Output:
-    """How the result of a node is quantized, and its name."""
+    """How the result of a node is quantized, its name, and the bits of the node's weight and input."""
 
     scale: float
     zero: int
     name: str
+    qmin: int = -128
+    qmax: int = 127
+    weight_bits: int = 8
+    activation_bits: int = 8
 
     @property
     def image_name(self) -> str:
         """The name of the result in NHWC."""
         return f"{self.name}_nhwc"
 
-    def quantized(self, value: float) -> int:
-        """A real bound as an int8 value, as quantize rounds it."""
-        q = np.rint(np.float32(value) / np.float32(self.scale)) + self.zero
-        return int(np.clip(q, -128, 127))
+    def quantized(self, value: Any) -> np.ndarray:
+        """Real values as int8, as quantize rounds them."""
+        q = np.rint(np.asarray(value, np.float32) / np.float32(self.scale)) + self.zero
+        return np.clip(q, self.qmin, self.qmax).astype(np.int8)
 
-    def bounds(self, low: float, high: float) -> tuple[int, int]:
-        """(lo, hi) of a fused clamp to [low, high]."""
-        return self.quantized(low), self.quantized(high)
+    def bounds(self, low: Any = -np.inf, high: Any = np.inf) -> tuple[int, int]:
+        """(lo, hi) of a fused clamp to [low, high]; the widest of them where they differ by channel."""
+        return int(self.quantized(low).min()), int(self.quantized(high).max())
+
+    def channel_bounds(self, low: Any, high: Any, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """(lo, hi) int8 [channels] of a clamp that differs by channel, else None."""
+        lo, hi = (np.broadcast_to(self.quantized(v), (channels,)) for v in (low, high))
+        return None if np.ptp(lo.astype(int)) == 0 and np.ptp(hi.astype(int)) == 0 else (lo, hi)
 
 
 def lower_node(emitter: Any, expr: Any, out: Output) -> Any:
@@ -63,6 +72,9 @@ def lower_node(emitter: Any, expr: Any, out: Output) -> Any:
     Raises NotInteger with the reason where there is no exact integer form.
     """
     value = emitter.values.get(expr)
+    if op_name(value) == "clip" and op_name(emitter.values.get(value.args[0])) != "dequantize":
+        lo, hi = out.bounds(*(float(a.value) for a in value.args[1:3]))
+        return lower_node(emitter, value.args[0], replace(out, qmin=lo, qmax=hi))
     if op_name(value) == "dequantize":
         return _rescaled(emitter, emitter.operand(expr), out)
     root = elementwise_root(expr, emitter.values)
@@ -90,12 +102,14 @@ def _scalar_multiplier(real: float) -> tuple[int, int]:
 def _weights(unit: Composite, x: Operand, w: Operand, weight: np.ndarray, out: Output) -> tuple[Any, ...]:
     """(weight, bias, multiplier, shift) of a conv or dense; `weight` has the output channels first.
 
-    The bias in units of scale_x * scale_w also takes up the zero point of the input.
+    The bias in units of scale_x * scale_w also takes up the zero point of the input. An int4 weight becomes
+    16 times itself, with a scale 16 times finer.
     """
     if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray):
         raise NotInteger("the weight is not a constant")
-    channels = weight.shape[0]
-    unit_scale = np.float64(x.scale) * np.broadcast_to(w.scale.astype(np.float64), (channels,))
+    channels, factor = weight.shape[0], 2 ** (8 - out.weight_bits)
+    weight = weight * np.int8(factor)
+    unit_scale = np.float64(x.scale) * np.broadcast_to(w.scale.astype(np.float64) / factor, (channels,))
     real_bias = np.zeros(channels) if unit.bias is None else np.broadcast_to(unit.bias, (channels,))
     rows = weight.reshape(channels, -1).astype(np.int64)
     bias = np.rint(real_bias / unit_scale) - x.zero * rows.sum(axis=1)
@@ -116,10 +130,24 @@ def _conv2d(e: Any, unit: Composite, out: Output) -> Any:
     n, channels, height, width = shape_of(unit.result)
     op = ops.Conv2d(
         _pair(attrs.strides), _four(attrs.padding), _pair(attrs.dilation), int(attrs.groups),
-        x.zero, out.zero, *out.bounds(*unit.bounds),
+        x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits,
     )  # fmt: skip
-    y = e.call(op, [e.images(x.tensor)], constants, (n, height, width, channels), name=out.image_name)
-    return e.from_images(y)
+    shape = (n, height, width, channels)
+    return e.from_images(
+        _clamped(e, op, e.images(x.tensor), constants, shape, unit, replace(out, name=out.image_name))
+    )
+
+
+def _clamped(
+    e: Any, op: ops.Conv2d | ops.Dense, x: Any, constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+    unit: Composite, out: Output,
+) -> Any:  # fmt: skip
+    """Emit `op`, and behind it the clamp of `unit` where that differs by channel."""
+    limits = out.channel_bounds(*unit.bounds, shape[-1])
+    if limits is None:
+        return e.call(op, [x], constants, shape, name=out.name)
+    y = e.call(op, [x], constants, shape, name=f"{out.name}_unclamped")
+    return e.call(ops.Clamp(), [y], limits, shape, name=out.name)
 
 
 def _dense(e: Any, unit: Composite, out: Output) -> Any:
@@ -129,8 +157,10 @@ def _dense(e: Any, unit: Composite, out: Output) -> Any:
     if w.tensor.ndim != 2:
         raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
     constants = _weights(unit, x, w, np.ascontiguousarray(w.tensor.T), out)
-    op = ops.Dense(x.zero, out.zero, *out.bounds(*unit.bounds))
-    return e.call(op, [x.tensor], constants, shape_of(unit.result), name=out.name)
+    op = ops.Dense(
+        x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits
+    )  # fmt: skip
+    return _clamped(e, op, x.tensor, constants, shape_of(unit.result), unit, out)
 
 
 def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Output) -> Any:
@@ -165,7 +195,7 @@ def _add(
 def _mul(e: Any, call: Any, out: Output) -> Any:
     a, b = (e.operand(t) for t in call.args)
     multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / (2**MUL_LEFT_SHIFT * out.scale))
-    return _binary(e, ops.Mul(a.zero, b.zero, multiplier, shift, out.zero, -128, 127), a, b, out.name)
+    return _binary(e, ops.Mul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds()), a, b, out.name)
 
 
 def _binary(e: Any, op: ops.IntegerOp, a: Operand, b: Operand, name: str) -> Any:
@@ -215,7 +245,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Output) -> Any:
     if not np.isfinite(real[1:-1]).any():
         raise NotInteger("the function is not finite")
     q = np.rint(np.nan_to_num(real / np.float32(out.scale), posinf=1e6, neginf=-1e6)) + out.zero
-    table = np.clip(q, -128, 127).astype(np.int8)
+    table = np.clip(q, out.qmin, out.qmax).astype(np.int8)
     if not e.is_image(x.tensor):
         return e.call(ops.Lookup(), [x.tensor], (table,), x.shape, name=out.name)
     image = e.images(x.tensor)
@@ -276,7 +306,7 @@ def _average(
     ).reshape(-1)
     factor = 2 ** floor(log2(ACCUMULATOR_LIMIT / (255 * prod(size))))
     multiplier, shift = _multiplier(float(x.scale) / (out.scale * counts * factor))
-    op = ops.AvgPool(size, strides, padding, (oh, ow), factor, x.zero, out.zero, -128, 127)
+    op = ops.AvgPool(size, strides, padding, (oh, ow), factor, x.zero, out.zero, *out.bounds())
     y = e.call(op, [e.images(x.tensor)], (multiplier, shift), (n, oh, ow, c), name=out.image_name)
     return e.reshaped(e.from_images(y), shape_of(call))
 
@@ -329,7 +359,7 @@ def _pad(e: Any, call: Any, x: Operand) -> Any:
     if min(widths) < 0:
         raise NotInteger("a negative padding")
     # rounded and clamped as any value of this tensor is
-    value = Output(float(x.scale), x.zero, "").quantized(float(call.attrs.pad_value))
+    value = int(Output(float(x.scale), x.zero, "").quantized(call.attrs.pad_value))
     shape = shape_of(call)
     if not e.is_image(x.tensor):
         return e.call(ops.Pad(tuple(before), tuple(after), value), [x.tensor], (), shape)

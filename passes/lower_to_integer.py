@@ -16,11 +16,12 @@ from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.portable import portable
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
+from hwptq.quant.dtypes import integer_dtype
 from hwptq.quant.qparams import activation_qparams
 
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from .integer_rules import NotInteger, Operand, Output, lower_node
-from .quantizable import with_float_reasons
+from .quantizable import layer_dtypes, with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
@@ -67,18 +68,25 @@ class Emitter:
         self.r, self.mod, self.values = rewriter, mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
         self.reasons: dict[str, str] = {}  # node left in float -> why
+        self._dtypes = layer_dtypes(rewriter.func)
         self._functions: dict[Any, Any] = {}
 
     def quantize(self, var: Any, value: Any) -> Any:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
         try:
-            return lower_node(self, value.args[0], Output(scale, zero, str(var.name).removesuffix("_q")))
+            return lower_node(
+                self, value.args[0], self._output(scale, zero, str(var.name).removesuffix("_q"))
+            )
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)
             op = ops.Quantize(scale, zero)
             return self.call(op, [self.r.get(value.args[0])], (), shape_of(value), "int8", str(var.name))
+
+    def _output(self, scale: float, zero: int, name: str) -> Output:
+        activation, weight = (integer_dtype(d) for d in self._dtypes.get(name, ("int8", "int8")))
+        return Output(scale, zero, name, weight_bits=weight.bits, activation_bits=activation.bits)
 
     def operand(self, expr: Any) -> Operand:
         """An argument as a quantized tensor. Raises NotInteger where it is none."""

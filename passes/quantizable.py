@@ -12,6 +12,9 @@ from .dataflow import composite_name, constant, main_functions, op_name, shape_o
 
 #: Attribute of a function: JSON object, name of a node that stays in float -> reason.
 FLOAT_REASONS = "hwptq.float_reasons"
+#: Attribute of a QDQ function: JSON object, name of a layer -> its [activation, weight] dtypes. Int4 values
+#: are held as int8, so the graph alone does not tell.
+LAYER_DTYPES = "hwptq.layer_dtypes"
 #: Operators whose output holds values of their input: one scale for both.
 DATA_MOVEMENT = {"reshape", "permute_dims", "strided_slice", "nn.pad", "squeeze", "expand_dims", "flatten"}
 #: Functions of one tensor, element by element: one table of 256 entries for a whole chain of them.
@@ -105,14 +108,30 @@ def ties_scale(value: Any, node_kind: str | None) -> bool:
 
 def float_reasons(func: Any) -> dict[str, str]:
     """What a function says about its nodes that stay in float."""
-    return (
-        dict(json.loads(str(func.attrs[FLOAT_REASONS]))) if func.attrs and FLOAT_REASONS in func.attrs else {}
-    )
+    return _read(func, FLOAT_REASONS)
+
+
+def layer_dtypes(func: Any) -> dict[str, tuple[str, str]]:
+    """The (activation, weight) dtypes of each quantized layer of a function, by name."""
+    return {name: (pair[0], pair[1]) for name, pair in _read(func, LAYER_DTYPES).items()}
 
 
 def with_float_reasons(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
     """A module whose functions carry `reasons` beside those they have."""
+    return _with(mod, FLOAT_REASONS, reasons)
+
+
+def with_layer_dtypes(mod: tvm.IRModule, dtypes: dict[str, tuple[str, str]]) -> tvm.IRModule:
+    """A module whose functions carry the (activation, weight) dtypes of layers beside those they have."""
+    return _with(mod, LAYER_DTYPES, dtypes)
+
+
+def _read(func: Any, key: str) -> dict[str, Any]:
+    return dict(json.loads(str(func.attrs[key]))) if func.attrs and key in func.attrs else {}
+
+
+def _with(mod: tvm.IRModule, key: str, values: dict[str, Any]) -> tvm.IRModule:
     functions = dict(mod.functions.items())
     for gv, func in main_functions(mod):
-        functions[gv] = func.with_attr(FLOAT_REASONS, json.dumps({**float_reasons(func), **reasons}))
+        functions[gv] = func.with_attr(key, json.dumps({**_read(func, key), **values}))
     return tvm.IRModule(functions, attrs=mod.attrs)

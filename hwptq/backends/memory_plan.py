@@ -108,7 +108,7 @@ class _Planner:
         )
 
     def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
-        """Results allocated for the caller are written in place; inputs, constants, shared ones are copied."""
+        """Results allocated for the caller are written in place; all others are copied."""
         moved: dict[Place, Place] = {}
         copies = []
         for i, (place, tensor) in enumerate(zip(results, outputs, strict=True)):

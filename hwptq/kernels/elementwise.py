@@ -119,6 +119,23 @@ def _accumulate(op: ops.Add | ops.Mul, a: Expr, b: Expr, width: int) -> Expr:
     return T.shift_left(a * b, constant(MUL_LEFT_SHIFT, "int32", width))
 
 
+def emit_clamp(out: TensorType, unit: VectorUnit) -> Callable[..., None]:
+    """Code of Clamp: vectors along the channels."""
+    channels = out.shape[-1]
+
+    def emit(x: Flat, lo: Flat, hi: Flat, y: Flat) -> None:
+        def row(i: Expr) -> None:
+            def block(at: Expr, width: int) -> None:
+                limits = (lo.load(at, width), hi.load(at, width))
+                y.store(i * channels + at, clamp(x.load(i * channels + at, width), *limits), width)
+
+            spans(channels, unit.lanes, block)
+
+        loop(y.size // channels, row)
+
+    return emit
+
+
 def emit_lookup(out: TensorType) -> Callable[..., None]:
     """Code of Lookup: one load per element."""
 

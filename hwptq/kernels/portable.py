@@ -13,6 +13,7 @@ from .elementwise import (
     SCALAR,
     VectorUnit,
     emit_binary,
+    emit_clamp,
     emit_dequantize,
     emit_lookup,
     emit_pad,
@@ -46,6 +47,8 @@ def _emitter(
             return emit_matmul(op, inputs, out, unit)
         case ops.Add() | ops.Mul():
             return emit_binary(op, inputs, out, unit)
+        case ops.Clamp():
+            return emit_clamp(out, unit)
         case ops.Lookup():
             return emit_lookup(out)
         case ops.MaxPool():

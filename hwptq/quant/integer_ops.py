@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 
 @dataclass(frozen=True)
 class Conv2d:
-    """(x [N,H,W,I], w [O,KH,KW,I/groups], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [N,OH,OW,O].
+    """(x [N,H,W,I], w [O,KH,KW,I/groups], bias [O], multiplier [O], shift [O]) -> [N,OH,OW,O].
 
-    acc = bias + sum x*w, with x = in_zero_point in the padding. The bias already holds -in_zero_point * sum w,
-    so x enters as it is stored. groups == I == O / m is a depthwise convolution with multiplier m.
+    bias, multiplier and shift are int32. acc = bias + sum x*w, with x = in_zero_point in the padding. The
+    bias already holds -in_zero_point * sum w, so x enters as it is stored. groups == I == O / m is a
+    depthwise convolution with multiplier m.
+
+    weight_bits = 4: every weight is 16 times an int4 value, so a kernel may store its upper nibble only; the
+    factor is part of the scale. activation_bits = 4: every x lies in [-8, 7]. Neither changes the arithmetic.
     """
 
     kind: ClassVar[str] = "conv2d"
@@ -30,17 +34,24 @@ class Conv2d:
     out_zero_point: int
     lo: int
     hi: int
+    weight_bits: int = 8
+    activation_bits: int = 8
 
 
 @dataclass(frozen=True)
 class Dense:
-    """(x [..., K], w [O,K], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [..., O]."""
+    """(x [..., K], w [O,K], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [..., O].
+
+    weight_bits and activation_bits as in Conv2d.
+    """
 
     kind: ClassVar[str] = "dense"
     in_zero_point: int
     out_zero_point: int
     lo: int
     hi: int
+    weight_bits: int = 8
+    activation_bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,13 @@ class Mul:
     out_zero_point: int
     lo: int
     hi: int
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """(x [..., C], lo int8 [C], hi int8 [C]) -> x limited to [lo, hi], channel by channel."""
+
+    kind: ClassVar[str] = "clamp"
 
 
 @dataclass(frozen=True)
@@ -161,10 +179,10 @@ class Dequantize:
     zero_point: int
 
 
-IntegerOp = Conv2d | Dense | MatMul | Add | Mul | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
-_BY_KIND: dict[str, type] = {
-    c.kind: c for c in (Conv2d, Dense, MatMul, Add, Mul, Lookup, MaxPool, AvgPool, Pad, Quantize, Dequantize)
-}
+IntegerOp = (
+    Conv2d | Dense | MatMul | Add | Mul | Clamp | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
+)
+_BY_KIND: dict[str, type] = {cls.kind: cls for cls in get_args(IntegerOp)}
 
 #: The attribute of a PrimFunc that holds the operator it implements.
 ATTRIBUTE = "hwptq.op"

@@ -6,29 +6,43 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .dtypes import INT8, IntegerDtype
+
+_SMALLEST_SCALE = 1e-12
+
 
 @dataclass(frozen=True)
 class QParams:
-    """Per-tensor parameters of an int8 activation: real = (q - zero_point) * scale."""
+    """Per-tensor parameters of a quantized activation: real = (q - zero_point) * scale."""
 
     scale: float  # exactly a float32
     zero_point: int
+    dtype: IntegerDtype = INT8
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The real values of qmin and qmax."""
+        low, high = ((q - self.zero_point) * self.scale for q in (self.dtype.qmin, self.dtype.qmax))
+        return low, high
 
 
-def activation_qparams(low: float, high: float, floor: float = 0.0) -> QParams:
-    """Asymmetric int8 parameters that cover [low, high] and represent 0 exactly.
+def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: IntegerDtype = INT8) -> QParams:
+    """Asymmetric parameters that cover [low, high] and represent 0 exactly.
 
-    `floor`: the smallest scale to give. (0, 2.55) -> scale 0.01, zero_point -128.
+    `floor`: the smallest scale to give. (0, 2.55) in int8 -> scale 0.01, zero_point -128.
     Jacob et al. 2018, section 3.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32(max((high - low) / 255.0, floor, 1e-12))
-    zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
-    return QParams(float(scale), zero_point)
+    steps = dtype.qmax - dtype.qmin
+    scale = np.float32(max((high - low) / steps, floor, _SMALLEST_SCALE))
+    zero_point = int(np.clip(np.rint(dtype.qmin - low / float(scale)), dtype.qmin, dtype.qmax))
+    return QParams(float(scale), zero_point, dtype)
 
 
-def weight_scales(weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None) -> np.ndarray:
-    """Symmetric narrow-range int8 scales of `weight`: float32 [channels] along `axis`, or [1] for None.
+def weight_scales(
+    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: IntegerDtype = INT8
+) -> np.ndarray:
+    """Symmetric narrow-range scales of `weight`: float32 [channels] along `axis`, or [1] for None.
 
     `bias_limit`: per channel, the smallest scale with which the channel's bias still fits its accumulator.
     """
@@ -36,15 +50,17 @@ def weight_scales(weight: np.ndarray, axis: int | None, bias_limit: np.ndarray |
         reach = np.abs(weight).max(keepdims=True).reshape(1)
     else:
         reach = np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1)
-    scale = np.where(reach > 0, reach / 127.0, 1.0)
+    scale = np.where(reach > 0, reach / dtype.qmax, 1.0)
     if bias_limit is not None:
         scale = np.maximum(scale, bias_limit if axis is not None else bias_limit.max())
-    return np.maximum(scale, 1e-12).astype(np.float32)
+    return np.maximum(scale, _SMALLEST_SCALE).astype(np.float32)
 
 
-def quantize_weight(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
-    """round_half_even(weight / scale), clamped to [-127, 127], int8."""
+def quantize_weight(
+    weight: np.ndarray, scale: np.ndarray, axis: int | None, dtype: IntegerDtype = INT8
+) -> np.ndarray:
+    """round_half_even(weight / scale), clamped to [-qmax, qmax], held as int8."""
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
-    return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8)
+    return np.clip(np.rint(weight / scale.reshape(shape)), -dtype.qmax, dtype.qmax).astype(np.int8)

@@ -81,6 +81,10 @@ def _mul(op: ops.Mul, a, b) -> np.ndarray:
     return requantize(acc, op.multiplier, op.shift, op.out_zero_point, op.lo, op.hi)  # type: ignore[arg-type]
 
 
+def _clamp(op: ops.Clamp, x, lo, hi) -> np.ndarray:
+    return np.clip(x, lo, hi)
+
+
 def _lookup(op: ops.Lookup, x, table) -> np.ndarray:
     return table[x.astype(np.int32) + 128]
 
@@ -127,6 +131,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.MatMul: _matmul,
     ops.Add: _add,
     ops.Mul: _mul,
+    ops.Clamp: _clamp,
     ops.Lookup: _lookup,
     ops.MaxPool: _max_pool,
     ops.AvgPool: _avg_pool,

@@ -1,0 +1,56 @@
+"""Static programs of hwptq for the benchmarks, and a process that times one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from models import Case
+
+from hwptq.backends.static_program import StaticProgram, build_program
+from hwptq.calibration import calibrate
+from hwptq.flow import Options, fuse, lower
+from hwptq.importer import import_onnx
+from hwptq.targets import Descriptor
+from hwptq.verify import Graphs
+
+
+def quantized(case: Case, target: Descriptor) -> tuple[Graphs, tuple[str, ...]]:
+    """The graphs of a case for `target`, and the names of its outputs."""
+    imported = import_onnx(case.model)
+    fused = fuse(imported.module)
+    return lower(fused, target, calibrate(fused, case.samples), Options()), imported.outputs
+
+
+def build(case: Case, target: Descriptor, folder: Path) -> StaticProgram:
+    """The static program of a case, in `folder`."""
+    graphs, outputs = quantized(case, target)
+    return build_program(graphs.kernels, outputs, case.name, target, folder)
+
+
+class TimedProgram:
+    """A static program that waits for samples and tells how long one takes."""
+
+    def __init__(self, program: StaticProgram, repeat: int):
+        self.inputs, self.outputs = program.inputs, program.outputs
+        command = [str(program.program.resolve()), "--repeat", str(repeat)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+    def seconds(self, sample: Mapping[str, np.ndarray]) -> float:
+        """Mean time of one inference on `sample`."""
+        process = self.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for tensor in self.inputs:
+            process.stdin.write(np.ascontiguousarray(sample[tensor.name], tensor.dtype).tobytes())
+        process.stdin.flush()
+        process.stdout.read(sum(t.nbytes for t in self.outputs))
+        return int(process.stderr.readline()) * 1e-9
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()

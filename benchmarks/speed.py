@@ -1,0 +1,86 @@
+"""Time per inference of whole models, batch 1, one thread: hwptq beside ONNX Runtime float32 and int8.
+
+    python benchmarks/speed.py --data DATA [--target x86-64-avx2] [--models resnet20,kws] [--rounds 15]
+
+All contenders of a model are measured in turn, `--rounds` times, so that what else the machine does meets
+them alike. A line gives the median of the rounds with the spread from the 10th to the 90th percentile, and
+the median of the ratios to ONNX Runtime int8 within a round (above 1 = faster than it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from models import NAMES, Case, load_case
+from onnx_runtime import TimedSession, quantize
+from programs import TimedProgram, build
+
+from hwptq.targets import Descriptor, load_target
+
+_SECONDS_PER_ROUND = 0.05
+_BASE = "onnxruntime int8"
+
+
+class Contender(Protocol):
+    """What can be timed."""
+
+    def seconds(self, sample: dict[str, np.ndarray]) -> float:
+        """Mean time of one inference."""
+
+    def close(self) -> None:
+        """Let go of its resources."""
+
+
+def contenders(case: Case, target: Descriptor, folder: Path) -> dict[str, Contender]:
+    """Everything that is compared on a case; each round of one takes about _SECONDS_PER_ROUND."""
+    int8 = quantize(case, folder)
+    once = TimedSession(int8, 5).seconds(case.samples[0])
+    repeat = max(1, round(_SECONDS_PER_ROUND / once))
+    return {
+        "hwptq": TimedProgram(build(case, target, folder), repeat),
+        _BASE: TimedSession(int8, repeat),
+        "onnxruntime float32": TimedSession(case.model, repeat),
+    }
+
+
+def measure(case: Case, found: dict[str, Contender], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each round."""
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, contender in found.items():
+            times[name].append(contender.seconds(case.samples[0]))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def show(case: Case, times: dict[str, np.ndarray]) -> None:
+    """One line per contender."""
+    for name, values in times.items():
+        low, middle, high = np.percentile(values, (10, 50, 90)) * 1e3
+        ratio = np.median(times[_BASE] / values)
+        spread = f"{low:8.3f} … {high:<8.3f}"
+        print(f"{case.name:16} {name:20} {middle:9.3f} ms  ({spread})  {ratio:5.2f} x", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the models and their data")
+    parser.add_argument("--target", default="x86-64-avx2")
+    parser.add_argument("--models", default=",".join(NAMES))
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    target = load_target(options.target)
+    for name in options.models.split(","):
+        with tempfile.TemporaryDirectory(prefix="hwptq-") as folder:
+            case = load_case(name, options.data, Path(folder))
+            found = contenders(case, target, Path(folder))
+            show(case, measure(case, found, options.rounds))
+            for contender in found.values():
+                contender.close()
+
+
+if __name__ == "__main__":
+    main()

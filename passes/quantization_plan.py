@@ -1,0 +1,184 @@
+"""Which tensors of a float function are quantized, and how: what InsertQDQ writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import tvm
+from tvm import relax
+
+from hwptq.quant.dtypes import INT8, IntegerDtype, integer_dtype
+from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
+
+from .dataflow import bindings, constant, users
+from .quantizable import elementwise_root, kind, ties_scale, weight_of
+
+#: Kinds of nodes with a constant weight.
+WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
+_FREE = ("lookup", "data_movement", "concat")
+_ROUNDS = 100  # more than any chain of raised scales is long
+_MARGIN = 2.001  # output scale over product of input and weight scale: keeps multipliers below 1/2
+
+#: (activation dtype, weight dtype) of a layer, by names of the descriptor.
+Pair = tuple[str, str]
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen beside the target: see InsertQDQ."""
+
+    granularity: str | None = None
+    exclude: str | None = None
+    assignment: Mapping[str, Pair] | None = None
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """The weight of a layer: int8 values, float32 scales along `axis`, and the dtype they fit."""
+
+    values: np.ndarray
+    scale: np.ndarray
+    axis: int
+    dtype: IntegerDtype
+
+
+class QuantizationPlan:
+    """Kinds of the nodes, groups of tensors that share a scale, and the parameters chosen for both.
+
+    Attributes: values (var -> its expression), kinds (var -> operator kind or None), groups (sets of vars),
+    qparams (var -> QParams), weights (var -> QuantizedWeight), reasons (name -> why it stays in float).
+    """
+
+    def __init__(self, mod: tvm.IRModule, func: Any, target: Any, ranges: Ranges, choices: Choices):
+        self.mod, self.target, self.ranges, self.choices = mod, target, ranges, choices
+        self._excluded = re.compile(choices.exclude) if choices.exclude else None
+        self.values = dict(bindings(func))
+        self.readers = users(func)
+        self.reasons: dict[str, str] = {}
+        self.kinds = self._without_islands({v: self._kind(v, value) for v, value in self.values.items()})
+        self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
+        self.groups = self._groups()
+        self.qparams: dict[Any, QParams] = {}
+        self.weights: dict[Any, QuantizedWeight] = {}
+        self._choose()
+
+    def pair(self, var: Any) -> Pair:
+        """The (activation, weight) dtypes of a layer: assigned to it, else the descriptor's first."""
+        assigned = (self.choices.assignment or {}).get(str(var.name))
+        return assigned or self.target.rule(self.kinds[var]).pairs[0]
+
+    def input_dtype(self, var: Any) -> IntegerDtype:
+        """The dtype of the activation that a layer reads."""
+        return self.qparams[self.values[var].args[0]].dtype
+
+    def _kind(self, var: Any, value: Any) -> str | None:
+        """The kind of operator to compute in integers, or None with a reason noted."""
+        found = kind(self.mod, value)
+        if found is None:
+            return None
+        if self._excluded and self._excluded.search(str(var.name)):
+            self.reasons[str(var.name)] = "excluded by the user"
+            return None
+        if self.target.rule(found) is None:
+            self.reasons[str(var.name)] = f"target {self.target.name} lists no operator {found}"
+            return None
+        return found
+
+    def _without_islands(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
+        """Leave tables and data movement in float where no node beside them computes in integers."""
+        graph = nx.Graph()
+        for var, value in self.values.items():
+            if kinds[var] is not None:
+                graph.add_node(var)
+                graph.add_edges_from((var, a) for a in data_of(value) if kinds.get(a) is not None)
+        free = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
+        islands = {v for c in free for v in c}
+        self.reasons |= {str(v.name): "no operator beside it computes in integers" for v in islands}
+        return {v: None if v in islands else k for v, k in kinds.items()}
+
+    def _may_be_lookup(self, var: Any) -> bool:
+        return self.kinds[var] in ("lookup", "add", "mul") and self.target.rule("lookup") is not None
+
+    def _root(self, var: Any) -> Any:
+        """The tensor that `var` becomes a table of; itself where it becomes none."""
+        return elementwise_root(var, self.lookups)
+
+    def _inside(self, var: Any) -> bool:
+        """Whether `var` is only a step of one elementwise function."""
+        if self._root(var) is var:
+            return False
+        who = self.readers.get(var, [])
+        return bool(who) and all(u is not None and self._root(u) is self._root(var) for u in who)
+
+    def _groups(self) -> list[set[Any]]:
+        """Sets of tensors that share a scale; every tensor that gets Q and DQ is in one of them."""
+        graph = nx.Graph()
+        for var, value in self.values.items():
+            if self.kinds[var] is not None:
+                found = [*data_of(value), var]
+                graph.add_nodes_from(v for v in found if str(v.name) in self.ranges and not self._inside(v))
+        for var, value in self.values.items():
+            if self.kinds[var] is not None and ties_scale(value, self.kinds[var]):
+                graph.add_edges_from((var, a) for a in data_of(value) if a in graph and var in graph)
+        return list(nx.connected_components(graph))
+
+    def _choose(self) -> None:
+        """Parameters of every group and weight. A scale raised for one layer may raise those that follow."""
+        member = {v: i for i, g in enumerate(self.groups) for v in g}
+        dtypes = [self._dtype(g) for g in self.groups]
+        ranges = [[self.ranges[str(v.name)] for v in g] for g in self.groups]
+        spans = [(min(r[0] for r in rs), max(r[1] for r in rs)) for rs in ranges]
+        chosen = [activation_qparams(*span, 0.0, d) for span, d in zip(spans, dtypes, strict=True)]
+        for _ in range(_ROUNDS):
+            before = list(chosen)
+            for var, value in self.values.items():
+                if self.kinds[var] in WEIGHTED and var in member and value.args[0] in member:
+                    source, i = chosen[member[value.args[0]]], member[var]
+                    self.weights[var] = self._weight(var, value, source)
+                    floor = _MARGIN * source.scale * float(self.weights[var].scale.max())
+                    chosen[i] = activation_qparams(*spans[i], max(floor, chosen[i].scale), dtypes[i])
+            if chosen == before:
+                break
+        self.qparams = {v: chosen[i] for v, i in member.items()}
+
+    def _dtype(self, group: set[Any]) -> IntegerDtype:
+        """int4 where every reader of every tensor is a layer that takes int4 activations, else int8."""
+        readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
+        layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED]
+        if not layers or len(layers) < len(readers):
+            return INT8
+        return max((integer_dtype(self.pair(u)[0]) for u in layers), key=lambda d: d.bits)
+
+    def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
+        weight = weight_of(self.mod, value)
+        axis, dtype = (0 if weight.ndim == 4 else 1), integer_dtype(self.pair(var)[1])
+        granularity = self.choices.granularity or self.target.rule(self.kinds[var]).granularity
+        scale = weight_scales(weight, axis, bias_limit(value, source.scale, weight.shape[axis], dtype), dtype)
+        if granularity == "tensor":
+            scale = np.full_like(scale, scale.max())
+        return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype)
+
+
+def bias_limit(call: Any, input_scale: float, channels: int, dtype: IntegerDtype) -> np.ndarray | None:
+    """Per channel, the smallest weight scale with which the bias of a composite fits its accumulator.
+
+    The accumulator counts in units of an int8 weight, so in 16ths of an int4 one.
+    """
+    bias = constant(call.args[2]) if len(call.args) > 2 else None
+    if bias is None:
+        return None
+    return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * 2.0 ** (20 + dtype.bits)), (channels,))
+
+
+def data_of(value: Any) -> list[Any]:
+    """The activations that a node reads."""
+    found: list[Any] = []
+    for a in value.args:
+        found += [f for f in a.fields] if isinstance(a, relax.Tuple) else [a]
+    return [a for a in found if isinstance(a, relax.Var)]

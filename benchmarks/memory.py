@@ -45,9 +45,9 @@ def _peak(folder: str, count: int) -> int:
 def _calibrate(folder: Path, count: int) -> int:
     import hwptq
     from hwptq.data import open_dataset
-    from hwptq.flow import fuse
     from hwptq.importer import import_onnx
     from hwptq.preprocess import load_preprocess
+    from hwptq.quantize import fuse
 
     model = import_onnx(folder / "model.onnx")
     data = open_dataset(folder / f"{count}.npz", model.inputs, load_preprocess(folder / "preprocess.toml"))

@@ -10,9 +10,12 @@ import numpy as np
 from models import Case
 
 from hwptq.backends.static_program import StaticProgram, build_program
-from hwptq.calibration import calibrate
-from hwptq.flow import Options, fuse, lower
+from hwptq.data import from_batches
+from hwptq.flow import lower
 from hwptq.importer import import_onnx
+from hwptq.options import Options
+from hwptq.progress import Progress
+from hwptq.quantize import quantize
 from hwptq.targets import Descriptor
 from hwptq.verify import Graphs
 
@@ -20,8 +23,9 @@ from hwptq.verify import Graphs
 def quantized(case: Case, target: Descriptor) -> tuple[Graphs, tuple[str, ...]]:
     """The graphs of a case for `target`, and the names of its outputs."""
     imported = import_onnx(case.model)
-    fused = fuse(imported.module)
-    return lower(fused, target, calibrate(fused, case.samples), Options()), imported.outputs
+    samples = from_batches(case.samples, imported.inputs, None)
+    found = quantize(imported.module, target, samples, Options(), Progress())
+    return lower(found, target), imported.outputs
 
 
 def build(case: Case, target: Descriptor, folder: Path) -> StaticProgram:

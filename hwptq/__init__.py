@@ -17,12 +17,13 @@ __all__ = ["CalibrationStats", "CompiledModel", "Options", "__version__", "calib
 if TYPE_CHECKING:
     from .artifact import CompiledModel, load
     from .calibration import CalibrationStats, calibrate
-    from .flow import Options, compile
+    from .flow import compile
+    from .options import Options
 
 _HOMES = {
     "CalibrationStats": "calibration",
     "CompiledModel": "artifact",
-    "Options": "flow",
+    "Options": "options",
     "calibrate": "calibration",
     "compile": "flow",
     "load": "artifact",

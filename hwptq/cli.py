@@ -77,7 +77,8 @@ def compile_command(
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
-    from .flow import Options, compile
+    from .flow import compile
+    from .options import Options
     from .terminal import TerminalProgress, show_report
 
     options = Options(

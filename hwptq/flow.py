@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +9,23 @@ import numpy as np
 import tvm
 
 from . import passes
-from .accuracy import Score, drop, load_metric
+from .accuracy import drop, load_metric
 from .artifact import CompiledModel, load, write_metadata
 from .backends.shared_library import build_library
 from .backends.static_program import StaticProgram, build_program
 from .backends.toolchain import check_programs
-from .calibration import CalibrationStats, calibrate
 from .coverage import coverage
 from .data import Dataset, from_batches, open_dataset
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
 from .importer import Model, import_onnx
+from .options import Options
 from .output_folder import staged
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
+from .quantize import Quantized, quantize
 from .report import build_report, write_report
 from .targets import Descriptor, load_target
 from .verify import Evidence, Graphs, verify
-
-Stop = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to quantize and what to insist on."""
-
-    weight_granularity: str | None = None  # "tensor" | "channel"; None = the descriptor's choice
-    exclude: str | None = None  # regular expression of node names that stay in float
-    max_drop: float | None = None  # points of accuracy that may be lost
-    samples: int | None = None  # evaluate the first N samples only
-    metric: str | None = None  # "top1" | "module:function"
-    trust_descriptor: bool = False
 
 
 def compile(
@@ -67,15 +52,12 @@ def compile(
     with staged(Path(output)) as folder:
         with progress.stage("import"):
             imported = import_onnx(model)
-            fused = fuse(imported.module)
             calibration, evaluation = _datasets(
                 imported, calibration_data, evaluation_data, preprocess, options
             )
-        with progress.stage("calibrate"):
-            samples = progress.track(calibration, calibration.count)
-            stats = calibrate(fused, (sample.inputs for sample in samples))
+        quantized = quantize(imported.module, device, calibration, options, progress)
         with progress.stage("lower"):
-            graphs = lower(fused, device, stats, options)
+            graphs = lower(quantized, device)
         with progress.stage("build"):
             program = build_program(graphs.kernels, imported.outputs, imported.name, device, folder)
             build_library(graphs.kernels, device, folder / "model.so")
@@ -87,24 +69,16 @@ def compile(
     return result
 
 
-def fuse(module: tvm.IRModule) -> tvm.IRModule:
-    """Float passes: the outputs stay the same."""
-    return tvm.ir.transform.Sequential([passes.FoldBatchNorm(), passes.FuseConvRelu()])(module)
-
-
-def lower(fused: tvm.IRModule, target: Descriptor, stats: CalibrationStats, options: Options) -> Graphs:
-    """Quantize a fused module for `target`. Raises UnsupportedError where nothing of it can be quantized."""
-    qdq = _run(passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude), fused)
-    integer = _run(passes.LowerToInteger(), qdq)
-    found = coverage(fused, integer)
+def lower(quantized: Quantized, target: Descriptor) -> Graphs:
+    """Integers, then kernels. Raises UnsupportedError where nothing of the model could be quantized."""
+    to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger()])
+    integer = to_integer(quantized.qdq)
+    found = coverage(quantized.float32, integer)
     if not found["nodes_quantized"]:
         reasons = "; ".join(f"{n['name']}: {n['reason']}" for n in found["nodes_float"][:3])
         raise UnsupportedError(f"nothing of the model can be quantized for {target.name} ({reasons})")
-    return Graphs(fused, qdq, integer, _run(passes.SelectKernels(target), integer))
-
-
-def _run(step: Any, module: tvm.IRModule) -> tvm.IRModule:
-    return step(module)
+    to_kernels = tvm.ir.transform.Sequential([passes.SelectKernels(target)])
+    return Graphs(quantized.float32, quantized.qdq, integer, to_kernels(integer))
 
 
 def _datasets(
@@ -152,6 +126,3 @@ def _gate(report: dict[str, Any], evidence: Evidence, options: Options) -> None:
         raise AccuracyError(
             f"the emitted code loses {lost:.2f} points, --max-drop allows {options.max_drop:g}"
         )
-
-
-__all__ = ["Options", "Score", "compile", "fuse", "lower"]

@@ -1,0 +1,17 @@
+"""What a user may ask of a compilation beside model, target and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to quantize and what to insist on."""
+
+    weight_granularity: str | None = None  # "tensor" | "channel"; None = the descriptor's choice
+    exclude: str | None = None  # regular expression of node names that stay in float
+    max_drop: float | None = None  # points of accuracy that may be lost
+    samples: int | None = None  # evaluate the first N samples only
+    metric: str | None = None  # "top1" | "module:function"
+    trust_descriptor: bool = False

@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 
 from .passes.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
-from .passes.quantizable import float_reasons
+from .passes.quantizable import float_reasons, node_name
 from .passes.select_kernels import integer_operator
 from .quant import integer_ops as ops
 
@@ -77,7 +77,7 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
 
 def layer_name(var: Any) -> str:
     """The node of the model that a var of the integer graph computes."""
-    return str(var.name).removesuffix("_nhwc")
+    return node_name(str(var.name))
 
 
 def coverage(float_graph: tvm.IRModule, integer_graph: tvm.IRModule) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _write(
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
     report = build_report(model.name, target.name, graphs, program, evidence, progress.seconds)
-    write_report(report, folder / "report.json")
+    write_report(report, folder)
     write_metadata(folder, model.name, target.name, target.toolchain.run, program)
 
 

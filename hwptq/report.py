@@ -1,4 +1,4 @@
-"""report.json: what was compiled, what it computes in, and what the emitted code was found to do."""
+"""report.json and report.html: what was compiled, and what the emitted code was found to do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from . import __version__
 from .accuracy import layer_rows
 from .backends.static_program import StaticProgram
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, layer_name
+from .html_report import html_report
 from .verify import Evidence, Graphs
 
 SCHEMA = 1
@@ -47,9 +48,11 @@ def build_report(
     }
 
 
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Write report.json; infinities become null, since JSON has none."""
-    path.write_text(json.dumps(_finite(report), indent=2) + "\n", encoding="utf-8")
+def write_report(report: dict[str, Any], folder: Path) -> None:
+    """Write report.json and report.html; infinities become null, since JSON has none."""
+    finite = _finite(report)
+    (folder / "report.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(html_report(finite), encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

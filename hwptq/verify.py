@@ -21,6 +21,7 @@ from .coverage import float_nodes, integer_nodes, layer_name
 from .data import Dataset, Sample
 from .interpret import Interpreter
 from .passes.dataflow import bindings, constant, op_name, rewrite
+from .passes.quantizable import node_name
 from .progress import Progress
 from .quant import reference
 from .targets import Descriptor
@@ -140,7 +141,7 @@ class _Watch:
         self.exact = self.float32.run(sample.inputs, real.__setitem__)
 
         def compare(name: str, q: np.ndarray) -> None:
-            layer = name.removesuffix("_nhwc")
+            layer = node_name(name)
             if layer in self.scales and layer in real and q.dtype == np.int8:
                 scale, zero = self.scales[layer]
                 value = (q.astype(np.float32) - zero) * scale
@@ -162,7 +163,7 @@ def _scales(qdq: tvm.IRModule) -> dict[str, tuple[float, int]]:
             scale, zero = (constant(a) for a in value.args[1:3])
             assert scale is not None
             assert zero is not None
-            found[str(var.name).removesuffix("_q")] = (float(scale.item()), int(zero.item()))
+            found[node_name(str(var.name))] = (float(scale.item()), int(zero.item()))
     return found
 
 

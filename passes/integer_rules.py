@@ -47,6 +47,11 @@ class Output:
     activation_bits: int = 8
 
     @property
+    def tensor_name(self) -> str:
+        """The name of the result, beside the float tensor `name`; see node_name."""
+        return f"{self.name}_q"
+
+    @property
     def image_name(self) -> str:
         """The name of the result in NHWC."""
         return f"{self.name}_nhwc"
@@ -160,7 +165,9 @@ def _dense(e: Any, unit: Composite, out: Output) -> Any:
     op = ops.Dense(
         x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits
     )  # fmt: skip
-    return _clamped(e, op, x.tensor, constants, shape_of(unit.result), unit, out)
+    return _clamped(
+        e, op, x.tensor, constants, shape_of(unit.result), unit, replace(out, name=out.tensor_name)
+    )
 
 
 def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Output) -> Any:
@@ -171,7 +178,7 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Output) -> Any
         raise NotInteger("its 32-bit accumulator could overflow")
     multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / out.scale)
     op = ops.MatMul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds(*unit.bounds))
-    return _call_constants(e, op, [a, b], shape_of(unit.result), out.name)
+    return _call_constants(e, op, [a, b], shape_of(unit.result), out.tensor_name)
 
 
 def _fused_add(e: Any, unit: Composite, out: Output) -> Any:
@@ -189,24 +196,24 @@ def _add(
     op = ops.Add(
         a.zero, b.zero, factors[0], sign * factors[1], multiplier, shift, out.zero, *out.bounds(*bounds)
     )  # fmt: skip
-    return _binary(e, op, a, b, out.name)
+    return _binary(e, op, a, b, out)
 
 
 def _mul(e: Any, call: Any, out: Output) -> Any:
     a, b = (e.operand(t) for t in call.args)
     multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / (2**MUL_LEFT_SHIFT * out.scale))
-    return _binary(e, ops.Mul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds()), a, b, out.name)
+    return _binary(e, ops.Mul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds()), a, b, out)
 
 
-def _binary(e: Any, op: ops.IntegerOp, a: Operand, b: Operand, name: str) -> Any:
+def _binary(e: Any, op: ops.IntegerOp, a: Operand, b: Operand, out: Output) -> Any:
     """An operator on two broadcast operands, in NHWC where one of them is an image in that layout."""
     shape = tuple(np.broadcast_shapes(a.shape, b.shape))
     images = any(e.is_image(t.tensor) for t in (a, b)) and len(a.shape) == len(b.shape) == 4
     if not images:
-        return _call_constants(e, op, [a, b], shape, name)
+        return _call_constants(e, op, [a, b], shape, out.tensor_name)
     n, c, h, w = shape
     tensors = [_nhwc(e, t) for t in (a, b)]
-    return e.from_images(_call_constants(e, op, tensors, (n, h, w, c), f"{name}_nhwc"))
+    return e.from_images(_call_constants(e, op, tensors, (n, h, w, c), out.image_name))
 
 
 def _nhwc(e: Any, t: Operand) -> Operand:
@@ -247,7 +254,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Output) -> Any:
     q = np.rint(np.nan_to_num(real / np.float32(out.scale), posinf=1e6, neginf=-1e6)) + out.zero
     table = np.clip(q, out.qmin, out.qmax).astype(np.int8)
     if not e.is_image(x.tensor):
-        return e.call(ops.Lookup(), [x.tensor], (table,), x.shape, name=out.name)
+        return e.call(ops.Lookup(), [x.tensor], (table,), x.shape, name=out.tensor_name)
     image = e.images(x.tensor)
     return e.from_images(e.call(ops.Lookup(), [image], (table,), shape_of(image), name=out.image_name))
 
@@ -375,7 +382,7 @@ def _concat(e: Any, call: Any, out: Output) -> Any:
     if len(shape_of(call)) == 4 and any(e.is_image(p) for p in parts):
         images = [e.images(p) for p in parts]
         return e.from_images(e.r.emit(relax.op.concat(images, axis=(0, 3, 1, 2)[axis]), out.image_name))
-    return e.r.emit(relax.op.concat(parts, axis=axis), out.name)
+    return e.r.emit(relax.op.concat(parts, axis=axis), out.tensor_name)
 
 
 def _pair(values: Any) -> tuple[int, int]:

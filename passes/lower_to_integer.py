@@ -21,7 +21,7 @@ from hwptq.quant.qparams import activation_qparams
 
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from .integer_rules import NotInteger, Operand, Output, lower_node
-from .quantizable import layer_dtypes, with_float_reasons
+from .quantizable import layer_dtypes, node_name, with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
@@ -75,9 +75,7 @@ class Emitter:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
         try:
-            return lower_node(
-                self, value.args[0], self._output(scale, zero, str(var.name).removesuffix("_q"))
-            )
+            return lower_node(self, value.args[0], self._output(scale, zero, node_name(str(var.name))))
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)

@@ -106,6 +106,11 @@ def ties_scale(value: Any, node_kind: str | None) -> bool:
     return node_kind in ("data_movement", "concat", "max_pool")
 
 
+def node_name(tensor_name: str) -> str:
+    """The node whose result an integer tensor holds: "conv1_nhwc" and "conv1_q" are both of "conv1"."""
+    return tensor_name.removesuffix("_nhwc").removesuffix("_q")
+
+
 def float_reasons(func: Any) -> dict[str, str]:
     """What a function says about its nodes that stay in float."""
     return _read(func, FLOAT_REASONS)

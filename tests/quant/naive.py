@@ -1,0 +1,179 @@
+"""Every integer operator spelled out element by element, in Python's integers: what its docstring says.
+
+Slow and plain on purpose, it shares no code with hwptq/quant/reference.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from hwptq.quant import integer_ops as ops
+
+
+def evaluate(op: ops.IntegerOp, *args: np.ndarray) -> np.ndarray:
+    """The value of `op` on `args`."""
+    return _FUNCTIONS[type(op)](op, *args)
+
+
+def requantize(acc: int, multiplier: Any, shift: Any, op: Any) -> int:
+    """Two rounding divisions by powers of two, halves up; then the zero point and the bounds."""
+    high = (2 * acc * int(multiplier) + 2**31) // 2**32
+    y = (2 * high + 2 ** int(shift)) // 2 ** (int(shift) + 1) + op.out_zero_point
+    return max(op.lo, min(op.hi, y))
+
+
+def _fill(shape: tuple[int, ...], value: Callable[..., Any], dtype: Any = np.int8) -> np.ndarray:
+    out = np.empty(shape, dtype)
+    for index in product(*map(range, shape)):
+        out[index] = value(*index)
+    return out
+
+
+def _taps(x: np.ndarray, op: Any, size: Any, dilation: Any, y: int, x0: int) -> Iterator[tuple[int, ...]]:
+    """(row, column, kernel row, kernel column) of a window; row and column may lie outside the image."""
+    for ky, kx in product(range(size[0]), range(size[1])):
+        row = y * op.strides[0] - op.padding[0] + ky * dilation[0]
+        column = x0 * op.strides[1] - op.padding[1] + kx * dilation[1]
+        yield row, column, ky, kx
+
+
+def _inside(x: np.ndarray, row: int, column: int) -> bool:
+    return 0 <= row < x.shape[1] and 0 <= column < x.shape[2]
+
+
+def _conv2d(op: ops.Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
+    o, kh, kw, depth = w.shape
+    height = x.shape[1] + op.padding[0] + op.padding[2] - op.dilation[0] * (kh - 1) - 1
+    width = x.shape[2] + op.padding[1] + op.padding[3] - op.dilation[1] * (kw - 1) - 1
+
+    def value(n: int, y: int, x0: int, channel: int) -> int:
+        first = channel // (o // op.groups) * depth
+        acc = int(bias[channel])
+        for row, column, ky, kx in _taps(x, op, (kh, kw), op.dilation, y, x0):
+            for i in range(depth):
+                inside = _inside(x, row, column)
+                pixel = int(x[n, row, column, first + i]) if inside else op.in_zero_point
+                acc += pixel * int(w[channel, ky, kx, i])
+        return requantize(acc, multiplier[channel], shift[channel], op)
+
+    return _fill((x.shape[0], height // op.strides[0] + 1, width // op.strides[1] + 1, o), value)
+
+
+def _dense(op: ops.Dense, x, w, bias, multiplier, shift) -> np.ndarray:
+    def value(*index: int) -> int:
+        *row, channel = index
+        acc = int(bias[channel]) + sum(
+            int(a) * int(b) for a, b in zip(x[tuple(row)], w[channel], strict=True)
+        )
+        return requantize(acc, multiplier[channel], shift[channel], op)
+
+    return _fill((*x.shape[:-1], len(w)), value)
+
+
+def _matmul(op: ops.MatMul, a, b) -> np.ndarray:
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (np.broadcast_to(t, (*lead, *t.shape[-2:])) for t in (a, b))
+
+    def value(*index: int) -> int:
+        *n, i, j = index
+        rows, columns = a[tuple(n)], b[tuple(n)]
+        acc = sum(
+            (int(rows[i, k]) - op.a_zero_point) * (int(columns[k, j]) - op.b_zero_point)
+            for k in range(rows.shape[1])
+        )
+        return requantize(acc, op.multiplier, op.shift, op)
+
+    return _fill((*lead, a.shape[-2], b.shape[-1]), value)
+
+
+def _binary(op: Any, a: np.ndarray, b: np.ndarray, acc: Callable[[int, int], int]) -> np.ndarray:
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    a, b = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+
+    def value(*index: int) -> int:
+        total = acc(int(a[index]) - op.a_zero_point, int(b[index]) - op.b_zero_point)
+        return requantize(total, op.multiplier, op.shift, op)
+
+    return _fill(shape, value)
+
+
+def _add(op: ops.Add, a, b) -> np.ndarray:
+    return _binary(op, a, b, lambda p, q: p * op.a_factor + q * op.b_factor)
+
+
+def _mul(op: ops.Mul, a, b) -> np.ndarray:
+    return _binary(op, a, b, lambda p, q: p * q * 8192)
+
+
+def _clamp(op: ops.Clamp, x, lo, hi) -> np.ndarray:
+    return _fill(x.shape, lambda *i: max(lo[i[-1]], min(hi[i[-1]], x[i])))
+
+
+def _lookup(op: ops.Lookup, x, table) -> np.ndarray:
+    return _fill(x.shape, lambda *i: table[int(x[i]) + 128])
+
+
+def _max_pool(op: ops.MaxPool, x) -> np.ndarray:
+    def value(n: int, y: int, x0: int, c: int) -> int:
+        taps = _taps(x, op, op.pool_size, op.dilation, y, x0)
+        return max(
+            (x[n, row, column, c] for row, column, *_ in taps if _inside(x, row, column)), default=-128
+        )
+
+    return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
+
+
+def _avg_pool(op: ops.AvgPool, x, multiplier, shift) -> np.ndarray:
+    def value(n: int, y: int, x0: int, c: int) -> int:
+        taps = _taps(x, op, op.pool_size, (1, 1), y, x0)
+        inside = [int(x[n, row, column, c]) for row, column, *_ in taps if _inside(x, row, column)]
+        pixel = y * op.out_shape[1] + x0
+        acc = sum(v - op.in_zero_point for v in inside) * op.factor
+        return requantize(acc, multiplier[pixel], shift[pixel], op)
+
+    return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
+
+
+def _pad(op: ops.Pad, x) -> np.ndarray:
+    shape = tuple(n + b + a for n, b, a in zip(x.shape, op.before, op.after, strict=True))
+
+    def value(*index: int) -> int:
+        source = tuple(i - b for i, b in zip(index, op.before, strict=True))
+        inside = all(0 <= i < n for i, n in zip(source, x.shape, strict=True))
+        return x[source] if inside else op.value
+
+    return _fill(shape, value) if prod(shape) else np.empty(shape, np.int8)
+
+
+def _quantize(op: ops.Quantize, x) -> np.ndarray:
+    def value(*index: int) -> int:
+        q = round(float(x[index] / np.float32(op.scale))) + op.zero_point  # round: halves to even
+        return max(-128, min(127, q))
+
+    return _fill(x.shape, value)
+
+
+def _dequantize(op: ops.Dequantize, x) -> np.ndarray:
+    # the product of a 9-bit integer and a float32 is exact in float64, so this rounds once
+    return _fill(x.shape, lambda *i: (int(x[i]) - op.zero_point) * float(np.float32(op.scale)), np.float32)
+
+
+_FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
+    ops.Conv2d: _conv2d,
+    ops.Dense: _dense,
+    ops.MatMul: _matmul,
+    ops.Add: _add,
+    ops.Mul: _mul,
+    ops.Clamp: _clamp,
+    ops.Lookup: _lookup,
+    ops.MaxPool: _max_pool,
+    ops.AvgPool: _avg_pool,
+    ops.Pad: _pad,
+    ops.Quantize: _quantize,
+    ops.Dequantize: _dequantize,
+}

@@ -74,16 +74,27 @@ def compile_command(
     metric: Annotated[
         str | None, typer.Option(metavar="top1|module:function", help="how to score outputs")
     ] = None,
+    recipe: Annotated[str, typer.Option(metavar="fast|default|best", help="set of steps")] = "default",
+    steps: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STEP=VALUE", help="change a step of the recipe")
+    ] = None,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
     from .flow import compile
     from .options import Options
+    from .recipe import recipe as named_recipe
     from .terminal import TerminalProgress, show_report
 
     options = Options(
-        _granularity(weight_granularity), _regex(exclude), max_drop, samples, metric, trust_descriptor
-    )  # fmt: skip
+        weight_granularity=_granularity(weight_granularity),
+        exclude=_regex(exclude),
+        max_drop=max_drop,
+        samples=samples,
+        metric=metric,
+        trust_descriptor=trust_descriptor,
+        recipe=named_recipe(recipe, steps or ()),
+    )
     with TerminalProgress() as progress:
         try:
             result: Any = compile(

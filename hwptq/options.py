@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .recipe import RECIPES, Recipe
+
 
 @dataclass(frozen=True)
 class Options:
@@ -15,3 +17,4 @@ class Options:
     samples: int | None = None  # evaluate the first N samples only
     metric: str | None = None  # "top1" | "module:function"
     trust_descriptor: bool = False
+    recipe: Recipe = RECIPES["default"]  # the steps of the quantization

@@ -1,9 +1,14 @@
-"""From a float module to its QDQ form: float passes, calibrate, choose dtypes, insert Q and DQ."""
+"""From a float module to its QDQ form: the steps of a recipe, in their order.
+
+float passes (outputs unchanged) -> calibrate -> InsertQDQ -> passes that repair the weights (QDQ -> QDQ)
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import tvm
 
 from . import passes
@@ -22,6 +27,20 @@ class Quantized:
     qdq: tvm.IRModule
 
 
+class Batches:
+    """The inputs of a data set's samples, dicts of arrays of batch 1, shown as they are taken.
+
+    Every iteration reads the data anew: passes that stream over it may do so as often as they need.
+    """
+
+    def __init__(self, data: Dataset, progress: Progress):
+        self._data, self._progress = data, progress
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for sample in self._progress.track(self._data, self._data.count):
+            yield sample.inputs
+
+
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
     """Float passes: the outputs stay the same."""
     return tvm.ir.transform.Sequential([passes.FoldBatchNorm(), passes.FuseConvRelu()])(module)
@@ -31,8 +50,9 @@ def quantize(
     module: tvm.IRModule, target: Descriptor, data: Dataset, options: Options, progress: Progress
 ) -> Quantized:
     """Quantize an imported float module for `target`. Raises InputError for bad calibration data."""
+    batches = Batches(data, progress)
     with progress.stage("calibrate"):
         fused = fuse(module)
-        stats = calibrate(fused, (sample.inputs for sample in progress.track(data, data.count)))
+        stats = calibrate(fused, batches)
     insert = passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude)
     return Quantized(fused, tvm.ir.transform.Sequential([insert])(fused))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -26,10 +26,12 @@ class TerminalProgress(Progress):
     def __init__(self) -> None:
         super().__init__()
         columns = (
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<14}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
         )
         self._bars = Bars(*columns, console=Console(stderr=True))
         self._task: Any = None
@@ -57,7 +59,7 @@ class TerminalProgress(Progress):
 
     def track(self, items: Iterable[T], total: int | None) -> Iterator[T]:
         """Show how many of `items` are done."""
-        self._bars.update(self._task, total=total)
+        self._bars.update(self._task, total=total, completed=0)
         for item in items:
             yield item
             self._bars.advance(self._task)

@@ -1,0 +1,63 @@
+"""Recipes: which steps a quantization takes beside rounding to nearest, as named sets with switches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from .errors import InputError
+
+#: How the range of an activation follows from what calibration saw of it (quant/observers.py).
+OBSERVERS = ("minmax",)
+#: How a weight becomes an integer.
+ROUNDINGS = ("nearest",)
+_VALUES: dict[str, tuple[str, ...]] = {"observer": OBSERVERS, "rounding": ROUNDINGS}
+_SWITCH = {"on": True, "off": False}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of a quantization; each can be switched by itself, see `adjusted`."""
+
+    observer: str = "minmax"
+    rounding: str = "nearest"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            known, value = _VALUES.get(field.name, (True, False)), getattr(self, field.name)
+            if value not in known:
+                raise InputError(f"{field.name} = {value}: give {_listed(_VALUES.get(field.name, _SWITCH))}")
+
+    def adjusted(self, settings: Iterable[str]) -> Recipe:
+        """The recipe after "STEP=VALUE" settings, such as "rounding=nearest".
+
+        Raises InputError for an unknown step or value.
+        """
+        names = [f.name for f in fields(self)]
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            if name not in names:
+                raise InputError(f"--set {setting}: no step {name!r}; give {_listed(names)}")
+            known: Any = _VALUES.get(name, _SWITCH)
+            if value not in known:
+                raise InputError(f"--set {setting}: give {name}={_listed(known)}")
+            changes[name] = value if name in _VALUES else _SWITCH[value]
+        return replace(self, **changes)
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+#: The documented sets: README.md says what they do and how long they take.
+RECIPES = {"fast": Recipe(), "default": Recipe(), "best": Recipe()}
+
+
+def recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe by name, with "STEP=VALUE" settings on top. Raises InputError."""
+    if name not in RECIPES:
+        raise InputError(f"--recipe {name}: give {_listed(RECIPES)}")
+    return RECIPES[name].adjusted(settings)

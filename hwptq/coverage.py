@@ -61,18 +61,23 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     for var, op, args in integer_nodes(mod):
         if not isinstance(op, ops.Conv2d | ops.Dense | ops.MatMul):
             continue
-        weight = constant(args[1])
+        weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
         rows.append(
             {
                 "name": layer_name(var),
                 "op": op.kind,
-                "weight": f"int{getattr(op, 'weight_bits', 8)}",
+                "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
                 "macs": integer_macs(op, args, var),
-                "weight_bytes": 0 if weight is None else int(weight.nbytes),
+                "weight_bytes": 0 if weight is None else weight_bytes(weight.size, width),
             }
         )
     return rows
+
+
+def weight_bytes(count: int, bits: int) -> int:
+    """Bytes that `count` weights take, without what a kernel adds to fill its vectors."""
+    return -(-count * bits // 8)
 
 
 def layer_name(var: Any) -> str:

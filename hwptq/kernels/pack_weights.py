@@ -36,18 +36,35 @@ def pack_scales(multiplier: np.ndarray, shift: np.ndarray, lanes: int) -> tuple[
     return pack_channels(multiplier, lanes, 2**30), pack_channels(shift, lanes, MAX_SHIFT)
 
 
-def pack_weights(weight: np.ndarray, run: int, lanes: int, k: int, dtype: str = "int8") -> np.ndarray:
-    """int8 [O, ...] -> `dtype` [vectors, runs * ceil(run / k), lanes * k].
+def stored_rows(groups: int, bits: int) -> int:
+    """Rows that hold the weights of a run of `groups` groups of k: one each, or two int4 groups to a row."""
+    return groups if bits == 8 else -(-groups // 2)
+
+
+def pack_weights(weight: np.ndarray, run: int, lanes: int, k: int, bits: int = 8) -> np.ndarray:
+    """int8 [O, ...] -> int8 [vectors, runs * stored_rows(ceil(run / k), bits), lanes * k].
 
     Each channel's weights are runs of `run` elements that stand side by side in the image; a run is padded
-    with zeros to a multiple of k. One row of the result is the weight operand of one instruction.
+    with zeros to a multiple of k. A row of 8 bits is the weight operand of one instruction. A row of 4 bits
+    is two of them: every weight is 16 times an int4 value, so the upper nibble says all, and that of the
+    first operand moves to the lower one. P << 4 and P & 0xF0 give the operands back.
     """
     co = weight.shape[0]
     runs = weight.reshape(co, -1, run)
     padded = np.pad(runs, ((0, 0), (0, 0), (0, -run % k)))
-    groups = padded.reshape(co, -1, k)
+    groups = padded.reshape(co, runs.shape[1], -1, k)
     channels = channels_of(co, lanes)
-    chosen = np.where((channels < 0)[:, :, np.newaxis, np.newaxis], 0, groups[channels])
-    return np.ascontiguousarray(
-        chosen.transpose(0, 2, 1, 3).reshape(len(channels), -1, lanes * k), dtype=dtype
-    )
+    surplus = (channels < 0)[:, :, np.newaxis, np.newaxis, np.newaxis]
+    chosen = np.where(surplus, 0, groups[channels]).transpose(0, 2, 3, 1, 4)
+    rows = chosen.reshape(*chosen.shape[:3], lanes * k)
+    if bits == 4:
+        rows = _two_a_byte(rows)
+    return np.ascontiguousarray(rows.reshape(len(channels), -1, lanes * k), dtype=np.int8)
+
+
+def _two_a_byte(rows: np.ndarray) -> np.ndarray:
+    """[..., groups, lanes * k] of multiples of 16 -> [..., ceil(groups / 2), lanes * k]."""
+    if np.any(rows % 16):
+        raise ValueError("weights of 4 bits must be multiples of 16")
+    even = np.pad(rows, ((0, 0), (0, 0), (0, rows.shape[2] % 2), (0, 0))).view(np.uint8)
+    return (even[:, :, 0::2] >> 4 | even[:, :, 1::2]).view(np.int8)

@@ -12,10 +12,10 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Requantize
 
-from .builder import Expr, Flat, local, loop, nest, shuffle
+from .builder import Expr, Flat, cast, constant, local, loop, nest, shuffle
 from .convolution import Convolution
 from .kernel import TensorType
-from .pack_weights import vector_count
+from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds, requantize
 
 _STORE_LANES = 16  # int8 values of the widest store
@@ -33,7 +33,7 @@ class Mac:
     k: int
     groups: int  # groups of k activations in the widest load, a power of two
     activation: str  # dtype of the packed activations
-    weight: str  # dtype of the packed weights
+    weight: str  # dtype of the weight operand; its values are stored as int8, or two int4 a byte
     pick: Callable[[Expr, int, int], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
 
@@ -76,7 +76,7 @@ def powers(count: int, most: int) -> list[int]:
 
 
 def emit_tiled(
-    conv: Convolution, mac: Mac, tile: Tile, bounds: Bounds, target: Requantize
+    conv: Convolution, mac: Mac, tile: Tile, bounds: Bounds, target: Requantize, weight_bits: int = 8
 ) -> Callable[..., None]:
     """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights."""
     vectors = vector_count(conv.co, mac.lanes)
@@ -92,7 +92,7 @@ def emit_tiled(
                 for i in range(tile.pixels):
                     acc[i][j].store(0, start, mac.lanes)
             windows = [conv.window(b, row, x0 + i) for i in range(tile.pixels)]
-            _reduce(conv, mac, acc, x, windows, weight, v0)
+            _reduce(conv, mac, acc, x, windows, weight, v0, weight_bits)
             scales = (multiplier, shift)
             for i in range(tile.pixels):
                 _finish(conv, mac.lanes, acc[i], scales, y, conv.pixel(b, row, x0 + i), v0, bounds, target)
@@ -108,39 +108,72 @@ def _start(index: Expr, size: int, extent: int) -> Expr:
 
 
 def _reduce(
-    conv: Convolution, mac: Mac, acc: list[list[Flat]], x: Flat, windows: list[Expr], weight: Flat, v0: Expr
+    conv: Convolution,
+    mac: Mac,
+    acc: list[list[Flat]],
+    x: Flat,
+    windows: list[Expr],
+    weight: Flat,
+    v0: Expr,
+    weight_bits: int,
 ) -> None:
     """acc[pixel][vector] += all products of their windows; `windows` are offsets of pixels in x."""
     rows, columns = conv.runs
-    per_run = mac.groups_of(conv.run)
-    per_vector = rows * columns * per_run
+    groups = mac.groups_of(conv.run)
+    per_run = stored_rows(groups, weight_bits)
+    step = max(mac.groups, 8 // weight_bits)
+    width = mac.lanes * mac.k
 
     def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
-        """`count` groups of k elements from group `at` of a run."""
-        loaded = [T.bind(x.load(w + tap + at * mac.k, count * mac.k)) for w in windows]
-        width = mac.lanes * mac.k
-        for u in range(count):
-            first = run * per_run + at + u
-            operands = [
-                T.bind(weight.load(((v0 + j) * per_vector + first) * width, width))
-                for j in range(len(acc[0]))
-            ]
-            for line, elements in zip(acc, loaded, strict=True):
-                picked = mac.pick(elements, u, count)
-                for cell, operand in zip(line, operands, strict=True):
-                    cell.store(0, mac.accumulate(cell.load(0, mac.lanes), picked, operand), mac.lanes)
+        """`count` groups of k elements from group `at` of a run; `at` is a multiple of `step`."""
+        row = run * per_run + (at if weight_bits == 8 else at // 2)
+        firsts = [((v0 + j) * rows * columns * per_run + row) * width for j in range(len(acc[0]))]
+        operands = _weight_operands(weight, firsts, width, mac.weight, weight_bits)
+        done = 0
+        for part in powers(count, mac.groups):
+            loaded = [T.bind(x.load(w + tap + (at + done) * mac.k, part * mac.k)) for w in windows]
+            for u in range(part):
+                vectors = operands(done + u)
+                for line, elements in zip(acc, loaded, strict=True):
+                    picked = mac.pick(elements, u, part)
+                    for cell, operand in zip(line, vectors, strict=True):
+                        cell.store(0, mac.accumulate(cell.load(0, mac.lanes), picked, operand), mac.lanes)
+            done += part
 
     def run(ky: Expr, kx: Expr) -> None:
         number, tap = ky * columns + kx, conv.tap(ky, kx)
-        full, rest = divmod(per_run, mac.groups)
+        full, rest = divmod(groups, step)
         if full:
-            loop(full, lambda i: groups_at(number, tap, i * mac.groups, mac.groups))
-        at = full * mac.groups
-        for count in powers(rest, mac.groups):
-            groups_at(number, tap, at, count)
-            at += count
+            loop(full, lambda i: groups_at(number, tap, i * step, step))
+        if rest:
+            groups_at(number, tap, full * step, rest)
 
     nest((rows, columns), run)
+
+
+def _weight_operands(
+    weight: Flat, firsts: list[Expr], width: int, dtype: str, bits: int
+) -> Callable[[int], list[Expr]]:
+    """group -> the weight operand of each vector of channels; call it for 0, 1, 2, ... in this order.
+
+    `firsts` are the offsets of group 0. Of two int4 groups in a row, the first one loads.
+    """
+    packed: list[Expr] = []
+
+    def operands(group: int) -> list[Expr]:
+        row = group * bits // 8
+        if bits == 8 or group % 2 == 0:
+            packed[:] = [T.bind(weight.load(first + row * width, width)) for first in firsts]
+        return [T.bind(cast(_nibble(p, group % 2, width) if bits == 4 else p, dtype, width)) for p in packed]
+
+    return operands
+
+
+def _nibble(packed: Expr, index: int, width: int) -> Expr:
+    """16 times the int4 value in the lower (0) or upper (1) nibble of each byte."""
+    if index == 0:
+        return T.shift_left(packed, constant(4, "int8", width))
+    return T.bitwise_and(packed, constant(-16, "int8", width))
 
 
 def _finish(
@@ -180,9 +213,11 @@ def _store_prefix(y: Flat, offset: Expr, value: Expr, count: int) -> None:
         at += width
 
 
-def tensors_of(conv: Convolution, mac: Mac, x: TensorType, out: TensorType) -> list[TensorType]:
+def tensors_of(
+    conv: Convolution, mac: Mac, x: TensorType, out: TensorType, weight_bits: int = 8
+) -> list[TensorType]:
     """Types of the parameters: x, packed weights, bias, multiplier, shift, out."""
     vectors = vector_count(conv.co, mac.lanes)
-    rows = conv.runs[0] * conv.runs[1] * mac.groups_of(conv.run)
-    weight = TensorType((vectors, rows, mac.lanes * mac.k), mac.weight)
+    rows = conv.runs[0] * conv.runs[1] * stored_rows(mac.groups_of(conv.run), weight_bits)
+    weight = TensorType((vectors, rows, mac.lanes * mac.k), "int8")
     return [x, weight, *[TensorType((vectors * mac.lanes,), "int32")] * 3, out]

@@ -44,14 +44,14 @@ def tiled_steps(
     conv, padding = describe(op, x, weight.shape, out)
     packed = pack_input(x, padding, mac.slack(conv.run), mac.activation)
     tile = fit(conv, mac.lanes, template.tile, template.dense_vectors)
-    types = tensors_of(conv, mac, packed.out if packed else x, out)
-    body = emit_tiled(conv, mac, tile, bounds_of(op), target)
+    types = tensors_of(conv, mac, packed.out if packed else x, out, op.weight_bits)
+    body = emit_tiled(conv, mac, tile, bounds_of(op), target, op.weight_bits)
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args = (
         PREVIOUS if packed else 0,
-        pack_weights(weight, conv.run, mac.lanes, mac.k, mac.weight),
+        pack_weights(weight, conv.run, mac.lanes, mac.k, op.weight_bits),
         pack_channels(bias, mac.lanes),
         *pack_scales(multiplier, shift, mac.lanes),
     )

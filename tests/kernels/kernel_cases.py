@@ -58,6 +58,11 @@ def int8(random: Random, *shape: int) -> np.ndarray:
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
+def weights(random: Random, bits: int, *shape: int) -> np.ndarray:
+    """int8 weights; those of 4 bits are 16 times an int4 value."""
+    return int8(random, *shape) if bits == 8 else int8(random, *shape) >> 4 << 4
+
+
 def scales(random: Random, channels: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bias, multiplier and shift, typical of a sum of `depth` products or at the limits."""
     rng = np.random.default_rng(random.getrandbits(32))
@@ -87,9 +92,11 @@ def conv_case(random: Random, channels_in: int, channels_out: int, groups: int =
     image = [n + random.randrange(largest - 1) for n in least]
     if random.choice((True, False, False, False)):
         image[1] = least[1]
-    op = ops.Conv2d(strides, padding, dilation, groups, random.choice((-128, -3, 0, 127)), *_output(random))
+    bits = random.choice((8, 8, 4))
+    zero_point = random.choice((-128, -3, 0, 127))
+    op = ops.Conv2d(strides, padding, dilation, groups, zero_point, *_output(random), weight_bits=bits)
     depth = channels_in // groups
-    weight = int8(random, channels_out, *kernel, depth)
+    weight = weights(random, bits, channels_out, *kernel, depth)
     x = int8(random, random.choice((1, 1, 2)), *image, channels_in)
     return Case(op, (x,), (weight, *scales(random, channels_out, depth * kernel[0] * kernel[1])))
 
@@ -98,10 +105,10 @@ def dense_case(random: Random) -> Case:
     """A Dense on one or several rows."""
     rows = random.choice(((1,), (1,), (2, 3), (7,), ()))
     depth, channels = random.choice((*CHANNELS, 100, 129)), random.choice((*CHANNELS, 70))
-    op = ops.Dense(random.choice((-128, 0, 5)), *_output(random))
-    return Case(
-        op, (int8(random, *rows, depth),), (int8(random, channels, depth), *scales(random, channels, depth))
-    )
+    bits = random.choice((8, 8, 4))
+    op = ops.Dense(random.choice((-128, 0, 5)), *_output(random), weight_bits=bits)
+    weight = weights(random, bits, channels, depth)
+    return Case(op, (int8(random, *rows, depth),), (weight, *scales(random, channels, depth)))
 
 
 def run(case: Case, steps: Sequence[Step], target: Descriptor) -> np.ndarray:

@@ -37,7 +37,21 @@ def test_a_row_of_packed_weights_is_one_operand():
     weight = np.array([[[[1, 2, 3]]], [[[4, 5, 6]]]], np.int8)
     packed = pack_weights(weight, run=3, lanes=2, k=2)
     assert packed.tolist() == [[[1, 2, 4, 5], [3, 0, 6, 0]]]
-    assert pack_weights(weight, 3, 2, 2, "int16").dtype == np.int16
+
+
+def test_two_int4_groups_share_a_row():
+    """A run of 3 groups takes 2 rows; shifts and masks give the operands of 8 bits back."""
+    weight = (np.arange(-8, 7, dtype=np.int8) * 16)[:12].reshape(2, 1, 1, 6)
+    plain, packed = (pack_weights(weight, run=6, lanes=2, k=2, bits=bits)[0] for bits in (8, 4))
+    assert packed.shape == (2, 4)
+    np.testing.assert_array_equal(packed << 4, plain[::2])
+    np.testing.assert_array_equal((packed & -16)[0], plain[1])
+    assert not (packed & -16)[1].any()
+
+
+def test_weights_that_are_no_int4_values_are_refused():
+    with pytest.raises(ValueError, match="multiples of 16"):
+        pack_weights(np.full((4, 1, 1, 4), 8, np.int8), 4, 4, 4, bits=4)
 
 
 def test_the_bias_cancels_the_offset_of_unsigned_activations():

@@ -13,7 +13,7 @@ from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.kernels.select import rule_kind, select, vector_lanes
 from hwptq.quant import integer_ops as ops
-from hwptq.targets import load_target
+from hwptq.targets import load_target, target_names
 from hwptq.targets.schema import OpRule, VectorKernel
 
 ARM = load_target("arm-cortex-a")
@@ -67,6 +67,17 @@ def test_other_operators_keep_their_arguments():
     add = ops.Add(0, 0, 1, 1, 2**30, 1, 0, -128, 127)
     (step,) = select(add, [type_of(x), type_of(x)], [], type_of(x), ARM)
     assert step.args == (0, 1)
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_int4_weights_take_half_the_bytes(name):
+    """Every shipped CPU target, for a convolution whose channels fill its vectors."""
+    case = conv((1, 1, 1, 1), channels=32)
+    narrow = replace(
+        case, op=replace(case.op, weight_bits=4), constants=(case.constants[0] & -16, *case.constants[1:])
+    )
+    whole, half = (c.steps(load_target(name))[-1].args[1].nbytes for c in (case, narrow))
+    assert (whole, half) == (32 * 32 * 9, 32 * 32 * 9 // 2)
 
 
 def test_a_kernel_of_the_wrong_kind_is_refused():

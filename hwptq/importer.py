@@ -21,6 +21,8 @@ from hwptq.passes.dataflow import bindings, main_functions, op_name, rewrite
 from .errors import InputError, UnsupportedError
 from .onnx_operators import NamingImporter
 
+#: ONNX's own operators, and those that ONNX Runtime adds.
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
 _UNNAMED = re.compile(r"lv\d*")  # what TVM calls the values inside a node
 
 
@@ -47,6 +49,9 @@ def import_onnx(path: str | Path) -> Model:
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if opset < 9:
         raise UnsupportedError(f"{path}: opset {opset}; export the model with opset 9 or newer")
+    for node in proto.graph.node:  # TVM looks at the name of an operator only
+        if node.domain not in _DOMAINS:
+            raise UnsupportedError(f"{path}: operator {node.op_type} of domain {node.domain} is not known")
     proto = _name_nodes(_widen_float16(proto))
     weights = {i.name for i in proto.graph.initializer}
     inputs = {i.name: _bound_shape(i) for i in proto.graph.input if i.name not in weights}
@@ -63,7 +68,10 @@ def _to_relax(proto: Any, opset: int, inputs: dict[str, Any], path: Path) -> tvm
             module = importer.from_onnx(proto.graph, opset)
     except Exception as error:
         raise UnsupportedError(f"{path}: {_first_line(error)}") from error
-    return relax.transform.FoldConstant()(_name_heads(module))
+    try:
+        return relax.transform.FoldConstant()(_name_heads(module))
+    except ValueError as error:  # control flow
+        raise UnsupportedError(f"{path}: {error}") from error
 
 
 def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
@@ -101,7 +109,6 @@ def _bound_shape(value: Any) -> tuple[tuple[int, ...], str]:
                 f"input {value.name!r}: axis {axis} is symbolic; fix its size before export"
             )
         dims.append(dim.dim_value or 1)
-    dims[:1] = [1] if not tensor.shape.dim[0].dim_value else dims[:1]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     return tuple(dims), dtype
 

@@ -1,0 +1,183 @@
+"""ONNX files become Relax modules that compute the same, with a batch of 1 and the names of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import expected, model, node, normal, save
+
+from hwptq.errors import InputError, UnsupportedError
+from hwptq.importer import Model, import_onnx
+from hwptq.interpret import Interpreter
+from hwptq.passes.dataflow import bindings
+
+WEIGHTS = {"w": normal(0, 4, 3, 3, 3), "b": normal(1, 4)}
+CONV = node("Conv", "x w b", "y", "first/conv", pads=[1, 1, 1, 1])
+
+
+def check(proto: onnx.ModelProto, folder: Path, bound: float = 1e-5, **inputs: np.ndarray) -> Model:
+    """Import a model, and fail unless it computes what ONNX says."""
+    imported = import_onnx(save(proto, folder))
+    values = {n: inputs.get(n, normal(i, *s)) for i, (n, (s, _)) in enumerate(imported.inputs.items())}
+    found = Interpreter(imported.module).run(values)
+    for a, b in zip(found, expected(proto, values), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b.astype(np.float32), rtol=bound, atol=bound)
+    return imported
+
+
+def names(imported: Model) -> list[str]:
+    """Names of everything that is computed; "gv" is what TVM calls the result."""
+    return [str(var.name) for var, _ in bindings(imported.module["main"]) if str(var.name) != "gv"]
+
+
+@pytest.mark.parametrize("batch", ["N", None, 0, 1], ids=str)
+def test_the_batch_axis_is_bound_to_one(tmp_path: Path, batch: Any):
+    imported = check(model([CONV], {"x": [batch, 3, 5, 6]}, WEIGHTS), tmp_path)
+    assert imported.inputs == {"x": ((1, 3, 5, 6), "float32")}
+    assert imported.outputs == ("y",)
+    assert imported.name == "model"
+
+
+def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path):
+    nodes = [node("Add", "b a", "sum"), node("Mul", "a b", "product")]
+    proto = model(nodes, {"b": ["N", 4], "a": ["N", 4]}, outputs=["product", "sum"])
+    imported = check(proto, tmp_path)
+    assert list(imported.inputs) == ["b", "a"]
+    assert imported.outputs == ("product", "sum")
+
+
+@pytest.mark.parametrize("shape", [["N", 3, "H", 6], ["N", "C", 5, 6], [1, 3, 5, None]])
+def test_any_other_symbolic_axis_is_refused(tmp_path: Path, shape: list[Any]):
+    axis = next(i for i, d in enumerate(shape) if i and not isinstance(d, int))
+    path = save(model([node("Relu", "x", "y")], {"x": shape}), tmp_path)
+    with pytest.raises(UnsupportedError, match=rf"input 'x': axis {axis} is symbolic; fix its size"):
+        import_onnx(path)
+
+
+def test_float16_is_widened(tmp_path: Path):
+    half = {k: v.astype(np.float16) for k, v in WEIGHTS.items()}
+    two = numpy_helper.from_array(np.array(2, np.float16))
+    nodes = [
+        CONV,
+        helper.make_node("Constant", [], ["two"], value=two),
+        node("Mul", "y two", "z"),
+        node("Cast", "z", "out", to=TensorProto.FLOAT16),
+    ]
+    proto = model(nodes, {"x": ["N", 3, 5, 6]}, half, dtype=TensorProto.FLOAT16)
+    imported = import_onnx(save(proto, tmp_path))
+    assert imported.inputs["x"] == ((1, 3, 5, 6), "float32")
+    x = normal(5, 1, 3, 5, 6)
+    (found,) = Interpreter(imported.module).run({"x": x})
+    wide = {k: v.astype(np.float32) for k, v in half.items()}
+    (exact,) = expected(model([CONV], {"x": ["N", 3, 5, 6]}, wide), {"x": x})
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 2 * exact, rtol=1e-5, atol=1e-5)
+
+
+def test_opset_9(tmp_path: Path):
+    """Attributes that later became inputs: the bounds of Clip, the widths of Pad, the axes of Squeeze."""
+    nodes = [
+        CONV,
+        node("Clip", "y", "clipped", min=0.0, max=6.0),
+        node("Pad", "clipped", "padded", pads=[0, 0, 1, 0, 0, 0, 0, 2], value=0.5),
+        node("GlobalAveragePool", "padded", "mean"),
+        node("Squeeze", "mean", "out", axes=[2, 3]),
+    ]
+    check(model(nodes, {"x": ["N", 3, 5, 6]}, WEIGHTS, opset=9), tmp_path)
+
+
+def test_opset_8_is_refused(tmp_path: Path):
+    path = save(model([CONV], {"x": ["N", 3, 5, 6]}, WEIGHTS, opset=8), tmp_path)
+    with pytest.raises(UnsupportedError, match="opset 8; export the model with opset 9 or newer"):
+        import_onnx(path)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "constants"),
+    [("low high", {"low": -0.5, "high": 6.0}), ("low", {"low": 0.0}), ("- high", {"high": 1.0}), ("", {})],
+)
+def test_clip_with_and_without_bounds(tmp_path: Path, bounds: str, constants: dict[str, float]):
+    arrays = {k: np.array(v, np.float32) for k, v in constants.items()}
+    check(model([node("Clip", f"x {bounds}", "y")], {"x": ["N", 7]}, arrays), tmp_path)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"transB": 1}, {"alpha": 0.5, "beta": 2.0}])
+def test_gemm(tmp_path: Path, attributes: dict[str, Any]):
+    shape = (5, 3) if "transB" in attributes else (3, 5)
+    constants = {"w": normal(1, *shape), "b": normal(2, 5)}
+    check(model([node("Gemm", "x w b", "y", **attributes)], {"x": ["N", 3]}, constants), tmp_path)
+
+
+def test_nodes_keep_their_names(tmp_path: Path):
+    nodes = [CONV, node("Relu", "y", "z"), node("MaxPool", "z", "out", "pool", kernel_shape=[2, 2])]
+    found = names(check(model(nodes, {"x": ["N", 3, 5, 6]}, WEIGHTS), tmp_path))
+    assert [n for n in found if "bias" not in n] == ["first/conv", "z", "pool"]
+
+
+def test_names_need_not_be_identifiers_nor_unique(tmp_path: Path):
+    nodes = [node("Relu", "in:0", "a/b:0", "same name"), node("Abs", "a/b:0", "größe", "same name")]
+    imported = check(model(nodes, {"in:0": ["N", 4]}), tmp_path)
+    assert list(imported.inputs) == ["in:0"]
+    assert imported.outputs == ("größe",)
+    assert len(set(names(imported))) == len(names(imported))
+
+
+def test_weights_may_be_among_the_inputs(tmp_path: Path):
+    """As files of IR version 3 list them."""
+    proto = model([CONV], {"x": ["N", 3, 5, 6]}, WEIGHTS)
+    for name, value in WEIGHTS.items():
+        proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape))
+    assert list(check(proto, tmp_path).inputs) == ["x"]
+
+
+def test_a_scalar_input(tmp_path: Path):
+    proto = model([node("Mul", "x s", "y")], {"x": ["N", 4], "s": []})
+    assert check(proto, tmp_path).inputs["s"] == ((), "float32")
+
+
+def test_no_such_file(tmp_path: Path):
+    with pytest.raises(InputError, match="no such file; give the path of an ONNX model"):
+        import_onnx(tmp_path / "missing.onnx")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_truncated_file(tmp_path: Path, keep: float):
+    path = save(model([CONV], {"x": ["N", 3, 5, 6]}, WEIGHTS), tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
+    with pytest.raises(InputError, match="not a readable ONNX model: ") as caught:
+        import_onnx(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unsupported_operator(tmp_path: Path):
+    path = save(model([node("Celu", "x", "y")], {"x": ["N", 4]}), tmp_path)
+    with pytest.raises(UnsupportedError, match="Celu") as caught:
+        import_onnx(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_operator_of_another_domain(tmp_path: Path):
+    proto = model([node("Relu", "x", "y")], {"x": ["N", 4]})
+    proto.graph.node[0].domain = "com.example"
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(UnsupportedError, match=r"operator Relu of domain com\.example is not known"):
+        import_onnx(save(proto, tmp_path))
+
+
+def test_control_flow(tmp_path: Path):
+    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    branches = {
+        f"{name}_branch": helper.make_graph([node(op, "x", "y")], name, [], [value])
+        for name, op in (("then", "Relu"), ("else", "Abs"))
+    }
+    nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "c", to=TensorProto.BOOL)]
+    proto = model([*nodes, node("If", "c", "out", **branches)], {"x": [1]})
+    with pytest.raises(UnsupportedError, match="found control flow"):
+        import_onnx(save(proto, tmp_path))

@@ -60,7 +60,8 @@ def compile(
             graphs = lower(quantized, device)
         with progress.stage("build"):
             program = build_program(graphs.kernels, imported.outputs, imported.name, device, folder)
-            build_library(graphs.kernels, device, folder / "model.so")
+            if device.toolchain.model_library:
+                build_library(graphs.kernels, device, folder / "model.so")
         with progress.stage("verify"):
             evidence = verify(graphs, program, device, evaluation, score, progress)
         _write(folder, imported, device, graphs, program, evidence, progress)

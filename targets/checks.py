@@ -112,13 +112,8 @@ def _check_all_used(rules: list[OpRule], names: list[str], problems: Problems) -
 
 
 def _check_requantize(requantize: Requantize, problems: Problems) -> None:
-    given = {
-        "multiply_high": requantize.multiply_high,
-        "rounding_shift": requantize.rounding_shift,
-    }
-    if any(given.values()) and not all(given.values()):
-        missing = next(key for key, name in given.items() if not name)
-        problems.add(f"requantize.{missing}", "missing: give both intrinsics or none")
+    if (requantize.multiply_low or requantize.rounding_shift) and not requantize.multiply_high:
+        problems.add("requantize.multiply_high", "missing: the other intrinsics go with it")
 
 
 def _check_cost(rules: list[OpRule], cost: dict[str, float], problems: Problems) -> None:

@@ -180,15 +180,18 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
     requantize: Requantize | None = values.get("requantize")
     if requantize:
         vector = Vector("int32", requantize.lanes)
-        for key in ("multiply_high", "rounding_shift"):
+        for key in ("multiply_low", "multiply_high", "rounding_shift"):
             name, why = getattr(requantize, key), f"lanes {requantize.lanes} make operands {vector}"
-            calls.append(Call(f"requantize.{key}", name, vector, (vector, vector), why))
+            count = 3 if key == "multiply_high" and requantize.multiply_low else 2
+            calls.append(Call(f"requantize.{key}", name, vector, (vector,) * count, why))
     return [call for call in calls if call.name]
 
 
 def _dot_product(kernel: DotProductKernel, path: str) -> Call:
     result = Vector("int32", kernel.lanes)
     operand = Vector(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
+    if kernel.operands_as_int32:
+        operand = result
     operands = (result, operand, operand) if kernel.accumulates else (operand, operand)
     why = (
         f"lanes {kernel.lanes}, k {kernel.k}, operand_bits {kernel.operand_bits} and accumulates "

@@ -51,6 +51,17 @@ class Toolchain:
     link_flags: tuple[str, ...] = field(
         default=("-static",), metadata=about("arguments added where a program is linked")
     )
+    runtime: str = field(
+        default="libc",
+        metadata=about(
+            "what programs stand on: the compiler's C library, or start code and system calls of hwptq",
+            choices=("libc", "hexagon-linux"),
+        ),
+    )
+    model_library: bool = field(
+        default=True,
+        metadata=about("whether model.so is made, for TVM's runtime; false where the device has none"),
+    )
     run: tuple[str, ...] = field(
         default=(), metadata=about("command in front of the program, e.g. an emulator; [] = natively")
     )
@@ -99,7 +110,7 @@ class Numerics:
 
 @dataclass(frozen=True)
 class Requantize:
-    """Intrinsics of the requantize step; without them 64-bit integer arithmetic is used (same result)."""
+    """Intrinsics of the requantize step; without multiply_high 64-bit integers are used (same result)."""
 
     lanes: int = field(
         default=4, metadata=about("int32 values per intrinsic call", low=1, high=64, power_of_two=True)
@@ -111,10 +122,19 @@ class Requantize:
             **_INTRINSIC,
         ),
     )
+    multiply_low: str = field(
+        default="",
+        metadata=about(
+            "LLVM intrinsic of (a, m) -> l where multiply_high takes (l, a, m), "
+            "e.g. llvm.hexagon.V6.vmpyewuh.128B",
+            **_INTRINSIC,
+        ),
+    )
     rounding_shift: str = field(
         default="",
         metadata=about(
-            "LLVM intrinsic of (v, -s) -> (v + 2^(s-1)) >> s, e.g. llvm.aarch64.neon.srshl.v4i32",
+            "LLVM intrinsic of (v, -s) -> (v + 2^(s-1)) >> s, e.g. llvm.aarch64.neon.srshl.v4i32; "
+            '"" = an addition and a shift',
             **_INTRINSIC,
         ),
     )
@@ -152,6 +172,10 @@ class DotProductKernel:
     )
     dense_vectors: int = field(
         default=4, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
+    operands_as_int32: bool = field(
+        default=False,
+        metadata=about("LLVM types both operands as vectors of int32 (Hexagon), not of operand_bits"),
     )
 
 

@@ -26,6 +26,7 @@ _DISASSEMBLERS = re.compile(rf"(?:{_PREFIX}|llvm-)objdump{_VERSION}")
 _COMPILER_ARGUMENTS = re.compile(
     r"-static|-static-pie|-no-pie|-pie|-pthread|-s|-O[0123sz]?"
     r"|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel)=[A-Za-z0-9_.+-]+"
+    r"|-mv\d{2}|-mhvx(?:=v\d{2})?|-mhvx-length=(?:64|128)b"
     r"|-m(?:32|64|thumb|arm|little-endian|big-endian|hard-float|soft-float)"
     r"|-W(?:all|extra|error|no-[a-z0-9-]+)"
     r"|-Wl,(?:--gc-sections|--as-needed|--no-undefined|-z,noexecstack|-z,now|-z,relro)"
@@ -35,7 +36,9 @@ _COMPILER_ARGUMENTS = re.compile(
     r"|-std=(?:c|gnu)(?:99|11|17)|--target=[a-z0-9_.-]+"
     r"|-l(?:m|c|gcc|atomic|pthread|rt|dl)"
 )
-_DISASSEMBLER_ARGUMENTS = re.compile(r"-d|-D|-M[a-z0-9,-]+|-m[a-z0-9:_-]+|--triple=[a-z0-9_.-]+")
+_DISASSEMBLER_ARGUMENTS = re.compile(
+    r"-d|-D|-M[a-z0-9,-]+|-m[a-z0-9:_-]+|--triple=[a-z0-9_.-]+|--mattr=[a-z0-9+,-]+"
+)
 _EMULATOR_VALUES = {
     "-cpu": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*"),
     "-L": re.compile(r"/usr/[a-z0-9_]+(?:-[a-z0-9_]+){1,3}/?"),

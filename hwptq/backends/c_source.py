@@ -54,7 +54,6 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
     arity = {call.function: len(call.args) for call in plan.calls}
     lines = [
         "#include <stddef.h>",
-        "#include <string.h>",
         f'#include "{prefix}.h"',
         "",
         f"extern const uint8_t {prefix}_weights[];",
@@ -68,7 +67,7 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         "    (void)arena, (void)weights;",
         *(["    use_workspace();"] if workspace else []),
         *(f"    status |= {prefix}_{c.function}({', '.join(map(_address, c.args))});" for c in plan.calls),
-        *(f"    memcpy({_address(to)}, {_address(source)}, {n});" for source, to, n in plan.copies),
+        *(f"    __builtin_memcpy({_address(to)}, {_address(source)}, {n});" for source, to, n in plan.copies),
         "    return status;",
         "}",
     ]
@@ -112,14 +111,22 @@ def _workspace(alignment: int, size: int) -> list[str]:
     ]
 
 
-def main_program(plan: MemoryPlan, prefix: str, alignment: int) -> str:
-    """main.c: reads samples from standard input and writes their outputs to standard output."""
-    text = resources.files(__package__).joinpath("main.c.in").read_text(encoding="utf-8")
+def main_program(plan: MemoryPlan, prefix: str, alignment: int, *, timed: bool) -> str:
+    """main.c: reads samples from standard input and writes their outputs to standard output.
+
+    A timed one knows --repeat, for which it needs a C library.
+    """
+    text = data_file("main.c.in") + data_file("timed_main.c.in" if timed else "plain_main.c.in")
     room = {
         key: sum(-(-t.nbytes // alignment) * alignment for t in tensors)
         for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
     }
     return Template(text).substitute(prefix=prefix, upper=prefix.upper(), **room)
+
+
+def data_file(name: str) -> str:
+    """The text of a file of this package."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def weights_assembly(prefix: str, file: str, alignment: int) -> str:

@@ -11,11 +11,12 @@ import tvm
 
 from hwptq.targets import Descriptor
 
-from .c_source import header, identifier, main_program, source, weights_assembly
+from .c_source import data_file, header, identifier, main_program, source, weights_assembly
 from .memory_plan import MemoryPlan, Tensor, plan_memory
 from .raw_functions import lower, workspace_bytes, write_object
 from .toolchain import call_tool
 
+LIBC = "libc"
 _C_FLAGS = ("-O2", "-Wall", "-Werror")
 
 
@@ -36,13 +37,13 @@ def build_program(
     mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path
 ) -> StaticProgram:
     """Build <name>, <name>.o and <name>.h in `folder`."""
-    prefix, alignment = identifier(name), target.memory.alignment
+    prefix = identifier(name)
     device = tvm.target.Target(dict(target.tvm))
     with device:
-        plan = plan_memory(mod, output_names, alignment)
+        plan = plan_memory(mod, output_names, target.memory.alignment)
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         work = Path(scratch)
-        _write_sources(plan, prefix, alignment, device, work)
+        _write_sources(plan, prefix, target, device, work)
         compiler = [*target.toolchain.compiler]
         call_tool([*compiler, *_C_FLAGS, "-c", "calls.c", "-o", "calls.o"], work)
         call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], work)
@@ -51,8 +52,7 @@ def build_program(
             [*compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), "kernels.o", "calls.o", "weights.o"],
             work,
         )
-        link = [*compiler, *_C_FLAGS, *target.toolchain.link_flags, "-o", str(program.resolve())]
-        call_tool([*link, "main.c", str(obj.resolve()), "-lm"], work)
+        _link(target, work, obj, program)
         head = folder / f"{prefix}.h"
         head.write_text((work / f"{prefix}.h").read_text(encoding="utf-8"), encoding="utf-8")
     return StaticProgram(
@@ -60,14 +60,30 @@ def build_program(
     )  # fmt: skip
 
 
-def _write_sources(plan: MemoryPlan, prefix: str, alignment: int, device: Any, folder: Path) -> None:
+def _link(target: Descriptor, work: Path, obj: Path, program: Path) -> None:
+    tools = target.toolchain
+    link = [*tools.compiler, *_C_FLAGS, *tools.link_flags, "-o", str(program.resolve())]
+    call_tool([*link, "main.c", str(obj.resolve()), *runtime_sources(target, work)], work)
+
+
+def runtime_sources(target: Descriptor, folder: Path) -> list[str]:
+    """What a program is linked with: the C library's mathematics, or a runtime written to `folder`."""
+    if target.toolchain.runtime == LIBC:
+        return ["-lm"]
+    text = data_file(f"{target.toolchain.runtime.replace('-', '_')}.c")
+    (folder / "runtime.c").write_text(text, encoding="utf-8")
+    return ["runtime.c"]
+
+
+def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, device: Any, folder: Path) -> None:
+    alignment = target.memory.alignment
     lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
     write_object(lowered, device, folder / "kernels.o")
     workspace = workspace_bytes(lowered, alignment)
     texts = {
         f"{prefix}.h": header(plan, prefix, alignment),
         "calls.c": source(plan, prefix, alignment, workspace),
-        "main.c": main_program(plan, prefix, alignment),
+        "main.c": main_program(plan, prefix, alignment, timed=target.toolchain.runtime == LIBC),
         "weights.s": weights_assembly(prefix, "weights.bin", alignment),
     }
     for file, text in texts.items():

@@ -35,6 +35,8 @@ def dot_product(
 def mac_of(kernel: DotProductKernel) -> Mac:
     """The instruction of `kernel` as the register tile uses it."""
     operand = dtype_of(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
+    if kernel.operands_as_int32:
+        operand = dtype_of("int32", kernel.lanes)
     result = dtype_of("int32", kernel.lanes)
     group = f"int{kernel.operand_bits * kernel.k}"  # k activations seen as one integer
 
@@ -47,6 +49,7 @@ def mac_of(kernel: DotProductKernel) -> Mac:
 
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
         # the operand picked by lane is the second one of the instruction
+        weight = T.reinterpret(operand, weight) if kernel.operands_as_int32 else weight
         pair = (weight, activation) if kernel.by_element else (activation, weight)
         if kernel.accumulates:
             return T.call_llvm_pure_intrin(result, kernel.intrinsic, acc, *pair)

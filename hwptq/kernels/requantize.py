@@ -35,7 +35,7 @@ def requantize(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
     """int32x`lanes` accumulators, multipliers and shifts -> int8x`lanes`."""
-    native = bool(target.multiply_high and target.rounding_shift) and lanes % target.lanes == 0
+    native = bool(target.multiply_high) and lanes % target.lanes == 0
     scaled = (
         _by_intrinsics(acc, multiplier, shift, lanes, target)
         if native
@@ -50,6 +50,10 @@ def _generic(acc: Expr, multiplier: Expr, shift: Expr, lanes: int) -> Expr:
     product = cast(acc, "int64", lanes) * cast(multiplier, "int64", lanes)
     rounded = product + constant(2**30, "int64", lanes)
     high = cast(T.shift_right(rounded, constant(31, "int64", lanes)), "int32", lanes)
+    return _shifted(high, shift, lanes)
+
+
+def _shifted(high: Expr, shift: Expr, lanes: int) -> Expr:
     one = constant(1, "int32", lanes)
     return T.shift_right(high + T.shift_left(one, shift - one), shift)
 
@@ -58,12 +62,16 @@ def _by_intrinsics(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target:
     """The intrinsics work on `target.lanes` values, so wider vectors are split and joined again."""
     width = target.lanes
     dtype = dtype_of("int32", width)
-    negated = constant(0, "int32", lanes) - shift
     parts = []
     for first in range(0, lanes, width):
-        a, m, s = (_part(v, first, width, lanes) for v in (acc, multiplier, negated))
-        high = T.call_llvm_pure_intrin(dtype, target.multiply_high, a, m)
-        parts.append(T.call_llvm_pure_intrin(dtype, target.rounding_shift, high, s))
+        a, m, s = (_part(v, first, width, lanes) for v in (acc, multiplier, shift))
+        low = [T.call_llvm_pure_intrin(dtype, target.multiply_low, a, m)] if target.multiply_low else []
+        high = T.call_llvm_pure_intrin(dtype, target.multiply_high, *low, a, m)
+        if target.rounding_shift:
+            negated = constant(0, "int32", width) - s
+            parts.append(T.call_llvm_pure_intrin(dtype, target.rounding_shift, high, negated))
+        else:
+            parts.append(_shifted(T.bind(high), s, width))
     return parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
 
 

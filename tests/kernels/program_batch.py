@@ -11,14 +11,19 @@ import tvm
 from kernel_cases import UNWRITTEN, Case
 
 from hwptq.backends.raw_functions import lower, write_object
+from hwptq.backends.static_program import runtime_sources
 from hwptq.backends.toolchain import call_tool
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.targets import Descriptor
 
 _MAIN = """\
 #include <stdint.h>
-#include <stdio.h>
+#include <stddef.h>
 extern uint8_t memory[];
+long write(int file, const void *p, size_t n);
+static void write_all(const uint8_t *p, long n) {{
+    for (long put; n > 0 && (put = write(1, p, n)) > 0; n -= put) p += put;
+}}
 {prototypes}
 int main(void) {{
 {calls}
@@ -62,7 +67,7 @@ def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[n
             calls.append(
                 f"    if ({name}({', '.join(f'memory + {p}' for p in (*places, previous))})) return 1;"
             )
-        calls.append(f"    fwrite(memory + {previous}, 1, {size}, stdout);")
+        calls.append(f"    write_all(memory + {previous}, {size});")
     output = _build_and_run(functions, memory, "\n".join(prototypes), "\n".join(calls), target, folder)
     shapes = [case.expected().shape for case in cases]
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
@@ -84,6 +89,6 @@ def _build_and_run(
     (folder / "memory.s").write_text(_MEMORY.format(alignment=memory.alignment))
     (folder / "main.c").write_text(_MAIN.format(prototypes=prototypes, calls=calls))
     tools = target.toolchain
-    sources = ("main.c", "memory.s", "kernels.o")
-    call_tool([*tools.compiler, *tools.link_flags, *sources, "-o", "program", "-lm"], folder)
+    sources = ["main.c", "memory.s", "kernels.o", *runtime_sources(target, folder)]
+    call_tool([*tools.compiler, "-O2", *tools.link_flags, *sources, "-o", "program"], folder)
     return subprocess.run([*tools.run, folder / "program"], capture_output=True, check=True).stdout

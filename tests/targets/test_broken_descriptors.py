@@ -66,8 +66,8 @@ BROKEN = {
         "requantize.lanes: must be a power of two, not 3",
     ),
     "half of requantize": (
-        ('rounding_shift = "llvm.aarch64.neon.srshl.v4i32"', ""),
-        "requantize.rounding_shift: missing: give both intrinsics or none",
+        ('multiply_high = "llvm.aarch64.neon.sqrdmulh.v4i32"', ""),
+        "requantize.multiply_high: missing: the other intrinsics go with it",
     ),
     "intrinsic not LLVM's": (
         ('"llvm.aarch64.neon.sdot', '"sdot'),

@@ -16,6 +16,7 @@ FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets
 LAYERS = (
     r"hwptq\.errors",
     r"hwptq\.quant\..*",
+    r"hwptq\.(assign|budget)",
     r"hwptq\.targets(\..*)?",
     r"hwptq\.kernels\..*",
     r"hwptq\.passes\.(dataflow|composite)",

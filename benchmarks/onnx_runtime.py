@@ -23,8 +23,10 @@ class _Reader(quantization.CalibrationDataReader):
         return next(self.samples, None)
 
 
-def quantize(case: Case, folder: Path) -> Path:
-    """The int8 model of a case: uint8 activations, int8 weights per channel, calibrated on its samples."""
+def quantize(
+    case: Case, folder: Path, activation: quantization.QuantType = quantization.QuantType.QUInt8
+) -> Path:
+    """The int8 model of a case: 8-bit activations, int8 weights per channel, calibrated on its samples."""
     logging.getLogger().setLevel(logging.ERROR)
     prepared, path = folder / f"{case.name}.prepared.onnx", folder / f"{case.name}.int8.onnx"
     quant_pre_process(str(case.model), str(prepared))
@@ -34,7 +36,7 @@ def quantize(case: Case, folder: Path) -> Path:
         _Reader(case),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
+        activation_type=activation,
         weight_type=quantization.QuantType.QInt8,
     )
     return path

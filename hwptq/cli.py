@@ -49,11 +49,11 @@ def _root(
 
 @app.command("compile")
 def compile_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 model, opset 9 or newer")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 or QDQ model, opset 9 or newer")],
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")],
     calibration_data: Annotated[
-        str, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")
-    ],
+        str | None, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")
+    ] = None,
     evaluation_data: Annotated[
         str | None, typer.Option(metavar="DATA", help="labels in y; measures accuracy")
     ] = None,

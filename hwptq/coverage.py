@@ -114,10 +114,19 @@ def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
 
 
 def float_weight_bytes(mod: tvm.IRModule) -> int:
-    """Bytes of the float constants of a module."""
+    """Bytes of the constants of a float or QDQ module, each value in float32."""
     total = 0
     for func in mod.functions.values():
         if isinstance(func, relax.Function):
-            arrays = [constant(a) for _, v in bindings(func) if isinstance(v, relax.Call) for a in v.args]
-            total += sum(a.nbytes for a in arrays if a is not None and a.dtype == np.float32)
+            calls = [value for _, value in bindings(func) if isinstance(value, relax.Call)]
+            total += sum(_float_bytes(call) for call in calls)
     return total
+
+
+def _float_bytes(call: Any) -> int:
+    """Bytes in float32 of the constants that a call reads, scales and zero points aside."""
+    if op_name(call) in ("quantize", "dequantize"):
+        weight = constant(call.args[0])
+        return 0 if weight is None else 4 * weight.size
+    arrays = [constant(a) for a in call.args]
+    return sum(a.nbytes for a in arrays if a is not None and a.dtype == np.float32)

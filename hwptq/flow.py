@@ -31,7 +31,7 @@ from .verify import Evidence, Graphs, verify
 def compile(
     model: str | Path,
     target: str | Path,
-    calibration_data: Any,
+    calibration_data: Any = None,
     evaluation_data: Any = None,
     preprocess: str | Path | Preprocess | None = None,
     output: str | Path = "out",
@@ -41,9 +41,10 @@ def compile(
     """Compile an ONNX file into `output` and verify the code by running it.
 
     Data: a path, "module:function", or an iterable of dicts (see data.py). Without evaluation data the code
-    is verified on the calibration data. Raises a HwptqError: InputError, UnsupportedError (nothing
-    quantized), MismatchError or AccuracyError; after the last two the folder is complete and its report says
-    why.
+    is verified on the calibration data. A model in QDQ form needs no calibration data.
+
+    Raises a HwptqError: InputError, UnsupportedError (nothing quantized), MismatchError or AccuracyError;
+    after the last two the folder is complete and its report says why.
     """
     options, progress = options or Options(), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
@@ -84,17 +85,21 @@ def lower(quantized: Quantized, target: Descriptor) -> Graphs:
 
 def _datasets(
     model: Model, calibration: Any, evaluation: Any, preprocess: Any, options: Options
-) -> tuple[Dataset, Dataset]:  # fmt: skip
-    """Calibration and evaluation data; the former serves as the latter where there is none."""
+) -> tuple[Dataset | None, Dataset]:  # fmt: skip
+    """Calibration data, if any, and evaluation data; the former serves as the latter where there is none."""
     if isinstance(preprocess, str | Path):
         preprocess = load_preprocess(preprocess)
 
-    def open_data(data: Any) -> Dataset:
+    def open_data(data: Any) -> Dataset | None:
+        if data is None:
+            return None
         opened = open_dataset if isinstance(data, str | Path) else from_batches
         return opened(data, model.inputs, preprocess)
 
     first = open_data(calibration)
-    second = first if evaluation is None else open_data(evaluation)
+    second = open_data(evaluation) or first
+    if second is None:
+        raise InputError("there is no data: give calibration data, and evaluation data to measure accuracy")
     return first, second if options.samples is None else second.take(options.samples)
 
 

@@ -61,4 +61,21 @@ def _pad(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.op.nn.pad(inputs[0], widths, "constant", float(np.ravel(value)[0]))
 
 
-_CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {"Clip": _clip, "Pad": _pad}
+def _dequantize(inputs: Sequence[Any], attrs: Any) -> Any:
+    """DequantizeLinear of a weight, kept from being folded into a float constant; else None."""
+    x, scale, zero = inputs[:3]
+    values = constant(x)
+    if values is None or values.ndim < 2 or values.dtype not in (np.int8, np.uint8):
+        return None
+    if attrs.get("block_size", 0):
+        raise ValueError("DequantizeLinear with block_size is not supported")
+    zero = relax.const(np.zeros((), values.dtype)) if zero is None else zero
+    kept = relax.op.builtin.stop_lift_params(x)
+    return relax.op.dequantize(kept, scale, zero, axis=int(attrs.get("axis", 1)), out_dtype="float32")
+
+
+_CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
+    "Clip": _clip,
+    "DequantizeLinear": _dequantize,
+    "Pad": _pad,
+}

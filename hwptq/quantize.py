@@ -14,6 +14,7 @@ import tvm
 from . import passes
 from .calibration import calibrate
 from .data import Dataset
+from .errors import InputError
 from .options import Options
 from .progress import Progress
 from .targets import Descriptor
@@ -47,9 +48,21 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def quantize(
-    module: tvm.IRModule, target: Descriptor, data: Dataset, options: Options, progress: Progress
+    module: tvm.IRModule, target: Descriptor, data: Dataset | None, options: Options, progress: Progress
 ) -> Quantized:
-    """Quantize an imported float module for `target`. Raises InputError for bad calibration data."""
+    """Quantize an imported float module for `target`. Raises InputError for bad or no calibration data.
+
+    A module that another tool has quantized keeps its scales; what it computes in float, with its Q and DQ,
+    stands for float32.
+    """
+    if passes.is_quantized(module):
+        normalize = passes.NormalizeQDQ()  # also afterwards: quantize is named after what was fused
+        prepared = tvm.ir.transform.Sequential([normalize, passes.FuseConvRelu(), normalize])(module)
+        return Quantized(prepared, prepared)
+    if data is None:
+        raise InputError(
+            "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
+        )
     batches = Batches(data, progress)
     with progress.stage("calibrate"):
         fused = fuse(module)

@@ -15,6 +15,8 @@ FLOAT_REASONS = "hwptq.float_reasons"
 #: Attribute of a QDQ function: JSON object, name of a layer -> its [activation, weight] dtypes. Int4 values
 #: are held as int8, so the graph alone does not tell.
 LAYER_DTYPES = "hwptq.layer_dtypes"
+#: Operators that a weight, their second argument, makes a layer.
+WEIGHTED_HEADS = ("nn.conv2d", "matmul")
 #: Operators whose output holds values of their input: one scale for both.
 DATA_MOVEMENT = {"reshape", "permute_dims", "strided_slice", "nn.pad", "squeeze", "expand_dims", "flatten"}
 #: Functions of one tensor, element by element: one table of 256 entries for a whole chain of them.

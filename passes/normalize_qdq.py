@@ -1,0 +1,126 @@
+"""NormalizeQDQ: a QDQ graph made by another tool, in the form that LowerToInteger takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from hwptq.quant.dtypes import INT4, INT8
+
+from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
+
+_TIED = DATA_MOVEMENT | {"nn.max_pool2d"}
+_UNSIGNED_OFFSET = 128
+
+
+def is_quantized(mod: tvm.IRModule) -> bool:
+    """Whether a module already has quantized activations."""
+    return any(op_name(value) == "quantize" for _, f in main_functions(mod) for _, value in bindings(f))
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.NormalizeQDQ")
+class NormalizeQDQ:
+    """The same values in our form; the outputs stay the same. Stands before FuseConvRelu.
+
+    1. uint8 becomes int8, with a zero point 128 lower.
+    2. A transposed quantized weight is transposed before it is dequantized.
+    3. Data movement and max pooling of a quantized tensor give a quantized tensor of the same scale.
+    4. quantize and dequantize are named after what they quantize: conv1 -> conv1_q -> conv1_dq.
+    5. A layer whose weights all fit int4 is noted as such a layer.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        dtypes: dict[str, tuple[str, str]] = {}
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            name = op_name(value)
+            if name == "builtin.stop_lift_params":
+                return value.args[0]
+            if name in ("quantize", "dequantize"):
+                return _boundary(r, value, str(var.name))
+            if name == "permute_dims" and _weight(r, value.args[0]) is not None:
+                return _transposed(r, value)
+            if name in _TIED and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
+                return _tied(r, var, value)
+            if name in WEIGHTED_HEADS:
+                weight = _weight(r, value.args[1])
+                if weight is not None and INT4.qmin <= weight.min() and weight.max() <= INT4.qmax:
+                    dtypes[str(var.name)] = (INT8.name, INT4.name)
+            return r.keep(value)
+
+        return with_layer_dtypes(rewrite(mod, visit), dtypes)
+
+
+def _boundary(r: Any, call: Any, name: str) -> Any:
+    """quantize or dequantize between float and int8."""
+    source, (scale, zero) = call.args[0], (constant(a) for a in call.args[1:3])
+    given = r.get(source)
+    if op_name(call) == "quantize":
+        dtype = str(call.attrs.out_dtype)
+        name = f"{source.name}_q"
+    else:
+        dtype = str(source.ty.dtype)
+        name = f"{node_name(str(given.name))}_dq" if isinstance(given, relax.Var) else name
+    if scale is None or zero is None or dtype not in ("int8", "uint8"):
+        return r.keep(call)
+    if dtype == "uint8":
+        zero = zero.astype(np.int16) - _UNSIGNED_OFFSET
+    raw = constant(given)
+    if raw is not None:
+        shifted = raw.astype(np.int16) - (_UNSIGNED_OFFSET if dtype == "uint8" else 0)
+        given = relax.const(shifted.astype(np.int8))
+    params = (relax.const(scale), relax.const(zero.astype(np.int8)))
+    axis = int(call.attrs.axis) if scale.size > 1 else -1
+    if op_name(call) == "quantize":
+        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype="int8"), name)
+    return r.emit(relax.op.dequantize(given, *params, axis=axis, out_dtype="float32"), name)
+
+
+def _definition(r: Any, expr: Any) -> Any:
+    """The new binding of an old expression, or None."""
+    new = r.get(expr)
+    return r.builder.lookup_binding(new) if isinstance(new, relax.Var) and new not in r.func.params else None
+
+
+def _weight(r: Any, expr: Any) -> np.ndarray | None:
+    """The int8 values of a constant that is dequantized, or None."""
+    value = _definition(r, expr)
+    return constant(value.args[0]) if op_name(value) == "dequantize" else None
+
+
+def _scale_of(r: Any, expr: Any) -> tuple[Any, Any] | None:
+    """(scale, zero point) of an activation quantized per tensor, or None."""
+    value = _definition(r, expr)
+    if op_name(value) != "dequantize" or constant(value.args[0]) is not None:
+        return None
+    return (value.args[1], value.args[2]) if shape_of(value.args[1]) == () else None
+
+
+def _is_quantized(r: Any, var: Any) -> bool:
+    """Whether every reader of an old var is a quantize."""
+    values = dict(bindings(r.func))
+    return all(op_name(values.get(u)) == "quantize" for u in users(r.func).get(var, []))
+
+
+def _transposed(r: Any, call: Any) -> Any:
+    """DQ(w^T) for (DQ w)^T."""
+    value: Any = _definition(r, call.args[0])
+    weight = constant(value.args[0])
+    assert weight is not None
+    axes = call.attrs.axes
+    order = list(range(weight.ndim))[::-1] if axes is None else [int(a) % weight.ndim for a in axes]
+    axis = order.index(int(value.attrs.axis) % weight.ndim) if shape_of(value.args[1]) else -1
+    turned = relax.const(np.ascontiguousarray(weight.transpose(order)))
+    return relax.op.dequantize(turned, value.args[1], value.args[2], axis=axis, out_dtype="float32")
+
+
+def _tied(r: Any, var: Any, call: Any) -> Any:
+    """DQ(Q(call)) in the scale of its input, which holds every value of the output."""
+    params: Any = _scale_of(r, call.args[0])
+    moved = r.emit(r.keep(call), str(var.name))
+    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype="int8"), f"{var.name}_q")
+    return r.emit(relax.op.dequantize(ints, *params, axis=-1, out_dtype="float32"), f"{var.name}_dq")

@@ -22,6 +22,7 @@ from .options import Options
 from .output_folder import staged
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
+from .qdq_onnx import save_qdq
 from .quantize import Quantized, quantize
 from .report import build_report, write_report
 from .targets import Descriptor, load_target
@@ -110,6 +111,7 @@ def _write(
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
     report = build_report(model.name, target.name, graphs, program, evidence, progress.seconds)
+    report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)
     write_metadata(folder, model.name, target.name, target.toolchain.run, program)
 

@@ -1,0 +1,88 @@
+"""model.qdq.onnx: a standard file that computes what the QDQ module does, and that can be compiled again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx_models import model, node, normal, save
+
+from hwptq import passes
+from hwptq.calibration import calibrate
+from hwptq.coverage import float_nodes
+from hwptq.importer import import_onnx
+from hwptq.interpret import Interpreter
+from hwptq.qdq_onnx import NotExportable, export_qdq, save_qdq
+from hwptq.quantize import fuse
+from hwptq.targets import load_target
+
+STANDARD = {"", "ai.onnx"}
+
+
+def _every_operator() -> onnx.ModelProto:
+    nodes = [
+        node("Conv", "x w b", "c", "conv", pads=[0, 1, 1, 0], strides=[2, 1]),
+        node("Clip", "c low high", "a", "clip"),
+        node("MaxPool", "a", "m", "max", kernel_shape=[2, 2], strides=[1, 1], ceil_mode=1),
+        node("AveragePool", "m", "v", "average", kernel_shape=[2, 2], pads=[1, 1, 0, 0]),
+        node("Sigmoid", "v", "s", "sigmoid"),
+        node("Mul", "v s", "swish", "mul"),
+        node("Pad", "swish pads", "p", "pad"),
+        node("Slice", "p starts ends axes", "sl", "slice"),
+        node("Concat", "sl sl", "cc", "concat", axis=1),
+        node("GlobalAveragePool", "cc", "g", "global"),
+        node("Flatten", "g", "f", "flatten"),
+        node("Softmax", "f", "sm", "softmax"),
+        node("MatMul", "sm v2", "d", "dense"),
+        node("LeakyRelu", "d", "y", "leaky", alpha=0.1),
+    ]
+    constants = {
+        "w": normal(0, 5, 3, 3, 3, spread=0.3), "b": normal(1, 5),
+        "low": np.float32(-1), "high": np.float32(2),
+        "pads": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "starts": np.array([1]), "ends": np.array([4]),
+        "axes": np.array([1]), "v2": normal(2, 6, 4),
+    }  # fmt: skip
+    return model(nodes, {"x": [1, 3, 9, 8]}, constants)
+
+
+def _quantized(proto: onnx.ModelProto, folder: Path):
+    imported = import_onnx(save(proto, folder))
+    fused = fuse(imported.module)
+    batches = [{"x": normal(seed, 1, 3, 9, 8)} for seed in range(3)]
+    qdq = passes.InsertQDQ(load_target("x86-64-vnni"), calibrate(fused, batches))(fused)
+    return qdq, imported.outputs
+
+
+def test_computes_what_the_module_does(tmp_path: Path) -> None:
+    qdq, outputs = _quantized(_every_operator(), tmp_path)
+    exported = export_qdq(qdq, outputs, "net")
+    assert {o.domain for o in exported.opset_import} <= STANDARD
+    assert {n.domain for n in exported.graph.node} <= STANDARD
+    assert [o.name for o in exported.graph.output] == list(outputs)
+    inputs = {"x": normal(9, 1, 3, 9, 8)}
+    (found,) = ReferenceEvaluator(exported).run(None, inputs)
+    np.testing.assert_allclose(found, Interpreter(qdq).run(inputs)[0], atol=0.02)
+
+
+def test_can_be_compiled_again(tmp_path: Path) -> None:
+    qdq, outputs = _quantized(_every_operator(), tmp_path)
+    path = tmp_path / "model.qdq.onnx"
+    assert save_qdq(qdq, outputs, "net", path) == "model.qdq.onnx"
+    again = passes.NormalizeQDQ()(passes.FuseConvRelu()(passes.NormalizeQDQ()(import_onnx(path).module)))
+    first, second = (passes.LowerToInteger()(m) for m in (qdq, again))
+    assert [n["op"] for n in float_nodes(second)] == [n["op"] for n in float_nodes(first)]
+    inputs = {"x": normal(10, 1, 3, 9, 8)}
+    np.testing.assert_allclose(*(Interpreter(m).run(inputs)[0] for m in (first, second)), atol=1e-6)
+
+
+def test_says_what_has_no_onnx_form(tmp_path: Path) -> None:
+    proto = model([node("HardSwish", "x", "h", "swish"), node("CumSum", "h axis", "y", "sum")], {"x": [1, 4]},
+                  {"axis": np.array(1)})  # fmt: skip
+    module = import_onnx(save(proto, tmp_path)).module
+    with pytest.raises(NotExportable, match="cumsum has no ONNX form"):
+        export_qdq(module, ["y"], "net")
+    assert "cumsum" in save_qdq(module, ["y"], "net", tmp_path / "none.onnx")
+    assert not (tmp_path / "none.onnx").exists()

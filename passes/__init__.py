@@ -1,11 +1,17 @@
 """Relax passes: each works inside anybody's tvm.ir.transform.Sequential."""
 
-from .fold_batch_norm import FoldBatchNorm
-from .fuse_conv_relu import FuseConvRelu
-from .insert_qdq import InsertQDQ
-from .lower_to_integer import LowerToInteger
-from .normalize_qdq import NormalizeQDQ, is_quantized
-from .select_kernels import SelectKernels
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .fold_batch_norm import FoldBatchNorm
+    from .fuse_conv_relu import FuseConvRelu
+    from .insert_qdq import InsertQDQ
+    from .lower_to_integer import LowerToInteger
+    from .normalize_qdq import NormalizeQDQ, is_quantized
+    from .select_kernels import SelectKernels
 
 __all__ = [
     "FoldBatchNorm",
@@ -16,3 +22,21 @@ __all__ = [
     "SelectKernels",
     "is_quantized",
 ]
+_HOMES = {
+    "FoldBatchNorm": "fold_batch_norm",
+    "FuseConvRelu": "fuse_conv_relu",
+    "InsertQDQ": "insert_qdq",
+    "LowerToInteger": "lower_to_integer",
+    "NormalizeQDQ": "normalize_qdq",
+    "SelectKernels": "select_kernels",
+    "is_quantized": "normalize_qdq",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a pass when it is first used: some need modules that need others of this package."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

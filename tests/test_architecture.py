@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -28,6 +31,7 @@ LAYERS = (
 )
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module by its name; packages by theirs."""
     found = {}
@@ -38,23 +42,40 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def imported(name: str, path: Path, nodes: Iterable[ast.AST]) -> list[str]:
+    """The modules of ours that import statements among `nodes` name."""
+    found, wanted = modules(), []
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            wanted += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            inside = [f"{base}.{alias.name}" for alias in node.names]
+            wanted += [i for i in inside if i in found] or [base]
+    return [other for other in wanted if other in found and other != name]
+
+
 def imports() -> nx.DiGraph:
     """module -> module it imports, at the top of the file or inside a function."""
-    found = modules()
     graph = nx.DiGraph()
-    for name, path in found.items():
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                wanted = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-                base = ".".join([*above, *([node.module] if node.module else [])])
-                inside = [f"{base}.{alias.name}" for alias in node.names]
-                wanted = [i for i in inside if i in found] or [base]
-            else:
-                continue
-            graph.add_edges_from((name, other) for other in wanted if other in found and other != name)
+    for name, path in modules().items():
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        graph.add_edges_from((name, other) for other in imported(name, path, nodes))
+    return graph
+
+
+def first_imports() -> nx.DiGraph:
+    """module -> module that runs before it: those imported at the top of the file, and their packages."""
+    graph = nx.DiGraph()
+    for name, path in modules().items():
+        code = path.read_text(encoding="utf-8")
+        top = [n for n in ast.parse(code).body if isinstance(n, ast.Import | ast.ImportFrom)]
+        for other in imported(name, path, top):
+            parts = other.split(".")
+            packages = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+            graph.add_edges_from((name, p) for p in packages if not f"{name}.".startswith(f"{p}."))
     return graph
 
 
@@ -66,6 +87,10 @@ def test_no_cycles() -> None:
     graph = imports()
     graph.remove_nodes_from(["hwptq"])  # modules read __version__ from it
     assert list(nx.simple_cycles(graph)) == []
+
+
+def test_any_module_may_be_imported_first() -> None:
+    assert list(nx.simple_cycles(first_imports())) == []
 
 
 def test_imports_go_down() -> None:
@@ -83,3 +108,11 @@ def test_nothing_imports_the_bare_names(folder: str) -> None:
     """passes/ and targets/ are hwptq.passes and hwptq.targets; `import passes` works by accident at best."""
     for path in (ROOT / folder).rglob("*.py"):
         assert not re.search(r"^\s*(from|import) (passes|targets)\b", path.read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize("package", ["hwptq", "hwptq.passes"])
+def test_public_names_are_found(package: str) -> None:
+    module = importlib.import_module(package)
+    assert set(module.__all__) - {"__version__"} == set(module._HOMES)
+    for name in module.__all__:
+        assert getattr(module, name) is not None

@@ -52,7 +52,7 @@ def import_onnx(path: str | Path) -> Model:
     for node in proto.graph.node:  # TVM looks at the name of an operator only
         if node.domain not in _DOMAINS:
             raise UnsupportedError(f"{path}: operator {node.op_type} of domain {node.domain} is not known")
-    proto = _name_nodes(_widen_float16(proto))
+    proto = _name_nodes(_widen_int4(_widen_float16(proto)))
     weights = {i.name for i in proto.graph.initializer}
     inputs = {i.name: _bound_shape(i) for i in proto.graph.input if i.name not in weights}
     module = _to_relax(proto, opset, inputs, path)
@@ -137,4 +137,18 @@ def _widen_float16(proto: Any) -> Any:
             if attribute.t.data_type == TensorProto.FLOAT16:
                 array = numpy_helper.to_array(attribute.t).astype(np.float32)
                 attribute.t.CopyFrom(numpy_helper.from_array(array, attribute.t.name))
+    return proto
+
+
+def _widen_int4(proto: Any) -> Any:
+    """The model with int4 and uint4 weights as int8 and uint8 ones; NormalizeQDQ sees that they fit."""
+    wider = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
+    narrow = {t.name for t in proto.graph.initializer if t.data_type in wider}
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear" and narrow & set(node.input):
+            raise UnsupportedError(f"node {node.name or node.output[0]!r}: 4-bit activations of a QDQ model")
+    for tensor in proto.graph.initializer:
+        if tensor.data_type in wider:
+            array = numpy_helper.to_array(tensor).astype(wider[tensor.data_type])
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     return proto

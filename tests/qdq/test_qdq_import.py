@@ -12,6 +12,7 @@ from onnx_models import expected, model, node, normal, save
 
 from hwptq import passes
 from hwptq.coverage import bits, float_nodes
+from hwptq.errors import UnsupportedError
 from hwptq.importer import import_onnx
 from hwptq.interpret import Interpreter
 from hwptq.passes.dataflow import bindings, op_name
@@ -99,6 +100,31 @@ def test_weights_that_fit_int4_are_int4(limit: int, dtype: str, tmp_path: Path) 
         weight.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
     rows = bits(passes.LowerToInteger()(_normalized(proto, tmp_path)))
     assert {row["name"]: row["weight"] for row in rows}["conv"] == dtype
+
+
+def test_takes_int4_initializers(tmp_path: Path) -> None:
+    proto = _network(np.int8, 0, limit=7)
+    inputs = {"x": normal(5, 1, 3, 8, 8)}
+    as_int8 = Interpreter(_normalized(proto, tmp_path)).run(inputs)
+    for tensor in [t for t in proto.graph.initializer if t.name in ("w", "v")]:
+        values = onnx.numpy_helper.to_array(tensor)
+        int4 = onnx.helper.make_tensor(tensor.name, onnx.TensorProto.INT4, values.shape, values.ravel())
+        tensor.CopyFrom(int4)
+    zeros = next(t for t in proto.graph.initializer if t.name == "conv_zeros")
+    zeros.CopyFrom(onnx.helper.make_tensor("conv_zeros", onnx.TensorProto.INT4, (6,), [0] * 6))
+    proto.opset_import[0].version = 21
+    proto.ir_version = 10
+    np.testing.assert_array_equal(Interpreter(_normalized(proto, tmp_path)).run(inputs)[0], as_int8[0])
+
+
+def test_refuses_4_bit_activations(tmp_path: Path) -> None:
+    proto = _network(np.int8, 0)
+    zero = next(t for t in proto.graph.initializer if t.name == "input_zero")
+    zero.CopyFrom(onnx.helper.make_tensor("input_zero", onnx.TensorProto.INT4, (), [0]))
+    proto.opset_import[0].version = 21
+    proto.ir_version = 10
+    with pytest.raises(UnsupportedError, match=r"q_input.*4-bit activations"):
+        import_onnx(save(proto, tmp_path))
 
 
 def test_leaves_the_module_it_is_given(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def quantize(
     """The int8 model of a case: 8-bit activations, int8 weights per channel, calibrated on its samples."""
     logging.getLogger().setLevel(logging.ERROR)
     prepared, path = folder / f"{case.name}.prepared.onnx", folder / f"{case.name}.int8.onnx"
-    quant_pre_process(str(case.model), str(prepared))
+    quant_pre_process(str(case.model), str(prepared), skip_symbolic_shape=True)
     quantization.quantize_static(
         str(prepared),
         str(path),

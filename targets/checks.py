@@ -114,6 +114,14 @@ def _check_all_used(rules: list[OpRule], names: list[str], problems: Problems) -
 def _check_requantize(requantize: Requantize, problems: Problems) -> None:
     if (requantize.multiply_low or requantize.rounding_shift) and not requantize.multiply_high:
         problems.add("requantize.multiply_high", "missing: the other intrinsics go with it")
+    if requantize.wide_products and requantize.multiply_high:
+        problems.add("requantize.wide_products", "give this or the intrinsics of both steps")
+    missing = [key for key in ("pack_words", "pack_bytes") if not getattr(requantize, key)]
+    if len(missing) == 1:
+        problems.add(f"requantize.{missing[0]}", "missing: give both intrinsics or none")
+    for key in ("wide_products", "pack_bytes"):
+        if getattr(requantize, key) and requantize.lanes < 4:
+            problems.add(f"requantize.{key}", f"needs 4 lanes or more, not {requantize.lanes}")
 
 
 def _check_cost(rules: list[OpRule], cost: dict[str, float], problems: Problems) -> None:

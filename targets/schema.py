@@ -138,6 +138,25 @@ class Requantize:
             **_INTRINSIC,
         ),
     )
+    wide_products: bool = field(
+        default=False,
+        metadata=about("int64 products are made of every other lane (pmuldq), so even and odd ones go apart"),
+    )
+    pack_words: str = field(
+        default="",
+        metadata=about(
+            "LLVM intrinsic that narrows two int32 vectors to int16 with saturation, in blocks of 128 bits, "
+            "e.g. llvm.x86.avx512.packssdw.512",
+            **_INTRINSIC,
+        ),
+    )
+    pack_bytes: str = field(
+        default="",
+        metadata=about(
+            "the same from int16 to int8, e.g. llvm.x86.avx512.packsswb.512; give both or none",
+            **_INTRINSIC,
+        ),
+    )
 
 
 @dataclass(frozen=True)

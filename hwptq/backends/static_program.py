@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tvm
 
@@ -43,10 +42,8 @@ def build_program(
         plan = plan_memory(mod, output_names, target.memory.alignment)
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         work = Path(scratch)
-        _write_sources(plan, prefix, target, device, work)
+        compile_parts(plan, prefix, target, work)
         compiler = [*target.toolchain.compiler]
-        call_tool([*compiler, *_C_FLAGS, "-c", "calls.c", "-o", "calls.o"], work)
-        call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], work)
         obj, program = folder / f"{prefix}.o", folder / prefix
         call_tool(
             [*compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), "kernels.o", "calls.o", "weights.o"],
@@ -75,8 +72,16 @@ def runtime_sources(target: Descriptor, folder: Path) -> list[str]:
     return ["runtime.c"]
 
 
-def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, device: Any, folder: Path) -> None:
-    alignment = target.memory.alignment
+def compile_parts(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path) -> None:
+    """Write the sources of a program into `folder` and compile all but its main."""
+    _write_sources(plan, prefix, target, folder)
+    compiler = [*target.toolchain.compiler]
+    call_tool([*compiler, *_C_FLAGS, "-c", "calls.c", "-o", "calls.o"], folder)
+    call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], folder)
+
+
+def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path) -> None:
+    alignment, device = target.memory.alignment, tvm.target.Target(dict(target.tvm))
     lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
     write_object(lowered, device, folder / "kernels.o")
     workspace = workspace_bytes(lowered, alignment)

@@ -141,6 +141,12 @@ def vector_width(extent: int, lanes: int) -> int:
     return 1 << (min(extent, lanes).bit_length() - 1)
 
 
+def powers(count: int, most: int) -> list[int]:
+    """Powers of two, each at most `most` (a power of two), that add up to `count`: (7, 4) -> [4, 2, 1]."""
+    parts = [most] * (count // most)
+    return parts + [1 << b for b in reversed(range(most.bit_length())) if (count % most) >> b & 1]
+
+
 def spans(extent: int, lanes: int, body: Callable[[Expr, int], None]) -> None:
     """Cover range(extent) by vectors: body(offset, width). The last vector overlaps the one before it.
 

@@ -12,13 +12,14 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Requantize
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, shuffle
+from .builder import Expr, Flat, cast, constant, local, loop, nest, powers
 from .convolution import Convolution
 from .kernel import TensorType
 from .pack_weights import stored_rows, vector_count
-from .requantize import Bounds, requantize
+from .requantize import Bounds
+from .store_tile import Output, store_tile
 
-_STORE_LANES = 16  # int8 values of the widest store
+_LOAD_COST = 0.2  # of a multiply-accumulate
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,23 @@ def even(extent: int, most: int) -> int:
 
 
 def fit(conv: Convolution, lanes: int, tile: Tile, dense_vectors: int) -> Tile:
-    """`tile` reduced to the shape; where few channels leave registers free, pixels take them."""
+    """The tile for a shape, with at most as many accumulators and vectors as `tile`.
+
+    What counts is the work, with that of overlapping parts, and the loads for each multiply-accumulate.
+    """
     vectors = vector_count(conv.co, lanes)
     if conv.out[1] == 1:
         return Tile(1, even(vectors, dense_vectors))
-    reduced = even(vectors, tile.vectors)
-    return Tile(even(conv.out[1], tile.pixels * tile.vectors // reduced), reduced)
+    registers = tile.pixels * tile.vectors
+    choices = [Tile(even(conv.out[1], registers // v), v) for v in range(1, min(tile.vectors, vectors) + 1)]
 
+    def cost(choice: Tile) -> float:
+        work = (
+            -(-vectors // choice.vectors) * choice.vectors * -(-conv.out[1] // choice.pixels) * choice.pixels
+        )
+        return work * (1 + _LOAD_COST * (1 / choice.pixels + 1 / choice.vectors))
 
-def powers(count: int, most: int) -> list[int]:
-    """Powers of two, each at most `most` (a power of two), that add up to `count`: (7, 4) -> [4, 2, 1]."""
-    parts = [most] * (count // most)
-    return parts + [1 << b for b in reversed(range(most.bit_length())) if (count % most) >> b & 1]
+    return min(choices, key=cost)
 
 
 def emit_tiled(
@@ -93,9 +99,8 @@ def emit_tiled(
                     acc[i][j].store(0, start, mac.lanes)
             windows = [conv.window(b, row, x0 + i) for i in range(tile.pixels)]
             _reduce(conv, mac, acc, x, windows, weight, v0, weight_bits)
-            scales = (multiplier, shift)
-            for i in range(tile.pixels):
-                _finish(conv, mac.lanes, acc[i], scales, y, conv.pixel(b, row, x0 + i), v0, bounds, target)
+            pixels = [conv.pixel(b, row, x0 + i) for i in range(tile.pixels)]
+            store_tile(acc, (multiplier, shift), y, pixels, v0, Output(conv.co, mac.lanes, bounds), target)
 
         nest((blocks, conv.batch, conv.out[0], columns), block)
 
@@ -174,43 +179,6 @@ def _nibble(packed: Expr, index: int, width: int) -> Expr:
     if index == 0:
         return T.shift_left(packed, constant(4, "int8", width))
     return T.bitwise_and(packed, constant(-16, "int8", width))
-
-
-def _finish(
-    conv: Convolution,
-    lanes: int,
-    line: list[Flat],
-    scales: tuple[Flat, Flat],
-    y: Flat,
-    pixel: Expr,
-    v0: Expr,
-    bounds: Bounds,
-    target: Requantize,
-) -> None:
-    """Requantize and store the accumulators of one pixel. Vectors that stand side by side go together."""
-    adjacent = max(1, _STORE_LANES // lanes) if conv.co % lanes == 0 else 1
-    at = 0
-    for count in powers(len(line), adjacent):
-        width = count * lanes
-        parts = [cell.load(0, lanes) for cell in line[at : at + count]]
-        value = T.bind(parts[0] if count == 1 else shuffle(parts, range(width)))
-        multiplier, shift = (s.load((v0 + at) * lanes, width) for s in scales)
-        result = T.bind(requantize(value, multiplier, shift, bounds, width, target))
-        if conv.co < lanes:
-            _store_prefix(y, pixel, result, conv.co)
-        elif conv.co % lanes == 0:
-            y.store(pixel + (v0 + at) * lanes, result, width)
-        else:
-            y.store(pixel + T.min((v0 + at) * lanes, conv.co - lanes), result, width)
-        at += count
-
-
-def _store_prefix(y: Flat, offset: Expr, value: Expr, count: int) -> None:
-    """Store the first `count` lanes of a vector."""
-    at = 0
-    for width in powers(count, 1 << (count.bit_length() - 1)):
-        y.store(offset + at, shuffle([value], range(at, at + width)), width)
-        at += width
 
 
 def tensors_of(

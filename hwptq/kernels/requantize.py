@@ -3,12 +3,14 @@
     v = (acc * m + 2^30) >> 31          multiply_high
     y = clamp(((v + 2^(s-1)) >> s) + zero_point, lo, hi)         rounding_shift
 
-The first step takes a 64-bit product unless the target has an intrinsic for it. |acc| <= 2^30 - 1 and
-m < 2^31 bound v + 2^(s-1) by 2^31 - 1, so the second one stays in 32 bits.
+There are three forms with the same result: intrinsics for both steps; 64-bit products; and, where a device
+multiplies only every other lane to 64 bits, products of even and odd lanes (wide_products). |acc| <= 2^30 - 1
+and m < 2^31 bound v + 2^(s-1) by 2^31 - 1, so the second step stays in 32 bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
@@ -16,6 +18,8 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.targets.schema import Requantize
 
 from .builder import Expr, cast, clamp, constant, dtype_of, shuffle
+
+_PACKED = 4  # int32 vectors that fill one vector of int8
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,39 @@ class Bounds:
 GENERIC = Requantize()
 
 
+def packed_lanes(target: Requantize) -> int:
+    """How many int32 values at once `target` narrows to a full vector of int8; 0 = it has no instruction."""
+    return _PACKED * target.lanes if target.pack_bytes else 0
+
+
 def requantize(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
     """int32x`lanes` accumulators, multipliers and shifts -> int8x`lanes`."""
-    native = bool(target.multiply_high) and lanes % target.lanes == 0
-    scaled = (
-        _by_intrinsics(acc, multiplier, shift, lanes, target)
-        if native
-        else _generic(acc, multiplier, shift, lanes)
-    )
-    value = scaled + constant(bounds.zero_point, "int32", lanes)
-    limits = [constant(limit, "int32", lanes) for limit in (bounds.lo, bounds.hi)]
-    return cast(clamp(value, *limits), "int8", lanes)
+    scale = _form(lanes, target)
+    if scale is None:
+        return _narrow(_generic(acc, multiplier, shift, lanes), bounds, lanes)
+    width = target.lanes
+    parts = [
+        scale(*(_part(v, first, width, lanes) for v in (acc, multiplier, shift)), target)
+        for first in range(0, lanes, width)
+    ]
+    if len(parts) > 1 and target.pack_bytes:
+        return _pack(parts, bounds, target)
+    return _narrow(parts[0] if len(parts) == 1 else shuffle(parts, range(lanes)), bounds, lanes)
+
+
+def _form(lanes: int, target: Requantize) -> Expr:
+    """The way to scale vectors of `target.lanes`; None for 64-bit products of any width."""
+    if lanes % target.lanes:
+        return None
+    if target.wide_products:
+        return _by_wide_products
+    return _by_intrinsics if target.multiply_high else None
+
+
+def _part(vector: Expr, first: int, width: int, lanes: int) -> Expr:
+    return vector if width == lanes else shuffle([vector], range(first, first + width))
 
 
 def _generic(acc: Expr, multiplier: Expr, shift: Expr, lanes: int) -> Expr:
@@ -58,22 +82,78 @@ def _shifted(high: Expr, shift: Expr, lanes: int) -> Expr:
     return T.shift_right(high + T.shift_left(one, shift - one), shift)
 
 
-def _by_intrinsics(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requantize) -> Expr:
-    """The intrinsics work on `target.lanes` values, so wider vectors are split and joined again."""
-    width = target.lanes
-    dtype = dtype_of("int32", width)
-    parts = []
-    for first in range(0, lanes, width):
-        a, m, s = (_part(v, first, width, lanes) for v in (acc, multiplier, shift))
-        low = [T.call_llvm_pure_intrin(dtype, target.multiply_low, a, m)] if target.multiply_low else []
-        high = T.call_llvm_pure_intrin(dtype, target.multiply_high, *low, a, m)
-        if target.rounding_shift:
-            negated = constant(0, "int32", width) - s
-            parts.append(T.call_llvm_pure_intrin(dtype, target.rounding_shift, high, negated))
-        else:
-            parts.append(_shifted(T.bind(high), s, width))
-    return parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
+def _by_intrinsics(acc: Expr, multiplier: Expr, shift: Expr, target: Requantize) -> Expr:
+    lanes = target.lanes
+    dtype = dtype_of("int32", lanes)
+    factors = (acc, multiplier)
+    low = [T.call_llvm_pure_intrin(dtype, target.multiply_low, *factors)] if target.multiply_low else []
+    high = T.call_llvm_pure_intrin(dtype, target.multiply_high, *low, *factors)
+    if not target.rounding_shift:
+        return _shifted(T.bind(high), shift, lanes)
+    return T.call_llvm_pure_intrin(dtype, target.rounding_shift, high, constant(0, "int32", lanes) - shift)
 
 
-def _part(vector: Expr, first: int, width: int, lanes: int) -> Expr:
-    return vector if width == lanes else shuffle([vector], range(first, first + width))
+def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requantize) -> Expr:
+    """Both steps as one shift of 64-bit sums: (acc * m + 2^30 + 2^(30+s)) >> (31+s).
+
+    Floors nest, so it is the same as taking the upper halves of the sums and shifting them by s - 1.
+    """
+    lanes, half = target.lanes, target.lanes // 2
+    wide = dtype_of("int64", half)
+    word, unit = constant(32, "int64", half), constant(2**30, "int64", half)
+
+    def even(vector: Expr) -> Expr:
+        return T.shift_right(T.shift_left(T.reinterpret(wide, vector), word), word)
+
+    def odd(vector: Expr) -> Expr:
+        return T.shift_right(T.reinterpret(wide, vector), word)
+
+    sums = [
+        T.reinterpret(
+            dtype_of("int32", lanes),
+            pick(acc) * pick(multiplier) + (unit + T.shift_left(unit, pick(shift))),
+        )
+        for pick in (even, odd)
+    ]
+    upper = [i for k in range(1, lanes, 2) for i in (k, lanes + k)]
+    return T.shift_right(shuffle(sums, upper), shift - constant(1, "int32", lanes))
+
+
+def _narrow(value: Expr, bounds: Bounds, lanes: int) -> Expr:
+    """Zero point, clamp and conversion by plain code."""
+    shifted = value + constant(bounds.zero_point, "int32", lanes)
+    limits = [constant(limit, "int32", lanes) for limit in (bounds.lo, bounds.hi)]
+    return cast(clamp(shifted, *limits), "int8", lanes)
+
+
+def _pack(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:
+    """The same by instructions that narrow with saturation, four vectors at a time."""
+    total = len(parts) * target.lanes
+    filled = [*parts, *[parts[-1]] * (-len(parts) % _PACKED)]
+    packed = [_pack_four(filled[i : i + _PACKED], bounds, target) for i in range(0, len(filled), _PACKED)]
+    if len(packed) == 1 and total == _PACKED * target.lanes:
+        return packed[0]
+    return shuffle(packed, range(total))
+
+
+def _pack_four(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:
+    """Packing works in blocks of 128 bits: block b gets lanes 4b … 4b+3 of each part in turn."""
+    lanes = target.lanes
+    size = _PACKED * lanes
+    zero = constant(bounds.zero_point, "int16", 2 * lanes)
+    words = []
+    for a, b in (parts[:2], parts[2:]):
+        word = T.call_llvm_pure_intrin(dtype_of("int16", 2 * lanes), target.pack_words, a, b)
+        name = f"llvm.sadd.sat.v{2 * lanes}i16"
+        add = T.call_llvm_pure_intrin(dtype_of("int16", 2 * lanes), name, word, zero)
+        words.append(add if bounds.zero_point else word)
+    packed = T.call_llvm_pure_intrin(dtype_of("int8", size), target.pack_bytes, *words)
+    order = [block * _PACKED + part for part in range(_PACKED) for block in range(lanes // _PACKED)]
+    ordered = T.reinterpret(
+        dtype_of("int8", size), shuffle([T.reinterpret(dtype_of("int32", lanes), packed)], order)
+    )
+    if bounds.hi < 127:
+        ordered = T.min(ordered, constant(bounds.hi, "int8", size))
+    if bounds.lo > -128:
+        ordered = T.max(ordered, constant(bounds.lo, "int8", size))
+    return ordered

@@ -33,6 +33,7 @@ from hwptq.targets import Descriptor, load_target
 from hwptq.targets.schema import DotProductKernel, Requantize, VectorKernel
 
 AVX2 = load_target("x86-64-avx2")
+VNNI = load_target("x86-64-vnni")
 pytestmark = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")
 
 randoms = st.randoms(use_true_random=False)
@@ -55,6 +56,13 @@ def test_conv2d_by_int16_pairs(random, channels_in, channels_out):
 @given(randoms)
 def test_dense_by_int16_pairs(random):
     check(dense_case(random), AVX2)
+
+
+@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@settings(max_examples=80, deadline=None)
+@given(randoms)
+def test_avx512(random):
+    check(random_case(random), VNNI)
 
 
 @settings(max_examples=30, deadline=None)

@@ -69,6 +69,14 @@ BROKEN = {
         ('multiply_high = "llvm.aarch64.neon.sqrdmulh.v4i32"', ""),
         "requantize.multiply_high: missing: the other intrinsics go with it",
     ),
+    "two forms of requantize": (
+        ("lanes = 4\nmul", "lanes = 4\nwide_products = true\nmul"),
+        "requantize.wide_products: give this or the intrinsics of both steps",
+    ),
+    "half of packing": (
+        ("lanes = 4\nmul", 'lanes = 4\npack_words = "llvm.x86.sse2.packssdw.128"\nmul'),
+        "requantize.pack_bytes: missing: give both intrinsics or none",
+    ),
     "intrinsic not LLVM's": (
         ('"llvm.aarch64.neon.sdot', '"sdot'),
         "kernel.sdot.intrinsic: must be the name of an LLVM intrinsic",

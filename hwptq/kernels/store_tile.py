@@ -1,0 +1,110 @@
+"""The end of a register tile: requantize its accumulators and store them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.targets.schema import Requantize
+
+from .builder import Expr, Flat, powers, shuffle
+from .requantize import Bounds, packed_lanes, requantize
+
+_STORE_LANES = 16  # int8 values of the widest store where no instruction narrows more at once
+
+
+@dataclass(frozen=True)
+class Output:
+    """The rows that a tile is part of: `channels` values a pixel, in vectors of `lanes`."""
+
+    channels: int
+    lanes: int
+    bounds: Bounds
+
+    @property
+    def even(self) -> bool:
+        """Whether vectors of neighbouring channels stand side by side."""
+        return self.channels % self.lanes == 0
+
+
+def store_tile(
+    acc: Sequence[Sequence[Flat]], scales: tuple[Flat, Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
+    output: Output, target: Requantize,
+) -> None:  # fmt: skip
+    """Requantize acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
+
+    `scales` are multiplier and shift by channel. As many vectors as `target` narrows at once go together.
+    """
+    lanes, vectors = output.lanes, len(acc[0])
+    factors = [[T.bind(s.load((v0 + j) * lanes, lanes)) for s in scales] for j in range(vectors)]
+    cells = [(i, j) for i in range(len(acc)) for j in range(vectors)]
+    for group in _groups(cells, output, packed_lanes(target)):
+        width = len(group) * lanes
+        value = T.bind(_joined([acc[i][j].load(0, lanes) for i, j in group]))
+        multiplier, shift = (_joined([factors[j][k] for _, j in group]) for k in (0, 1))
+        result = T.bind(requantize(value, multiplier, shift, output.bounds, width, target))
+        _store(result, width, group, y, pixels, v0, output, output.channels == vectors * lanes)
+
+
+def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[list[tuple[int, int]]]:
+    """Which cells (pixel, vector) are requantized together.
+
+    Those of one pixel that are stored together; or, where narrowing takes more, the next ones in order.
+    """
+    if packed > output.lanes:
+        size = packed // output.lanes
+        return [cells[i : i + size] for i in range(0, len(cells), size)]
+    groups, vectors = [], 1 + max(j for _, j in cells)
+    size = max(1, _STORE_LANES // output.lanes) if output.even else 1
+    for first in range(0, len(cells), vectors):
+        at = first
+        for count in powers(vectors, size):
+            groups.append(cells[at : at + count])
+            at += count
+    return groups
+
+
+def _joined(vectors: Sequence[Expr]) -> Expr:
+    if len(vectors) == 1:
+        return vectors[0]
+    return shuffle(vectors, range(sum(int(v.ty.dtype.lanes) for v in vectors)))
+
+
+def _store(
+    result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], v0: Expr,
+    output: Output, joined: bool,
+) -> None:  # fmt: skip
+    """Store the vectors of `group`; `joined`: the next pixel begins where the vectors of this one end."""
+    lanes, at = output.lanes, 0
+    for run in _runs(group, output.even, joined):
+        i, j = run[0]
+        channel = (v0 + j) * lanes
+        count = len(run) * lanes
+        if output.channels < lanes:
+            channel, count = 0, output.channels
+        elif not output.even:
+            channel = T.min(channel, output.channels - lanes)
+        _store_part(y, pixels[i] + channel, result, width, at, count)
+        at += len(run) * lanes
+
+
+def _runs(group: list[tuple[int, int]], even: bool, joined: bool) -> list[list[tuple[int, int]]]:
+    """The cells whose vectors stand side by side in memory."""
+    runs: list[list[tuple[int, int]]] = []
+    for cell in group:
+        if runs and even and (joined or runs[-1][0][0] == cell[0]):
+            runs[-1].append(cell)
+        else:
+            runs.append([cell])
+    return runs
+
+
+def _store_part(y: Flat, offset: Expr, value: Expr, width: int, first: int, count: int) -> None:
+    """Store `count` of the `width` lanes of a vector, from lane `first`."""
+    at = 0
+    for part in powers(count, 1 << (count.bit_length() - 1)):
+        lanes = range(first + at, first + at + part)
+        y.store(offset + at, value if part == width else shuffle([value], lanes), part)
+        at += part

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .problems import Problems, join, show, suggest
-from .schema import WEIGHTED_OPS, DotProductKernel, OpRule, Requantize, Toolchain
+from .schema import WEIGHTED_OPS, DotProductKernel, MatrixMultiplyKernel, OpRule, Requantize, Toolchain
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
 MIN_VECTOR_BITS = 32
@@ -46,16 +46,13 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
 
 
 def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
+    if isinstance(kernel, MatrixMultiplyKernel):
+        _check_matrix_multiply(kernel, path, problems)
+        return
     bits = kernel.operand_bits if isinstance(kernel, DotProductKernel) else 32
     k = kernel.k if isinstance(kernel, DotProductKernel) else 1
     formula = "lanes * k * operand_bits" if isinstance(kernel, DotProductKernel) else "lanes * 32"
-    vector = kernel.lanes * k * bits
-    if vector & (vector - 1) or not MIN_VECTOR_BITS <= vector <= MAX_VECTOR_BITS:
-        problems.add(
-            join(path, "lanes"),
-            f"{formula} is {vector} bits: a vector has a power of two of bits, "
-            f"{MIN_VECTOR_BITS} to {MAX_VECTOR_BITS}",
-        )
+    _check_vector(kernel.lanes * k * bits, formula, join(path, "lanes"), problems)
     if not isinstance(kernel, DotProductKernel):
         return
     if k * bits != 32:
@@ -67,6 +64,25 @@ def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
     if kernel.unsigned_activation and bits != 8:
         problems.add(
             join(path, "unsigned_activation"), "is for operands of 8 bits; int8 fits 16 bits with its sign"
+        )
+
+
+def _check_matrix_multiply(kernel: MatrixMultiplyKernel, path: str, problems: Problems) -> None:
+    sizes = (
+        ("rows", "rows * k * 8", kernel.rows * kernel.k * 8),
+        ("columns", "columns * k * 8", kernel.columns * kernel.k * 8),
+        ("columns", "rows * columns * 32", kernel.rows * kernel.columns * 32),
+    )
+    for key, formula, bits in sizes:
+        _check_vector(bits, formula, join(path, key), problems)
+
+
+def _check_vector(bits: int, formula: str, path: str, problems: Problems) -> None:
+    if bits & (bits - 1) or not MIN_VECTOR_BITS <= bits <= MAX_VECTOR_BITS:
+        problems.add(
+            path,
+            f"{formula} is {bits} bits: a vector has a power of two of bits, "
+            f"{MIN_VECTOR_BITS} to {MAX_VECTOR_BITS}",
         )
 
 

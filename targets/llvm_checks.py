@@ -15,7 +15,7 @@ from typing import Any
 
 from .isolate import Crash, can_isolate, isolated
 from .problems import Problems, join, show, suggest
-from .schema import DotProductKernel, Requantize
+from .schema import DotProductKernel, MatrixMultiplyKernel, Requantize
 
 Finding = list[str]
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
@@ -177,6 +177,8 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
     for name, kernel in (values.get("kernels") or {}).items():
         if isinstance(kernel, DotProductKernel):
             calls.append(_dot_product(kernel, join("kernel", name)))
+        if isinstance(kernel, MatrixMultiplyKernel):
+            calls.append(_matrix_multiply(kernel, join("kernel", name)))
     requantize: Requantize | None = values.get("requantize")
     if requantize:
         vector = Vector("int32", requantize.lanes)
@@ -201,6 +203,16 @@ def _dot_product(kernel: DotProductKernel, path: str) -> Call:
     why = (
         f"lanes {kernel.lanes}, k {kernel.k}, operand_bits {kernel.operand_bits} and accumulates "
         f"{show(kernel.accumulates)} make operands {', '.join(map(str, operands))}"
+    )
+    return Call(join(path, "intrinsic"), kernel.intrinsic, result, operands, why)
+
+
+def _matrix_multiply(kernel: MatrixMultiplyKernel, path: str) -> Call:
+    result = Vector("int32", kernel.rows * kernel.columns)
+    operands = (result, *(Vector("int8", n * kernel.k) for n in (kernel.rows, kernel.columns)))
+    why = (
+        f"rows {kernel.rows}, columns {kernel.columns} and k {kernel.k} "
+        f"make operands {', '.join(map(str, operands))}"
     )
     return Call(join(path, "intrinsic"), kernel.intrinsic, result, operands, why)
 

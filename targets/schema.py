@@ -199,6 +199,31 @@ class DotProductKernel:
 
 
 @dataclass(frozen=True)
+class MatrixMultiplyKernel:
+    """acc[rows][columns] += sum over k of activation[row][k] * weight[column][k], one instruction."""
+
+    template: ClassVar[str] = "matrix_multiply"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    intrinsic: str = field(
+        metadata=about("LLVM name, e.g. llvm.aarch64.neon.smmla.v4i32.v16i8", not_empty=True, **_INTRINSIC)
+    )
+    rows: int = field(
+        metadata=about("pixels per instruction; rows * k bytes make an operand", low=1, high=64)
+    )
+    columns: int = field(
+        metadata=about("output channels per instruction; columns * k bytes make the other", low=1, high=64)
+    )
+    k: int = field(metadata=about("products of int8 summed into each accumulator", low=1, high=64))
+    tile_pixels: int = field(default=8, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=4, metadata=about("times `columns` output channels kept in registers", low=1, high=64)
+    )
+    dense_vectors: int = field(
+        default=8, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
+
+
+@dataclass(frozen=True)
 class VectorKernel:
     """Portable multiply-accumulate over a vector of output channels: no intrinsic, any LLVM target."""
 
@@ -221,7 +246,7 @@ class DepthwiseKernel:
     tile_pixels: int = field(default=2, metadata=about("output pixels kept in registers", low=1, high=64))
 
 
-MacKernel = DotProductKernel | VectorKernel | DepthwiseKernel
+MacKernel = DotProductKernel | MatrixMultiplyKernel | VectorKernel | DepthwiseKernel
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def mac_of(kernel: DotProductKernel) -> Mac:
     result = dtype_of("int32", kernel.lanes)
     group = f"int{kernel.operand_bits * kernel.k}"  # k activations seen as one integer
 
-    def pick(loaded: Expr, u: int, groups: int) -> Expr:
-        whole = T.reinterpret(dtype_of(group, groups), loaded)
+    def pick(loaded: list[Expr], u: int, groups: int) -> Expr:
+        whole = T.reinterpret(dtype_of(group, groups), loaded[0])
         if groups == 1:
             return T.reinterpret(operand, splat(whole, kernel.lanes))
         copies = -(-kernel.lanes // groups)  # a Shuffle yields no more lanes than it takes
@@ -57,6 +57,7 @@ def mac_of(kernel: DotProductKernel) -> Mac:
 
     signed = f"int{kernel.operand_bits}"
     return Mac(
+        rows=1,
         lanes=kernel.lanes,
         k=kernel.k,
         groups=_LOADED_GROUPS if kernel.by_element else 1,

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Requantize
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, powers
+from .builder import Expr, Flat, cast, constant, local, loop, nest, powers, shuffle
 from .convolution import Convolution
 from .kernel import TensorType
 from .pack_weights import stored_rows, vector_count
@@ -24,18 +24,19 @@ _LOAD_COST = 0.2  # of a multiply-accumulate
 
 @dataclass(frozen=True)
 class Mac:
-    """acc int32x`lanes` += sum over k of activation[k] * weight[lane][k].
+    """acc int32[rows][lanes] += sum over k of activation[row][k] * weight[lane][k]; a row is a pixel.
 
     `pick(loaded, u, groups)` makes the activation operand from group u of `groups` groups of k elements that
-    were loaded at once; `accumulate(acc, activation, weight)` is the instruction.
+    were loaded at once from each of `rows` pixels; `accumulate(acc, activation, weight)` is the instruction.
     """
 
+    rows: int
     lanes: int
     k: int
     groups: int  # groups of k activations in the widest load, a power of two
     activation: str  # dtype of the packed activations
     weight: str  # dtype of the weight operand; its values are stored as int8, or two int4 a byte
-    pick: Callable[[Expr, int, int], Expr]
+    pick: Callable[[list[Expr], int, int], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
 
     def groups_of(self, run: int) -> int:
@@ -61,21 +62,20 @@ def even(extent: int, most: int) -> int:
     return -(-extent // parts)
 
 
-def fit(conv: Convolution, lanes: int, tile: Tile, dense_vectors: int) -> Tile:
+def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int) -> Tile:
     """The tile for a shape, with at most as many accumulators and vectors as `tile`.
 
     What counts is the work, with that of overlapping parts, and the loads for each multiply-accumulate.
     """
-    vectors = vector_count(conv.co, lanes)
+    vectors = vector_count(conv.co, mac.lanes)
     if conv.out[1] == 1:
         return Tile(1, even(vectors, dense_vectors))
     registers = tile.pixels * tile.vectors
     choices = [Tile(even(conv.out[1], registers // v), v) for v in range(1, min(tile.vectors, vectors) + 1)]
 
     def cost(choice: Tile) -> float:
-        work = (
-            -(-vectors // choice.vectors) * choice.vectors * -(-conv.out[1] // choice.pixels) * choice.pixels
-        )
+        rows = -(-choice.pixels // mac.rows) * mac.rows
+        work = -(-vectors // choice.vectors) * choice.vectors * -(-conv.out[1] // choice.pixels) * rows
         return work * (1 + _LOAD_COST * (1 / choice.pixels + 1 / choice.vectors))
 
     return min(choices, key=cost)
@@ -92,15 +92,21 @@ def emit_tiled(
         def block(c: Expr, b: Expr, row: Expr, t: Expr) -> None:
             v0 = _start(c, tile.vectors, vectors)
             x0 = _start(t, tile.pixels, conv.out[1])
-            acc = [[local(mac.lanes, "int32") for _ in range(tile.vectors)] for _ in range(tile.pixels)]
+            cells = mac.rows * mac.lanes
+            lines = -(-tile.pixels // mac.rows)
+            acc = [[local(cells, "int32") for _ in range(tile.vectors)] for _ in range(lines)]
             for j in range(tile.vectors):
                 start = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
-                for i in range(tile.pixels):
-                    acc[i][j].store(0, start, mac.lanes)
-            windows = [conv.window(b, row, x0 + i) for i in range(tile.pixels)]
+                for line in acc:
+                    line[j].store(
+                        0, start if mac.rows == 1 else shuffle([start] * mac.rows, range(cells)), cells
+                    )
+            # the last line may have fewer pixels than rows: it computes its last pixel twice
+            windows = [conv.window(b, row, x0 + min(i, tile.pixels - 1)) for i in range(lines * mac.rows)]
             _reduce(conv, mac, acc, x, windows, weight, v0, weight_bits)
+            values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(tile.pixels)]
             pixels = [conv.pixel(b, row, x0 + i) for i in range(tile.pixels)]
-            store_tile(acc, (multiplier, shift), y, pixels, v0, Output(conv.co, mac.lanes, bounds), target)
+            store_tile(values, (multiplier, shift), y, pixels, v0, Output(conv.co, mac.lanes, bounds), target)
 
         nest((blocks, conv.batch, conv.out[0], columns), block)
 
@@ -127,7 +133,7 @@ def _reduce(
     groups = mac.groups_of(conv.run)
     per_run = stored_rows(groups, weight_bits)
     step = max(mac.groups, 8 // weight_bits)
-    width = mac.lanes * mac.k
+    width, cells = mac.lanes * mac.k, mac.rows * mac.lanes
 
     def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
         """`count` groups of k elements from group `at` of a run; `at` is a multiple of `step`."""
@@ -139,10 +145,10 @@ def _reduce(
             loaded = [T.bind(x.load(w + tap + (at + done) * mac.k, part * mac.k)) for w in windows]
             for u in range(part):
                 vectors = operands(done + u)
-                for line, elements in zip(acc, loaded, strict=True):
-                    picked = mac.pick(elements, u, part)
+                for i, line in enumerate(acc):
+                    picked = mac.pick(loaded[i * mac.rows : (i + 1) * mac.rows], u, part)
                     for cell, operand in zip(line, vectors, strict=True):
-                        cell.store(0, mac.accumulate(cell.load(0, mac.lanes), picked, operand), mac.lanes)
+                        cell.store(0, mac.accumulate(cell.load(0, cells), picked, operand), cells)
             done += part
 
     def run(ky: Expr, kx: Expr) -> None:
@@ -179,6 +185,15 @@ def _nibble(packed: Expr, index: int, width: int) -> Expr:
     if index == 0:
         return T.shift_left(packed, constant(4, "int8", width))
     return T.bitwise_and(packed, constant(-16, "int8", width))
+
+
+def _row(cells: list[Flat], mac: Mac, row: int) -> list[Expr]:
+    """The sums of one pixel, a vector of channels from each accumulator."""
+    size = mac.rows * mac.lanes
+    if mac.rows == 1:
+        return [cell.load(0, size) for cell in cells]
+    lanes = range(row * mac.lanes, (row + 1) * mac.lanes)
+    return [shuffle([cell.load(0, size)], lanes) for cell in cells]
 
 
 def tensors_of(

@@ -7,12 +7,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import DepthwiseKernel, Descriptor, DotProductKernel, MacKernel, VectorKernel
+from hwptq.targets.schema import (
+    DepthwiseKernel,
+    Descriptor,
+    DotProductKernel,
+    MacKernel,
+    MatrixMultiplyKernel,
+    VectorKernel,
+)
 
 from .depthwise import depthwise
 from .dot_product import dot_product
 from .elementwise import VectorUnit
 from .kernel import Step, TensorType
+from .matrix_multiply import matrix_multiply
 from .portable import portable
 from .vector import vector
 
@@ -21,6 +29,7 @@ _DEFAULT_LANES = 16
 #: The template that makes the kernels of each kind of table.
 _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
     DotProductKernel: dot_product,
+    MatrixMultiplyKernel: matrix_multiply,
     VectorKernel: vector,
     DepthwiseKernel: depthwise,
 }

@@ -30,7 +30,7 @@ class Output:
 
 
 def store_tile(
-    acc: Sequence[Sequence[Flat]], scales: tuple[Flat, Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
+    acc: Sequence[Sequence[Expr]], scales: tuple[Flat, Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
     output: Output, target: Requantize,
 ) -> None:  # fmt: skip
     """Requantize acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
@@ -38,12 +38,11 @@ def store_tile(
     `scales` are multiplier and shift by channel. As many vectors as `target` narrows at once go together.
     """
     lanes, vectors = output.lanes, len(acc[0])
-    factors = [[T.bind(s.load((v0 + j) * lanes, lanes)) for s in scales] for j in range(vectors)]
     cells = [(i, j) for i in range(len(acc)) for j in range(vectors)]
     for group in _groups(cells, output, packed_lanes(target)):
         width = len(group) * lanes
-        value = T.bind(_joined([acc[i][j].load(0, lanes) for i, j in group]))
-        multiplier, shift = (_joined([factors[j][k] for _, j in group]) for k in (0, 1))
+        value = T.bind(_joined([acc[i][j] for i, j in group]))
+        multiplier, shift = (_factors(s, group, v0, lanes) for s in scales)
         result = T.bind(requantize(value, multiplier, shift, output.bounds, width, target))
         _store(result, width, group, y, pixels, v0, output, output.channels == vectors * lanes)
 
@@ -64,6 +63,14 @@ def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[l
             groups.append(cells[at : at + count])
             at += count
     return groups
+
+
+def _factors(scale: Flat, group: list[tuple[int, int]], v0: Expr, lanes: int) -> Expr:
+    """The multipliers or shifts of the vectors of `group`."""
+    parts = []
+    for run in _runs(group, even=True, joined=False):
+        parts.append(T.bind(scale.load((v0 + run[0][1]) * lanes, len(run) * lanes)))
+    return _joined(parts)
 
 
 def _joined(vectors: Sequence[Expr]) -> Expr:

@@ -43,7 +43,7 @@ def tiled_steps(
     mac = template.mac
     conv, padding = describe(op, x, weight.shape, out)
     packed = pack_input(x, padding, mac.slack(conv.run), mac.activation)
-    tile = fit(conv, mac.lanes, template.tile, template.dense_vectors)
+    tile = fit(conv, mac, template.tile, template.dense_vectors)
     types = tensors_of(conv, mac, packed.out if packed else x, out, op.weight_bits)
     body = emit_tiled(conv, mac, tile, bounds_of(op), target, op.weight_bits)
     func = primfunc(types, {TEMPLATE: template.name}, body)

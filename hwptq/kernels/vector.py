@@ -30,10 +30,10 @@ def vector(
 
 
 def _mac(lanes: int) -> Mac:
-    def pick(loaded: Expr, u: int, groups: int) -> Expr:
-        return splat(cast(loaded, "int32"), lanes)
+    def pick(loaded: list[Expr], u: int, groups: int) -> Expr:
+        return splat(cast(loaded[0], "int32"), lanes)
 
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
         return acc + activation * cast(weight, "int32", lanes)
 
-    return Mac(lanes, 1, 1, "int8", "int8", pick, accumulate)
+    return Mac(1, lanes, 1, 1, "int8", "int8", pick, accumulate)

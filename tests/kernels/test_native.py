@@ -23,6 +23,7 @@ from kernel_cases import (
 )
 
 from hwptq.backends.toolchain import why_not_run
+from hwptq.kernels import matrix_multiply
 from hwptq.kernels.builder import cast, shuffle
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
@@ -30,7 +31,7 @@ from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.tiled import Template, tiled_steps
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.schema import DotProductKernel, Requantize, VectorKernel
+from hwptq.targets.schema import DotProductKernel, MatrixMultiplyKernel, Requantize, VectorKernel
 
 AVX2 = load_target("x86-64-avx2")
 VNNI = load_target("x86-64-vnni")
@@ -119,12 +120,39 @@ def meaning(kernel: DotProductKernel) -> Mac:
 
 def check_meaning(case: Case, kernel: DotProductKernel) -> None:
     """Run the template of a `kernel` that this CPU may lack."""
-    expected = case.expected()
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    template = Template("dot_product", meaning(kernel), tile, kernel.dense_vectors)
+    check_template(case, Template("dot_product", meaning(kernel), tile, kernel.dense_vectors))
+
+
+def check_template(case: Case, template: Template) -> None:
+    """Run a template on this CPU, with 64-bit requantization."""
+    expected = case.expected()
     out = TensorType(expected.shape, "int8")
     steps = tiled_steps(case.op, type_of(case.activations[0]), case.constants, out, template, Requantize())
     np.testing.assert_array_equal(run(case, steps, AVX2), expected, err_msg=str(case))
+
+
+def matrix_meaning(kernel: MatrixMultiplyKernel) -> Mac:
+    """The same for a matrix-multiply instruction."""
+
+    def accumulate(acc, activation, weight):
+        cells = [(row, column) for row in range(kernel.rows) for column in range(kernel.columns)]
+        for i in range(kernel.k):
+            a = shuffle([activation] * 2, [row * kernel.k + i for row, _ in cells])
+            w = shuffle([weight] * 2, [column * kernel.k + i for _, column in cells])
+            acc = acc + cast(a, "int32", len(cells)) * cast(w, "int32", len(cells))
+        return acc
+
+    return replace(matrix_multiply.mac_of(kernel), accumulate=accumulate)
+
+
+@settings(max_examples=25, deadline=None)
+@given(randoms, channels, channels, st.sampled_from(((2, 2, 8), (4, 2, 4), (1, 4, 8), (2, 4, 2))))
+def test_matrix_multiply_of_any_shape(random, channels_in, channels_out, shape):
+    """rows x columns x k: that of smmla and others."""
+    case = conv_case(random, channels_in, channels_out, largest=6)
+    kernel = MatrixMultiplyKernel("llvm.none", *shape, tile_pixels=5, tile_vectors=3)
+    check_template(case, Template("matrix_multiply", matrix_meaning(kernel), Tile(5, 3), 4))
 
 
 @settings(max_examples=25, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_the_promised_instruction_is_used(name: str, tmp_path: Path):
     command = [*target.toolchain.objdump, "-d", str(path)]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert target.toolchain.instruction in listing
+
+
+@pytest.mark.parametrize(
+    ("name", "old"), [("arm-cortex-a", "cortex-a72"), ("arm-cortex-a-i8mm", "cortex-a76")]
+)
+def test_an_older_cpu_lacks_the_instruction(name: str, old: str, tmp_path: Path):
+    """The kernel really depends on it: the same program is killed where it is missing."""
+    target = runnable(name)
+    case = conv_case(Random(3), 16, 16)
+    (result,) = run_batch([case], target, tmp_path)
+    np.testing.assert_array_equal(result, case.expected())
+    emulator = replace(target.toolchain, run=("qemu-aarch64", "-cpu", old))
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run_batch([case], replace(target, toolchain=emulator), tmp_path)
+    assert error.value.returncode == -signal.SIGILL
 
 
 def test_a_wrong_result_is_noticed(tmp_path: Path):

@@ -7,14 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwptq.kernels import matrix_multiply
 from hwptq.kernels.convolution import Convolution, Padding, flattened
+from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.pack_input import pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights
 from hwptq.kernels.register_tile import Tile, even, fit, powers
 from hwptq.kernels.tiled import without_offset
+from hwptq.targets import load_target
 
 CONV = Convolution(2, (5, 6), 16, (3, 4), 32, (3, 3), (1, 1), (1, 1))
+
+
+SDOT = mac_of(load_target("arm-cortex-a").kernels["sdot"])
 
 
 def test_channels_that_divide():
@@ -73,9 +79,14 @@ def test_powers_add_up():
 
 
 def test_the_tile_fits_the_shape():
-    assert fit(CONV, 4, Tile(4, 4), 8) == Tile(4, 4)
-    assert fit(replace(CONV, co=4), 4, Tile(2, 2), 8) == Tile(4, 1)  # few channels: more pixels
-    assert fit(replace(CONV, out=(3, 1)), 4, Tile(4, 4), 8) == Tile(1, 8)  # one pixel in a row
+    assert fit(CONV, SDOT, Tile(4, 4), 8) == Tile(4, 4)
+    assert fit(replace(CONV, co=4), SDOT, Tile(2, 2), 8) == Tile(4, 1)  # few channels: more pixels
+    assert fit(replace(CONV, out=(3, 1)), SDOT, Tile(4, 4), 8) == Tile(1, 8)  # one pixel in a row
+
+
+def test_rows_of_a_matrix_product_are_not_wasted():
+    kernel = load_target("arm-cortex-a-i8mm").kernels["smmla"]
+    assert fit(replace(CONV, out=(3, 6)), matrix_multiply.mac_of(kernel), Tile(8, 4), 8).pixels % 2 == 0
 
 
 def test_a_window_without_dilation_is_read_row_by_row():

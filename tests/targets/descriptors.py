@@ -12,6 +12,7 @@ from hwptq.targets.convert import key_of
 from hwptq.targets.read import FOLDER
 
 ARM = "arm-cortex-a"
+I8MM = "arm-cortex-a-i8mm"
 
 #: refuse(text, trust=False) -> the lines of the message
 Refuse = Callable[..., list[str]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from descriptors import ARM, Refuse, edited
+from descriptors import ARM, I8MM, Refuse, edited
 
 #: (what is edited, the line expected after "chip.toml: ", or its beginning)
 BROKEN = {
@@ -83,7 +83,7 @@ BROKEN = {
     ),
     "template missing": (
         ('template = "dot_product"\n', ""),
-        "kernel.sdot.template: missing: one of dot_product, vector, depthwise",
+        "kernel.sdot.template: missing: one of dot_product, matrix_multiply, vector",
     ),
     "template unknown": (
         ('"dot_product"', '"dotproduct"'),
@@ -221,6 +221,31 @@ BROKEN = {
     "not TOML": (("[tvm]", "[tvm"), "not a TOML file: "),
     "key twice": (('kind = "llvm"', 'kind = "llvm"\nkind = "llvm"'), "not a TOML file: "),
 }
+
+
+#: The same for a descriptor with a matrix-multiply kernel.
+BROKEN_MATRIX = {
+    "rows 3": (("rows = 2", "rows = 3"), "kernel.smmla.rows: rows * k * 8 is 192 bits: a vector has"),
+    "k 12": (("k = 8", "k = 12"), "kernel.smmla.columns: columns * k * 8 is 192 bits: a vector has"),
+    "many accumulators": (
+        ("rows = 2\ncolumns = 2", "rows = 16\ncolumns = 16"),
+        "kernel.smmla.columns: rows * columns * 32 is 8192 bits: a vector has",
+    ),
+    "rows 0": (("rows = 2", "rows = 0"), "kernel.smmla.rows: must be from 1 to 64, not 0"),
+    "lanes": (("rows = 2", "lanes = 2"), "kernel.smmla.lanes: unknown key"),
+    "depthwise": (
+        ('op = "conv2d"', 'op = "depthwise_conv2d"'),
+        "op[depthwise_conv2d].kernel: template matrix_multiply of [kernel.smmla] serves conv2d and dense",
+    ),
+}
+
+
+@pytest.mark.usefixtures("no_llvm")
+@pytest.mark.parametrize("case", BROKEN_MATRIX)
+def test_a_broken_matrix_kernel_is_refused(case: str, refuse: Refuse) -> None:
+    edit, expected = BROKEN_MATRIX[case]
+    lines = refuse(edited(I8MM, edit), trust=True)
+    assert any(line.startswith(f"chip.toml: {expected}") for line in lines), lines
 
 
 @pytest.mark.usefixtures("no_llvm")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from descriptors import ARM, Refuse, edited
+from descriptors import ARM, I8MM, Refuse, edited
 
 from hwptq.targets import load_target
 from hwptq.targets.isolate import Crash, isolated
@@ -50,6 +50,17 @@ WRONG = {
         ARM,
         ("+dotprod", "dotprod"),
         'tvm.mattr[0]: must be "+feature" or "-feature", not \'dotprod\'',
+    ),
+    "matrix operands": (
+        I8MM,
+        ("smmla.v4i32.v16i8", "smmla.v4i32.v8i8"),
+        "kernel.smmla.intrinsic: rows 2, columns 2 and k 8 make operands v4i32, v16i8, v16i8, so "
+        "the name ends in .v4i32.v16i8, not .v4i32.v8i8",
+    ),
+    "no i8mm": (
+        I8MM,
+        ('"cortex-a710"\nmattr = ["+dotprod", "+i8mm", "+neon"]', '"cortex-a76"\nmattr = ["+dotprod"]'),
+        "kernel.smmla.intrinsic: LLVM can't generate llvm.aarch64.neon.smmla.v4i32.v16i8 for aarch64",
     ),
     "features as text": (ARM, ('["+dotprod", "+neon"]', '"+dotprod"'), "tvm.mattr: must be strings"),
     "option": (ARM, ("mattr =", "matr ="), "tvm.matr: unknown key (did you mean mattr?)"),

@@ -1,0 +1,48 @@
+"""Convolution and dense by a matrix-multiply instruction such as smmla: a few pixels by a few channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import MatrixMultiplyKernel, Requantize
+
+from .builder import Expr, dtype_of, shuffle
+from .kernel import Step, TensorType
+from .register_tile import Mac, Tile
+from .tiled import Template, tiled_steps
+
+_LOADED_GROUPS = 2  # of k activations of one pixel: two pixels' loads then make two operands
+
+
+def matrix_multiply(
+    op: ops.Conv2d | ops.Dense,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: MatrixMultiplyKernel,
+    target: Requantize,
+) -> tuple[Step, ...]:
+    """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
+    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+    template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
+    return tiled_steps(op, x, constants, out, template, target)
+
+
+def mac_of(kernel: MatrixMultiplyKernel) -> Mac:
+    """The instruction of `kernel` as the register tile uses it."""
+    result = dtype_of("int32", kernel.rows * kernel.columns)
+
+    def pick(loaded: list[Expr], u: int, groups: int) -> Expr:
+        size = groups * kernel.k
+        return shuffle(
+            loaded, [p * size + u * kernel.k + i for p in range(kernel.rows) for i in range(kernel.k)]
+        )
+
+    def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
+        return T.call_llvm_pure_intrin(result, kernel.intrinsic, acc, activation, weight)
+
+    return Mac(kernel.rows, kernel.columns, kernel.k, _LOADED_GROUPS, "int8", "int8", pick, accumulate)

@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 
 from .passes.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
-from .passes.quantizable import float_reasons, node_name
+from .passes.quantizable import float_reasons, layer_name
 from .passes.select_kernels import integer_operator
 from .quant import integer_ops as ops
 
@@ -64,7 +64,7 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
         rows.append(
             {
-                "name": layer_name(var),
+                "name": layer_name(str(var.name)),
                 "op": op.kind,
                 "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
@@ -78,11 +78,6 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
 def weight_bytes(count: int, bits: int) -> int:
     """Bytes that `count` weights take, without what a kernel adds to fill its vectors."""
     return -(-count * bits // 8)
-
-
-def layer_name(var: Any) -> str:
-    """The node of the model that a var of the integer graph computes."""
-    return node_name(str(var.name))
 
 
 def coverage(float_graph: tvm.IRModule, integer_graph: tvm.IRModule) -> dict[str, Any]:

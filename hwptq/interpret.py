@@ -16,6 +16,8 @@ from tvm import relax
 from .passes.dataflow import Constant, bindings, op_name, reads
 from .quant import integer_ops, reference
 
+#: (var, its expression, the arguments of it for each sample) -> the expression to evaluate instead.
+Replace = Callable[[Any, Any, list[list[Any]]], Any]
 Observe = Callable[[str, np.ndarray], None]
 
 
@@ -36,16 +38,36 @@ class Interpreter:
         out = self._function(self.func, args, observe)
         return list(out) if isinstance(out, tuple) else [out]
 
+    def walk(self, inputs: list[dict[str, np.ndarray]], replace: Replace) -> None:
+        """Evaluate the function over all samples at once, binding by binding; `replace` sees every call of
+        a PrimFunc before. Holds the live tensors of all samples.
+        """
+        envs = [{p: sample[str(p.name)] for p in self.func.params} for sample in inputs]
+        last = self._last_readers(self.func)
+        for var, value in bindings(self.func):
+            if op_name(value) == "call_tir":
+                value = replace(var, value, [[self._atom(a, e) for a in value.args[1].fields] for e in envs])
+            for env in envs:
+                env[var] = self._value(value, env)
+                for source in reads(value):
+                    if last[source] == var:
+                        env.pop(source, None)
+
+    @staticmethod
+    def _last_readers(func: Any) -> dict[Any, Any]:
+        """var -> the last var whose binding reads it; the function's result reads its own to the end."""
+        last = {source: var for var, value in bindings(func) for source in reads(value)}
+        return {**last, **dict.fromkeys(reads(func.body.body))}
+
     def _function(self, func: Any, args: list[Any], observe: Observe | None = None) -> Any:
         env: dict[Any, Any] = dict(zip(func.params, args, strict=True))
-        last = {source: var for var, value in bindings(func) for source in reads(value)}
-        keep = set(reads(func.body.body))
+        last = self._last_readers(func)
         for var, value in bindings(func):
             env[var] = self._value(value, env)
             if observe and isinstance(env[var], np.ndarray):
                 observe(str(var.name), env[var])
             for source in reads(value):
-                if last.get(source) == var and source not in keep:
+                if last[source] == var:
                     env.pop(source, None)
         return self._atom(func.body.body, env)
 
@@ -157,6 +179,8 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "add": _float_only(np.add),
     "subtract": _float_only(np.subtract),
     "multiply": _float_only(np.multiply),
+    "maximum": _float_only(np.maximum),
+    "minimum": _float_only(np.minimum),
     "nn.relu": _float_only(lambda x: np.maximum(x, np.float32(0))),
     "clip": _clip,
     "reshape": _reshape,

@@ -63,9 +63,20 @@ def quantize(
         raise InputError(
             "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
         )
-    batches = Batches(data, progress)
+    batches, recipe = Batches(data, progress), options.recipe
+    float32 = fuse(module)
+    if recipe.equalize:
+        with progress.stage("equalize"):
+            float32 = _apply(passes.EqualizeCrossLayer(), float32)
     with progress.stage("calibrate"):
-        fused = fuse(module)
-        stats = calibrate(fused, batches)
+        stats = calibrate(float32, batches)
     insert = passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude)
-    return Quantized(fused, tvm.ir.transform.Sequential([insert])(fused))
+    qdq = _apply(insert, float32)
+    if recipe.correct_bias:
+        with progress.stage("correct bias"):
+            qdq = _apply(passes.CorrectBias(float32, batches), qdq)
+    return Quantized(float32, qdq)
+
+
+def _apply(step: tvm.transform.Pass, module: tvm.IRModule) -> tvm.IRModule:
+    return tvm.ir.transform.Sequential([step])(module)

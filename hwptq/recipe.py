@@ -20,8 +20,10 @@ _SWITCH = {"on": True, "off": False}
 class Recipe:
     """The steps of a quantization; each can be switched by itself, see `adjusted`."""
 
+    equalize: bool = False  # passes/equalize_cross_layer.py
     observer: str = "minmax"
     rounding: str = "nearest"
+    correct_bias: bool = False  # passes/correct_bias.py
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -53,7 +55,11 @@ def _listed(names: Iterable[str]) -> str:
 
 
 #: The documented sets: README.md says what they do and how long they take.
-RECIPES = {"fast": Recipe(), "default": Recipe(), "best": Recipe()}
+RECIPES = {
+    "fast": Recipe(),
+    "default": Recipe(equalize=True, correct_bias=True),
+    "best": Recipe(equalize=True, correct_bias=True),
+}
 
 
 def recipe(name: str, settings: Iterable[str] = ()) -> Recipe:

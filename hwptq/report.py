@@ -9,8 +9,9 @@ from typing import Any
 from . import __version__
 from .accuracy import layer_rows
 from .backends.static_program import StaticProgram
-from .coverage import bits, coverage, float_weight_bytes, integer_nodes, layer_name
+from .coverage import bits, coverage, float_weight_bytes, integer_nodes
 from .html_report import html_report
+from .passes.quantizable import equalization, layer_name
 from .verify import Evidence, Graphs
 
 SCHEMA = 1
@@ -25,7 +26,7 @@ def build_report(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The report as plain data. `seconds` by stage."""
-    order = dict.fromkeys(layer_name(var) for var, _, _ in integer_nodes(graphs.integer))
+    order = dict.fromkeys(layer_name(str(var.name)) for var, _, _ in integer_nodes(graphs.integer))
     return {
         "schema": SCHEMA,
         "model": model,
@@ -44,6 +45,9 @@ def build_report(
         },
         "accuracy": evidence.score.report(),
         "layers": layer_rows(evidence.layers, list(order)),
+        "equalization": [
+            {"name": name, "reason": why} for name, why in equalization(graphs.float32["main"]).items()
+        ],
         "seconds": seconds,
     }
 

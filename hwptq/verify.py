@@ -17,11 +17,11 @@ from .accuracy import Score, Sqnr
 from .backends.run_program import run_program
 from .backends.static_program import StaticProgram, build_program
 from .backends.toolchain import why_not_run
-from .coverage import float_nodes, integer_nodes, layer_name
+from .coverage import float_nodes, integer_nodes
 from .data import Dataset, Sample
 from .interpret import Interpreter
 from .passes.dataflow import bindings, constant, op_name, rewrite
-from .passes.quantizable import node_name
+from .passes.quantizable import layer_name, node_name
 from .progress import Progress
 from .quant import reference
 from .targets import Descriptor
@@ -195,4 +195,4 @@ class _Tapped:
         for var, op, args in self.nodes:
             values = [emitted[str(a.name)] if isinstance(a, relax.Var) else constant(a) for a in args]
             expected = reference.evaluate(op, *values)  # type: ignore[arg-type]
-            evidence.compare(layer_name(var), expected, emitted[str(var.name)])
+            evidence.compare(layer_name(str(var.name)), expected, emitted[str(var.name)])

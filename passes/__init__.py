@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .correct_bias import CorrectBias
+    from .equalize_cross_layer import EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu
     from .insert_qdq import InsertQDQ
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from .select_kernels import SelectKernels
 
 __all__ = [
+    "CorrectBias",
+    "EqualizeCrossLayer",
     "FoldBatchNorm",
     "FuseConvRelu",
     "InsertQDQ",
@@ -23,6 +27,8 @@ __all__ = [
     "is_quantized",
 ]
 _HOMES = {
+    "CorrectBias": "correct_bias",
+    "EqualizeCrossLayer": "equalize_cross_layer",
     "FoldBatchNorm": "fold_batch_norm",
     "FuseConvRelu": "fuse_conv_relu",
     "InsertQDQ": "insert_qdq",

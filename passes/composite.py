@@ -1,4 +1,7 @@
-"""Reading a Composite function: the head operator, its bias and its clamp (what FuseConvRelu outlined)."""
+"""Reading and making a Composite function: the head operator, its bias and its clamp.
+
+FuseConvRelu outlines them; passes that change constants make them anew.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,51 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
                 high = _per_channel(actual[value.args[1]])
     args = tuple(actual.get(a, a) for a in head.args)
     return Composite(name.removeprefix("hwptq."), head, args, bias, (low, high), call)
+
+
+def emit_layer(r: Any, unit: Composite, data: Any, weight: Any, bias: Any, bounds: Any, name: str) -> Any:
+    """A call of a conv2d or matmul composite like `unit` with other data, weight, bias and bounds, emitted
+    as `name`. weight: an array or an expression; bias: array [channels]; bounds as in Composite.
+    """
+    channels = bias.size
+    spread = (1, channels, 1, 1) if unit.kind == "conv2d" else (channels,)
+    weight = relax.const(weight) if isinstance(weight, np.ndarray) else weight
+    constants = [bias, *(np.asarray(b, np.float32) for b in _unlike_relu(bounds))]
+    actuals = [data, weight, *(relax.const(np.broadcast_to(c, channels).reshape(spread)) for c in constants)]
+    params = [relax.Var(f"p{i}", a.ty) for i, a in enumerate(actuals)]
+    builder = relax.BlockBuilder()
+    with builder.function("composite", params):
+        with builder.dataflow():
+            y = builder.emit(relax.Call(unit.head.op, params[:2], unit.head.attrs, unit.head.ty_args))
+            y = builder.emit(relax.op.add(y, params[2]))
+            for operator, bound in _clamps(bounds, params[3:]):
+                y = builder.emit(operator(y) if bound is None else operator(y, bound))
+            out = builder.emit_output(y)
+        builder.emit_func_output(out)
+    kind = f"hwptq.{unit.kind}"
+    func = builder.get()["composite"].with_attrs({"Composite": kind, "Primitive": True})
+    func = func.without_attr("global_symbol")
+    return r.emit(relax.Call(r.add_function(func, kind.replace(".", "_")), actuals), name)
+
+
+def _unlike_relu(bounds: Any) -> list[Any]:
+    """The bounds that need a constant: finite, and no lower one of zero."""
+    low, high = bounds
+    needed = [low] if np.any(low) else []
+    return [b for b in (*needed, high) if np.any(np.isfinite(b))]
+
+
+def _clamps(bounds: Any, constants: list[Any]) -> list[tuple[Any, Any]]:
+    """(operator, its constant or None) of a clamp."""
+    low, high = bounds
+    left, found = list(constants), []
+    if not np.any(low):
+        found.append((relax.op.nn.relu, None))
+    elif np.any(np.isfinite(low)):
+        found.append((relax.op.maximum, left.pop(0)))
+    if np.any(np.isfinite(high)):
+        found.append((relax.op.minimum, left.pop(0)))
+    return found
 
 
 def _per_channel(expr: Any) -> np.ndarray:

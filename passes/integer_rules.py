@@ -15,7 +15,7 @@ from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
 from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
 from .composite import Composite, read_composite
-from .dataflow import op_name, shape_of
+from .dataflow import constant, op_name, shape_of
 from .quantizable import elementwise_root
 from .table import tabulate
 
@@ -112,6 +112,8 @@ def _weights(unit: Composite, x: Operand, w: Operand, weight: np.ndarray, out: O
     """
     if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray):
         raise NotInteger("the weight is not a constant")
+    if constant(unit.args[1]) is not None:
+        raise NotInteger("its weight is not quantized")
     channels, factor = weight.shape[0], 2 ** (8 - out.weight_bits)
     weight = weight * np.int8(factor)
     unit_scale = np.float64(x.scale) * np.broadcast_to(w.scale.astype(np.float64) / factor, (channels,))

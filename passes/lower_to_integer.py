@@ -21,7 +21,7 @@ from hwptq.quant.qparams import activation_qparams
 
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from .integer_rules import NotInteger, Operand, Output, lower_node
-from .quantizable import layer_dtypes, node_name, with_float_reasons
+from .quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
@@ -69,12 +69,16 @@ class Emitter:
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
         self.reasons: dict[str, str] = {}  # node left in float -> why
         self._dtypes = layer_dtypes(rewriter.func)
+        self._float = float_reasons(rewriter.func)
         self._functions: dict[Any, Any] = {}
 
     def quantize(self, var: Any, value: Any) -> Any:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
         try:
+            source = str(getattr(value.args[0], "name", ""))
+            if source in self._float:
+                raise NotInteger(self._float[source])
             return lower_node(self, value.args[0], self._output(scale, zero, node_name(str(var.name))))
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph

@@ -17,6 +17,8 @@ FLOAT_REASONS = "hwptq.float_reasons"
 LAYER_DTYPES = "hwptq.layer_dtypes"
 #: Operators that a weight, their second argument, makes a layer.
 WEIGHTED_HEADS = ("nn.conv2d", "matmul")
+#: Attribute of a float function: JSON object, name of a layer that is not equalized -> reason.
+EQUALIZATION = "hwptq.equalization"
 #: Operators whose output holds values of their input: one scale for both.
 DATA_MOVEMENT = {"reshape", "permute_dims", "strided_slice", "nn.pad", "squeeze", "expand_dims", "flatten"}
 #: Functions of one tensor, element by element: one table of 256 entries for a whole chain of them.
@@ -113,6 +115,11 @@ def node_name(tensor_name: str) -> str:
     return tensor_name.removesuffix("_nhwc").removesuffix("_q")
 
 
+def layer_name(tensor_name: str) -> str:
+    """The node that an integer operator belongs to; it may be followed by a clamp that yields the result."""
+    return node_name(tensor_name.removesuffix("_unclamped"))
+
+
 def float_reasons(func: Any) -> dict[str, str]:
     """What a function says about its nodes that stay in float."""
     return _read(func, FLOAT_REASONS)
@@ -123,6 +130,11 @@ def layer_dtypes(func: Any) -> dict[str, tuple[str, str]]:
     return {name: (pair[0], pair[1]) for name, pair in _read(func, LAYER_DTYPES).items()}
 
 
+def equalization(func: Any) -> dict[str, str]:
+    """Why layers of a function are not equalized with those that follow, by name."""
+    return _read(func, EQUALIZATION)
+
+
 def with_float_reasons(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
     """A module whose functions carry `reasons` beside those they have."""
     return _with(mod, FLOAT_REASONS, reasons)
@@ -131,6 +143,11 @@ def with_float_reasons(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModu
 def with_layer_dtypes(mod: tvm.IRModule, dtypes: dict[str, tuple[str, str]]) -> tvm.IRModule:
     """A module whose functions carry the (activation, weight) dtypes of layers beside those they have."""
     return _with(mod, LAYER_DTYPES, dtypes)
+
+
+def with_equalization(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
+    """A module whose functions say why layers are not equalized."""
+    return _with(mod, EQUALIZATION, reasons)
 
 
 def _read(func: Any, key: str) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""Which layers read the channels of a layer, through operators that commute with a positive scale a channel.
+
+Equalization and the absorption of biases move a factor or an offset along such a link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .composite import Composite, read_composite
+from .dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
+
+_ANY = -1  # the label of a padded zero, which has no channel
+_POOLING = ("nn.max_pool2d", "nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean")
+_HOMOGENEOUS = ("nn.relu", "nn.leakyrelu", "nn.prelu")
+_MOVEMENT = ("reshape", "permute_dims", "flatten", "squeeze", "expand_dims")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A layer that reads channels of another: channels[k] is the one its input channel k holds."""
+
+    var: Any
+    channels: np.ndarray
+    padded: bool  # whether zeros are read beside them
+
+
+@dataclass(frozen=True)
+class Link:
+    """A layer and all layers that read it."""
+
+    producer: Any
+    readers: tuple[Reader, ...]
+
+
+class Unlinked(Exception):
+    """A layer whose channels can't be scaled; its message is the reason, for the report."""
+
+
+def layers(mod: tvm.IRModule, func: Any) -> dict[Any, Composite]:
+    """The conv2d and matmul composites of a function with constant weights, by var."""
+    found = {}
+    for var, value in bindings(func):
+        unit = read_composite(mod, value)
+        if unit is not None and unit.kind in ("conv2d", "matmul") and constant(unit.args[1]) is not None:
+            found[var] = unit
+    return found
+
+
+def channel_links(mod: tvm.IRModule, func: Any) -> tuple[list[Link], dict[str, str]]:
+    """The links of a function in its order, and for every other layer by name why it has none."""
+    found = layers(mod, func)
+    links, reasons = [], {}
+    for var, unit in found.items():
+        try:
+            readers = _Follower(mod, func, found).readers(var, _labels(var, unit))
+            links.append(Link(var, tuple(readers)))
+        except Unlinked as reason:
+            reasons[str(var.name)] = str(reason)
+    return links, reasons
+
+
+def _labels(var: Any, unit: Composite) -> np.ndarray:
+    """An array of the shape of a layer's output that holds at each position the channel there."""
+    shape = shape_of(var)
+    axis = 1 if unit.kind == "conv2d" else len(shape) - 1
+    spread = [1] * len(shape)
+    spread[axis] = shape[axis]
+    return np.broadcast_to(np.arange(shape[axis]).reshape(spread), shape)
+
+
+class _Follower:
+    """Follows a tensor to the layers that read it, with the channel of each of its values."""
+
+    def __init__(self, mod: tvm.IRModule, func: Any, found: dict[Any, Composite]):
+        self._mod = mod
+        self._values, self._users, self._layers = dict(bindings(func)), users(func), found
+
+    def readers(self, var: Any, labels: np.ndarray, padded: bool = False) -> list[Reader]:
+        """Every layer behind `var`. Raises Unlinked where something else reads it too."""
+        who = self._users.get(var, [])
+        if None in who:
+            raise Unlinked("it is an output of the model")
+        if not who:
+            raise Unlinked("nothing reads it")
+        return [reader for user in who for reader in self._through(user, var, labels, padded)]
+
+    def _through(self, user: Any, source: Any, labels: np.ndarray, padded: bool) -> list[Reader]:
+        value = self._values[user]
+        if user in self._layers:
+            return [_reader(user, self._layers[user], labels, padded)]
+        if isinstance(value, relax.Var):
+            return self.readers(user, labels, padded)
+        if isinstance(value, relax.Tuple) or len(reads(value)) != 1:
+            raise Unlinked(f"{self._described(user)} joins it with other tensors")
+        moved, pads = _moved(value, labels)
+        if moved is None:
+            raise Unlinked(f"{self._described(user)} reads it and does not commute with a scale")
+        return self.readers(user, moved, padded or pads)
+
+    def _described(self, user: Any) -> str:
+        """An operator and its name, for a reason."""
+        value = self._values[user]
+        kind = op_name(value)
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+            kind = str(composite_name(self._mod[value.op]) or "function").removeprefix("hwptq.")
+        return f"{kind or 'tuple'} '{user.name}'"
+
+
+def _moved(value: Any, labels: np.ndarray) -> tuple[np.ndarray | None, bool]:
+    """The labels of an operator's output, or None where it does not commute; and whether it adds zeros."""
+    name = op_name(value)
+    if name in _HOMOGENEOUS:
+        return labels, False
+    if name in _POOLING:
+        return _pooled(value, labels), False
+    if name == "nn.pad" and str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0:
+        widths = np.asarray([int(p) for p in value.attrs.pad_width]).reshape(-1, 2)
+        return np.pad(labels, widths, constant_values=_ANY), True
+    if name == "permute_dims" and value.attrs.axes is not None:
+        return labels.transpose([int(a) for a in value.attrs.axes]), False
+    if name in _MOVEMENT and name != "permute_dims":
+        return labels.reshape(shape_of(value)), False
+    return None, False
+
+
+def _pooled(value: Any, labels: np.ndarray) -> np.ndarray | None:
+    """Labels behind a pooling over the last two axes of an image."""
+    if labels.ndim != 4:
+        return None
+    if op_name(value) == "mean":
+        axes = value.attrs.axis
+        if axes is None or sorted(int(a) % 4 for a in axes) != [2, 3]:
+            return None
+    elif str(value.attrs.layout) != "NCHW":
+        return None
+    per_channel = labels.max(axis=(0, 2, 3))
+    if not np.all((labels == per_channel[None, :, None, None]) | (labels == _ANY)):
+        return None
+    shape = shape_of(value)
+    return np.broadcast_to(per_channel.reshape((1, -1) + (1,) * (len(shape) - 2)), shape)
+
+
+def _reader(var: Any, unit: Composite, labels: np.ndarray, padded: bool) -> Reader:
+    axis = 1 if unit.kind == "conv2d" else labels.ndim - 1
+    rows = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
+    channels = rows.max(axis=1)
+    if not np.all((rows == channels[:, None]) | (rows == _ANY)):
+        raise Unlinked(f"an input channel of {var.name} holds several channels")
+    attrs = unit.head.attrs
+    if unit.kind == "conv2d":
+        if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
+            raise Unlinked(f"{var.name} has the layout {attrs.data_layout}/{attrs.kernel_layout}")
+        padded = padded or any(int(p) for p in attrs.padding)
+    return Reader(var, channels, padded)

@@ -1,0 +1,170 @@
+"""EqualizeCrossLayer: scale the channels between layers so that their weights use one range evenly.
+
+For a positive s, f(W1 x + b1) * s read by W2 / s is the same function wherever f(s y) = s f(y), so that
+W1' = W1 / s, b1' = b1 / s, W2' = W2 s (by input channel) leave the outputs as they were. With the largest
+absolute weights r1 and r2 of a channel on both sides, s = sqrt(r1 / r2) makes both sqrt(r1 r2).
+Nagel et al. 2019, "Data-Free Quantization through Weight Equalization and Bias Correction", eq. 11.
+
+A channel that is dead on one side (no weights to speak of) is not equalized. Its living side is only brought
+down to the largest of the other channels, so that it does not set the scale of its layer.
+
+ReLU6 and other clamps are no such f: their bounds become constants a channel, divided by s as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+
+from .channel_links import Link, Reader, channel_links, layers
+from .composite import Composite, emit_layer
+from .dataflow import constant, main_functions, rewrite
+from .quantizable import with_equalization
+
+#: A channel whose largest weight is below this part of its layer's largest is dead.
+DEAD = 1e-4
+_CONVERGED = 1e-4  # largest change of a scale, relative
+_ROUNDS = 200
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.EqualizeCrossLayer")
+class EqualizeCrossLayer:
+    """Equalize conv2d and dense composites (see FuseConvRelu) along whole chains until nothing changes.
+
+    A link runs through ReLU, leaky and parametric ReLU, clamps inside a composite, pooling, zero padding and
+    reshapes; every reader of a layer must be a layer. The functions get a JSON attribute that says for each
+    layer without a link why (quantizable.equalization).
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        scaled: dict[Any, _Layer] = {}
+        reasons: dict[str, str] = {}
+        for _, func in main_functions(mod):
+            links, why = channel_links(mod, func)
+            found = {var: _Layer.of(unit) for var, unit in layers(mod, func).items()}
+            _equalize(links, found)
+            touched = {v for link in links for v in (link.producer, *(r.var for r in link.readers))}
+            scaled |= {var: found[var] for var in touched}
+            reasons |= why
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            if var not in scaled:
+                return r.keep(value)
+            layer = scaled[var]
+            data = r.get(layer.unit.args[0])
+            weight = layer.weight.astype(np.float32)
+            bias = layer.bias.astype(np.float32)
+            return emit_layer(r, layer.unit, data, weight, bias, layer.bounds, str(var.name))
+
+        return with_equalization(rewrite(mod, visit), reasons)
+
+
+@dataclass
+class _Layer:
+    """A layer while it is scaled, in float64; `weight` as the graph holds it."""
+
+    unit: Composite
+    weight: np.ndarray
+    bias: np.ndarray
+    bounds: tuple[Any, Any]
+
+    @classmethod
+    def of(cls, unit: Composite) -> _Layer:
+        weight = constant(unit.args[1])
+        assert weight is not None
+        channels = weight.shape[0] if unit.kind == "conv2d" else weight.shape[-1]
+        bias = np.zeros(channels) if unit.bias is None else np.broadcast_to(unit.bias, channels)
+        return cls(unit, weight.astype(np.float64), bias.astype(np.float64), unit.bounds)
+
+    def by_output(self) -> np.ndarray:
+        """The weight as a view [output channels, rest]."""
+        return self.weight.reshape(len(self.weight), -1) if self.unit.kind == "conv2d" else self.weight.T
+
+    def output_range(self) -> np.ndarray:
+        """The largest absolute weight of each output channel."""
+        return np.abs(self.by_output()).max(axis=1)
+
+    def input_range(self) -> np.ndarray:
+        """The largest absolute weight that reads each input channel."""
+        if self.unit.kind != "conv2d":
+            return np.abs(self.weight).max(axis=-1)
+        return np.abs(self._grouped()).max(axis=(1, 3)).reshape(-1)
+
+    def silent(self) -> np.ndarray:
+        """Which output channels stay at zero where their weights do: to scale them up costs no range."""
+        return (self.bias <= 0) if np.all(np.asarray(self.bounds[0]) == 0) else self.bias == 0
+
+    def scale_output(self, scale: np.ndarray) -> None:
+        """Divide each output channel by its scale."""
+        view = self.by_output()
+        view /= scale[:, None]
+        self.bias = self.bias / scale
+        self.bounds = tuple(b if not np.any(b) or np.all(np.isinf(b)) else b / scale for b in self.bounds)
+
+    def scale_input(self, scale: np.ndarray) -> None:
+        """Multiply the weights of each input channel by its scale."""
+        if self.unit.kind != "conv2d":
+            self.weight *= scale[:, None]
+            return
+        view = self._grouped()
+        view *= scale.reshape(view.shape[0], 1, view.shape[2], 1)
+
+    def _grouped(self) -> np.ndarray:
+        """A conv2d weight as a view [groups, outputs a group, inputs a group, KH * KW]."""
+        o, i, kh, kw = self.weight.shape
+        groups = int(self.unit.head.attrs.groups)
+        return self.weight.reshape(groups, o // groups, i, kh * kw)
+
+
+def _equalize(links: list[Link], found: dict[Any, _Layer]) -> None:
+    """Scale along every link until no scale changes any more."""
+    alive = [_alive(link, found) for link in links]
+    for _ in range(_ROUNDS):
+        change = 0.0
+        for link, masks in zip(links, alive, strict=True):
+            scale = _scale(link, found, *masks)
+            change = max(change, float(np.abs(np.log(scale)).max(initial=0.0)))
+            found[link.producer].scale_output(scale)
+            for reader in link.readers:
+                found[reader.var].scale_input(_of_inputs(reader, scale))
+        if change < _CONVERGED:
+            break
+
+
+def _scale(link: Link, found: dict[Any, _Layer], written: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """The scale of each channel of a link; `written`, `read`: whether a side has weights to speak of."""
+    r1, r2 = _ranges(link, found)
+    scale, both = np.ones_like(r1), written & read
+    scale[both] = np.sqrt(r1[both] / r2[both])
+    if not both.any():
+        return scale
+    largest = float((r2 * scale)[both].max())  # of either side: both have become equal
+    unread = written & ~read
+    scale[unread] = np.maximum(1.0, r1[unread] / largest)
+    silent = read & ~written & found[link.producer].silent()
+    scale[silent] = np.minimum(1.0, largest / r2[silent])
+    return scale
+
+
+def _ranges(link: Link, found: dict[Any, _Layer]) -> tuple[np.ndarray, np.ndarray]:
+    """(largest weight that writes, largest that reads) each channel of a link."""
+    r1 = found[link.producer].output_range()
+    r2 = np.zeros_like(r1)
+    for reader in link.readers:
+        known = reader.channels >= 0
+        np.maximum.at(r2, reader.channels[known], found[reader.var].input_range()[known])
+    return r1, r2
+
+
+def _alive(link: Link, found: dict[Any, _Layer]) -> tuple[np.ndarray, np.ndarray]:
+    """Which channels matter where they are written, and where they are read."""
+    r1, r2 = _ranges(link, found)
+    return r1 > DEAD * r1.max(initial=0.0), r2 > DEAD * r2.max(initial=0.0)
+
+
+def _of_inputs(reader: Reader, scale: np.ndarray) -> np.ndarray:
+    """The scale of each input channel of a reader."""
+    return np.where(reader.channels >= 0, scale[reader.channels], 1.0)

@@ -166,6 +166,27 @@ def _clip(call: Any, x: np.ndarray) -> np.ndarray:
     return np.clip(x, low, high)
 
 
+def _along(axis: int, values: np.ndarray, rank: int) -> np.ndarray:
+    """Scales or zero points of a tensor of `rank`, shaped to be broadcast along `axis`."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape) if values.size > 1 else values.reshape(())
+
+
+def _quantize(call: Any, x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
+    if x.dtype != np.float32 or str(call.attrs.out_dtype) != "int8":
+        return None
+    scale, zero = (_along(int(call.attrs.axis), v, x.ndim) for v in (scale, zero))
+    return np.clip(np.rint(x / scale) + zero.astype(np.float32), -128, 127).astype(np.int8)
+
+
+def _dequantize(call: Any, x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
+    if x.dtype != np.int8 or zero.dtype != np.int8 or str(call.attrs.out_dtype) != "float32":
+        return None
+    scale, zero = (_along(int(call.attrs.axis), v, x.ndim) for v in (scale, zero))
+    return (x.astype(np.int32) - zero).astype(np.float32) * scale
+
+
 def _float_only(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray | None]:
     def apply(call: Any, *args: np.ndarray) -> np.ndarray | None:
         return f(*args) if all(a.dtype == np.float32 for a in args) else None
@@ -185,4 +206,6 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     "clip": _clip,
     "reshape": _reshape,
     "permute_dims": _permute,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
 }

@@ -15,7 +15,7 @@ from tvm import relax
 from hwptq.quant.dtypes import INT8, IntegerDtype, integer_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
-from .dataflow import bindings, constant, users
+from .dataflow import bindings, constant, op_name, users
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 
 #: Kinds of nodes with a constant weight.
@@ -78,9 +78,9 @@ class QuantizationPlan:
         return self.qparams[self.values[var].args[0]].dtype
 
     def _kind(self, var: Any, value: Any) -> str | None:
-        """The kind of operator to compute in integers, or None with a reason noted."""
+        """The kind of operator to quantize; else None, with a reason noted unless it is quantized already."""
         found = kind(self.mod, value)
-        if found is None:
+        if found is None or any(op_name(self.values.get(a)) == "dequantize" for a in data_of(value)):
             return None
         if self._excluded and self._excluded.search(str(var.name)):
             self.reasons[str(var.name)] = "excluded by the user"
@@ -111,10 +111,11 @@ class QuantizationPlan:
 
     def _inside(self, var: Any) -> bool:
         """Whether `var` is only a step of one elementwise function."""
-        if self._root(var) is var:
+        root = self._root(var)
+        if root == var:
             return False
         who = self.readers.get(var, [])
-        return bool(who) and all(u is not None and self._root(u) is self._root(var) for u in who)
+        return bool(who) and all(u is not None and self._root(u) == root for u in who)
 
     def _groups(self) -> list[set[Any]]:
         """Sets of tensors that share a scale; every tensor that gets Q and DQ is in one of them."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
 from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
@@ -29,7 +30,9 @@ class SelectKernels:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        functions: dict[Any, Any] = {}  # one function for steps that are structurally equal
+        # one function for steps that are structurally equal; what is portable already stays
+        primitive = [(gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)]
+        functions = {StructuralKey(f): gv for gv, f in primitive}  # type: ignore[call-arg]
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             op = integer_operator(mod, value)
@@ -71,7 +74,7 @@ def _emit(r: Any, steps: tuple[Step, ...], activations: list[Any], name: str, fu
             relax.const(a) if isinstance(a, np.ndarray) else result if a == PREVIOUS else activations[a]
             for a in step.args
         ]
-        key = (step.name, StructuralKey(step.func))  # type: ignore[call-arg]
+        key = StructuralKey(step.func)  # type: ignore[call-arg]
         if key not in functions:
             functions[key] = r.add_function(step.func, f"hwptq_{step.name}")
         gv = functions[key]

@@ -65,9 +65,17 @@ def samples(mod: tvm.IRModule, count: int = 4) -> list[dict[str, np.ndarray]]:
     return [{n: normal(100 * k + i, *s) for i, (n, s) in enumerate(shapes.items())} for k in range(count)]
 
 
-def run(mod: tvm.IRModule, sample: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs of main, binding by binding."""
-    return Interpreter(mod).run(sample)
+def run(mod: tvm.IRModule, data: Iterable[dict[str, np.ndarray]]) -> list[list[np.ndarray]]:
+    """The outputs of main for each sample, binding by binding."""
+    interpreter = Interpreter(mod)
+    return [interpreter.run(sample) for sample in data]
+
+
+def sqnr(mod: tvm.IRModule, other: tvm.IRModule) -> float:
+    """Signal to noise of the first output of `other` against `mod`, in dB, over random inputs."""
+    pairs = [(a[0], b[0]) for a, b in zip(*(run(m, samples(mod)) for m in (mod, other)), strict=True)]
+    noise = sum(float(np.sum((a - b) ** 2)) for a, b in pairs)
+    return float(10 * np.log10(sum(float(np.sum(a**2)) for a, _ in pairs) / noise)) if noise else np.inf
 
 
 def stats_of(mod: tvm.IRModule, data: Iterable[dict[str, np.ndarray]] | None = None) -> CalibrationStats:
@@ -102,7 +110,7 @@ def apply(a_pass: Any, mod: tvm.IRModule) -> tvm.IRModule:
 
 def outputs_preserved(before: tvm.IRModule, after: tvm.IRModule) -> None:
     """Fail unless two float modules compute the same, but for the rounding of float32."""
-    first, second = Interpreter(before), Interpreter(after)
-    for sample in samples(before, 2):
-        for a, b in zip(first.run(sample), second.run(sample), strict=True):
+    data = samples(before, 2)
+    for first, second in zip(run(before, data), run(after, data), strict=True):
+        for a, b in zip(first, second, strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)

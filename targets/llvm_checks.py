@@ -15,7 +15,7 @@ from typing import Any
 
 from .isolate import Crash, can_isolate, isolated
 from .problems import Problems, join, show, suggest
-from .schema import DotProductKernel, MatrixMultiplyKernel, Requantize
+from .schema import DepthwiseDotKernel, DotProductKernel, MatrixMultiplyKernel, Requantize
 
 Finding = list[str]
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
@@ -179,6 +179,9 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             calls.append(_dot_product(kernel, join("kernel", name)))
         if isinstance(kernel, MatrixMultiplyKernel):
             calls.append(_matrix_multiply(kernel, join("kernel", name)))
+        if isinstance(kernel, DepthwiseDotKernel):
+            whole = DotProductKernel(kernel.intrinsic, kernel.lanes, 4, 8)
+            calls.append(_dot_product(whole, join("kernel", name)))
     requantize: Requantize | None = values.get("requantize")
     if requantize:
         vector = Vector("int32", requantize.lanes)

@@ -246,7 +246,26 @@ class DepthwiseKernel:
     tile_pixels: int = field(default=2, metadata=about("output pixels kept in registers", low=1, high=64))
 
 
-MacKernel = DotProductKernel | MatrixMultiplyKernel | VectorKernel | DepthwiseKernel
+@dataclass(frozen=True)
+class DepthwiseDotKernel:
+    """Depthwise by acc[lanes] += sum over 4 of activation * weight: four rows, interleaved."""
+
+    template: ClassVar[str] = "depthwise_dot_product"
+    serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)
+    intrinsic: str = field(
+        metadata=about(
+            "LLVM name of an instruction that adds 4 products of 8 bits to each lane",
+            not_empty=True,
+            **_INTRINSIC,
+        )
+    )
+    lanes: int = field(metadata=about("int32 accumulators per vector", low=4, high=1024))
+    unsigned_activation: bool = field(
+        default=False, metadata=about("activations enter as uint8 (q + 128), the bias repairs it")
+    )
+
+
+MacKernel = DotProductKernel | MatrixMultiplyKernel | VectorKernel | DepthwiseKernel | DepthwiseDotKernel
 
 
 @dataclass(frozen=True)

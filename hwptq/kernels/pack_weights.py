@@ -11,6 +11,8 @@ import numpy as np
 
 from hwptq.quant.fixed_point import MAX_SHIFT
 
+_UNSIGNED_OFFSET = 128
+
 
 def vector_count(co: int, lanes: int) -> int:
     """Vectors that cover `co` channels."""
@@ -68,3 +70,12 @@ def _two_a_byte(rows: np.ndarray) -> np.ndarray:
         raise ValueError("weights of 4 bits must be multiples of 16")
     even = np.pad(rows, ((0, 0), (0, 0), (0, rows.shape[2] % 2), (0, 0))).view(np.uint8)
     return (even[:, :, 0::2] >> 4 | even[:, :, 1::2]).view(np.int8)
+
+
+def without_offset(bias: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """bias - 128 * sum of weights: what cancels the + 128 of every activation.
+
+    It may wrap around in int32, as the accumulator then does: the final sum is right modulo 2^32.
+    """
+    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
+    return (bias.astype(np.int64) - _UNSIGNED_OFFSET * sums).astype(np.int32)

@@ -57,6 +57,29 @@ def requantize(
     return _narrow(parts[0] if len(parts) == 1 else shuffle(parts, range(lanes)), bounds, lanes)
 
 
+def requantize_blocks(
+    acc: Sequence[Expr], multiplier: Sequence[Expr], shift: Sequence[Expr], bounds: Bounds,
+    target: Requantize, lanes: int,
+) -> Expr:  # fmt: skip
+    """Four int32x`lanes` vectors whose lanes 4b ... 4b+3, one after the other, are block b of the result.
+
+    That is the order in which packing narrows them, so nothing is moved where the target packs.
+    """
+    if target.pack_bytes and target.wide_products and lanes == target.lanes:
+        scaled = [_by_wide_products(*v, target) for v in zip(acc, multiplier, shift, strict=True)]
+        return _clamped(_pack_four(scaled, bounds, target), bounds, _PACKED * lanes)
+    total = _PACKED * lanes
+    value, factor, by = (shuffle(v, range(total)) for v in (acc, multiplier, shift))
+    narrow = requantize(value, factor, by, bounds, total, target)
+    order = [
+        part * lanes + block * _PACKED + i
+        for block in range(lanes // _PACKED)
+        for part in range(_PACKED)
+        for i in range(_PACKED)
+    ]
+    return narrow if order == list(range(total)) else shuffle([narrow], order)
+
+
 def _form(lanes: int, target: Requantize) -> Expr:
     """The way to scale vectors of `target.lanes`; None for 64-bit products of any width."""
     if lanes % target.lanes:
@@ -128,32 +151,37 @@ def _narrow(value: Expr, bounds: Bounds, lanes: int) -> Expr:
 
 def _pack(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:
     """The same by instructions that narrow with saturation, four vectors at a time."""
-    total = len(parts) * target.lanes
+    total, size = len(parts) * target.lanes, _PACKED * target.lanes
     filled = [*parts, *[parts[-1]] * (-len(parts) % _PACKED)]
-    packed = [_pack_four(filled[i : i + _PACKED], bounds, target) for i in range(0, len(filled), _PACKED)]
-    if len(packed) == 1 and total == _PACKED * target.lanes:
-        return packed[0]
-    return shuffle(packed, range(total))
+    packed = [
+        _clamped(_in_order(_pack_four(filled[i : i + _PACKED], bounds, target), target.lanes), bounds, size)
+        for i in range(0, len(filled), _PACKED)
+    ]
+    return packed[0] if total == size else shuffle(packed, range(total))
 
 
 def _pack_four(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:
-    """Packing works in blocks of 128 bits: block b gets lanes 4b … 4b+3 of each part in turn."""
+    """Packing works in blocks of 128 bits: block b gets lanes 4b ... 4b+3 of each part in turn."""
     lanes = target.lanes
-    size = _PACKED * lanes
+    dtype = dtype_of("int16", 2 * lanes)
     zero = constant(bounds.zero_point, "int16", 2 * lanes)
-    words = []
-    for a, b in (parts[:2], parts[2:]):
-        word = T.call_llvm_pure_intrin(dtype_of("int16", 2 * lanes), target.pack_words, a, b)
+    words = [T.call_llvm_pure_intrin(dtype, target.pack_words, *pair) for pair in (parts[:2], parts[2:])]
+    if bounds.zero_point:
         name = f"llvm.sadd.sat.v{2 * lanes}i16"
-        add = T.call_llvm_pure_intrin(dtype_of("int16", 2 * lanes), name, word, zero)
-        words.append(add if bounds.zero_point else word)
-    packed = T.call_llvm_pure_intrin(dtype_of("int8", size), target.pack_bytes, *words)
+        words = [T.call_llvm_pure_intrin(dtype, name, word, zero) for word in words]
+    return T.call_llvm_pure_intrin(dtype_of("int8", _PACKED * lanes), target.pack_bytes, *words)
+
+
+def _in_order(packed: Expr, lanes: int) -> Expr:
+    """The result of _pack_four with one part after the other."""
     order = [block * _PACKED + part for part in range(_PACKED) for block in range(lanes // _PACKED)]
-    ordered = T.reinterpret(
-        dtype_of("int8", size), shuffle([T.reinterpret(dtype_of("int32", lanes), packed)], order)
-    )
+    words = shuffle([T.reinterpret(dtype_of("int32", lanes), packed)], order)
+    return T.reinterpret(dtype_of("int8", _PACKED * lanes), words)
+
+
+def _clamped(value: Expr, bounds: Bounds, lanes: int) -> Expr:
     if bounds.hi < 127:
-        ordered = T.min(ordered, constant(bounds.hi, "int8", size))
+        value = T.min(value, constant(bounds.hi, "int8", lanes))
     if bounds.lo > -128:
-        ordered = T.max(ordered, constant(bounds.lo, "int8", size))
-    return ordered
+        value = T.max(value, constant(bounds.lo, "int8", lanes))
+    return value

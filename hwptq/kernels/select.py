@@ -8,6 +8,7 @@ import numpy as np
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.schema import (
+    DepthwiseDotKernel,
     DepthwiseKernel,
     Descriptor,
     DotProductKernel,
@@ -17,6 +18,7 @@ from hwptq.targets.schema import (
 )
 
 from .depthwise import depthwise
+from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
 from .elementwise import VectorUnit
 from .kernel import Step, TensorType
@@ -32,6 +34,7 @@ _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
     MatrixMultiplyKernel: matrix_multiply,
     VectorKernel: vector,
     DepthwiseKernel: depthwise,
+    DepthwiseDotKernel: depthwise_dot,
 }
 
 

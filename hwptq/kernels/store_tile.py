@@ -93,7 +93,7 @@ def _store(
             channel, count = 0, output.channels
         elif not output.even:
             channel = T.min(channel, output.channels - lanes)
-        _store_part(y, pixels[i] + channel, result, width, at, count)
+        store_part(y, pixels[i] + channel, result, width, at, count)
         at += len(run) * lanes
 
 
@@ -108,7 +108,7 @@ def _runs(group: list[tuple[int, int]], even: bool, joined: bool) -> list[list[t
     return runs
 
 
-def _store_part(y: Flat, offset: Expr, value: Expr, width: int, first: int, count: int) -> None:
+def store_part(y: Flat, offset: Expr, value: Expr, width: int, first: int, count: int) -> None:
     """Store `count` of the `width` lanes of a vector, from lane `first`."""
     at = 0
     for part in powers(count, 1 << (count.bit_length() - 1)):

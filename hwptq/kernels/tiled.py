@@ -14,10 +14,8 @@ from .builder import TEMPLATE, primfunc
 from .convolution import bounds_of, describe
 from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import pack_input
-from .pack_weights import pack_channels, pack_scales, pack_weights
+from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Tile, emit_tiled, fit, tensors_of
-
-_UNSIGNED_OFFSET = 128
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,3 @@ def tiled_steps(
     )
     step = Step(func, args, out, f"{op.kind}_{template.name}")
     return (packed, step) if packed else (step,)
-
-
-def without_offset(bias: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """bias - 128 * sum of weights: what cancels the + 128 of every activation.
-
-    It may wrap around in int32, as the accumulator then does: the final sum is right modulo 2^32.
-    """
-    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
-    return (bias.astype(np.int64) - _UNSIGNED_OFFSET * sums).astype(np.int32)

@@ -111,6 +111,25 @@ def dense_case(random: Random) -> Case:
     return Case(op, (int8(random, *rows, depth),), (weight, *scales(random, channels, depth)))
 
 
+def depthwise_case(random: Random, largest: tuple[int, int] = (9, 33)) -> Case:
+    """A depthwise Conv2d on an image as wide as some vectors, with windows of up to 6 x 5."""
+    channels = random.choice((*CHANNELS, 48, 64, 70, 96, 128))
+    kernel = (random.randint(1, 6), random.randint(1, 5))
+    dilation, strides = ((random.randint(1, 2), random.randint(1, 2)) for _ in range(2))
+    padding = (random.randint(0, 3), random.randint(0, 3), random.randint(0, 3), random.randint(0, 3))
+    needs = [
+        d * (k - 1) + 1 - before - after
+        for d, k, before, after in zip(dilation, kernel, padding[:2], padding[2:], strict=True)
+    ]
+    height, width = (
+        random.randint(max(1, n), max(1, n, most)) for n, most in zip(needs, largest, strict=True)
+    )
+    op = ops.Conv2d(strides, padding, dilation, channels, random.choice((-128, 0, 5)), *_output(random))
+    x = int8(random, random.randint(1, 2), height, width, channels)
+    weight = int8(random, channels, *kernel, 1)
+    return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
+
+
 def run(case: Case, steps: Sequence[Step], target: Descriptor) -> np.ndarray:
     """Compile `steps` for `target` and run them on this machine; the result of the last one."""
     functions = {f"k{i}": step.func.with_attr("global_symbol", f"k{i}") for i, step in enumerate(steps)}

@@ -11,7 +11,7 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import Case, random_case
+from kernel_cases import Case, depthwise_case, random_case
 from tvm import tirx
 from tvm_ffi import structural_walk
 
@@ -45,7 +45,7 @@ def accesses(func: Any) -> Iterator[tuple[str, int, int, int]]:
 @settings(max_examples=60, deadline=None)
 @given(random=st.randoms(use_true_random=False))
 def test_no_access_outside_a_buffer(name, random):
-    case = random_case(random)
+    case = random.choice((random_case, depthwise_case))(random)
     for step in case.steps(load_target(name)):
         outside = [a for a in accesses(step.func) if a[1] < 0 or a[2] >= a[3]]
         assert not outside, f"{case}: {step.name}: {outside}"

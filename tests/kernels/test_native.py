@@ -15,6 +15,7 @@ from kernel_cases import (
     check,
     conv_case,
     dense_case,
+    depthwise_case,
     int8,
     random_case,
     run,
@@ -64,6 +65,13 @@ def test_dense_by_int16_pairs(random):
 @given(randoms)
 def test_avx512(random):
     check(random_case(random), VNNI)
+
+
+@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@settings(max_examples=60, deadline=None)
+@given(randoms)
+def test_depthwise_by_dot_products(random):
+    check(depthwise_case(random), VNNI)
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from kernel_cases import conv_case, random_case
+from kernel_cases import conv_case, depthwise_case, random_case
 from program_batch import run_batch
 from tvm.target import Target
 
@@ -19,6 +19,7 @@ from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target, target_names
+from hwptq.targets.schema import DepthwiseDotKernel
 
 CASES = 40
 
@@ -39,6 +40,15 @@ def runnable(name: str) -> Descriptor:
 def test_a_batch_of_random_cases(name: str, tmp_path: Path):
     target = runnable(name)
     cases = [random_case(Random(seed)) for seed in range(CASES)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_depthwise_by_dot_products_of_16_bytes(tmp_path: Path):
+    target = runnable("arm-cortex-a")
+    kernel = DepthwiseDotKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4)
+    target = replace(target, kernels={**target.kernels, "depthwise": kernel})
+    cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

@@ -12,9 +12,8 @@ from hwptq.kernels.convolution import Convolution, Padding, flattened
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.pack_input import pack_input
-from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights
+from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
 from hwptq.kernels.register_tile import Tile, even, fit, powers
-from hwptq.kernels.tiled import without_offset
 from hwptq.targets import load_target
 
 CONV = Convolution(2, (5, 6), 16, (3, 4), 32, (3, 3), (1, 1), (1, 1))

@@ -1,0 +1,236 @@
+"""Depthwise convolution by a dot-product instruction: its four products are four rows of a window.
+
+Four vectors of neighbouring elements, one of each row, are interleaved byte by byte, so that a lane of the
+instruction sees one channel in four rows. With stride 1 the rows serve two rows of outputs, the second one
+with its weights moved down by one. In the same case the elements of a row of pixels are taken as they lie in
+memory, whatever the number of channels: each vector has its own pattern of channels, and these repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.quant.fixed_point import MAX_SHIFT
+from hwptq.targets.schema import DepthwiseDotKernel, DepthwiseKernel, Requantize
+
+from .builder import TEMPLATE, Expr, Flat, dtype_of, local, nest, primfunc, shuffle
+from .convolution import Convolution, bounds_of, describe
+from .depthwise import depthwise
+from .kernel import PREVIOUS, Step, TensorType
+from .pack_input import pack_input
+from .pack_weights import without_offset
+from .requantize import Bounds, requantize_blocks
+from .store_tile import store_part
+
+_ROWS = 4  # of a window that one instruction takes
+_BLOCK = 16  # bytes within which vectors are interleaved
+_PLAIN = DepthwiseKernel()  # for windows of one row
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the outputs of a convolution are cut into vectors of `width` bytes.
+
+    A line is what one loop over vectors covers: a row of pixels where they can be read as they lie, else the
+    channels of one pixel. `first_channels` are those of the distinct vectors; vector i < `vectors` of a line
+    begins with that of `pattern(i)`.
+    """
+
+    conv: Convolution
+    width: int
+
+    @property
+    def by_rows(self) -> bool:
+        return self.conv.strides[1] == 1
+
+    @property
+    def line(self) -> int:
+        return self.conv.ci * (self.conv.out[1] if self.by_rows else 1)
+
+    @property
+    def vectors(self) -> int:
+        return -(-self.line // self.width)
+
+    @property
+    def outputs(self) -> int:
+        """Output rows that share their input rows."""
+        shared = self.conv.strides[0] == 1 and self.conv.dilation[0] == 1 and self.conv.out[0] > 1
+        return 2 if shared else 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of input rows under one column of a window."""
+        return -(-(self.conv.kernel[0] + self.outputs - 1) // _ROWS)
+
+    @property
+    def _starts(self) -> list[int]:
+        return [max(0, min(i * self.width, self.line - self.width)) for i in range(self.vectors)]
+
+    @property
+    def first_channels(self) -> list[int]:
+        return list(dict.fromkeys(start % self.conv.ci for start in self._starts))
+
+    def start(self, i: Expr) -> Expr:
+        """First element of vector i; the last one overlaps the one before it."""
+        if self.vectors == 1:
+            return 0
+        last = self.line - self.width
+        return i * self.width if self.line % self.width == 0 else T.min(i * self.width, last)
+
+    def pattern(self, i: Expr) -> Expr:
+        """Index of vector i in `first_channels`."""
+        if self.vectors == 1:
+            return 0
+        distinct = self.first_channels
+        regular = list(dict.fromkeys(start % self.conv.ci for start in self._starts[:-1]))
+        index = i if len(regular) >= self.vectors - 1 else T.floormod(i, len(regular))
+        last = distinct.index(self._starts[-1] % self.conv.ci)
+        usual = (self.vectors - 1) % len(regular) if len(regular) < self.vectors - 1 else self.vectors - 1
+        return index if last == usual else T.Select(i == self.vectors - 1, last, index)
+
+    def channels(self) -> np.ndarray:
+        """The channel of each byte, int [patterns, width]; -1 beyond the line."""
+        at = np.arange(self.width)
+        first = np.array(self.first_channels)[:, np.newaxis]
+        return np.where(at < self.line, (first + at) % self.conv.ci, -1)
+
+
+def depthwise_dot(
+    op: ops.Conv2d,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: DepthwiseDotKernel,
+    target: Requantize,
+) -> tuple[Step, ...]:
+    """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
+    weight, bias, multiplier, shift = constants
+    conv, padding = describe(op, x, weight.shape, out)
+    if conv.kernel[0] == 1:
+        return depthwise(op, x, constants, out, _PLAIN, target)
+    plan = Plan(conv, _ROWS * kernel.lanes)
+    slack = plan.width if plan.line < plan.width else 0
+    packed = pack_input(x, padding, slack, "uint8" if kernel.unsigned_activation else "int8")
+    if kernel.unsigned_activation:
+        bias = without_offset(bias, weight)
+    taps = weight.reshape(weight.shape[0], *conv.kernel)
+    arrays = [
+        _pack_taps(taps, plan),
+        *(_pack(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
+    ]
+    types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
+    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), target))
+    step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
+    return (packed, step) if packed else (step,)
+
+
+def _lane_order(width: int) -> np.ndarray:
+    """The byte that lands in each lane when four vectors are interleaved: int [4, width / 4].
+
+    Block b of 16 bytes goes to lanes 4b ... 4b+3 of the four results, four bytes to each.
+    """
+    lanes = np.arange(width // _ROWS)
+    first = lanes // _ROWS * _BLOCK + lanes % _ROWS
+    return first + np.arange(_ROWS)[:, np.newaxis] * _ROWS
+
+
+def _pack(values: np.ndarray, plan: Plan, extra: int) -> np.ndarray:
+    """[C] -> int32 [patterns, 4, lanes]."""
+    channels = plan.channels()[:, _lane_order(plan.width)]
+    return np.where(channels < 0, np.int32(extra), values[channels]).astype(np.int32)
+
+
+def _pack_taps(taps: np.ndarray, plan: Plan) -> np.ndarray:
+    """int8 [C,KH,KW] -> [patterns, KW, groups, outputs, 4, 4 * lanes]: the operands in order of use."""
+    kh, kw = plan.conv.kernel
+    rows = np.zeros((taps.shape[0] + 1, plan.outputs, plan.groups * _ROWS, kw), np.int8)
+    for r in range(plan.outputs):
+        rows[:-1, r, r : r + kh] = taps
+    channels = plan.channels()[:, _lane_order(plan.width)]  # -1 is the row of zeros
+    grouped = rows.reshape(-1, plan.outputs, plan.groups, _ROWS, kw)[channels]
+    return np.ascontiguousarray(grouped.transpose(0, 6, 4, 3, 1, 2, 5)).reshape(
+        len(channels), kw, plan.groups, plan.outputs, _ROWS, plan.width
+    )
+
+
+def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, target: Requantize) -> Callable[..., None]:
+    """Code of (x packed, taps, bias, multiplier, shift, y)."""
+    conv, lanes = plan.conv, kernel.lanes
+    height = conv.out[0]
+    pairs = -(-height // plan.outputs)
+
+    def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+        def vector(b: Expr, pair: Expr, column: Expr, i: Expr) -> None:
+            row = pair * plan.outputs
+            row = row if height % plan.outputs == 0 else T.min(row, height - plan.outputs)
+            start, pattern = plan.start(i), plan.pattern(i)
+            acc = [[local(lanes, "int32") for _ in range(_ROWS)] for _ in range(plan.outputs)]
+            constant = pattern * plan.width
+            for q in range(_ROWS):
+                value = T.bind(bias.load(constant + q * lanes, lanes))
+                for line in acc:
+                    line[q].store(0, value, lanes)
+            _sum_taps(plan, kernel, acc, x, conv.window(b, row, column) + start, taps, pattern)
+            multipliers, shifts = (
+                [T.bind(s.load(constant + q * lanes, lanes)) for q in range(_ROWS)]
+                for s in (multiplier, shift)
+            )
+            for r, line in enumerate(acc):
+                values = [T.bind(cell.load(0, lanes)) for cell in line]
+                result = T.bind(requantize_blocks(values, multipliers, shifts, bounds, target, lanes))
+                offset = conv.pixel(b, row + r, column) + start
+                store_part(y, offset, result, plan.width, 0, min(plan.width, plan.line))
+
+        columns = 1 if plan.by_rows else conv.out[1]
+        nest((conv.batch, pairs, columns, plan.vectors), vector)
+
+    return emit
+
+
+def _sum_taps(
+    plan: Plan, kernel: DepthwiseDotKernel, acc: list[list[Flat]], x: Flat, window: Expr, taps: Flat,
+    pattern: Expr,
+) -> None:  # fmt: skip
+    """acc[output][q] += the products of all taps."""
+    conv, width, lanes = plan.conv, plan.width, kernel.lanes
+    rows = conv.kernel[0] + plan.outputs - 1
+    used = plan.groups * plan.outputs * _ROWS * width
+
+    def column(kx: Expr) -> None:
+        for g in range(plan.groups):
+            numbers = [min(g * _ROWS + t, rows - 1) for t in range(_ROWS)]  # beyond the last row: weight 0
+            loaded = {n: T.bind(x.load(window + conv.tap(n, kx), width)) for n in dict.fromkeys(numbers)}
+            operands = _interleave([T.reinterpret(dtype_of("int8", width), loaded[n]) for n in numbers])
+            for r, line in enumerate(acc):
+                for q, cell in enumerate(line):
+                    at = (pattern * conv.kernel[1] + kx) * used + ((g * plan.outputs + r) * _ROWS + q) * width
+                    product = T.call_llvm_pure_intrin(
+                        dtype_of("int32", lanes), kernel.intrinsic, cell.load(0, lanes), operands[q],
+                        taps.load(at, width),
+                    )  # fmt: skip
+                    cell.store(0, product, lanes)
+
+    nest((conv.kernel[1],), column)
+
+
+def _interleave(rows: Sequence[Expr]) -> list[Expr]:
+    """Four vectors a, b, c, d -> four vectors of the groups a[i] b[i] c[i] d[i], ordered by _lane_order."""
+    a, b, c, d = rows
+    halves = [(T.bind(_unpack(a, b, part, 1)), T.bind(_unpack(c, d, part, 1))) for part in (0, 1)]
+    return [T.bind(_unpack(ab, cd, part, 2)) for ab, cd in halves for part in (0, 1)]
+
+
+def _unpack(a: Expr, b: Expr, part: int, unit: int) -> Expr:
+    """Units of `unit` bytes of a and b in turn, from the lower or upper half of each block of 16 bytes."""
+    width = int(a.ty.dtype.lanes)
+    order = []
+    for block in range(0, width, _BLOCK):
+        for first in range(0, _BLOCK // 2, unit):
+            at = block + part * _BLOCK // 2 + first
+            order += [*range(at, at + unit), *range(width + at, width + at + unit)]
+    return shuffle([a, b], order)

@@ -63,7 +63,7 @@ class Interpreter:
         env: dict[Any, Any] = dict(zip(func.params, args, strict=True))
         last = self._last_readers(func)
         for var, value in bindings(func):
-            env[var] = self._value(value, env)
+            env[var] = self.evaluate(value, env)
             if observe and isinstance(env[var], np.ndarray):
                 observe(str(var.name), env[var])
             for source in reads(value):
@@ -80,7 +80,8 @@ class Interpreter:
             return tuple(self._atom(f, env) for f in expr.fields)
         raise ValueError(f"can't evaluate {type(expr).__name__}")
 
-    def _value(self, value: Any, env: dict[Any, Any]) -> Any:
+    def evaluate(self, value: Any, env: dict[Any, Any]) -> Any:
+        """One binding's value, given those of the vars it reads."""
         if isinstance(value, relax.TupleGetItem):
             return self._atom(value.tuple_value, env)[value.index]
         if not isinstance(value, relax.Call):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .insert_qdq import InsertQDQ
     from .lower_to_integer import LowerToInteger
     from .normalize_qdq import NormalizeQDQ, is_quantized
+    from .round_weights import RoundingOptions, RoundWeights
     from .select_kernels import SelectKernels
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "InsertQDQ",
     "LowerToInteger",
     "NormalizeQDQ",
+    "RoundWeights",
+    "RoundingOptions",
     "SelectKernels",
     "is_quantized",
 ]
@@ -34,6 +37,8 @@ _HOMES = {
     "InsertQDQ": "insert_qdq",
     "LowerToInteger": "lower_to_integer",
     "NormalizeQDQ": "normalize_qdq",
+    "RoundWeights": "round_weights",
+    "RoundingOptions": "round_weights",
     "SelectKernels": "select_kernels",
     "is_quantized": "normalize_qdq",
 }

@@ -11,6 +11,7 @@ import numpy as np
 from tvm import relax
 
 from hwptq.quant import integer_ops as ops
+from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
 from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
@@ -105,25 +106,17 @@ def _scalar_multiplier(real: float) -> tuple[int, int]:
 
 
 def _weights(unit: Composite, x: Operand, w: Operand, weight: np.ndarray, out: Output) -> tuple[Any, ...]:
-    """(weight, bias, multiplier, shift) of a conv or dense; `weight` has the output channels first.
-
-    The bias in units of scale_x * scale_w also takes up the zero point of the input. An int4 weight becomes
-    16 times itself, with a scale 16 times finer.
-    """
-    if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray):
-        raise NotInteger("the weight is not a constant")
+    """(weight, bias, multiplier, shift) of a conv or dense; `weight` has the output channels first."""
+    if isinstance(x.tensor, np.ndarray):
+        raise NotInteger("its input is a constant")
     if constant(unit.args[1]) is not None:
         raise NotInteger("its weight is not quantized")
-    channels, factor = weight.shape[0], 2 ** (8 - out.weight_bits)
-    weight = weight * np.int8(factor)
-    unit_scale = np.float64(x.scale) * np.broadcast_to(w.scale.astype(np.float64) / factor, (channels,))
-    real_bias = np.zeros(channels) if unit.bias is None else np.broadcast_to(unit.bias, (channels,))
-    rows = weight.reshape(channels, -1).astype(np.int64)
-    bias = np.rint(real_bias / unit_scale) - x.zero * rows.sum(axis=1)
-    if np.any(np.abs(bias) + 128 * np.abs(rows).sum(axis=1) > ACCUMULATOR_LIMIT):
-        raise NotInteger("its 32-bit accumulator could overflow")
-    multiplier, shift = _multiplier(unit_scale / out.scale)
-    return weight, bias.astype(np.int32), multiplier, shift
+    try:
+        return accumulator_constants(
+            weight, w.scale, unit.bias, float(x.scale), x.zero, out.scale, out.weight_bits
+        )
+    except ValueError as error:
+        raise NotInteger(str(error)) from error
 
 
 def _conv2d(e: Any, unit: Composite, out: Output) -> Any:

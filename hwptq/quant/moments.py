@@ -1,0 +1,98 @@
+"""Second moments of what enters a layer and of what should leave it: all that weight rounding needs.
+
+The layer maps x [K] to y [R] linearly, in G independent groups (a grouped or depthwise convolution; a dense
+layer has one). Moments hold plain sums, so they are collected as a stream, and those of two shards add up to
+those of the whole, exactly while the terms are integers (quantized inputs are).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Moments:
+    """Sums over columns (x [G,K], y [G,R]), float64: count, x, y, x x^T, y x^T and y*y."""
+
+    count: int
+    x: np.ndarray  # [G, K]
+    y: np.ndarray  # [G, R]
+    xx: np.ndarray  # [G, K, K]
+    yx: np.ndarray  # [G, R, K]
+    yy: np.ndarray  # [G, R]
+
+    @staticmethod
+    def empty(groups: int, rows: int, depth: int) -> Moments:
+        """Of no columns yet."""
+        x, y = np.zeros((groups, depth)), np.zeros((groups, rows))
+        return Moments(
+            0, x, y, np.zeros((groups, depth, depth)), np.zeros((groups, rows, depth)), np.zeros_like(y)
+        )
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Columns x [G,N,K] and y [G,N,R]."""
+        x, y = x.astype(np.float64), y.astype(np.float64)
+        transposed = y.transpose(0, 2, 1)
+        self.count += x.shape[1]
+        self.x += x.sum(axis=1)
+        self.y += y.sum(axis=1)
+        self.xx += x.transpose(0, 2, 1) @ x
+        self.yx += transposed @ x
+        self.yy += (y * y).sum(axis=1)
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets of columns together."""
+        return Moments(
+            self.count + other.count,
+            self.x + other.x,
+            self.y + other.y,
+            self.xx + other.xx,
+            self.yx + other.yx,
+            self.yy + other.yy,
+        )
+
+    def statistics(self, centred: bool = True) -> Statistics:
+        """Means and (co)variances; not `centred`: second moments about zero, for a layer without a bias."""
+        n = max(self.count, 1)
+        x, y = (self.x / n, self.y / n) if centred else (np.zeros_like(self.x), np.zeros_like(self.y))
+        return Statistics(
+            self.count,
+            x,
+            y,
+            self.xx / n - x[:, :, None] * x[:, None, :],
+            self.yx / n - y[:, :, None] * x[:, None, :],
+        )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Means of x [G,K] and y [G,R], the covariance `gram` [G,K,K] of x and `cross` [G,R,K] of y with x."""
+
+    count: int
+    x_mean: np.ndarray
+    y_mean: np.ndarray
+    gram: np.ndarray
+    cross: np.ndarray
+
+    def scaled(self, unit: float) -> Statistics:
+        """The statistics of unit * x."""
+        return Statistics(self.count, self.x_mean * unit, self.y_mean, self.gram * unit**2, self.cross * unit)
+
+    def regressed(self, weight: np.ndarray, ridge: float) -> np.ndarray:
+        """The weights [G,R,K] that best predict y from x: cross gram^-1, drawn towards `weight` by a ridge.
+
+        argmin_T E|y - T x|^2 + lambda |T - weight|^2, with lambda = ridge times the mean variance of x. Where
+        x carries the error of the layers before, this repairs what a linear map can.
+        """
+        depth = self.x_mean.shape[1]
+        variance = np.einsum("gkk->g", self.gram) / depth
+        strength = np.where(variance > 0, ridge * variance, 1.0)
+        damped = self.gram + strength[:, None, None] * np.eye(depth)
+        right = self.cross + strength[:, None, None] * weight
+        return np.linalg.solve(damped, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+
+    def bias(self, weight: np.ndarray) -> np.ndarray:
+        """[G,R]: what must be added to weight x, on average, to give y."""
+        return self.y_mean - np.einsum("grk,gk->gr", weight, self.x_mean)

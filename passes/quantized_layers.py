@@ -1,0 +1,145 @@
+"""The layers of a QDQ function: composites of a quantized input and an int8 constant, read by a quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from hwptq.quant.dtypes import IntegerDtype, integer_dtype
+
+from .composite import Composite, read_composite
+from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from .quantizable import layer_dtypes
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A conv2d (weight [O,I/g,KH,KW]) or dense layer (weight [K,O]) between its Q and DQ."""
+
+    var: Any
+    unit: Composite
+    weight_var: Any  # bound to dequantize(values, scale)
+    values: np.ndarray  # int8
+    scale: np.ndarray  # float32 [O]
+    dtype: IntegerDtype
+    x_scale: float
+    x_zero: int
+    out_scale: float
+
+    @property
+    def name(self) -> str:
+        return str(self.var.name)
+
+    @property
+    def groups(self) -> int:
+        return int(self.unit.head.attrs.groups) if self.unit.kind == "conv2d" else 1
+
+    @property
+    def bias(self) -> np.ndarray | None:
+        """[O], or None where the layer has none of its own for each channel."""
+        bias = self.unit.bias
+        return bias if bias is not None and bias.size == self.scale.size else None
+
+    @property
+    def shared_scale(self) -> bool:
+        """Whether all channels have one scale: weights are quantized per tensor."""
+        return float(np.ptp(self.scale)) == 0.0
+
+    def rows(self, weight: np.ndarray) -> np.ndarray:
+        """A weight of this layer as [groups, outputs per group, inputs per output]."""
+        matrix = weight if weight.ndim == 4 else weight.T
+        return matrix.reshape(self.groups, matrix.shape[0] // self.groups, -1)
+
+    def from_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The inverse of `rows`."""
+        if self.values.ndim == 4:
+            return rows.reshape(self.values.shape)
+        return np.ascontiguousarray(rows.reshape(self.values.shape[::-1]).T)
+
+
+@dataclass(frozen=True)
+class LayerConstants:
+    """New constants of a layer: int8 weight in its own layout, float32 scale [O], real bias [O] or None."""
+
+    values: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray | None
+
+
+def quantized_layers(mod: tvm.IRModule) -> dict[str, QuantizedLayer]:
+    """Every layer of main by name, in the order of the graph."""
+    found = {}
+    for _, func in main_functions(mod):
+        values, readers, dtypes = dict(bindings(func)), users(func), layer_dtypes(func)
+        for var, value in values.items():
+            unit = read_composite(mod, value)
+            if unit is None or unit.kind not in ("conv2d", "matmul"):
+                continue
+            layer = _layer(var, unit, values, readers, dtypes)
+            if layer is not None:
+                found[layer.name] = layer
+    return found
+
+
+def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) -> QuantizedLayer | None:
+    x, weight_var = unit.args[:2]
+    x_dq, w_dq = values.get(x), values.get(weight_var)
+    if op_name(x_dq) != "dequantize" or op_name(w_dq) != "dequantize":
+        return None
+    out = _quantize_of(var, values, readers)
+    ints, scales = constant(w_dq.args[0]), constant(w_dq.args[1])
+    if out is None or ints is None or scales is None or constant(x_dq.args[0]) is not None:
+        return None
+    if ints.ndim not in (2, 4):
+        return None
+    scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
+    return QuantizedLayer(
+        var, unit, weight_var, ints, scale, integer_dtype(dtypes.get(str(var.name), ("int8", "int8"))[1]),
+        *_params(x_dq), _params(out)[0],
+    )  # fmt: skip
+
+
+def _quantize_of(var: Any, values: Any, readers: Any) -> Any:
+    """The quantize that alone reads `var`, perhaps behind the clip of an int4 tensor."""
+    who = readers.get(var, [])
+    if len(who) != 1 or who[0] is None:
+        return None
+    value = values[who[0]]
+    if op_name(value) == "clip":
+        return _quantize_of(who[0], values, readers)
+    return value if op_name(value) == "quantize" else None
+
+
+def _params(call: Any) -> tuple[float, int]:
+    scale, zero = constant(call.args[1]), constant(call.args[2])
+    assert scale is not None
+    assert zero is not None
+    return float(scale.item()), int(zero.item())
+
+
+def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -> tvm.IRModule:
+    """A module whose layers have `new` constants, by name; the bias only where the layer has one."""
+    layers = {name: layer for name, layer in quantized_layers(mod).items() if name in new}
+    weights = {layer.weight_var: new[name] for name, layer in layers.items()}
+    biased = {layer.var: new[name] for name, layer in layers.items()}
+
+    def visit(r: Any, var: Any, value: Any) -> Any:
+        if var in weights:
+            w = weights[var]
+            args = [relax.const(w.values), relax.const(w.scale.astype(np.float32)), value.args[2]]
+            return relax.Call(value.op, args, value.attrs, value.ty_args)
+        call = r.keep(value)
+        bias = biased[var].bias if var in biased else None
+        if bias is None:
+            return call
+        old = constant(value.args[2])
+        assert old is not None  # behind input and weight: see FuseConvRelu
+        fitted = relax.const(bias.astype(np.float32).reshape(old.shape))
+        return relax.Call(call.op, [*call.args[:2], fitted, *call.args[3:]], call.attrs, call.ty_args)
+
+    return rewrite(mod, visit)

@@ -1,0 +1,142 @@
+"""RoundWeights: choose the integers of every layer's weights from what reaches the layer, in graph order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hwptq.lockstep import Lockstep, live_bytes
+from hwptq.quant import integer_ops as ops
+from hwptq.quant import reference
+from hwptq.quant.accumulator import accumulator_constants
+from hwptq.quant.layer_rounding import METHODS, RoundingProblem, solve
+from hwptq.quant.moments import Statistics
+
+from .dataflow import bindings, constant
+from .layer_moments import LayerMoments, float_layer
+from .lower_to_integer import LowerToInteger
+from .quantizable import node_name
+from .quantized_layers import LayerConstants, QuantizedLayer, quantized_layers, with_layer_constants
+from .select_kernels import integer_operator
+
+_BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
+
+
+@dataclass(frozen=True)
+class RoundingOptions:
+    """method: see quant/layer_rounding.py. ridge: how strongly the regressed target is held to the weights,
+    None for no regression. memory: bytes that the values of all samples may take."""
+
+    method: str = "descent"
+    ridge: float | None = 0.01
+    memory: int = 3 * 2**29
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.RoundWeights")
+class RoundWeights:
+    """New weights, scales and biases for the layers of a QDQ module; dtypes and activations stay.
+
+    Layer by layer, on the integers that really reach it (those of LowerToInteger, with the layers before it
+    already rounded): the target of the rounding is the regression of the float layer's output on them, the
+    error is weighed by their covariance, and the bias takes up the mean that is left. Where each channel has
+    a scale of its own, it is fitted too, so the requantize multiplier repairs a channel's gain; where weights
+    have one scale for all channels, it stays one. Layers without a bias are rounded against second moments
+    about zero. `float_module`: the module InsertQDQ was given; `samples`: dicts of its inputs, of which as
+    many are used as fit `options.memory`.
+    """
+
+    def __init__(
+        self, float_module: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]],
+        options: RoundingOptions | None = None,
+    ):  # fmt: skip
+        self.float_module, self.samples = float_module, samples
+        self.options = options or RoundingOptions()
+        if self.options.method not in METHODS:
+            raise ValueError(f"no rounding method {self.options.method!r}; known are {', '.join(METHODS)}")
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        layers = quantized_layers(mod)
+        integer = tvm.ir.transform.Sequential([LowerToInteger()])(mod)
+        needed = live_bytes(self.float_module["main"]) + live_bytes(integer["main"])
+        samples = list(islice(self.samples, max(1, self.options.memory // needed)))
+        if not samples:
+            raise ValueError("RoundWeights needs at least one sample")
+        exact, quantized = Lockstep(self.float_module, samples), Lockstep(integer, samples)
+        floats = {str(v.name): (v, value) for v, value in bindings(self.float_module["main"])}
+        new: dict[str, LayerConstants] = {}
+        for var, value in bindings(integer["main"]):
+            op = integer_operator(integer, value)
+            name = node_name(str(var.name).removesuffix("_unclamped"))
+            if not isinstance(op, ops.Conv2d | ops.Dense) or not {name} <= layers.keys() & floats.keys():
+                continue
+            quantized.run_to(var)
+            new[name] = self._layer(layers[name], op, value, exact, floats[name], quantized)
+        return with_layer_constants(mod, new)
+
+    def _layer(
+        self, layer: QuantizedLayer, op: Any, value: Any, exact: Lockstep, reference_layer: tuple[Any, Any],
+        quantized: Lockstep,
+    ) -> LayerConstants:  # fmt: skip
+        """Round one layer and evaluate it, in both walks."""
+        var, call = reference_layer
+        exact.run_to(var)
+        source = value.args[1].fields[0]
+        moments = LayerMoments(layer, op, len(quantized.values))
+        results = []
+        for env, ints in zip(exact.values, quantized.values, strict=True):
+            unclamped, result = float_layer(exact.interpreter, call, env)
+            moments.add(ints[source], unclamped)
+            results.append(result)
+        exact.settle(results)
+        weight = constant(call.args[1])
+        assert weight is not None
+        statistics = moments.moments.statistics(layer.bias is not None).scaled(layer.x_scale)
+        chosen = _round(layer, weight, statistics, self.options)
+        constants = _operator_constants(layer, chosen)
+        quantized.settle([reference.evaluate(op, ints[source], *constants) for ints in quantized.values])
+        return chosen
+
+
+def _round(
+    layer: QuantizedLayer, weight: np.ndarray, statistics: Statistics, options: RoundingOptions
+) -> LayerConstants:
+    """The layer's best constants; its old ones where no others fit the accumulator."""
+    rows = layer.rows(weight).astype(np.float64)
+    target = rows if options.ridge is None else statistics.regressed(rows, options.ridge)
+    low, high = _scale_limits(layer, rows.shape[:2])
+    problem = RoundingProblem(target, statistics.gram, layer.dtype.qmax, layer.shared_scale, low, high)
+    q, scale = solve(problem, options.method)
+    scale = scale.astype(np.float32)
+    bias = None
+    if layer.bias is not None:
+        bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
+    chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)
+    try:
+        _operator_constants(layer, chosen)
+    except ValueError:
+        return LayerConstants(layer.values, layer.scale, layer.bias)
+    return chosen
+
+
+def _scale_limits(layer: QuantizedLayer, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Scales between which the bias fits the accumulator and the multiplier stays under 1/2."""
+    bias = np.zeros(shape) if layer.bias is None else np.abs(layer.bias).reshape(shape)
+    low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.dtype.bits)), 1e-12)
+    factor = 2 ** (8 - layer.dtype.bits)
+    return low, np.full(shape, _BELOW_HALF * factor * layer.out_scale / layer.x_scale)
+
+
+def _operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.ndarray, ...]:
+    """What LowerToInteger makes of the layer with new constants."""
+    rows = layer.rows(new.values).reshape(new.scale.size, -1)
+    if new.values.ndim == 4:
+        rows = new.values.transpose(0, 2, 3, 1)
+    bias = layer.unit.bias if new.bias is None else new.bias
+    return accumulator_constants(
+        rows, new.scale, bias, layer.x_scale, layer.x_zero, layer.out_scale, layer.dtype.bits
+    )

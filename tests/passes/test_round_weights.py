@@ -1,0 +1,188 @@
+"""RoundWeights: QDQ in, QDQ out; the layers see the integers of the lowered graph, and lose less."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from relax_graphs import apply, const, graph, run, samples, stats_of
+from tvm import relax
+
+from hwptq import passes
+from hwptq.coverage import integer_nodes
+from hwptq.interpret import Interpreter
+from hwptq.lockstep import Lockstep, live_bytes
+from hwptq.passes.dataflow import bindings
+from hwptq.passes.layer_moments import float_layer
+from hwptq.passes.quantizable import layer_dtypes
+from hwptq.passes.quantized_layers import quantized_layers
+from hwptq.passes.round_weights import RoundingOptions, RoundWeights
+from hwptq.quant.layer_rounding import METHODS
+from hwptq.targets import load_target
+
+op, nn = relax.op, relax.op.nn
+TARGET = load_target("x86-64-vnni")
+BITS = {"w8": ("int8", "int8"), "w4": ("int8", "int4"), "a4": ("int4", "int4")}
+
+
+def fused():
+    """Conv, depthwise, residual, pool and dense: [1,3,6,6] -> [1,5]."""
+
+    def build(emit, x):
+        a = emit(op.add(emit(nn.conv2d(x, const(8, 3, 3, 3), padding=1), "stem"), const(1, 8, 1, 1)))
+        a = emit(op.clip(a, 0, 6), "relu6")
+        b = emit(nn.conv2d(a, const(8, 1, 3, 3, seed=1), padding=1, groups=8), "depthwise")
+        b = emit(op.add(b, const(1, 8, 1, 1, seed=2)), "depthwise_bias")
+        d = emit(op.mean(emit(op.add(a, b), "residual"), axis=[2, 3]), "mean")
+        return emit(op.add(emit(op.matmul(d, const(8, 5)), "dense"), const(5)), "dense_bias")
+
+    return apply(passes.FuseConvRelu(), graph(build, x=(1, 3, 6, 6)))
+
+
+def inserted(mod, granularity=None, pair=("int8", "int8")):
+    names = [str(v.name) for v, _ in bindings(mod["main"])]
+    assignment = {name: pair for name in names if name in ("stem", "depthwise", "dense")}
+    return apply(passes.InsertQDQ(TARGET, stats_of(mod), granularity, None, assignment), mod)
+
+
+def noise(mod, qdq, data):
+    """Energy of the difference between the float module and the integer graph, over `data`."""
+    first, second = Interpreter(mod), Interpreter(apply(passes.LowerToInteger(), qdq))
+    pairs = [zip(first.run(s), second.run(s), strict=True) for s in data]
+    return sum(float(np.square(a - b).sum()) for pair in pairs for a, b in pair)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("method", METHODS)
+def test_int4_weights_lose_less_than_rounded_to_nearest(granularity, method):
+    mod, data = fused(), samples(fused(), 24)
+    plain = inserted(mod, granularity, BITS["w4"])
+    rounded = apply(RoundWeights(mod, data, RoundingOptions(method)), plain)
+    assert noise(mod, rounded, data) < 0.8 * noise(mod, plain, data)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_everything_but_the_constants_of_the_layers_stays(bits):
+    mod = fused()
+    plain = inserted(mod, pair=BITS[bits])
+    rounded = apply(RoundWeights(mod, samples(mod, 3)), plain)
+    assert layer_dtypes(rounded["main"]) == layer_dtypes(plain["main"])
+    old, new = quantized_layers(plain), quantized_layers(rounded)
+    assert list(old) == list(new) == ["stem", "depthwise", "dense"]
+    for a, b in zip(old.values(), new.values(), strict=True):
+        assert (a.x_scale, a.x_zero, a.out_scale, a.dtype) == (b.x_scale, b.x_zero, b.out_scale, b.dtype)
+        assert a.values.shape == b.values.shape
+        assert b.values.dtype == np.int8
+        assert np.abs(b.values).max() <= b.dtype.qmax
+    assert any(np.any(a.values != b.values) for a, b in zip(old.values(), new.values(), strict=True))
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_the_bias_takes_up_the_mean_error_on_the_integers_that_reach_a_layer(granularity):
+    """Proves that every layer was settled on what the lowered graph gives it: the errors' means vanish."""
+    mod, data = fused(), samples(fused(), 6)
+    qdq = apply(RoundWeights(mod, data), inserted(mod, granularity, BITS["w4"]))
+    assert all(layer.shared_scale == (granularity == "tensor") for layer in quantized_layers(qdq).values())
+    integer = Interpreter(apply(passes.LowerToInteger(), qdq))
+    seen = [dict(sample) for sample in data]
+    for tensors, sample in zip(seen, data, strict=True):
+        integer.run(sample, tensors.__setitem__)
+    for var, value in bindings(mod["main"]):
+        layer = quantized_layers(qdq).get(str(var.name))
+        if layer is None:
+            continue
+        exact = Lockstep(mod, data)
+        exact.run_to(var)
+        errors = []
+        for env, tensors in zip(exact.values, seen, strict=True):
+            wanted, _ = float_layer(exact.interpreter, value, env)
+            errors.append(_real_output(layer, _input(layer, tensors)) - wanted)
+        error = np.concatenate(errors)
+        spread = np.abs(error).max() + 1e-6
+        means = error.mean(axis=(0, 2, 3) if error.ndim == 4 else 0)
+        np.testing.assert_allclose(means / spread, 0, atol=1e-4)
+
+
+def _input(layer, tensors):
+    """The int8 tensor that a layer reads, images as NCHW."""
+    name = str(layer.unit.args[0].name).removesuffix("_dq")
+    if f"{name}_nhwc" in tensors and layer.values.ndim == 4:
+        return tensors[f"{name}_nhwc"].transpose(0, 3, 1, 2)
+    q = tensors.get(f"{name}_q", tensors.get(name, tensors.get(f"{name}_nhwc")))
+    return q if layer.values.ndim == 4 else q.reshape(1, -1)
+
+
+def _real_output(layer, ints):
+    """What the layer computes before its clamp, in real numbers."""
+    x = (ints.astype(np.float64) - layer.x_zero) * layer.x_scale
+    w = layer.from_rows(
+        layer.rows(layer.values) * layer.scale.reshape(layer.groups, -1, 1).astype(np.float64)
+    )
+    if w.ndim == 2:
+        return x @ w + layer.bias
+    attrs = layer.unit.head.attrs
+    assert [int(s) for s in attrs.strides] == [1, 1]
+    pad = int(attrs.padding[0])
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    view = np.lib.stride_tricks.sliding_window_view(padded, w.shape[2:], (2, 3))  # n c h w kh kw
+    n, c, h, width = view.shape[:4]
+    g = layer.groups
+    cols = view.transpose(1, 4, 5, 0, 2, 3).reshape(g, c // g * w.shape[2] * w.shape[3], -1)
+    out = (layer.rows(w) @ cols).reshape(len(w), n, h, width).transpose(1, 0, 2, 3)
+    return out + layer.bias.reshape(1, -1, 1, 1)
+
+
+def test_channels_that_never_fire_and_a_large_bias_stay_in_integers():
+    """A dead channel has no covariance, and a bias far larger than its weights bounds the weight's scale."""
+
+    def build(emit, x):
+        w = np.array(const(4, 2, 3, 3).value.numpy())
+        w[1], w[2] = 0, w[2] * 1e-6
+        b = np.array([0.1, -5, 100, 0], np.float32).reshape(1, 4, 1, 1)
+        a = emit(op.add(emit(nn.conv2d(x, relax.const(w), padding=1), "first"), relax.const(b)))
+        a = emit(nn.relu(a), "relu")
+        return emit(op.add(emit(nn.conv2d(a, const(3, 4, 1, 1, seed=1)), "second"), const(1, 3, 1, 1)))
+
+    mod = apply(passes.FuseConvRelu(), graph(build, x=(1, 2, 6, 6)))
+    plain = apply(passes.InsertQDQ(TARGET, stats_of(mod)), mod)
+    rounded = apply(RoundWeights(mod, samples(mod, 4)), plain)
+    integer = apply(passes.LowerToInteger(), rounded)
+    assert len(quantized_layers(rounded)) == 2
+    assert [op.kind for _, op, _ in integer_nodes(integer)].count("conv2d") == 2
+    for sample in samples(mod, 2):
+        assert np.isfinite(run(integer, sample)[0]).all()
+
+
+def test_a_module_without_layers_stays():
+    mod = graph(lambda emit, x: emit(nn.relu(x)), x=(1, 4))
+    assert len(bindings(apply(RoundWeights(mod, samples(mod, 1)), mod)["main"])) == len(bindings(mod["main"]))
+
+
+def test_no_more_samples_are_read_than_memory_allows():
+    mod = fused()
+    needed = live_bytes(mod["main"]) + live_bytes(apply(passes.LowerToInteger(), inserted(mod))["main"])
+    taken = []
+
+    def stream():
+        for sample in samples(mod, 9):
+            taken.append(sample)
+            yield sample
+
+    apply(RoundWeights(mod, stream(), RoundingOptions(memory=3 * needed)), inserted(mod))
+    assert len(taken) == 3
+
+
+def test_user_errors():
+    mod = fused()
+    with pytest.raises(ValueError, match="no rounding method"):
+        RoundWeights(mod, [], RoundingOptions("up"))
+    with pytest.raises(ValueError, match="at least one sample"):
+        apply(RoundWeights(mod, []), inserted(mod))
+
+
+def test_live_bytes_counts_the_widest_cut():
+    def build(emit, x):
+        a = emit(nn.relu(x), "a")
+        b = emit(op.concat([a, x], axis=1), "b")
+        return emit(op.mean(b, axis=[1]), "c")
+
+    assert live_bytes(graph(build, x=(1, 100))["main"]) == 4 * (100 + 100 + 200)

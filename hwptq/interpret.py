@@ -48,7 +48,7 @@ class Interpreter:
             if op_name(value) == "call_tir":
                 value = replace(var, value, [[self._atom(a, e) for a in value.args[1].fields] for e in envs])
             for env in envs:
-                env[var] = self._value(value, env)
+                env[var] = self.evaluate(value, env)
                 for source in reads(value):
                     if last[source] == var:
                         env.pop(source, None)

@@ -10,7 +10,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from .problems import Problems, join, show, suggest
-from .schema import WEIGHTED_OPS, DotProductKernel, MatrixMultiplyKernel, OpRule, Requantize, Toolchain
+from .schema import (
+    WEIGHTED_OPS,
+    DepthwiseKernel,
+    DotProductKernel,
+    Elementwise,
+    MatrixMultiplyKernel,
+    Memory,
+    OpRule,
+    Requantize,
+    Toolchain,
+)
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
 MIN_VECTOR_BITS = 32
@@ -41,17 +51,22 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         _check_commands(values["toolchain"], problems)
     if values.get("requantize") is not None:
         _check_requantize(values["requantize"], problems)
+    _check_elementwise(values.get("elementwise"), values.get("memory"), problems)
     if not problems.below("cost"):
         _check_cost(rules, values.get("cost") or {}, problems)
 
 
 def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
-    if isinstance(kernel, MatrixMultiplyKernel):
-        _check_matrix_multiply(kernel, path, problems)
-        return
-    bits = kernel.operand_bits if isinstance(kernel, DotProductKernel) else 32
-    k = kernel.k if isinstance(kernel, DotProductKernel) else 1
-    formula = "lanes * k * operand_bits" if isinstance(kernel, DotProductKernel) else "lanes * 32"
+    match kernel:
+        case MatrixMultiplyKernel():
+            _check_matrix_multiply(kernel, path, problems)
+            return
+        case DotProductKernel():
+            bits, k, formula = kernel.operand_bits, kernel.k, "lanes * k * operand_bits"
+        case DepthwiseKernel():
+            bits, k, formula = 8, 1, "lanes * 8"
+        case _:
+            bits, k, formula = 32, 1, "lanes * 32"
     _check_vector(kernel.lanes * k * bits, formula, join(path, "lanes"), problems)
     if not isinstance(kernel, DotProductKernel):
         return
@@ -138,6 +153,16 @@ def _check_requantize(requantize: Requantize, problems: Problems) -> None:
     for key in ("wide_products", "pack_bytes"):
         if getattr(requantize, key) and requantize.lanes < 4:
             problems.add(f"requantize.{key}", f"needs 4 lanes or more, not {requantize.lanes}")
+
+
+def _check_elementwise(elementwise: Elementwise | None, memory: Memory | None, problems: Problems) -> None:
+    if not elementwise or not elementwise.masked or problems.below("memory"):
+        return
+    if (memory or Memory()).readable_behind < elementwise.lanes:
+        problems.add(
+            "memory.readable_behind",
+            f"must be elementwise.lanes, {elementwise.lanes}, or more: masked code loads whole vectors",
+        )
 
 
 def _check_cost(rules: list[OpRule], cost: dict[str, float], problems: Problems) -> None:

@@ -265,6 +265,31 @@ class DepthwiseDotKernel:
     )
 
 
+@dataclass(frozen=True)
+class Elementwise:
+    """How operators without weights are vectorised: add, mul, pooling, padding and their like."""
+
+    lanes: int = field(
+        default=16, metadata=about("int8 values per step", low=1, high=1024, power_of_two=True)
+    )
+    float_lanes: int = field(
+        default=16,
+        metadata=about(
+            "float32 values per step of quantize and dequantize; 1 where the device has no float vectors",
+            low=1,
+            high=1024,
+            power_of_two=True,
+        ),
+    )
+    masked: bool = field(
+        default=False,
+        metadata=about(
+            "rows end in a whole vector that is stored through a mask (needs memory.readable_behind), not in "
+            "narrower or overlapping vectors"
+        ),
+    )
+
+
 MacKernel = DotProductKernel | MatrixMultiplyKernel | VectorKernel | DepthwiseKernel | DepthwiseDotKernel
 
 
@@ -294,6 +319,10 @@ class Memory:
     alignment: int = field(
         default=64, metadata=about("alignment of tensors in bytes", low=1, high=4096, power_of_two=True)
     )
+    readable_behind: int = field(
+        default=0,
+        metadata=about("bytes behind every tensor that kernels may read, never write", low=0, high=4096),
+    )
     scratchpad: int = field(
         default=0,
         metadata=about("bytes of workspace a kernel may use; 0 = no limit", low=0, high=2**40),
@@ -321,6 +350,9 @@ class Descriptor:
     )
     requantize: Requantize = field(
         default_factory=Requantize, metadata=about("intrinsics of the requantize step")
+    )
+    elementwise: Elementwise = field(
+        default_factory=Elementwise, metadata=about("how operators without weights are vectorised")
     )
     numerics: Numerics = field(
         default_factory=Numerics, metadata=about("the arithmetic that the device does well")

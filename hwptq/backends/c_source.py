@@ -6,6 +6,8 @@ import re
 from importlib import resources
 from string import Template
 
+from hwptq.targets.schema import Memory
+
 from .memory_plan import MemoryPlan, Place, Tensor
 
 
@@ -15,17 +17,21 @@ def identifier(name: str) -> str:
     return clean if re.match(r"[A-Za-z_]", clean) else f"m{clean}"
 
 
-def header(plan: MemoryPlan, prefix: str, alignment: int) -> str:
+def header(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
     """model.h: sizes of the interface and the prototype of <prefix>_run."""
-    upper = prefix.upper()
+    upper, behind = prefix.upper(), memory.readable_behind
+    note = [
+        f"/* Up to {behind} bytes behind inputs and outputs are read (not written), and must be memory. */"
+    ]
     lines = [
         f"/* {prefix}: made by hwptq. All buffers must be aligned to {upper}_ALIGNMENT bytes. */",
+        *(note if behind else []),
         f"#ifndef HWPTQ_{upper}_H",
         f"#define HWPTQ_{upper}_H",
         "#include <stdint.h>",
         "",
-        f"#define {upper}_ALIGNMENT {alignment}",
-        f"#define {upper}_ARENA_BYTES {max(plan.arena_bytes, 1)}",
+        f"#define {upper}_ALIGNMENT {memory.alignment}",
+        f"#define {upper}_ARENA_BYTES {max(plan.arena_bytes + behind, 1)}",
         f"#define {upper}_INPUTS {len(plan.inputs)}",
         f"#define {upper}_OUTPUTS {len(plan.outputs)}",
         *_interface(plan.inputs, upper, "INPUT"),
@@ -111,14 +117,15 @@ def _workspace(alignment: int, size: int) -> list[str]:
     ]
 
 
-def main_program(plan: MemoryPlan, prefix: str, alignment: int, *, timed: bool) -> str:
+def main_program(plan: MemoryPlan, prefix: str, memory: Memory, *, timed: bool) -> str:
     """main.c: reads samples from standard input and writes their outputs to standard output.
 
     A timed one knows --repeat, for which it needs a C library.
     """
     text = data_file("main.c.in") + data_file("timed_main.c.in" if timed else "plain_main.c.in")
     room = {
-        key: sum(-(-t.nbytes // alignment) * alignment for t in tensors)
+        key: sum(-(-t.nbytes // memory.alignment) * memory.alignment for t in tensors)
+        + memory.readable_behind
         for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
     }
     return Template(text).substitute(prefix=prefix, upper=prefix.upper(), **room)
@@ -129,9 +136,9 @@ def data_file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def weights_assembly(prefix: str, file: str, alignment: int) -> str:
+def weights_assembly(prefix: str, file: str, memory: Memory) -> str:
     """weights.s: the constants, taken from a file as they are."""
     return (
-        f".section .rodata\n.balign {alignment}\n.globl {prefix}_weights\n{prefix}_weights:\n"
-        f'.incbin "{file}"\n.byte 0\n.section .note.GNU-stack,"",%progbits\n'
+        f".section .rodata\n.balign {memory.alignment}\n.globl {prefix}_weights\n{prefix}_weights:\n"
+        f'.incbin "{file}"\n.zero {memory.readable_behind + 1}\n.section .note.GNU-stack,"",%progbits\n'
     )

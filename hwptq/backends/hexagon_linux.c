@@ -119,6 +119,20 @@ static int32_t unpack(uint32_t bits, uint32_t *significand) {
     return exponent - BIAS;
 }
 
+/* floor(m * 2^24 / n) for 2^23 <= n <= m < 2n < 2^25: by a float reciprocal, then made exact in integers */
+static uint32_t quotient_of(uint32_t m, uint32_t n, uint32_t *remainder) {
+    const float unit = 1.0f / 8388608.0f;
+    float y = (float)(int32_t)n * unit;
+    float r = 24.0f / 17.0f - 8.0f / 17.0f * y; /* within 1/17 of 1 / y; each step squares the error */
+    for (int i = 0; i < 3; i++) r = r * (2.0f - y * r);
+    int32_t quotient = (int32_t)((float)(int32_t)m * unit * r * 16777216.0f);
+    int64_t rest = ((int64_t)m << 24) - (int64_t)quotient * n;
+    for (; rest < 0; rest += n) quotient--;
+    for (; rest >= (int64_t)n; rest -= n) quotient++;
+    *remainder = (uint32_t)rest;
+    return (uint32_t)quotient;
+}
+
 /* a / b, rounded once, half to even: also where the result is subnormal */
 float __hexagon_divsf3(float a, float b) {
     Float x = {a}, y = {b};
@@ -134,17 +148,8 @@ float __hexagon_divsf3(float a, float b) {
         exponent--;
     }
     /* 25 bits, the last one half a unit, and whether anything is left */
-    uint32_t quotient = 0, rest = m;
-    for (int i = 0; i <= FRACTION + 1; i++) {
-        quotient <<= 1;
-        if (rest >= n) {
-            rest -= n;
-            quotient |= 1;
-        }
-        rest <<= 1;
-    }
+    uint32_t rest, quotient = quotient_of(m, n, &rest), sticky = rest != 0;
     if (exponent >= SPECIAL) return (Float){.bits = sign | infinity}.value;
-    uint32_t sticky = rest != 0;
     if (exponent < 1) {
         int32_t shift = 1 - exponent < 31 ? 1 - exponent : 31;
         sticky |= (quotient & ((1u << shift) - 1)) != 0;
@@ -163,8 +168,7 @@ float nearbyintf(float x) {
     const float limit = 8388608.0f;
     if (!(x > -limit && x < limit)) return x;
     float magic = __builtin_copysignf(limit, x);
-    volatile float shifted = x + magic;
-    return shifted - magic;
+    return __builtin_copysignf(x + magic - magic, x);
 }
 
 float rintf(float x) { return nearbyintf(x); }

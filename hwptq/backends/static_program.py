@@ -86,10 +86,10 @@ def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Pa
     write_object(lowered, device, folder / "kernels.o")
     workspace = workspace_bytes(lowered, alignment)
     texts = {
-        f"{prefix}.h": header(plan, prefix, alignment),
+        f"{prefix}.h": header(plan, prefix, target.memory),
         "calls.c": source(plan, prefix, alignment, workspace),
-        "main.c": main_program(plan, prefix, alignment, timed=target.toolchain.runtime == LIBC),
-        "weights.s": weights_assembly(prefix, "weights.bin", alignment),
+        "main.c": main_program(plan, prefix, target.memory, timed=target.toolchain.runtime == LIBC),
+        "weights.s": weights_assembly(prefix, "weights.bin", target.memory),
     }
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")

@@ -68,9 +68,14 @@ class Flat:
         """`lanes` consecutive elements from `offset`."""
         return self.buffer[_index(offset, lanes)]
 
-    def store(self, offset: Expr, value: Expr, lanes: int = 1) -> None:
-        """Write `lanes` consecutive elements from `offset`."""
-        T.buffer_store(self.buffer, value, [_index(offset, lanes)])
+    def store(self, offset: Expr, value: Expr, lanes: int = 1, count: int | None = None) -> None:
+        """Write `lanes` consecutive elements from `offset`, or only the first `count` of them."""
+        if count is None or count == lanes:
+            T.buffer_store(self.buffer, value, [_index(offset, lanes)])
+            return
+        name = f"llvm.masked.store.v{lanes}i{self.dtype.removeprefix('int')}.p0"
+        mask = T.ramp(tirx.const(0, "int32"), 1, lanes) < constant(count, "int32", lanes)
+        T.evaluate(T.call_llvm_intrin("void", name, value, T.address_of(self.buffer[offset]), mask))
 
 
 def _index(offset: Expr, lanes: int) -> Expr:
@@ -147,14 +152,20 @@ def powers(count: int, most: int) -> list[int]:
     return parts + [1 << b for b in reversed(range(most.bit_length())) if (count % most) >> b & 1]
 
 
-def spans(extent: int, lanes: int, body: Callable[[Expr, int], None]) -> None:
-    """Cover range(extent) by vectors: body(offset, width). The last vector overlaps the one before it.
+def spans(extent: int, lanes: int, body: Callable[[Expr, int, int], None], masked: bool = False) -> None:
+    """Cover range(extent) by vectors: body(offset, width, count), which stores the first `count` lanes.
 
-    Elements of the overlap are computed twice, so `body` must not accumulate into memory.
+    The last vector overlaps the one before it, and fewer elements than lanes make a narrower one; or, where
+    it is `masked`, it is a whole vector of which count lanes are stored. Elements of the overlap are computed
+    twice, so `body` must not accumulate into memory.
     """
-    width = vector_width(extent, lanes)
-    if extent % width == 0:
-        loop(extent // width, lambda i: body(i * width, width))
+    width = lanes if masked else vector_width(extent, lanes)
+    full, rest = divmod(extent, width)
+    if masked or not rest:
+        if full:
+            loop(full, lambda i: body(i * width, width, width))
+        if rest:
+            body(full * width, width, rest)
     else:
         count = -(-extent // width)
-        loop(count, lambda i: body(T.min(i * width, extent - width), width))
+        loop(count, lambda i: body(T.min(i * width, extent - width), width, width))

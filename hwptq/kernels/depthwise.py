@@ -16,6 +16,7 @@ from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import pack_input
 from .register_tile import even
 from .requantize import Bounds, requantize
+from .vector_unit import VectorUnit
 
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
 
@@ -26,12 +27,12 @@ def depthwise(
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: DepthwiseKernel,
-    target: Requantize,
+    unit: VectorUnit,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, *rest = constants
     conv, padding = describe(op, x, weight.shape, out)
-    packed = pack_input(x, padding)
+    packed = pack_input(x, padding, unit)
     taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
     types = [
         packed.out if packed else x,
@@ -39,7 +40,7 @@ def depthwise(
         *[TensorType((conv.co,), "int32")] * 3,
         out,
     ]
-    body = _emit(conv, kernel, bounds_of(op), target)
+    body = _emit(conv, kernel, bounds_of(op), unit.requantize)
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
@@ -60,7 +61,7 @@ def _emit(
         def tile(b: Expr, row: Expr, t: Expr) -> None:
             x0 = t * pixels if columns % pixels == 0 else T.min(t * pixels, columns - pixels)
 
-            def channels(at: Expr, width: int) -> None:
+            def channels(at: Expr, width: int, count: int) -> None:
                 acc = [local(width, "int32") for _ in range(pixels)]
                 start = T.bind(bias.load(at, width))
                 for cell in acc:

@@ -26,6 +26,7 @@ from .pack_input import pack_input
 from .pack_weights import without_offset
 from .requantize import Bounds, requantize_blocks
 from .store_tile import store_part
+from .vector_unit import VectorUnit
 
 _ROWS = 4  # of a window that one instruction takes
 _BLOCK = 16  # bytes within which vectors are interleaved
@@ -106,16 +107,16 @@ def depthwise_dot(
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: DepthwiseDotKernel,
-    target: Requantize,
+    unit: VectorUnit,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
     conv, padding = describe(op, x, weight.shape, out)
     if conv.kernel[0] == 1:
-        return depthwise(op, x, constants, out, _PLAIN, target)
+        return depthwise(op, x, constants, out, _PLAIN, unit)
     plan = Plan(conv, _ROWS * kernel.lanes)
     slack = plan.width if plan.line < plan.width else 0
-    packed = pack_input(x, padding, slack, "uint8" if kernel.unsigned_activation else "int8")
+    packed = pack_input(x, padding, unit, slack, "uint8" if kernel.unsigned_activation else "int8")
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
     taps = weight.reshape(weight.shape[0], *conv.kernel)
@@ -124,7 +125,7 @@ def depthwise_dot(
         *(_pack(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
     ]
     types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
-    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), target))
+    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit.requantize))
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
 

@@ -8,12 +8,13 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import DotProductKernel, Requantize
+from hwptq.targets.schema import DotProductKernel
 
 from .builder import Expr, dtype_of, shuffle, splat
 from .kernel import Step, TensorType
 from .register_tile import Mac, Tile
 from .tiled import Template, tiled_steps
+from .vector_unit import VectorUnit
 
 _LOADED_GROUPS = 4  # of a by-element instruction: the int32 lanes of a 128-bit register
 
@@ -24,12 +25,12 @@ def dot_product(
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: DotProductKernel,
-    target: Requantize,
+    unit: VectorUnit,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
     template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
-    return tiled_steps(op, x, constants, out, template, target)
+    return tiled_steps(op, x, constants, out, template, unit)
 
 
 def mac_of(kernel: DotProductKernel) -> Mac:

@@ -11,22 +11,11 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.reference import MUL_LEFT_SHIFT
-from hwptq.targets.schema import Requantize
 
 from .builder import Expr, Flat, cast, clamp, constant, loop, nest, spans, splat
 from .kernel import TensorType
-from .requantize import GENERIC, Bounds, requantize
-
-
-@dataclass(frozen=True)
-class VectorUnit:
-    """How wide to compute, and how to requantize. One lane leaves the vectors to the compiler."""
-
-    lanes: int = 1
-    requantize: Requantize = GENERIC
-
-
-SCALAR = VectorUnit()
+from .requantize import Bounds, requantize
+from .vector_unit import VectorUnit
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,10 @@ def broadcast_strides(shape: Sequence[int], out_shape: Sequence[int]) -> tuple[i
 
 
 def merged(extents: Sequence[int], strides: Sequence[Sequence[int]]) -> Loops:
-    """Drop axes of one element and join neighbours that every tensor walks as one."""
+    """Drop axes of one element and join neighbours that every tensor walks as one.
+
+    The innermost axis that is left is contiguous, or of one element, in every tensor.
+    """
     axes = [(n, tuple(s[i] for s in strides)) for i, n in enumerate(extents) if n != 1]
     joined: list[tuple[int, tuple[int, ...]]] = []
     for n, step in axes:
@@ -60,20 +52,20 @@ def merged(extents: Sequence[int], strides: Sequence[Sequence[int]]) -> Loops:
             joined[-1] = (joined[-1][0] * n, step)
         else:
             joined.append((n, step))
-    joined = joined or [(1, (1,) * len(strides))]
+    if not joined or any(step not in (0, 1) for step in joined[-1][1]):  # as in a Pad of single channels
+        joined.append((1, (1,) * len(strides)))
     return Loops(tuple(n for n, _ in joined), tuple(zip(*(s for _, s in joined), strict=True)))
 
 
-def _walk(loops: Loops, lanes: int, body: Callable[[list[Expr], int], None]) -> None:
-    """Emit the loops; body(offset per tensor, width)."""
+def _walk(loops: Loops, unit: VectorUnit, body: Callable[[list[Expr], int, int], None]) -> None:
+    """Emit the loops; body(offset per tensor, width, count)."""
 
     def row(*outer: Expr) -> None:
         bases = [sum(i * s for i, s in zip(outer, steps, strict=False)) for steps in loops.strides]
-        spans(
+        unit.cover(
             loops.extents[-1],
-            lanes,
-            lambda at, width: body(
-                [b + at * steps[-1] for b, steps in zip(bases, loops.strides, strict=True)], width
+            lambda at, width, count: body(
+                [b + at * steps[-1] for b, steps in zip(bases, loops.strides, strict=True)], width, count
             ),
         )
 
@@ -89,7 +81,7 @@ def emit_binary(
     bounds = Bounds(op.out_zero_point, op.lo, op.hi)
 
     def emit(a: Flat, b: Flat, y: Flat) -> None:
-        def block(offsets: list[Expr], width: int) -> None:
+        def block(offsets: list[Expr], width: int, count: int) -> None:
             acc = T.bind(
                 _accumulate(
                     op,
@@ -99,9 +91,10 @@ def emit_binary(
                 )
             )
             multiplier, shift = (constant(v, "int32", width) for v in (op.multiplier, op.shift))
-            y.store(offsets[2], requantize(acc, multiplier, shift, bounds, width, unit.requantize), width)
+            result = requantize(acc, multiplier, shift, bounds, width, unit.requantize)
+            y.store(offsets[2], result, width, count)
 
-        _walk(loops, unit.lanes, block)
+        _walk(loops, unit, block)
 
     return emit
 
@@ -125,11 +118,11 @@ def emit_clamp(out: TensorType, unit: VectorUnit) -> Callable[..., None]:
 
     def emit(x: Flat, lo: Flat, hi: Flat, y: Flat) -> None:
         def row(i: Expr) -> None:
-            def block(at: Expr, width: int) -> None:
+            def block(at: Expr, width: int, count: int) -> None:
                 limits = (lo.load(at, width), hi.load(at, width))
-                y.store(i * channels + at, clamp(x.load(i * channels + at, width), *limits), width)
+                y.store(i * channels + at, clamp(x.load(i * channels + at, width), *limits), width, count)
 
-            spans(channels, unit.lanes, block)
+            unit.cover(channels, block)
 
         loop(y.size // channels, row)
 
@@ -149,13 +142,13 @@ def emit_quantize(op: ops.Quantize, unit: VectorUnit) -> Callable[..., None]:
     """Code of Quantize. nearbyint rounds half to even, as the reference does."""
 
     def emit(x: Flat, y: Flat) -> None:
-        def block(at: Expr, width: int) -> None:
+        def block(at: Expr, width: int, count: int) -> None:
             scaled = T.nearbyint(x.load(at, width) / splat(_exact_float32(op.scale), width))
             shifted = scaled + constant(float(op.zero_point), "float32", width)
             limits = (constant(v, "float32", width) for v in (-128.0, 127.0))
             y.store(at, cast(cast(clamp(shifted, *limits), "int32", width), "int8", width), width)
 
-        spans(y.size, unit.lanes, block)
+        spans(y.size, unit.float_lanes, block)
 
     return emit
 
@@ -164,12 +157,12 @@ def emit_dequantize(op: ops.Dequantize, unit: VectorUnit) -> Callable[..., None]
     """Code of Dequantize."""
 
     def emit(x: Flat, y: Flat) -> None:
-        def block(at: Expr, width: int) -> None:
+        def block(at: Expr, width: int, count: int) -> None:
             centred = cast(x.load(at, width), "int32", width) - constant(op.zero_point, "int32", width)
             scale = splat(_exact_float32(op.scale), width)
             y.store(at, cast(centred, "float32", width) * scale, width)
 
-        spans(y.size, unit.lanes, block)
+        spans(y.size, unit.float_lanes, block)
 
     return emit
 
@@ -190,7 +183,7 @@ def emit_pad(op: ops.Pad, x_type: TensorType, out: TensorType, unit: VectorUnit)
     loops = merged(x_type.shape, [row_major(x_type.shape), steps])
 
     def emit(x: Flat, y: Flat) -> None:
-        spans(y.size, unit.lanes, lambda at, n: y.store(at, constant(op.value, y.dtype, n), n))
-        _walk(loops, unit.lanes, lambda at, n: y.store(first + at[1], x.load(at[0], n), n))
+        unit.cover(y.size, lambda at, n, count: y.store(at, constant(op.value, y.dtype, n), n, count))
+        _walk(loops, unit, lambda at, n, count: y.store(first + at[1], x.load(at[0], n), n, count))
 
     return emit

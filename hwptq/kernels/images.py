@@ -9,10 +9,11 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, spans, splat
-from .elementwise import VectorUnit, broadcast_strides, row_major
+from .builder import Expr, Flat, cast, constant, local, loop, nest, splat
+from .elementwise import broadcast_strides, row_major
 from .kernel import TensorType
 from .requantize import Bounds, requantize
+from .vector_unit import VectorUnit
 
 
 def _when(condition: Any, then: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
@@ -126,7 +127,7 @@ def emit_matmul(
             b_first = sum(i * s for i, s in zip(outer, b_steps, strict=True)) * depth * cols
             y_row = (sum(i * s for i, s in zip(outer, row_major(batch), strict=True)) * rows + m) * cols
 
-            def block(at: Expr, width: int) -> None:
+            def block(at: Expr, width: int, count: int) -> None:
                 acc = local(width, "int32")
                 acc.store(0, constant(0, "int32", width), width)
 
@@ -139,9 +140,9 @@ def emit_matmul(
                 loop(depth, step)
                 multiplier, shift = (constant(v, "int32", width) for v in (op.multiplier, op.shift))
                 result = requantize(acc.load(0, width), multiplier, shift, bounds, width, unit.requantize)
-                y.store(y_row + at, result, width)
+                y.store(y_row + at, result, width, count)
 
-            spans(cols, unit.lanes, block)
+            unit.cover(cols, block)
 
         nest((*batch, rows), row)
 
@@ -166,7 +167,7 @@ def _pool(
 
     def emit(x: Flat, y: Flat) -> None:
         def pixel(b: Expr, oy: Expr, ox: Expr) -> None:
-            def block(at: Expr, width: int) -> None:
+            def block(at: Expr, width: int, count: int) -> None:
                 acc = local(width, dtype)
                 acc.store(0, begin(width), width)
 
@@ -181,9 +182,10 @@ def _pool(
 
                 nest(op.pool_size, tap)
                 number = oy * ow + ox
-                y.store((b * oh * ow + number) * c + at, finish(acc.load(0, width), number, width), width)
+                result = finish(acc.load(0, width), number, width)
+                y.store((b * oh * ow + number) * c + at, result, width, count)
 
-            spans(c, unit.lanes, block)
+            unit.cover(c, block)
 
         nest((n, oh, ow), pixel)
 

@@ -10,15 +10,17 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import TEMPLATE, Expr, Flat, cast, constant, nest, primfunc, spans
+from .builder import TEMPLATE, Expr, Flat, cast, constant, nest, primfunc
 from .convolution import Padding
 from .kernel import Step, TensorType
+from .vector_unit import VectorUnit
 
-_LANES = 16
 _SIGN_BIT = -128  # q xor 0x80 = q + 128 as uint8
 
 
-def pack_input(x: TensorType, padding: Padding, slack: int = 0, dtype: str = "int8") -> Step | None:
+def pack_input(
+    x: TensorType, padding: Padding, unit: VectorUnit, slack: int = 0, dtype: str = "int8"
+) -> Step | None:
     """The step int8 x [N,H,W,C] (any rank without padding) -> flat `dtype`; None where x serves as it is.
 
     `dtype`: int8; int16 with the same values; uint8 with the values + 128.
@@ -36,15 +38,14 @@ def pack_input(x: TensorType, padding: Padding, slack: int = 0, dtype: str = "in
 
         def fill(at: Expr, count: int, value: int) -> None:
             if count:
-                spans(count, _LANES, lambda i, m: packed.store(at + i, _constant(value, dtype, m), m))
+                unit.cover(count, lambda i, m, n: packed.store(at + i, _constant(value, dtype, m), m, n))
 
         def row(b: Expr, i: Expr) -> None:
             source_row, packed_row = (b * h + i) * w * c, (b * height + i) * width * c + first
-            spans(
+            unit.cover(
                 w * c,
-                _LANES,
-                lambda j, m: packed.store(
-                    packed_row + j, _convert(source.load(source_row + j, m), dtype, m), m
+                lambda j, m, n: packed.store(
+                    packed_row + j, _convert(source.load(source_row + j, m), dtype, m), m, n
                 ),
             )
 

@@ -10,8 +10,6 @@ from hwptq.quant import integer_ops as ops
 
 from .builder import TEMPLATE, primfunc
 from .elementwise import (
-    SCALAR,
-    VectorUnit,
     emit_binary,
     emit_clamp,
     emit_dequantize,
@@ -21,6 +19,7 @@ from .elementwise import (
 )
 from .images import emit_avg_pool, emit_conv2d, emit_dense, emit_matmul, emit_max_pool
 from .kernel import TensorType
+from .vector_unit import SCALAR, VectorUnit
 
 
 def portable(

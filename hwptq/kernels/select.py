@@ -20,13 +20,11 @@ from hwptq.targets.schema import (
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
-from .elementwise import VectorUnit
 from .kernel import Step, TensorType
 from .matrix_multiply import matrix_multiply
 from .portable import portable
 from .vector import vector
-
-_DEFAULT_LANES = 16
+from .vector_unit import unit_of
 
 #: The template that makes the kernels of each kind of table.
 _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
@@ -56,7 +54,7 @@ def select(
         return (_portable(op, activations, constants, out, target),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
-    return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, target.requantize)
+    return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target))
 
 
 def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:
@@ -84,12 +82,5 @@ def _portable(
     target: Descriptor,
 ) -> Step:
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
-    unit = VectorUnit(vector_lanes(target), target.requantize)
     args = (*range(len(activations)), *constants)
-    return Step(portable(op, inputs, out, unit), args, out, f"{op.kind}_portable")
-
-
-def vector_lanes(target: Descriptor) -> int:
-    """Elements per step of elementwise code: what the target's plain vector kernels take."""
-    plain = [k.lanes for k in target.kernels.values() if isinstance(k, DepthwiseKernel | VectorKernel)]
-    return max(plain, default=_DEFAULT_LANES)
+    return Step(portable(op, inputs, out, unit_of(target)), args, out, f"{op.kind}_portable")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import Requantize
 
 from .builder import TEMPLATE, primfunc
 from .convolution import bounds_of, describe
@@ -16,6 +15,7 @@ from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Tile, emit_tiled, fit, tensors_of
+from .vector_unit import VectorUnit
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ def tiled_steps(
     constants: Sequence[np.ndarray],
     out: TensorType,
     template: Template,
-    target: Requantize,
+    unit: VectorUnit,
 ) -> tuple[Step, ...]:
     """The steps of `op`; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
     mac = template.mac
     conv, padding = describe(op, x, weight.shape, out)
-    packed = pack_input(x, padding, mac.slack(conv.run), mac.activation)
+    packed = pack_input(x, padding, unit, mac.slack(conv.run), mac.activation)
     tile = fit(conv, mac, template.tile, template.dense_vectors)
     types = tensors_of(conv, mac, packed.out if packed else x, out, op.weight_bits)
-    body = emit_tiled(conv, mac, tile, bounds_of(op), target, op.weight_bits)
+    body = emit_tiled(conv, mac, tile, bounds_of(op), unit.requantize, op.weight_bits)
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)

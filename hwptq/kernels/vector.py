@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import Requantize, VectorKernel
+from hwptq.targets.schema import VectorKernel
 
 from .builder import Expr, cast, splat
 from .kernel import Step, TensorType
 from .register_tile import Mac, Tile
 from .tiled import Template, tiled_steps
+from .vector_unit import VectorUnit
 
 
 def vector(
@@ -21,12 +22,12 @@ def vector(
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: VectorKernel,
-    target: Requantize,
+    unit: VectorUnit,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
     template = Template(kernel.template, _mac(kernel.lanes), tile, kernel.tile_vectors)
-    return tiled_steps(op, x, constants, out, template, target)
+    return tiled_steps(op, x, constants, out, template, unit)
 
 
 def _mac(lanes: int) -> Mac:

@@ -16,6 +16,7 @@ from hwptq.backends.toolchain import call_tool
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.targets import Descriptor
 
+GUARD = 128  # bytes behind every output that must stay as they are
 _MAIN = """\
 #include <stdint.h>
 #include <stddef.h>
@@ -61,18 +62,23 @@ def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[n
                 memory.put(a) if isinstance(a, np.ndarray) else previous if a == PREVIOUS else inputs[a]
                 for a in step.args
             ]
-            out = np.full(step.out.shape, UNWRITTEN, step.out.dtype)
-            previous, size = memory.put(out), out.nbytes
+            size = int(np.prod(step.out.shape, dtype=int)) * np.dtype(step.out.dtype).itemsize
+            previous = memory.put(np.full(size + GUARD, UNWRITTEN, np.int8))
             prototypes.append(f"int32_t {name}({', '.join(['void *'] * (len(places) + 1))});")
             calls.append(
                 f"    if ({name}({', '.join(f'memory + {p}' for p in (*places, previous))})) return 1;"
             )
-        calls.append(f"    write_all(memory + {previous}, {size});")
+        calls.append(f"    write_all(memory + {previous}, {size + GUARD});")
     output = _build_and_run(functions, memory, "\n".join(prototypes), "\n".join(calls), target, folder)
-    shapes = [case.expected().shape for case in cases]
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
-    parts = np.split(np.frombuffer(output, np.int8), ends[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    expected = [case.expected() for case in cases]
+    ends = np.cumsum([values.nbytes + GUARD for values in expected])
+    parts = np.split(np.frombuffer(output, np.uint8), ends[:-1])
+    for case, part in zip(cases, parts, strict=True):
+        assert np.all(part[-GUARD:] == UNWRITTEN), f"written behind the output: {case}"
+    return [
+        part[:-GUARD].view(values.dtype).reshape(values.shape)
+        for part, values in zip(parts, expected, strict=True)
+    ]
 
 
 def _build_and_run(

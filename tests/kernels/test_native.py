@@ -30,9 +30,10 @@ from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.tiled import Template, tiled_steps
+from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.schema import DotProductKernel, MatrixMultiplyKernel, Requantize, VectorKernel
+from hwptq.targets.schema import DotProductKernel, MatrixMultiplyKernel, VectorKernel
 
 AVX2 = load_target("x86-64-avx2")
 VNNI = load_target("x86-64-vnni")
@@ -136,7 +137,7 @@ def check_template(case: Case, template: Template) -> None:
     """Run a template on this CPU, with 64-bit requantization."""
     expected = case.expected()
     out = TensorType(expected.shape, "int8")
-    steps = tiled_steps(case.op, type_of(case.activations[0]), case.constants, out, template, Requantize())
+    steps = tiled_steps(case.op, type_of(case.activations[0]), case.constants, out, template, VectorUnit(16))
     np.testing.assert_array_equal(run(case, steps, AVX2), expected, err_msg=str(case))
 
 

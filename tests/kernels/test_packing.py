@@ -14,6 +14,7 @@ from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.pack_input import pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
 from hwptq.kernels.register_tile import Tile, even, fit, powers
+from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.targets import load_target
 
 CONV = Convolution(2, (5, 6), 16, (3, 4), 32, (3, 3), (1, 1), (1, 1))
@@ -108,8 +109,12 @@ def test_pixels_become_one_row():
 
 def test_an_input_is_packed_only_where_something_changes():
     x = TensorType((1, 4, 4, 8), "int8")
-    assert pack_input(x, Padding(value=5)) is None
-    elements = [pack_input(x, Padding(1)), pack_input(x, Padding(), 3), pack_input(x, Padding(), 0, "int16")]
+    assert pack_input(x, Padding(value=5), VectorUnit(16)) is None
+    elements = [
+        pack_input(x, Padding(1), VectorUnit(16)),
+        pack_input(x, Padding(), VectorUnit(16), 3),
+        pack_input(x, Padding(), VectorUnit(16), 0, "int16"),
+    ]
     assert [s and s.out for s in elements] == [
         TensorType((160,), "int8"),
         TensorType((131,), "int8"),

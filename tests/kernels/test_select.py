@@ -11,10 +11,10 @@ from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS
-from hwptq.kernels.select import rule_kind, select, vector_lanes
+from hwptq.kernels.select import rule_kind, select
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target, target_names
-from hwptq.targets.schema import OpRule, VectorKernel
+from hwptq.targets.schema import OpRule
 
 ARM = load_target("arm-cortex-a")
 
@@ -97,9 +97,3 @@ def test_a_depthwise_multiplier_is_left_to_the_portable_code():
     op = conv((0, 0, 0, 0), groups=16).op
     assert rule_kind(op, [np.zeros((16, 3, 3, 1))]) == "depthwise_conv2d"
     assert rule_kind(op, [np.zeros((32, 3, 3, 1))]) == ""
-
-
-def test_elementwise_code_is_as_wide_as_the_vector_kernels():
-    assert vector_lanes(ARM) == 16
-    assert vector_lanes(replace(ARM, kernels={})) == 16
-    assert vector_lanes(replace(ARM, kernels={"v": VectorKernel(4)})) == 4

@@ -30,7 +30,8 @@ int main(void) {
         Pair p = in[i];
         RESULT;
     }
-    for (long n = 0, put; n < (long)sizeof out && (put = write(1, (char *)out + n, sizeof out - n)) > 0;) n += put;
+    long left = sizeof out, put;
+    for (char *p = (char *)out; left && (put = write(1, p, left)) > 0; left -= put) p += put;
     return 0;
 }
 """
@@ -84,7 +85,8 @@ def test_division(tmp_path: Path):
 def test_rounding(tmp_path: Path):
     pairs = float_pairs()
     found = run("out[i].f[0] = nearbyintf(p.f[0])", pairs, tmp_path).view(np.float32)[0::2]
-    check_floats(found, np.rint(pairs[:, 0]))
+    with np.errstate(all="ignore"):
+        check_floats(found, np.rint(pairs[:, 0]))
 
 
 def test_integer_division(tmp_path: Path):

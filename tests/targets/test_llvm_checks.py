@@ -100,7 +100,7 @@ WRONG = {
     ),
     "lanes of a fixed intrinsic": (
         AVX2,
-        ("lanes = 8", "lanes = 16"),
+        ("lanes = 8\nk = 2", "lanes = 16\nk = 2"),
         "kernel.pmaddwd.intrinsic: LLVM's llvm.x86.avx2.pmadd.wd has other operands",
     ),
     "intrinsic of another architecture": (

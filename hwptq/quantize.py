@@ -72,6 +72,10 @@ def quantize(
         stats = calibrate(float32, batches)
     insert = passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude)
     qdq = _apply(insert, float32)
+    if recipe.rounding != "nearest":
+        with progress.stage("round weights"):
+            rounding = passes.RoundingOptions(recipe.rounding)
+            qdq = _apply(passes.RoundWeights(float32, batches, rounding), qdq)
     if recipe.correct_bias:
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)

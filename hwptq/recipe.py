@@ -10,8 +10,8 @@ from .errors import InputError
 
 #: How the range of an activation follows from what calibration saw of it (quant/observers.py).
 OBSERVERS = ("minmax",)
-#: How a weight becomes an integer.
-ROUNDINGS = ("nearest",)
+#: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too.
+ROUNDINGS = ("nearest", "gptq", "descent")
 _VALUES: dict[str, tuple[str, ...]] = {"observer": OBSERVERS, "rounding": ROUNDINGS}
 _SWITCH = {"on": True, "off": False}
 
@@ -22,7 +22,7 @@ class Recipe:
 
     equalize: bool = False  # passes/equalize_cross_layer.py
     observer: str = "minmax"
-    rounding: str = "nearest"
+    rounding: str = "nearest"  # passes/round_weights.py
     correct_bias: bool = False  # passes/correct_bias.py
 
     def __post_init__(self) -> None:
@@ -57,8 +57,8 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: README.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(equalize=True, correct_bias=True),
-    "best": Recipe(equalize=True, correct_bias=True),
+    "default": Recipe(equalize=True, rounding="descent"),
+    "best": Recipe(equalize=True, rounding="descent"),
 }
 
 

@@ -12,7 +12,7 @@ from tvm import relax
 
 from hwptq.quant.dtypes import IntegerDtype, integer_dtype
 
-from .composite import Composite, read_composite
+from .composite import Composite, emit_layer, read_composite
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
 from .quantizable import layer_dtypes
 
@@ -40,10 +40,9 @@ class QuantizedLayer:
         return int(self.unit.head.attrs.groups) if self.unit.kind == "conv2d" else 1
 
     @property
-    def bias(self) -> np.ndarray | None:
-        """[O], or None where the layer has none of its own for each channel."""
-        bias = self.unit.bias
-        return bias if bias is not None and bias.size == self.scale.size else None
+    def bias(self) -> np.ndarray:
+        """[O], real; zeros where the layer has none."""
+        return np.broadcast_to(np.float32(0) if self.unit.bias is None else self.unit.bias, self.scale.shape)
 
     @property
     def shared_scale(self) -> bool:
@@ -64,11 +63,11 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class LayerConstants:
-    """New constants of a layer: int8 weight in its own layout, float32 scale [O], real bias [O] or None."""
+    """New constants of a layer: int8 weight in its own layout, float32 scale [O], real bias float32 [O]."""
 
     values: np.ndarray
     scale: np.ndarray
-    bias: np.ndarray | None
+    bias: np.ndarray
 
 
 def quantized_layers(mod: tvm.IRModule) -> dict[str, QuantizedLayer]:
@@ -123,23 +122,20 @@ def _params(call: Any) -> tuple[float, int]:
 
 
 def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -> tvm.IRModule:
-    """A module whose layers have `new` constants, by name; the bias only where the layer has one."""
+    """A module whose layers have `new` constants, by name."""
     layers = {name: layer for name, layer in quantized_layers(mod).items() if name in new}
     weights = {layer.weight_var: new[name] for name, layer in layers.items()}
-    biased = {layer.var: new[name] for name, layer in layers.items()}
+    units = {layer.var: (layer.unit, new[name]) for name, layer in layers.items()}
 
     def visit(r: Any, var: Any, value: Any) -> Any:
         if var in weights:
             w = weights[var]
             args = [relax.const(w.values), relax.const(w.scale.astype(np.float32)), value.args[2]]
             return relax.Call(value.op, args, value.attrs, value.ty_args)
-        call = r.keep(value)
-        bias = biased[var].bias if var in biased else None
-        if bias is None:
-            return call
-        old = constant(value.args[2])
-        assert old is not None  # behind input and weight: see FuseConvRelu
-        fitted = relax.const(bias.astype(np.float32).reshape(old.shape))
-        return relax.Call(call.op, [*call.args[:2], fitted, *call.args[3:]], call.attrs, call.ty_args)
+        if var not in units:
+            return r.keep(value)
+        unit, w = units[var]
+        data, weight = (r.get(a) for a in unit.args[:2])
+        return emit_layer(r, unit, data, weight, w.bias, unit.bounds, str(var.name))
 
     return rewrite(mod, visit)

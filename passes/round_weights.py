@@ -20,7 +20,7 @@ from hwptq.quant.moments import Statistics
 from .dataflow import bindings, constant
 from .layer_moments import LayerMoments, float_layer
 from .lower_to_integer import LowerToInteger
-from .quantizable import node_name
+from .quantizable import layer_name
 from .quantized_layers import LayerConstants, QuantizedLayer, quantized_layers, with_layer_constants
 from .select_kernels import integer_operator
 
@@ -45,9 +45,10 @@ class RoundWeights:
     already rounded): the target of the rounding is the regression of the float layer's output on them, the
     error is weighed by their covariance, and the bias takes up the mean that is left. Where each channel has
     a scale of its own, it is fitted too, so the requantize multiplier repairs a channel's gain; where weights
-    have one scale for all channels, it stays one. Layers without a bias are rounded against second moments
-    about zero. `float_module`: the module InsertQDQ was given; `samples`: dicts of its inputs, of which as
-    many are used as fit `options.memory`.
+    have one scale for all channels, it stays one.
+
+    float_module: the module that InsertQDQ was given; samples: dicts of its inputs, of which the first ones
+    are used, as many as fit `options.memory`.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class RoundWeights:
         new: dict[str, LayerConstants] = {}
         for var, value in bindings(integer["main"]):
             op = integer_operator(integer, value)
-            name = node_name(str(var.name).removesuffix("_unclamped"))
+            name = layer_name(str(var.name))
             if not isinstance(op, ops.Conv2d | ops.Dense) or not {name} <= layers.keys() & floats.keys():
                 continue
             quantized.run_to(var)
@@ -95,7 +96,7 @@ class RoundWeights:
         exact.settle(results)
         weight = constant(call.args[1])
         assert weight is not None
-        statistics = moments.moments.statistics(layer.bias is not None).scaled(layer.x_scale)
+        statistics = moments.moments.statistics().scaled(layer.x_scale)
         chosen = _round(layer, weight, statistics, self.options)
         constants = _operator_constants(layer, chosen)
         quantized.settle([reference.evaluate(op, ints[source], *constants) for ints in quantized.values])
@@ -112,9 +113,7 @@ def _round(
     problem = RoundingProblem(target, statistics.gram, layer.dtype.qmax, layer.shared_scale, low, high)
     q, scale = solve(problem, options.method)
     scale = scale.astype(np.float32)
-    bias = None
-    if layer.bias is not None:
-        bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
+    bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
     chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)
     try:
         _operator_constants(layer, chosen)
@@ -125,7 +124,7 @@ def _round(
 
 def _scale_limits(layer: QuantizedLayer, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Scales between which the bias fits the accumulator and the multiplier stays under 1/2."""
-    bias = np.zeros(shape) if layer.bias is None else np.abs(layer.bias).reshape(shape)
+    bias = np.abs(layer.bias).reshape(shape)
     low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.dtype.bits)), 1e-12)
     factor = 2 ** (8 - layer.dtype.bits)
     return low, np.full(shape, _BELOW_HALF * factor * layer.out_scale / layer.x_scale)
@@ -136,7 +135,6 @@ def _operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.
     rows = layer.rows(new.values).reshape(new.scale.size, -1)
     if new.values.ndim == 4:
         rows = new.values.transpose(0, 2, 3, 1)
-    bias = layer.unit.bias if new.bias is None else new.bias
     return accumulator_constants(
-        rows, new.scale, bias, layer.x_scale, layer.x_zero, layer.out_scale, layer.dtype.bits
+        rows, new.scale, new.bias, layer.x_scale, layer.x_zero, layer.out_scale, layer.dtype.bits
     )

@@ -53,10 +53,10 @@ class Moments:
             self.yy + other.yy,
         )
 
-    def statistics(self, centred: bool = True) -> Statistics:
-        """Means and (co)variances; not `centred`: second moments about zero, for a layer without a bias."""
+    def statistics(self) -> Statistics:
+        """Means and (co)variances."""
         n = max(self.count, 1)
-        x, y = (self.x / n, self.y / n) if centred else (np.zeros_like(self.x), np.zeros_like(self.y))
+        x, y = self.x / n, self.y / n
         return Statistics(
             self.count,
             x,

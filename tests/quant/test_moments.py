@@ -46,13 +46,6 @@ def test_statistics_are_means_and_covariances(groups, rows, depth):
     np.testing.assert_allclose(found.y_mean, y.mean(axis=1))
 
 
-def test_not_centred_are_second_moments():
-    x, y = columns(2, 1, 3, 4, 50)
-    found = collected(x, y).statistics(centred=False)
-    np.testing.assert_allclose(found.gram[0], x[0].T @ x[0] / 50)
-    np.testing.assert_allclose(found.bias(np.ones((1, 3, 4))), 0)
-
-
 @given(st.integers(0, 10**6))
 def test_regression_finds_the_map_and_the_bias_what_is_left(seed):
     rng = np.random.default_rng(seed)

@@ -51,6 +51,11 @@ class Convolution:
     dilation: tuple[int, int]
 
     @property
+    def pointwise(self) -> bool:
+        """Whether an output pixel depends on the input pixel of the same place only, all in one row."""
+        return self.kernel == (1, 1) and self.strides == (1, 1) and self.batch * self.out[0] == 1
+
+    @property
     def runs(self) -> tuple[int, int]:
         """Stretches of a window, vertically and horizontally."""
         return (self.kernel[0], 1) if self._joined else self.kernel

@@ -43,8 +43,12 @@ def stored_rows(groups: int, bits: int) -> int:
     return groups if bits == 8 else -(-groups // 2)
 
 
-def pack_weights(weight: np.ndarray, run: int, lanes: int, k: int, bits: int = 8) -> np.ndarray:
-    """int8 [O, ...] -> int8 [vectors, runs * stored_rows(ceil(run / k), bits), lanes * k].
+def pack_weights(
+    weight: np.ndarray, run: int, lanes: int, k: int, bits: int = 8, block: int = 1
+) -> np.ndarray:
+    """int8 [O, ...] -> int8 [vectors * runs * stored_rows(ceil(run / k), bits), lanes * k].
+
+    The vectors of a block, `block` of them or what is left at the end, take turns row by row.
 
     Each channel's weights are runs of `run` elements that stand side by side in the image; a run is padded
     with zeros to a multiple of k. A row of 8 bits is the weight operand of one instruction. A row of 4 bits
@@ -61,7 +65,9 @@ def pack_weights(weight: np.ndarray, run: int, lanes: int, k: int, bits: int = 8
     rows = chosen.reshape(*chosen.shape[:3], lanes * k)
     if bits == 4:
         rows = _two_a_byte(rows)
-    return np.ascontiguousarray(rows.reshape(len(channels), -1, lanes * k), dtype=np.int8)
+    rows = rows.reshape(len(channels), -1, lanes * k).astype(np.int8)
+    parts = [rows[i : i + block].swapaxes(0, 1) for i in range(0, len(rows), block)]
+    return np.concatenate([part.reshape(-1, lanes * k) for part in parts])
 
 
 def _two_a_byte(rows: np.ndarray) -> np.ndarray:

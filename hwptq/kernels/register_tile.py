@@ -62,53 +62,97 @@ def even(extent: int, most: int) -> int:
     return -(-extent // parts)
 
 
-def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int) -> Tile:
+@dataclass(frozen=True)
+class Plan:
+    """A convolution with the instruction and the tile that compute it.
+
+    `interleaved`: x comes from interleave_pixels, so that a load is the activation operand of `mac.rows`
+    pixels; the convolution is then pointwise, on one row of pixels.
+    """
+
+    conv: Convolution
+    mac: Mac
+    tile: Tile
+    weight_bits: int = 8
+    interleaved: bool = False
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels."""
+        return vector_count(self.conv.co, self.mac.lanes)
+
+    @property
+    def row_pixels(self) -> int:
+        """Pixels of an output row, with those that fill the last instruction of interleaved ones."""
+        rows = self.mac.rows if self.interleaved else 1
+        return -(-self.conv.out[1] // rows) * rows
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of packed weights for each vector of channels."""
+        runs = self.conv.runs[0] * self.conv.runs[1]
+        return runs * stored_rows(self.mac.groups_of(self.conv.run), self.weight_bits)
+
+    def tensors(self, x: TensorType, out: TensorType) -> list[TensorType]:
+        """Types of the parameters: x, packed weights, bias, multiplier, shift, out."""
+        width = self.mac.lanes * self.mac.k
+        weight = TensorType((self.vectors * self.stored_rows, width), "int8")
+        return [x, weight, *[TensorType((self.vectors * self.mac.lanes,), "int32")] * 3, out]
+
+
+def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
+    """(first vector, blocks, vectors in each): blocks of `size`, and one of what is left."""
+    full, rest = divmod(vectors, size)
+    return [(0, full, size)] * (full > 0) + [(full * size, 1, rest)] * (rest > 0)
+
+
+def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool = False) -> Tile:
     """The tile for a shape, with at most as many accumulators and vectors as `tile`.
 
-    What counts is the work, with that of overlapping parts, and the loads for each multiply-accumulate.
+    Of interleaved pixels it takes whole instructions. What counts is the work, with that of overlapping
+    parts, and the loads for each multiply-accumulate.
     """
     vectors = vector_count(conv.co, mac.lanes)
     if conv.out[1] == 1:
         return Tile(1, even(vectors, dense_vectors))
     registers = tile.pixels * tile.vectors
-    choices = [Tile(even(conv.out[1], registers // v), v) for v in range(1, min(tile.vectors, vectors) + 1)]
+
+    def whole(pixels: int) -> int:
+        return -(-pixels // mac.rows) * mac.rows
+
+    choices = []
+    for v in range(1, min(tile.vectors, vectors) + 1):
+        pixels = even(conv.out[1], registers // v)
+        choices.append(Tile(whole(pixels) if interleaved else pixels, v))
 
     def cost(choice: Tile) -> float:
-        rows = -(-choice.pixels // mac.rows) * mac.rows
-        work = -(-vectors // choice.vectors) * choice.vectors * -(-conv.out[1] // choice.pixels) * rows
-        return work * (1 + _LOAD_COST * (1 / choice.pixels + 1 / choice.vectors))
+        parts = blocks(vectors, choice.vectors)
+        work = sum(count * (size + _LOAD_COST * (size / choice.pixels + 1)) for _, count, size in parts)
+        return work * -(-conv.out[1] // choice.pixels) * whole(choice.pixels)
 
     return min(choices, key=cost)
 
 
-def emit_tiled(
-    conv: Convolution, mac: Mac, tile: Tile, bounds: Bounds, target: Requantize, weight_bits: int = 8
-) -> Callable[..., None]:
+def emit_tiled(plan: Plan, bounds: Bounds, target: Requantize) -> Callable[..., None]:
     """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights."""
-    vectors = vector_count(conv.co, mac.lanes)
-    blocks, columns = -(-vectors // tile.vectors), -(-conv.out[1] // tile.pixels)
+    conv, mac = plan.conv, plan.mac
+    size = plan.tile.pixels
+    output = Output(conv.co, mac.lanes, bounds)
 
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
-        def block(c: Expr, b: Expr, row: Expr, t: Expr) -> None:
-            v0 = _start(c, tile.vectors, vectors)
-            x0 = _start(t, tile.pixels, conv.out[1])
-            cells = mac.rows * mac.lanes
-            lines = -(-tile.pixels // mac.rows)
-            acc = [[local(cells, "int32") for _ in range(tile.vectors)] for _ in range(lines)]
-            for j in range(tile.vectors):
-                start = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
-                for line in acc:
-                    line[j].store(
-                        0, start if mac.rows == 1 else shuffle([start] * mac.rows, range(cells)), cells
-                    )
-            # the last line may have fewer pixels than rows: it computes its last pixel twice
-            windows = [conv.window(b, row, x0 + min(i, tile.pixels - 1)) for i in range(lines * mac.rows)]
-            _reduce(conv, mac, acc, x, windows, weight, v0, weight_bits)
-            values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(tile.pixels)]
-            pixels = [conv.pixel(b, row, x0 + i) for i in range(tile.pixels)]
-            store_tile(values, (multiplier, shift), y, pixels, v0, Output(conv.co, mac.lanes, bounds), target)
+        def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
+            x0 = _start(t, size, plan.row_pixels)
+            acc = _accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
+            _reduce(plan, acc, x, _sources(plan, b, row, x0), weight, v0)
+            values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(size)]
+            pixels = [conv.pixel(b, row, _real(plan, x0 + i)) for i in range(size)]
+            store_tile(values, (multiplier, shift), y, pixels, v0, output, target)
 
-        nest((blocks, conv.batch, conv.out[0], columns), block)
+        for first, count, vectors in blocks(plan.vectors, plan.tile.vectors):
+            nest(
+                (count, conv.batch, conv.out[0], -(-plan.row_pixels // size)),
+                lambda c, *at, first=first, vectors=vectors: tile(first + c * vectors, vectors, *at),
+            )
 
     return emit
 
@@ -118,37 +162,62 @@ def _start(index: Expr, size: int, extent: int) -> Expr:
     return index * size if extent % size == 0 else T.min(index * size, extent - size)
 
 
-def _reduce(
-    conv: Convolution,
-    mac: Mac,
-    acc: list[list[Flat]],
-    x: Flat,
-    windows: list[Expr],
-    weight: Flat,
-    v0: Expr,
-    weight_bits: int,
-) -> None:
-    """acc[pixel][vector] += all products of their windows; `windows` are offsets of pixels in x."""
+def _real(plan: Plan, pixel: Expr) -> Expr:
+    """The output pixel of an interleaved one: those beyond the last repeat it."""
+    last = plan.conv.out[1] - 1
+    return pixel if plan.row_pixels == last + 1 else T.min(pixel, last)
+
+
+def _accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat]]:
+    """[line][vector] of int32[rows][lanes], each row the bias of its channels."""
+    cells = mac.rows * mac.lanes
+    acc = [[local(cells, "int32") for _ in range(vectors)] for _ in range(lines)]
+    for j in range(vectors):
+        row = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
+        start = row if mac.rows == 1 else T.bind(shuffle([row] * mac.rows, range(cells)))
+        for line in acc:
+            line[j].store(0, start, cells)
+    return acc
+
+
+def _sources(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
+    """Where in x each line of a tile begins if pixels are interleaved, else the window of each pixel.
+
+    The last line of windows may have fewer pixels than rows: it computes its last pixel twice.
+    """
+    conv, mac, size = plan.conv, plan.mac, plan.tile.pixels
+    lines = -(-size // mac.rows)
+    if not plan.interleaved:
+        return [conv.window(b, row, x0 + min(i, size - 1)) for i in range(lines * mac.rows)]
+    line = mac.groups_of(conv.ci) * mac.rows * mac.k
+    return [(T.floordiv(x0, mac.rows) + i) * line for i in range(lines)]
+
+
+def _reduce(plan: Plan, acc: list[list[Flat]], x: Flat, sources: list[Expr], weight: Flat, v0: Expr) -> None:
+    """acc[line][vector] += all products of their windows."""
+    conv, mac = plan.conv, plan.mac
     rows, columns = conv.runs
     groups = mac.groups_of(conv.run)
-    per_run = stored_rows(groups, weight_bits)
-    step = max(mac.groups, 8 // weight_bits)
-    width, cells = mac.lanes * mac.k, mac.rows * mac.lanes
+    per_run = stored_rows(groups, plan.weight_bits)
+    step = max(mac.groups, 8 // plan.weight_bits) * (2 if plan.interleaved else 1)
+    vectors, width, cells = len(acc[0]), mac.lanes * mac.k, mac.rows * mac.lanes
+    first_row = v0 * plan.stored_rows
 
     def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
         """`count` groups of k elements from group `at` of a run; `at` is a multiple of `step`."""
-        row = run * per_run + (at if weight_bits == 8 else at // 2)
-        firsts = [((v0 + j) * rows * columns * per_run + row) * width for j in range(len(acc[0]))]
-        operands = _weight_operands(weight, firsts, width, mac.weight, weight_bits)
+        row = run * per_run + (at if plan.weight_bits == 8 else T.floordiv(at, 2))
+        weights = _weight_operands(
+            weight, (first_row + row * vectors) * width, vectors, width, mac.weight, plan.weight_bits
+        )
         done = 0
         for part in powers(count, mac.groups):
-            loaded = [T.bind(x.load(w + tap + (at + done) * mac.k, part * mac.k)) for w in windows]
+            activations = _activation_operands(plan, x, sources, tap, at + done, part)
             for u in range(part):
-                vectors = operands(done + u)
+                operands = weights(done + u)
                 for i, line in enumerate(acc):
-                    picked = mac.pick(loaded[i * mac.rows : (i + 1) * mac.rows], u, part)
-                    for cell, operand in zip(line, vectors, strict=True):
-                        cell.store(0, mac.accumulate(cell.load(0, cells), picked, operand), cells)
+                    activation = activations(i, u)
+                    for cell, operand in zip(line, operands, strict=True):
+                        cell.store(0, mac.accumulate(cell.load(0, cells), activation, operand), cells)
             done += part
 
     def run(ky: Expr, kx: Expr) -> None:
@@ -162,19 +231,31 @@ def _reduce(
     nest((rows, columns), run)
 
 
+def _activation_operands(
+    plan: Plan, x: Flat, sources: list[Expr], tap: Expr, group: Expr, count: int
+) -> Callable[[int, int], Expr]:
+    """(line, u) -> the activation operand of a line of pixels, of group u of `count` from `group`."""
+    mac = plan.mac
+    if plan.interleaved:
+        size = mac.rows * mac.k
+        return lambda line, u: T.bind(x.load(sources[line] + (group + u) * size, size))
+    loaded = [T.bind(x.load(s + tap + group * mac.k, count * mac.k)) for s in sources]
+    return lambda line, u: mac.pick(loaded[line * mac.rows : (line + 1) * mac.rows], u, count)
+
+
 def _weight_operands(
-    weight: Flat, firsts: list[Expr], width: int, dtype: str, bits: int
+    weight: Flat, first: Expr, vectors: int, width: int, dtype: str, bits: int
 ) -> Callable[[int], list[Expr]]:
     """group -> the weight operand of each vector of channels; call it for 0, 1, 2, ... in this order.
 
-    `firsts` are the offsets of group 0. Of two int4 groups in a row, the first one loads.
+    `first` is the offset of group 0. Of two int4 groups in a row, the first one loads.
     """
     packed: list[Expr] = []
 
     def operands(group: int) -> list[Expr]:
-        row = group * bits // 8
+        row = group * bits // 8 * vectors
         if bits == 8 or group % 2 == 0:
-            packed[:] = [T.bind(weight.load(first + row * width, width)) for first in firsts]
+            packed[:] = [T.bind(weight.load(first + (row + j) * width, width)) for j in range(vectors)]
         return [T.bind(cast(_nibble(p, group % 2, width) if bits == 4 else p, dtype, width)) for p in packed]
 
     return operands
@@ -194,13 +275,3 @@ def _row(cells: list[Flat], mac: Mac, row: int) -> list[Expr]:
         return [cell.load(0, size) for cell in cells]
     lanes = range(row * mac.lanes, (row + 1) * mac.lanes)
     return [shuffle([cell.load(0, size)], lanes) for cell in cells]
-
-
-def tensors_of(
-    conv: Convolution, mac: Mac, x: TensorType, out: TensorType, weight_bits: int = 8
-) -> list[TensorType]:
-    """Types of the parameters: x, packed weights, bias, multiplier, shift, out."""
-    vectors = vector_count(conv.co, mac.lanes)
-    rows = conv.runs[0] * conv.runs[1] * stored_rows(mac.groups_of(conv.run), weight_bits)
-    weight = TensorType((vectors, rows, mac.lanes * mac.k), "int8")
-    return [x, weight, *[TensorType((vectors * mac.lanes,), "int32")] * 3, out]

@@ -10,11 +10,12 @@ import numpy as np
 from hwptq.quant import integer_ops as ops
 
 from .builder import TEMPLATE, primfunc
-from .convolution import bounds_of, describe
+from .convolution import Padding, bounds_of, describe
+from .interleave_pixels import interleave_pixels
 from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
-from .register_tile import Mac, Tile, emit_tiled, fit, tensors_of
+from .register_tile import Mac, Plan, Tile, emit_tiled, fit
 from .vector_unit import VectorUnit
 
 
@@ -40,18 +41,30 @@ def tiled_steps(
     weight, bias, multiplier, shift = constants
     mac = template.mac
     conv, padding = describe(op, x, weight.shape, out)
-    packed = pack_input(x, padding, unit, mac.slack(conv.run), mac.activation)
-    tile = fit(conv, mac, template.tile, template.dense_vectors)
-    types = tensors_of(conv, mac, packed.out if packed else x, out, op.weight_bits)
-    body = emit_tiled(conv, mac, tile, bounds_of(op), unit.requantize, op.weight_bits)
-    func = primfunc(types, {TEMPLATE: template.name}, body)
+    interleaved = mac.rows > 1 and conv.pointwise and conv.out[1] > 1
+    tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
+    plan = Plan(conv, mac, tile, op.weight_bits, interleaved)
+    before = _prepare(x, padding, plan, unit)
+    types = plan.tensors(before[-1].out if before else x, out)
+    func = primfunc(types, {TEMPLATE: template.name}, emit_tiled(plan, bounds_of(op), unit.requantize))
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args = (
-        PREVIOUS if packed else 0,
-        pack_weights(weight, conv.run, mac.lanes, mac.k, op.weight_bits),
+        PREVIOUS if before else 0,
+        pack_weights(weight, conv.run, mac.lanes, mac.k, op.weight_bits, plan.tile.vectors),
         pack_channels(bias, mac.lanes),
         *pack_scales(multiplier, shift, mac.lanes),
     )
-    step = Step(func, args, out, f"{op.kind}_{template.name}")
-    return (packed, step) if packed else (step,)
+    return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
+
+
+def _prepare(x: TensorType, padding: Padding, plan: Plan, unit: VectorUnit) -> tuple[Step, ...]:
+    """The steps that bring x into the layout that the kernel reads."""
+    mac, conv = plan.mac, plan.conv
+    slack = 0 if plan.interleaved else mac.slack(conv.run)
+    packed = pack_input(x, padding, unit, slack, mac.activation)
+    steps = (packed,) if packed else ()
+    if not plan.interleaved:
+        return steps
+    source = PREVIOUS if packed else 0
+    return (*steps, interleave_pixels(packed.out if packed else x, source, conv.out[1], conv.ci, mac))

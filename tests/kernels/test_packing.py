@@ -13,7 +13,7 @@ from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.pack_input import pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
-from hwptq.kernels.register_tile import Tile, even, fit, powers
+from hwptq.kernels.register_tile import Tile, blocks, even, fit, powers
 from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.targets import load_target
 
@@ -42,17 +42,25 @@ def test_a_row_of_packed_weights_is_one_operand():
     """2 channels of one run of 3 elements, k = 2: the run is padded to 4."""
     weight = np.array([[[[1, 2, 3]]], [[[4, 5, 6]]]], np.int8)
     packed = pack_weights(weight, run=3, lanes=2, k=2)
-    assert packed.tolist() == [[[1, 2, 4, 5], [3, 0, 6, 0]]]
+    assert packed.tolist() == [[1, 2, 4, 5], [3, 0, 6, 0]]
 
 
 def test_two_int4_groups_share_a_row():
     """A run of 3 groups takes 2 rows; shifts and masks give the operands of 8 bits back."""
     weight = (np.arange(-8, 7, dtype=np.int8) * 16)[:12].reshape(2, 1, 1, 6)
-    plain, packed = (pack_weights(weight, run=6, lanes=2, k=2, bits=bits)[0] for bits in (8, 4))
+    plain, packed = (pack_weights(weight, run=6, lanes=2, k=2, bits=bits) for bits in (8, 4))
     assert packed.shape == (2, 4)
     np.testing.assert_array_equal(packed << 4, plain[::2])
     np.testing.assert_array_equal((packed & -16)[0], plain[1])
     assert not (packed & -16)[1].any()
+
+
+def test_the_vectors_of_a_block_take_turns():
+    """5 channels, one a vector, in blocks of 2: two rows each."""
+    weight = np.arange(10, dtype=np.int8).reshape(5, 1, 1, 2)
+    packed = pack_weights(weight, run=2, lanes=1, k=1, block=2)
+    assert packed.reshape(-1).tolist() == [0, 2, 1, 3, 4, 6, 5, 7, 8, 9]
+    assert blocks(5, 2) == [(0, 2, 2), (4, 1, 1)]
 
 
 def test_weights_that_are_no_int4_values_are_refused():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
@@ -16,6 +17,12 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 class NamingImporter(onnx_frontend.ONNXGraphImporter):
     """Names each node's result after the node; Clip and Pad become Relax operators that passes can read."""
+
+    def _check_for_unsupported_ops(self, graph: Any) -> None:
+        """As TVM does it, but for the operators that are converted here."""
+        known = onnx.GraphProto()
+        known.node.extend(node for node in graph.node if node.op_type not in _CONVERTERS)
+        super()._check_for_unsupported_ops(known)
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
         given = [*inputs, None, None, None, None]
@@ -74,8 +81,18 @@ def _dequantize(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.op.dequantize(kept, scale, zero, axis=int(attrs.get("axis", 1)), out_dtype="float32")
 
 
+def _lp_normalization(inputs: Sequence[Any], attrs: Any) -> Any:
+    """LpNormalization: x / |x| along an axis, in the 1-norm or the 2-norm."""
+    x, axis = inputs[0], int(attrs.get("axis", -1))
+    if int(attrs.get("p", 2)) == 1:
+        return relax.op.divide(x, relax.op.sum(relax.op.abs(x), axis, keepdims=True))
+    squares = relax.op.sum(relax.op.multiply(x, x), axis, keepdims=True)
+    return relax.op.divide(x, relax.op.sqrt(squares))
+
+
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
+    "LpNormalization": _lp_normalization,
     "Pad": _pad,
 }

@@ -65,6 +65,9 @@ def quantize(
         )
     batches, recipe = Batches(data, progress), options.recipe
     float32 = fuse(module)
+    if recipe.smooth:
+        with progress.stage("smooth"):
+            float32 = _apply(passes.SmoothActivations(batches), float32)
     if recipe.equalize:
         with progress.stage("equalize"):
             float32 = _apply(passes.EqualizeCrossLayer(), float32)

@@ -20,6 +20,7 @@ _SWITCH = {"on": True, "off": False}
 class Recipe:
     """The steps of a quantization; each can be switched by itself, see `adjusted`."""
 
+    smooth: bool = False  # passes/smooth_activations.py
     equalize: bool = False  # passes/equalize_cross_layer.py
     observer: str = "minmax"
     rounding: str = "nearest"  # passes/round_weights.py
@@ -57,8 +58,8 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: README.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(equalize=True, rounding="descent"),
-    "best": Recipe(equalize=True, rounding="descent"),
+    "default": Recipe(smooth=True, equalize=True, rounding="descent"),
+    "best": Recipe(smooth=True, equalize=True, rounding="descent"),
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .normalize_qdq import NormalizeQDQ, is_quantized
     from .round_weights import RoundingOptions, RoundWeights
     from .select_kernels import SelectKernels
+    from .smooth_activations import SmoothActivations
 
 __all__ = [
     "CorrectBias",
@@ -27,6 +28,7 @@ __all__ = [
     "RoundWeights",
     "RoundingOptions",
     "SelectKernels",
+    "SmoothActivations",
     "is_quantized",
 ]
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "RoundWeights": "round_weights",
     "RoundingOptions": "round_weights",
     "SelectKernels": "select_kernels",
+    "SmoothActivations": "smooth_activations",
     "is_quantized": "normalize_qdq",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,9 @@ def compile_command(
     exclude: Annotated[
         str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")
     ] = None,
+    axes: Annotated[
+        list[str] | None, typer.Option("--axis", metavar="NAME=SIZE", help="size of a symbolic axis")
+    ] = None,
     max_drop: Annotated[float | None, typer.Option(metavar="POINTS", help="fail when more is lost")] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)
@@ -89,6 +93,7 @@ def compile_command(
     options = Options(
         weight_granularity=_granularity(weight_granularity),
         exclude=_regex(exclude),
+        axes=_axes(axes or ()),
         max_drop=max_drop,
         samples=samples,
         metric=metric,
@@ -112,6 +117,16 @@ def _granularity(value: str | None) -> str | None:
     if value not in (None, "tensor", "channel"):
         raise InputError(f"--weight-granularity {value}: give tensor or channel")
     return value
+
+
+def _axes(settings: Iterable[str]) -> dict[str, int]:
+    found = {}
+    for setting in settings:
+        name, _, size = setting.rpartition("=")
+        if not name or not size.isdecimal() or not int(size):
+            raise InputError(f"--axis {setting}: give NAME=SIZE, such as sequence=64")
+        found[name] = int(size)
+    return found
 
 
 def _regex(value: str | None) -> str | None:

@@ -53,7 +53,7 @@ def compile(
     score = load_metric(options.metric)
     with staged(Path(output)) as folder:
         with progress.stage("import"):
-            imported = import_onnx(model)
+            imported = import_onnx(model, options.axes)
             calibration, evaluation = _datasets(
                 imported, calibration_data, evaluation_data, preprocess, options
             )

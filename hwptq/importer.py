@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ class Model:
     outputs: tuple[str, ...]
 
 
-def import_onnx(path: str | Path) -> Model:
-    """Read an ONNX file. Raises InputError (file) or UnsupportedError (operators, shapes)."""
+def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:
+    """Read an ONNX file; `axes`: sizes of symbolic axes by name.
+
+    Raises InputError (file) or UnsupportedError (operators, shapes).
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of an ONNX model")
@@ -54,7 +58,7 @@ def import_onnx(path: str | Path) -> Model:
             raise UnsupportedError(f"{path}: operator {node.op_type} of domain {node.domain} is not known")
     proto = _name_nodes(_widen_int4(_widen_float16(proto)))
     weights = {i.name for i in proto.graph.initializer}
-    inputs = {i.name: _bound_shape(i) for i in proto.graph.input if i.name not in weights}
+    inputs = {i.name: _bound_shape(i, axes or {}) for i in proto.graph.input if i.name not in weights}
     module = _to_relax(proto, opset, inputs, path)
     return Model(path.stem, module, inputs, tuple(o.name for o in proto.graph.output))
 
@@ -99,16 +103,18 @@ def _first_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _bound_shape(value: Any) -> tuple[tuple[int, ...], str]:
-    """Shape (a symbolic first axis becomes 1) and dtype of a graph input."""
+def _bound_shape(value: Any, axes: Mapping[str, int]) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of a graph input. A symbolic first axis becomes 1, any other has its size in `axes`."""
     tensor = value.type.tensor_type
     dims = []
     for axis, dim in enumerate(tensor.shape.dim):
-        if not dim.dim_value and axis > 0:
+        size = dim.dim_value or (axes.get(dim.dim_param) if axis else 1)
+        if not size:
             raise UnsupportedError(
                 f"input {value.name!r}: axis {axis} is symbolic; fix its size before export"
+                + (f", or give it with --axis {dim.dim_param}=SIZE" if dim.dim_param else "")
             )
-        dims.append(dim.dim_value or 1)
+        dims.append(size)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     return tuple(dims), dtype
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from .recipe import RECIPES, Recipe
 
@@ -13,6 +14,7 @@ class Options:
 
     weight_granularity: str | None = None  # "tensor" | "channel"; None = the descriptor's choice
     exclude: str | None = None  # regular expression of node names that stay in float
+    axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only
     metric: str | None = None  # "top1" | "module:function"

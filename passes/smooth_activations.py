@@ -50,9 +50,7 @@ class SmoothActivations:
             source = value.args[0] if isinstance(value, relax.Call) and value.args else None
             if source not in factors or var not in {v for v, _ in norms[source]}:
                 return r.keep(value)
-            weight = constant(value.args[1])
-            assert weight is not None
-            scaled = relax.const((weight * factors[source][:, None]).astype(np.float32))
+            scaled = relax.const((constant(value.args[1]) * factors[source][:, None]).astype(np.float32))
             call = r.keep(value)
             return relax.Call(call.op, [smoothed[source], scaled, *call.args[2:]], call.attrs, call.ty_args)
 
@@ -60,7 +58,7 @@ class SmoothActivations:
 
     def _factors(self, reach: np.ndarray, layers: list[tuple[Any, Composite]]) -> np.ndarray:
         """s [K], 1 where a channel is dead on either side."""
-        weights = np.max([np.abs(constant(unit.args[1])).max(axis=1) for _, unit in layers], axis=0)
+        weights = np.max([np.abs(_weight(unit)).max(axis=1) for _, unit in layers], axis=0)
         alive = (reach > 0) & (weights > 0)
         x, w = np.where(alive, reach, 1.0), np.where(alive, weights, 1.0)
         return np.where(alive, x**self.strength / w ** (1 - self.strength), 1.0)
@@ -87,6 +85,12 @@ def _norms(mod: tvm.IRModule) -> dict[Any, list[tuple[Any, Composite]]]:
 def _is_dense(unit: Composite, source: Any) -> bool:
     weight = constant(unit.args[1])
     return unit.kind == "matmul" and unit.args[0] == source and weight is not None and weight.ndim == 2
+
+
+def _weight(unit: Composite) -> np.ndarray:
+    weight = constant(unit.args[1])
+    assert weight is not None  # _is_dense
+    return weight
 
 
 def _channel_reach(

@@ -60,6 +60,19 @@ def test_any_other_symbolic_axis_is_refused(tmp_path: Path, shape: list[Any]):
         import_onnx(path)
 
 
+def test_a_symbolic_axis_may_be_given_a_size(tmp_path: Path):
+    path = save(model([node("Relu", "x", "y")], {"x": ["N", "S", 2]}), tmp_path)
+    assert import_onnx(path, {"S": 7, "N": 3}).inputs["x"] == ((1, 7, 2), "float32")
+    with pytest.raises(UnsupportedError, match="or give it with --axis S=SIZE"):
+        import_onnx(path, {"T": 7})
+
+
+@pytest.mark.parametrize("attributes", [{}, {"p": 1}, {"p": 2, "axis": 1}])
+def test_lp_normalization(tmp_path: Path, attributes: dict[str, int]):
+    proto = model([node("LpNormalization", "x", "y", **attributes)], {"x": ["N", 3, 4]})
+    check(proto, tmp_path, x=np.abs(normal(0, 1, 3, 4)))  # onnx' own 1-norm forgets the absolute value
+
+
 def test_float16_is_widened(tmp_path: Path):
     half = {k: v.astype(np.float16) for k, v in WEIGHTS.items()}
     two = numpy_helper.from_array(np.array(2, np.float16))

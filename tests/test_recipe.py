@@ -23,7 +23,7 @@ def test_a_setting_changes_one_step():
     ("setting", "said"),
     [
         ("rounding=sideways", "give rounding=nearest"),
-        ("speed=on", "no step 'speed'; give equalize"),
+        ("speed=on", "no step 'speed'; give smooth"),
         ("rounding", "give rounding=nearest"),
     ],
 )

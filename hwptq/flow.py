@@ -57,13 +57,16 @@ def compile(
             calibration, evaluation = _datasets(
                 imported, calibration_data, evaluation_data, preprocess, options
             )
-        quantized = quantize(imported.module, device, calibration, options, progress)
-        with progress.stage("lower"):
-            graphs = lower(quantized, device)
-        with progress.stage("build"):
-            program = build_program(graphs.kernels, imported.outputs, imported.name, device, folder)
-            if device.toolchain.model_library:
-                build_library(graphs.kernels, device, folder / "model.so")
+        try:
+            quantized = quantize(imported.module, device, calibration, options, progress)
+            with progress.stage("lower"):
+                graphs = lower(quantized, device)
+            with progress.stage("build"):
+                program = build_program(graphs.kernels, imported.outputs, imported.name, device, folder)
+                if device.toolchain.model_library:
+                    build_library(graphs.kernels, device, folder / "model.so")
+        except ValueError as error:  # of a pass: it names the node
+            raise UnsupportedError(f"{model}: {error}") from error
         with progress.stage("verify"):
             evidence = verify(graphs, program, device, evaluation, score, progress)
         _write(folder, imported, device, graphs, program, evidence, progress)

@@ -10,7 +10,7 @@ import onnx
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from hwptq.passes.dataflow import constant
+from hwptq.passes.dataflow import constant, shape_of
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -26,11 +26,34 @@ class NamingImporter(onnx_frontend.ONNXGraphImporter):
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
         given = [*inputs, None, None, None, None]
+        if op_name == "Conv":
+            attrs = _with_explicit_pads(given, attrs)
         result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         name = attrs["tvm_custom"]["name"]
-        return self.bb.emit(result, name_hint=name) if isinstance(result, relax.Call) and name else result
+        if isinstance(result, relax.Tuple):  # outputs of a node: the first bears its name
+            first, *others = result.fields
+            return relax.Tuple([self._named(first, name), *others])
+        return self._named(result, name)
+
+    def _named(self, expr: Any, name: str) -> Any:
+        return self.bb.emit(expr, name_hint=name) if isinstance(expr, relax.Call) and name else expr
+
+
+def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:
+    """The attributes of a Conv with pads instead of auto_pad SAME_*, for which TVM pads the image before."""
+    mode = attrs.get("auto_pad", b"NOTSET")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        return attrs
+    image, kernel = shape_of(inputs[0])[2:], shape_of(inputs[1])[2:]
+    strides, dilations = (attrs.get(key, [1] * len(kernel)) for key in ("strides", "dilations"))
+    sizes = zip(image, kernel, strides, dilations, strict=True)
+    total = [max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in sizes]
+    less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+    pads = [*less, *more] if mode == "SAME_UPPER" else [*more, *less]
+    return {**attrs, "auto_pad": b"NOTSET", "pads": pads}
 
 
 def _clip(inputs: Sequence[Any], attrs: Any) -> Any:
@@ -90,9 +113,23 @@ def _lp_normalization(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.op.divide(x, relax.op.sqrt(squares))
 
 
+def _layer_norm(inputs: Sequence[Any], attrs: Any) -> Any:
+    """LayerNormalization over the last axes; mean and deviation, its other outputs, aren't offered."""
+    data, scale, bias = inputs[:3]
+    shape, rank = shape_of(scale), len(shape_of(data))
+    first = int(attrs.get("axis", -1)) % rank
+    if first + len(shape) != rank:
+        return None
+    bias = relax.const(np.zeros(shape, "float32")) if bias is None else bias
+    axes = list(range(first, rank))
+    out = relax.op.nn.layer_norm(data, scale, bias, axes, float(attrs.get("epsilon", 1e-5)))
+    return relax.Tuple([out, relax.const(0.0), relax.const(0.0)])
+
+
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
+    "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,
 }

@@ -26,7 +26,7 @@ from .progress import Progress
 from .quant import reference
 from .targets import Descriptor
 
-#: Samples on which the noise of each layer is measured.
+#: Samples on which the noise of each layer is measured, and which are kept as golden ones.
 LAYER_SAMPLES = 32
 
 
@@ -60,6 +60,12 @@ class Evidence:
         self.mismatches += differ
         if differ and self.first_mismatch is None:
             self.first_mismatch = name
+
+    def keep(self, sample: Sample, outputs: list[np.ndarray]) -> None:
+        """Put one of the first samples and its outputs among the golden ones."""
+        if self.samples < LAYER_SAMPLES:
+            for name, array in {**sample.inputs, **{f"output_{i}": o for i, o in enumerate(outputs)}}.items():
+                self.golden.setdefault(name, []).append(array)
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -98,6 +104,7 @@ def verify(
                 tapped.check(sample, evidence)
             outputs = {"float32": exact, "reference": reference_outputs}
             score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
+            evidence.keep(sample, reference_outputs if emitted is None else emitted)
             evidence.samples += 1
     return evidence
 
@@ -149,11 +156,7 @@ class _Watch:
                 value = value.transpose(0, 3, 1, 2) if name.endswith("_nhwc") else value
                 self.evidence.layers.setdefault(layer, Sqnr()).add(exact, value)
 
-        outputs = self.integer.run(sample.inputs, compare)
-        golden = {**sample.inputs, **{f"output_{i}": o for i, o in enumerate(outputs)}}
-        for name, array in golden.items():
-            self.evidence.golden.setdefault(name, []).append(array)
-        return outputs
+        return self.integer.run(sample.inputs, compare)
 
 
 def _scales(qdq: tvm.IRModule) -> dict[str, tuple[float, int]]:

@@ -131,7 +131,7 @@ class _Planner:
         elif name == "relax.reshape":  # of a tensor in place
             self.places[var] = self._place(value.args[0])
         elif name not in _FREES:
-            raise ValueError(f"{var.name}: {name} needs the TVM runtime")
+            raise ValueError(f"node {var.name}: {name} can't be computed without the TVM runtime")
         return None
 
     def _allocate(self, var: Any, value: Any, name: str) -> None:

@@ -29,7 +29,11 @@ def run_program(
     `command` starts the program; `samples` hold one array per input. Raises HwptqError where the program
     fails; an error while reading `samples` is raised as it is.
     """
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    except OSError as error:
+        raise HwptqError(f"the program {command[-1]} can't be started: {error.strerror}") from error
     assert process.stdin
     assert process.stdout
     assert process.stderr

@@ -120,6 +120,14 @@ def test_clip_with_and_without_bounds(tmp_path: Path, bounds: str, constants: di
     check(model([node("Clip", f"x {bounds}", "y")], {"x": ["N", 7]}, arrays), tmp_path)
 
 
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("attributes", [{}, {"strides": [2, 3]}, {"dilations": [2, 1]}], ids=str)
+def test_auto_pad_becomes_part_of_the_convolution(tmp_path: Path, mode: str, attributes: dict[str, Any]):
+    conv = node("Conv", "x w b", "y", "conv", auto_pad=mode, **attributes)
+    imported = check(model([conv], {"x": ["N", 3, 6, 7]}, {**WEIGHTS, "w": normal(0, 4, 3, 3, 2)}), tmp_path)
+    assert names(imported) == ["conv", "conv_bias"]
+
+
 @pytest.mark.parametrize("attributes", [{}, {"transB": 1}, {"alpha": 0.5, "beta": 2.0}])
 def test_gemm(tmp_path: Path, attributes: dict[str, Any]):
     shape = (5, 3) if "transB" in attributes else (3, 5)
@@ -131,6 +139,16 @@ def test_nodes_keep_their_names(tmp_path: Path):
     nodes = [CONV, node("Relu", "y", "z"), node("MaxPool", "z", "out", "pool", kernel_shape=[2, 2])]
     found = names(check(model(nodes, {"x": ["N", 3, 5, 6]}, WEIGHTS), tmp_path))
     assert [n for n in found if "bias" not in n] == ["first/conv", "z", "pool"]
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_layer_norm_keeps_its_name(tmp_path: Path, axis: int):
+    shape = (5, 6)[axis:] if axis < 0 else (5, 6)
+    constants = {"g": normal(0, *shape), "b": normal(1, *shape)}
+    proto = model(
+        [node("LayerNormalization", "x g b", "y", "norm", axis=axis)], {"x": ["N", 5, 6]}, constants
+    )
+    assert names(check(proto, tmp_path)) == ["norm"]
 
 
 def test_names_need_not_be_identifiers_nor_unique(tmp_path: Path):

@@ -1,0 +1,49 @@
+"""What several folders of tests share: targets that can be used here, and the compiled demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+from real_models import MODELS
+
+from hwptq.backends.toolchain import check_programs, why_not_run
+from hwptq.errors import InputError
+from hwptq.targets import load_target
+
+
+@cache
+def _why_not(name: str) -> str | None:
+    target = load_target(name)
+    try:
+        check_programs(target)
+    except InputError as error:
+        return str(error)
+    reason = why_not_run(target)
+    return f"{name}: {reason}" if reason else None
+
+
+@pytest.fixture(scope="session")
+def runnable() -> Callable[[str], str]:
+    """Gives a target's name back; skips the test where its programs can't be built or run here."""
+
+    def check(name: str) -> str:
+        if reason := _why_not(name):
+            pytest.skip(reason)
+        return name
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def demo(runnable: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """demo(target) is the demo compiled for it, once a session; leave its folder as it is."""
+
+    @cache
+    def compiled(target: str) -> Any:
+        folder = tmp_path_factory.mktemp(target) / "out"
+        return MODELS["demo"].compiled(runnable(target), folder, calibration=16, evaluation=12)
+
+    return compiled

@@ -51,21 +51,25 @@ Layers = Mapping[str, Sequence[Candidate]]
 Choice = dict[str, Candidate]
 
 
-def assign(layers: Layers, groups: Iterable[Collection[str]] = (), limit: float | None = None) -> Choice:
+def assign(layers: Layers, groups: Collection[Collection[str]] = (), limit: float | None = None) -> Choice:
     """The candidate of each layer with the least summed sensitivity whose summed cost is at most `limit`.
 
     groups: names of layers whose activations share a scale, so that they must have one dtype; a dtype that
     one of them does not offer is open to none. Raises Infeasible where nothing fits, and ValueError where the
     layers of a group have no activation dtype in common.
     """
-    problem = _Problem(layers, groups)
-    chosen = problem.solve("sensitivity", limit)
-    if chosen is not None:
-        return chosen
-    cheapest = problem.solve("cost", None)
-    if cheapest is None:
+    chosen = _Problem(layers, groups).solve("sensitivity", limit)
+    if chosen is None:
+        raise Infeasible(total(cheapest(layers, groups).values(), "cost"))
+    return chosen
+
+
+def cheapest(layers: Layers, groups: Collection[Collection[str]] = ()) -> Choice:
+    """The candidates with the least summed cost, whatever their sensitivity. Raises ValueError too."""
+    chosen = _Problem(layers, groups).solve("cost", None)
+    if chosen is None:
         raise ValueError("layers that share a scale have no activation dtype in common")
-    raise Infeasible(total(cheapest.values(), "cost"))
+    return chosen
 
 
 def total(chosen: Iterable[Candidate], what: str) -> float:
@@ -76,7 +80,7 @@ def total(chosen: Iterable[Candidate], what: str) -> float:
 class _Problem:
     """A binary variable per layer and candidate."""
 
-    def __init__(self, layers: Layers, groups: Iterable[Collection[str]]):
+    def __init__(self, layers: Layers, groups: Collection[Collection[str]]):
         self.variables = [(name, c) for name, candidates in layers.items() for c in candidates]
         self.rows: list[Row] = []
         index = {name: self._where(name) for name in layers}

@@ -65,13 +65,28 @@ def compile_command(
     weight_granularity: Annotated[
         str | None, typer.Option(metavar="tensor|channel", help="scales of weights")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="w8a8|w4a8|w4a4", help="dtypes of weights and activations")
+    ] = None,
+    lower_ends: Annotated[
+        bool, typer.Option("--lower-ends", help="--precision for the first and last layers too")
+    ] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="KIND=VALUE", help="weights=400kB, cycles=0.8x or macs-int4=70%")
+    ] = None,
     exclude: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="layers that keep the highest precision offered")
+    ] = None,
+    keep_float: Annotated[
         str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")
     ] = None,
     axes: Annotated[
         list[str] | None, typer.Option("--axis", metavar="NAME=SIZE", help="size of a symbolic axis")
     ] = None,
-    max_drop: Annotated[float | None, typer.Option(metavar="POINTS", help="fail when more is lost")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="accuracy that may be lost, else exit code 5", min=0),
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)
     ] = None,
@@ -82,24 +97,37 @@ def compile_command(
     steps: Annotated[
         list[str] | None, typer.Option("--set", metavar="STEP=VALUE", help="change a step of the recipe")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the dtypes of each layer and their cost, and stop")
+    ] = False,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
-    from .flow import compile
+    from .budget import parse_budget
+    from .flow import compile, plan
     from .options import Options
     from .recipe import recipe as named_recipe
-    from .terminal import TerminalProgress, show_report
+    from .terminal import TerminalProgress, show_assignment, show_report
 
     options = Options(
         weight_granularity=_granularity(weight_granularity),
-        exclude=_regex(exclude),
         axes=_axes(axes or ()),
+        precision=precision,
+        budget=parse_budget(budget) if budget is not None else None,
+        exclude=_regex("--exclude", exclude),
+        keep_float=_regex("--keep-float", keep_float),
+        lower_ends=lower_ends,
         max_drop=max_drop,
         samples=samples,
         metric=metric,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, steps or ()),
     )
+    if dry_run:
+        with TerminalProgress() as progress:
+            found = plan(model, target, calibration_data, preprocess, options, progress)
+        show_assignment(found)
+        return
     with TerminalProgress() as progress:
         try:
             result: Any = compile(
@@ -129,13 +157,13 @@ def _axes(settings: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def _regex(value: str | None) -> str | None:
+def _regex(option: str, value: str | None) -> str | None:
     import re
 
     try:
         re.compile(value or "")
     except re.error as error:
-        raise InputError(f"--exclude {value}: not a regular expression: {error}") from error
+        raise InputError(f"{option} {value}: not a regular expression: {error}") from error
     return value
 
 

@@ -14,8 +14,10 @@ from .artifact import CompiledModel, load, write_metadata
 from .backends.shared_library import build_library
 from .backends.static_program import StaticProgram, build_program
 from .backends.toolchain import check_programs
+from .bit_widths import BitWidths, Chooser, check_wishes, searches, wished
 from .coverage import coverage
 from .data import Dataset, from_batches, open_dataset
+from .drop_search import Trial, cheapest_within
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
 from .importer import Model, import_onnx
 from .options import Options
@@ -23,7 +25,7 @@ from .output_folder import staged
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
 from .qdq_onnx import save_qdq
-from .quantize import Quantized, quantize
+from .quantize import Quantized, insert, normalize, prepare
 from .report import build_report, write_report
 from .targets import Descriptor, load_target
 from .verify import Evidence, Graphs, verify
@@ -58,7 +60,7 @@ def compile(
                 imported, calibration_data, evaluation_data, preprocess, options
             )
         try:
-            quantized = quantize(imported.module, device, calibration, options, progress)
+            quantized, widths = _quantized(imported, device, calibration, evaluation, options, progress)
             with progress.stage("lower"):
                 graphs = lower(quantized, device)
             with progress.stage("build"):
@@ -67,12 +69,65 @@ def compile(
                     build_library(graphs.kernels, device, folder / "model.so")
         except ValueError as error:  # of a pass: it names the node
             raise UnsupportedError(f"{model}: {error}") from error
+        if widths:
+            widths.check(program.weight_bytes)
         with progress.stage("verify"):
             evidence = verify(graphs, program, device, evaluation, score, progress)
-        _write(folder, imported, device, graphs, program, evidence, progress)
+        _write(folder, imported, device, graphs, program, evidence, widths, progress)
     result = load(output)
     _gate(result.report, evidence, options)
     return result
+
+
+def plan(
+    model: str | Path,
+    target: str | Path,
+    calibration_data: Any,
+    preprocess: str | Path | Preprocess | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The dtypes that `compile` would choose for each layer, and their predicted cost; nothing is written.
+
+    The `assignment` object of the report. Raises a HwptqError as compile does.
+    """
+    options, progress = options or Options(), progress or Progress()
+    device = load_target(target, trust=options.trust_descriptor)
+    with progress.stage("import"):
+        imported = import_onnx(model, options.axes)
+        calibration, _ = _datasets(imported, calibration_data, None, preprocess, options)
+    check_wishes(options, device, passes.is_quantized(imported.module))
+    if searches(options):
+        raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
+    float32, stats = prepare(imported.module, calibration, options, progress)
+    assert calibration is not None
+    return Chooser(float32, stats, device, calibration, options, progress).choose(options.budget).report()
+
+
+def _quantized(
+    model: Model, target: Descriptor, calibration: Dataset | None, evaluation: Dataset, options: Options,
+    progress: Progress,
+) -> tuple[Quantized, BitWidths | None]:  # fmt: skip
+    """The quantized model, and how its dtypes were chosen (None where nobody had a wish)."""
+    already = passes.is_quantized(model.module)
+    check_wishes(options, target, already)
+    if already:
+        return normalize(model.module), None
+    float32, stats = prepare(model.module, calibration, options, progress)
+    assert calibration is not None
+    if not wished(options):
+        return insert(float32, stats, target, calibration, options, progress), None
+    chooser = Chooser(float32, stats, target, calibration, options, progress)
+
+    def quantized(widths: BitWidths) -> Quantized:
+        return insert(widths.recorded(float32), stats, target, calibration, options, progress)
+
+    if searches(options) and chooser.free:
+        trial = Trial(float32, target, model.outputs, evaluation, options, progress)
+        widths = cheapest_within(chooser, lambda w: trial.loss(lower(quantized(w), target)), options)
+    else:
+        widths = chooser.choose(options.budget)
+    return quantized(widths), widths
 
 
 def lower(quantized: Quantized, target: Descriptor) -> Graphs:
@@ -109,11 +164,12 @@ def _datasets(
 
 def _write(
     folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: StaticProgram,
-    evidence: Evidence, progress: Progress,
+    evidence: Evidence, widths: BitWidths | None, progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
     report = build_report(model.name, target.name, graphs, program, evidence, progress.seconds)
+    report["assignment"] = widths.report(program.weight_bytes) if widths else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)
     write_metadata(folder, model.name, target.name, target.toolchain.run, program)

@@ -6,7 +6,7 @@ graph evaluated here is the reference that emitted code must equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Interpreter:
                     env.pop(source, None)
         return self._atom(func.body.body, env)
 
-    def _atom(self, expr: Any, env: dict[Any, Any]) -> Any:
+    def _atom(self, expr: Any, env: Mapping[Any, Any]) -> Any:
         if isinstance(expr, relax.Var):
             return env[expr]
         if isinstance(expr, Constant):
@@ -80,7 +80,7 @@ class Interpreter:
             return tuple(self._atom(f, env) for f in expr.fields)
         raise ValueError(f"can't evaluate {type(expr).__name__}")
 
-    def evaluate(self, value: Any, env: dict[Any, Any]) -> Any:
+    def evaluate(self, value: Any, env: Mapping[Any, Any]) -> Any:
         """One binding's value, given those of the vars it reads."""
         if isinstance(value, relax.TupleGetItem):
             return self._atom(value.tuple_value, env)[value.index]
@@ -98,7 +98,7 @@ class Interpreter:
                 return result
         return self._by_tvm(value, env)
 
-    def _call_tir(self, value: Any, env: dict[Any, Any]) -> np.ndarray:
+    def _call_tir(self, value: Any, env: Mapping[Any, Any]) -> np.ndarray:
         func = self.mod[value.args[0]]
         args = [self._atom(a, env) for a in value.args[1].fields]
         if func.attrs and integer_ops.ATTRIBUTE in func.attrs:
@@ -106,7 +106,7 @@ class Interpreter:
             return reference.evaluate(op, *args)
         return self._by_tvm(value, env)
 
-    def _by_tvm(self, value: Any, env: dict[Any, Any]) -> Any:
+    def _by_tvm(self, value: Any, env: Mapping[Any, Any]) -> Any:
         """One operator that numpy does not offer, compiled for this machine."""
         tensors = reads(value)
         if value not in self._compiled:
@@ -136,6 +136,9 @@ def _conv2d(call: Any, x: np.ndarray, w: np.ndarray) -> np.ndarray | None:
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     if i == 1 and g == x.shape[1] == o:
         return _depthwise(padded, w, strides, dilation, (oh, ow))
+    if g == kh == kw == 1:
+        pixels = np.ascontiguousarray(padded[:, :, :: strides[0], :: strides[1]][:, :, :oh, :ow])
+        return np.matmul(w.reshape(o, i), pixels.reshape(len(x), i, oh * ow)).reshape(len(x), o, oh, ow)
     view = reference.windows(padded.transpose(0, 2, 3, 1), (kh, kw), strides, dilation, (oh, ow))
     n = x.shape[0]
     cols = view.transpose(0, 3, 4, 5, 1, 2).reshape(n, g, i * kh * kw, oh * ow)
@@ -144,12 +147,14 @@ def _conv2d(call: Any, x: np.ndarray, w: np.ndarray) -> np.ndarray | None:
 
 def _depthwise(x: np.ndarray, w: np.ndarray, strides: Any, dilation: Any, out: Any) -> np.ndarray:
     acc = np.zeros((*x.shape[:2], *out), dtype=np.float32)
+    product = np.empty_like(acc)
     for ky in range(w.shape[2]):
         for kx in range(w.shape[3]):
             y0, x0 = ky * dilation[0], kx * dilation[1]
             rows = slice(y0, y0 + (out[0] - 1) * strides[0] + 1, strides[0])
             cols = slice(x0, x0 + (out[1] - 1) * strides[1] + 1, strides[1])
-            acc += x[:, :, rows, cols] * w[:, 0, ky, kx][None, :, None, None]
+            np.multiply(x[:, :, rows, cols], w[:, 0, ky, kx][None, :, None, None], out=product)
+            acc += product
     return acc
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .budget import Budget
 from .recipe import RECIPES, Recipe
 
 
@@ -13,7 +14,11 @@ class Options:
     """How to quantize and what to insist on."""
 
     weight_granularity: str | None = None  # "tensor" | "channel"; None = the descriptor's choice
-    exclude: str | None = None  # regular expression of node names that stay in float
+    precision: str | None = None  # "w8a8", "w4a8" …: the dtypes of every layer that can have them
+    budget: Budget | None = None  # what the choice of dtypes may cost
+    exclude: str | None = None  # regular expression of layers that keep the highest precision offered
+    keep_float: str | None = None  # regular expression of node names that stay in float
+    lower_ends: bool = False  # `precision` is for the first and the last layers too
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only

@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 
 from . import passes
-from .calibration import calibrate
+from .calibration import CalibrationStats, calibrate
 from .data import Dataset
 from .errors import InputError
 from .options import Options
@@ -47,34 +47,33 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
     return tvm.ir.transform.Sequential([passes.FoldBatchNorm(), passes.FuseConvRelu()])(module)
 
 
-def quantize(
-    module: tvm.IRModule, target: Descriptor, data: Dataset | None, options: Options, progress: Progress
-) -> Quantized:
-    """Quantize an imported float module for `target`. Raises InputError for bad or no calibration data.
-
-    A module that another tool has quantized keeps its scales; what it computes in float, with its Q and DQ,
-    stands for float32.
-    """
-    if passes.is_quantized(module):
-        normalize = passes.NormalizeQDQ()  # also afterwards: quantize is named after what was fused
-        prepared = tvm.ir.transform.Sequential([normalize, passes.FuseConvRelu(), normalize])(module)
-        return Quantized(prepared, prepared)
+def prepare(
+    module: tvm.IRModule, data: Dataset | None, options: Options, progress: Progress
+) -> tuple[tvm.IRModule, CalibrationStats]:
+    """The float module that is quantized, and what its tensors hold. Raises InputError for bad or no data."""
     if data is None:
         raise InputError(
             "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
         )
-    batches, recipe = Batches(data, progress), options.recipe
+    batches = Batches(data, progress)
     float32 = fuse(module)
-    if recipe.smooth:
+    if options.recipe.smooth:
         with progress.stage("smooth"):
             float32 = _apply(passes.SmoothActivations(batches), float32)
-    if recipe.equalize:
+    if options.recipe.equalize:
         with progress.stage("equalize"):
             float32 = _apply(passes.EqualizeCrossLayer(), float32)
     with progress.stage("calibrate"):
-        stats = calibrate(float32, batches)
-    insert = passes.InsertQDQ(target, stats, options.weight_granularity, options.exclude)
-    qdq = _apply(insert, float32)
+        return float32, calibrate(float32, batches)
+
+
+def insert(
+    float32: tvm.IRModule, stats: CalibrationStats, target: Descriptor, data: Dataset, options: Options,
+    progress: Progress,
+) -> Quantized:  # fmt: skip
+    """Quantize a prepared module, with the dtypes recorded on it, else the first of the target's."""
+    batches, recipe = Batches(data, progress), options.recipe
+    qdq = _apply(passes.InsertQDQ(target, stats, options.weight_granularity, options.keep_float), float32)
     if recipe.rounding != "nearest":
         with progress.stage("round weights"):
             rounding = passes.RoundingOptions(recipe.rounding)
@@ -83,6 +82,28 @@ def quantize(
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)
     return Quantized(float32, qdq)
+
+
+def normalize(module: tvm.IRModule) -> Quantized:
+    """A module that another tool has quantized: it keeps its scales; what it computes in float, with its Q
+    and DQ, stands for float32."""
+    step = passes.NormalizeQDQ()  # also afterwards: quantize is named after what was fused
+    prepared = tvm.ir.transform.Sequential([step, passes.FuseConvRelu(), step])(module)
+    return Quantized(prepared, prepared)
+
+
+def quantize(
+    module: tvm.IRModule, target: Descriptor, data: Dataset | None, options: Options, progress: Progress
+) -> Quantized:
+    """Quantize an imported module for `target`, each layer to the first dtypes that it offers.
+
+    Raises InputError for bad or no calibration data.
+    """
+    if passes.is_quantized(module):
+        return normalize(module)
+    float32, stats = prepare(module, data, options, progress)
+    assert data is not None
+    return insert(float32, stats, target, data, options, progress)
 
 
 def _apply(step: tvm.transform.Pass, module: tvm.IRModule) -> tvm.IRModule:

@@ -118,6 +118,31 @@ def _worst_layers(layers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         yield "noisiest", ", ".join(f"{row['name']} {row['sqnr_db']:.1f} dB" for row in noisy[:3])
 
 
+def show_assignment(found: dict[str, Any]) -> None:
+    """The dtypes chosen for each layer, and what the model is predicted to cost."""
+    measured = found["sensitivity"]
+    columns = ("layer", "operator", "weight", "activation", "M MACs", "weight bytes")
+    table = Table(*columns, *([f"sensitivity ({measured})"] if measured else []), "kept because")
+    for row in found["layers"]:
+        cells = [row["name"], row["op"], row["weight"], row["activation"]]
+        cells += [f"{row['macs'] / 1e6:.2f}", f"{row['weight_bytes']:,.0f}"]
+        if measured:
+            pair = f"{row['activation']}, {row['weight']}"
+            cells.append(f"{row['sensitivity'][pair]:.3g}")
+        table.add_row(*cells, row["kept"] or "")
+    _console.print(table)
+    for kind, cost in found["predicted"].items():
+        _console.print(f"{kind:10} {_cost(kind, cost, found['highest_precision'][kind])}")
+
+
+def _cost(kind: str, cost: float, highest: float) -> str:
+    if kind.startswith("macs-"):
+        return f"{100 * (1 - cost / highest) if highest else 0:.1f} % of the multiply-accumulates"
+    unit = " B" if kind == "weights" else ""
+    share = f", {cost / highest:.3f} of the highest precision" if highest else ""
+    return f"{cost:,.0f}{unit}{share}"
+
+
 def show_targets() -> None:
     """A table of the shipped targets."""
     table = Table("name", "summary")

@@ -94,7 +94,7 @@ def verify(
         tapped = None
         if not reason and float_nodes(graphs.integer):
             tapped = _Tapped(graphs, target, Path(scratch))
-        for sample, emitted in _emitted(program, run, data, progress, reason):
+        for sample, emitted in run_emitted(program, run, data, progress, reason):
             reference_outputs = watch.outputs(sample)
             exact = watch.exact
             if emitted is not None and tapped is None:
@@ -109,7 +109,7 @@ def verify(
     return evidence
 
 
-def _emitted(
+def run_emitted(
     program: StaticProgram, run: Sequence[str], data: Dataset, progress: Progress, reason: str | None
 ) -> Iterator[tuple[Sample, list[np.ndarray] | None]]:
     """Each sample with what the emitted code makes of it (None where it can't be run here)."""

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assign_bit_widths import AssignBitWidths
     from .correct_bias import CorrectBias
     from .equalize_cross_layer import EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .smooth_activations import SmoothActivations
 
 __all__ = [
+    "AssignBitWidths",
     "CorrectBias",
     "EqualizeCrossLayer",
     "FoldBatchNorm",
@@ -32,6 +34,7 @@ __all__ = [
     "is_quantized",
 ]
 _HOMES = {
+    "AssignBitWidths": "assign_bit_widths",
     "CorrectBias": "correct_bias",
     "EqualizeCrossLayer": "equalize_cross_layer",
     "FoldBatchNorm": "fold_batch_norm",

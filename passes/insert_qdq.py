@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hwptq.quant.dtypes import INT8
 from hwptq.quant.qparams import QParams
 
 from .dataflow import main_functions, rewrite
-from .quantizable import with_float_reasons, with_layer_dtypes
+from .quantizable import assignment, with_float_reasons, with_layer_dtypes
 from .quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
 
 
@@ -23,8 +24,8 @@ class InsertQDQ:
     with ranges from `stats`. Tensors tied by concat, pooling or data movement share a scale.
 
     granularity: "channel" | "tensor" overrides the descriptor's; exclude: regular expression of node names
-    that stay float; assignment: (activation, weight) dtypes by layer, else the descriptor's first pair. An
-    int4 tensor is clipped to 16 steps and held as int8.
+    that stay float; assignment: (activation, weight) dtypes by layer, else what AssignBitWidths recorded,
+    else the descriptor's first pair. An int4 tensor is clipped to 16 steps and held as int8.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class InsertQDQ:
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         plans = [
-            QuantizationPlan(mod, f, self.target, self.ranges, self.choices) for _, f in main_functions(mod)
+            QuantizationPlan(mod, f, self.target, self.ranges, self._choices(f))
+            for _, f in main_functions(mod)
         ]
         quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
         weights = {v: w for plan in plans for v, w in plan.weights.items()}
@@ -66,6 +68,11 @@ class InsertQDQ:
             for v, w in plan.weights.items()
         }
         return with_layer_dtypes(with_float_reasons(rewrite(mod, visit, begin), reasons), dtypes)
+
+    def _choices(self, func: Any) -> Choices:
+        if self.choices.assignment is not None:
+            return self.choices
+        return replace(self.choices, assignment=assignment(func))
 
 
 def _activation(r: Any, tensor: Any, name: str, q: QParams) -> Any:

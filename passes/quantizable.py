@@ -19,6 +19,8 @@ LAYER_DTYPES = "hwptq.layer_dtypes"
 WEIGHTED_HEADS = ("nn.conv2d", "matmul")
 #: Attribute of a float function: JSON object, name of a layer that is not equalized -> reason.
 EQUALIZATION = "hwptq.equalization"
+#: Attribute of a float function: JSON object, name of a layer -> the [activation, weight] dtypes to give it.
+ASSIGNMENT = "hwptq.assignment"
 #: Operators whose output holds values of their input: one scale for both.
 DATA_MOVEMENT = {"reshape", "permute_dims", "strided_slice", "nn.pad", "squeeze", "expand_dims", "flatten"}
 #: Functions of one tensor, element by element: one table of 256 entries for a whole chain of them.
@@ -148,6 +150,16 @@ def with_layer_dtypes(mod: tvm.IRModule, dtypes: dict[str, tuple[str, str]]) -> 
 def with_equalization(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
     """A module whose functions say why layers are not equalized."""
     return _with(mod, EQUALIZATION, reasons)
+
+
+def assignment(func: Any) -> dict[str, tuple[str, str]]:
+    """The (activation, weight) dtypes that AssignBitWidths chose for the layers of a function."""
+    return {name: (pair[0], pair[1]) for name, pair in _read(func, ASSIGNMENT).items()}
+
+
+def with_assignment(mod: tvm.IRModule, pairs: dict[str, tuple[str, str]]) -> tvm.IRModule:
+    """A module whose functions carry the (activation, weight) dtypes to give their layers."""
+    return _with(mod, ASSIGNMENT, pairs)
 
 
 def _read(func: Any, key: str) -> dict[str, Any]:

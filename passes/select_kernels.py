@@ -14,7 +14,7 @@ from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
 from hwptq.kernels.select import select
 from hwptq.quant import integer_ops as ops
 
-from .dataflow import constant, op_name, rewrite, shape_of
+from .dataflow import bindings, constant, op_name, rewrite, shape_of
 
 _TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul)
 
@@ -23,7 +23,8 @@ _TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul)
 class SelectKernels:
     """Replace the portable code of every integer operator by the target's; constants are packed on the way.
 
-    The results stay the same, bit for bit: only LowerToInteger decides about arithmetic.
+    The results stay the same, bit for bit: only LowerToInteger decides about arithmetic. What stays in float
+    is no composite any more, but its operators, which TVM has code for.
     """
 
     def __init__(self, target: Any):
@@ -37,15 +38,29 @@ class SelectKernels:
         def visit(r: Any, var: Any, value: Any) -> Any:
             op = integer_operator(mod, value)
             if op is None:
-                return r.keep(value)
+                return _inlined(mod, r, value)
             args = list(value.args[1].fields)
             n = 2 if isinstance(op, _TWO_OPERANDS) else 1
             activations = [r.get(a) for a in args[:n]]
-            constants = [_array(a, var) for a in args[n:]]
-            steps = select(op, [_type(a) for a in activations], constants, _type(var), self.target)
+            steps = kernel_steps(op, activations, args[n:], var, self.target)
             return _emit(r, steps, activations, str(var.name), functions)
 
         return rewrite(mod, visit)
+
+
+def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
+    """The value of a binding; the operators of a composite that nothing quantized in place of its call."""
+    if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
+        return r.keep(value)
+    func = mod[value.op]
+    inner = dict(zip(func.params, map(r.get, value.args), strict=True))
+    for var, step in bindings(func):
+        if isinstance(step, relax.Call):
+            args = [inner.get(a, a) for a in step.args]
+            inner[var] = r.emit(relax.Call(step.op, args, step.attrs, step.ty_args), str(var.name))
+        else:
+            inner[var] = inner[step]
+    return inner[func.body.body]
 
 
 def integer_operator(mod: tvm.IRModule, value: Any) -> ops.IntegerOp | None:
@@ -54,6 +69,14 @@ def integer_operator(mod: tvm.IRModule, value: Any) -> ops.IntegerOp | None:
         return None
     attrs = mod[value.args[0]].attrs
     return ops.from_json(str(attrs[ops.ATTRIBUTE])) if attrs and ops.ATTRIBUTE in attrs else None
+
+
+def kernel_steps(
+    op: ops.IntegerOp, activations: list[Any], constants: list[Any], out: Any, target: Any
+) -> tuple[Step, ...]:
+    """The steps by which `target` computes `op`, whose result is the var `out`."""
+    arrays = [_array(c, out) for c in constants]
+    return select(op, [_type(a) for a in activations], arrays, _type(out), target)
 
 
 def _array(expr: Any, var: Any) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""The integer dtypes of quantized tensors; int4 is held as int8."""
+"""The dtypes of quantized tensors; int4 is held as int8."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -31,3 +32,11 @@ def integer_dtype(name: str) -> IntegerDtype:
     if name not in _BY_NAME:
         raise ValueError(f"no integer dtype {name!r}; known are {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
+
+
+def bits_of(dtype: str) -> int:
+    """The width of any dtype: "int4" -> 4, "float8_e4m3fn" -> 8, "bfloat16" -> 16."""
+    digits = re.search(r"\d+", dtype)
+    if digits is None:
+        raise ValueError(f"{dtype!r} does not tell its width")
+    return int(digits[0])

@@ -1,0 +1,172 @@
+"""The stage of the flow that chooses bit widths, as the options of the user say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+
+from .budget import Budget
+from .data import Dataset
+from .errors import BudgetError, InputError
+from .options import Options
+from .passes.assign_bit_widths import (
+    Pairs,
+    at_precision,
+    end_layers,
+    first_pairs,
+    kept_layers,
+    least_cost,
+    within_budget,
+)
+from .passes.layer_costs import LayerCosts
+from .passes.quantizable import with_assignment
+from .passes.uniform_variants import Layer, Pair, Variants, uniform_variants
+from .progress import Progress
+from .sensitivity import SAMPLES, Sensitivity, measure
+from .targets import Descriptor
+
+#: What --precision takes: (activation, weight) dtypes.
+PRECISIONS: dict[str, Pair] = {
+    "w8a8": ("int8", "int8"),
+    "w4a8": ("int8", "int4"),
+    "w4a4": ("int4", "int4"),
+    "fp8": ("float8_e4m3fn", "float8_e4m3fn"),
+}
+
+
+@dataclass(frozen=True)
+class BitWidths:
+    """The choice for a model, and what it is expected to cost."""
+
+    pairs: Pairs
+    variants: Variants
+    costs: LayerCosts
+    kept: Mapping[str, str] = field(default_factory=dict)  # layer -> why it stays at the highest precision
+    budget: Budget | None = None
+    sensitivity: Sensitivity | None = None
+    tried: tuple[tuple[float, float], ...] = ()  # predicted bytes of weights, and points lost by that code
+
+    def recorded(self, module: tvm.IRModule) -> tvm.IRModule:
+        """A float module that tells InsertQDQ what was chosen."""
+        return with_assignment(module, self.pairs)
+
+    def check(self, weight_bytes: int) -> None:
+        """Raise BudgetError where an artefact with so many bytes of weights exceeds the budget."""
+        if self.budget and self.budget.kind == "weights":
+            limit = self.budget.limit(self.costs.highest("weights"))
+            if weight_bytes > limit:
+                raise BudgetError(f"--budget {self.budget}: the artefact holds {weight_bytes} B; give less")
+
+    def report(self, weight_bytes: int | None = None) -> dict[str, Any]:
+        """The `assignment` object of the report; weight_bytes: what the artefact really holds."""
+        kinds = ["weights", "cycles", "macs-int4"]
+        return {
+            "budget": str(self.budget) if self.budget else None,
+            "predicted": {kind: self.costs.total(kind, self.pairs) for kind in kinds},
+            "highest_precision": {kind: self.costs.highest(kind) for kind in kinds},
+            "weight_bytes": weight_bytes,
+            "tried": [{"weights": weights, "drop": drop} for weights, drop in self.tried],
+            "sensitivity": self.sensitivity.measure if self.sensitivity else None,
+            "layers": [self._row(name) for name in self.pairs],
+        }
+
+    def _row(self, name: str) -> dict[str, Any]:
+        layer, pair = self.variants.layers[name], self.pairs[name]
+        row: dict[str, Any] = {
+            "name": name,
+            "op": layer.kind,
+            "activation": pair[0],
+            "weight": pair[1],
+            "macs": layer.macs,
+            "weight_bytes": self.costs.of("weights", name, pair),
+            "kept": self.kept.get(name),
+        }
+        if self.sensitivity:
+            values = self.sensitivity.values[name]
+            row["sensitivity"] = {f"{a}, {w}": value for (a, w), value in values.items()}
+        return row
+
+
+class Chooser:
+    """Chooses the bit widths of one float module for any number of budgets; measures once, when it must."""
+
+    def __init__(
+        self, float32: tvm.IRModule, stats: Any, target: Descriptor, data: Dataset, options: Options,
+        progress: Progress,
+    ):  # fmt: skip
+        self._float32, self._data, self._options, self._progress = float32, data, options, progress
+        self.variants = uniform_variants(
+            float32, target, stats, options.weight_granularity, options.keep_float
+        )
+        self.costs = LayerCosts(self.variants, target)
+        self._sensitivity: Sensitivity | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether any layer has more than one pair to choose from."""
+        kept = kept_layers(self.variants, self._options.exclude)
+        return any(len(layer.pairs) > 1 for name, layer in self.variants.layers.items() if name not in kept)
+
+    def choose(self, budget: Budget | None = None) -> BitWidths:
+        """Within `budget`, else as the options say. Raises BudgetError or UnsupportedError."""
+        kept = dict.fromkeys(kept_layers(self.variants, self._options.exclude), "excluded by the user")
+        if budget:
+            measured = self._measured()
+            pairs = within_budget(self.variants, self.costs, budget, measured.values, kept)
+            return BitWidths(pairs, self.variants, self.costs, kept, budget, measured)
+        if self._options.precision is None:
+            return BitWidths(first_pairs(self.variants, kept), self.variants, self.costs, kept)
+        wanted = PRECISIONS[self._options.precision]
+        if not self._options.lower_ends:
+            kept = dict.fromkeys(end_layers(self._float32, self.variants), "a first or last layer") | kept
+        pairs = at_precision(self.variants, wanted, kept)
+        others = {
+            name: _why_not(self.variants.layers[name], wanted) for name, p in pairs.items() if p != wanted
+        }
+        return BitWidths(pairs, self.variants, self.costs, others | kept)
+
+    def least(self, kind: str) -> float:
+        """The cost of the cheapest choice."""
+        return least_cost(self.variants, self.costs, kind, kept_layers(self.variants, self._options.exclude))
+
+    def _measured(self) -> Sensitivity:
+        if self._sensitivity is None:
+            with self._progress.stage("sensitivity"):
+                count = SAMPLES if self._data.count is None else min(SAMPLES, self._data.count)
+                samples = self._progress.track(self._data, count)
+                self._sensitivity = measure(self._float32, self.variants, samples)
+        return self._sensitivity
+
+
+def _why_not(layer: Layer, wanted: Pair) -> str:
+    if wanted in layer.pairs:
+        return "shares the scale of its input with a layer that stays"
+    return f"{layer.kind} can't have it on this target"
+
+
+def wished(options: Options) -> bool:
+    """Whether any option is about dtypes; if none is, each layer gets the first that the target offers."""
+    return bool(options.precision or options.budget or options.exclude or searches(options))
+
+
+def searches(options: Options) -> bool:
+    """Whether --max-drop alone decides: then the cheapest assignment that holds it is wanted."""
+    return options.max_drop is not None and options.budget is None and options.precision is None
+
+
+def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
+    """Raise InputError for options about dtypes that say nothing, or contradict each other or the model."""
+    if options.precision is not None and options.precision not in PRECISIONS:
+        raise InputError(f"--precision {options.precision}: give {', '.join(PRECISIONS)}")
+    if options.precision and options.budget:
+        raise InputError("--precision leaves a budget nothing to choose: give one of the two")
+    if options.lower_ends and not options.precision:
+        raise InputError("--lower-ends is about --precision: give both")
+    if quantized and (options.precision or options.budget):
+        raise InputError("the model is quantized already: --precision and --budget need a model in float")
+    dtype = options.budget.dtype if options.budget else None
+    if dtype and all(dtype != weight for rule in target.ops for _, weight in rule.pairs):
+        raise InputError(f"--budget {options.budget}: target {target.name} offers no {dtype} weights")

@@ -1,0 +1,88 @@
+"""--max-drop: the cheapest assignment of bit widths whose emitted code still holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import tvm
+
+from .accuracy import drop, load_metric
+from .backends.static_program import build_program
+from .backends.toolchain import why_not_run
+from .bit_widths import BitWidths, Chooser
+from .budget import Budget
+from .data import Dataset
+from .errors import InputError
+from .interpret import Interpreter
+from .options import Options
+from .progress import Progress
+from .targets import Descriptor
+from .verify import Graphs, run_emitted
+
+#: The range between the least and the greatest bytes of weights is searched in so many steps.
+STEPS = 16
+
+
+def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], float], options: Options) -> BitWidths:
+    """The choice with the fewest bytes of weights, to a 16th of their range, that loses at most
+    `options.max_drop` points.
+
+    Every choice looked at is the best one for its bytes, and `loss` runs its code. Bisection: as a rule more
+    bytes lose less. The highest precision is the last resort, and taken unseen.
+    """
+    assert options.max_drop is not None
+    least, most = chooser.least("weights"), chooser.costs.highest("weights")
+    tried: list[tuple[float, float]] = []
+
+    def choose(step: int) -> BitWidths:
+        # rounded up, so that the first step is feasible and the last is all
+        return chooser.choose(Budget("weights", float(np.ceil(least + (most - least) * step / STEPS))))
+
+    def holds(step: int) -> bool:
+        widths = choose(step)
+        lost = loss(widths)
+        tried.append((chooser.costs.total("weights", widths.pairs), lost))
+        return lost <= float(options.max_drop or 0)
+
+    low, high = -1, STEPS  # `low` is too cheap, `high` holds
+    while high - low > 1:
+        middle = 0 if low < 0 and high == STEPS else (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return replace(choose(high), tried=tuple(tried))
+
+
+class Trial:
+    """Runs the code of one choice after another on the same data. Keeps the outputs of float32."""
+
+    def __init__(
+        self, float32: tvm.IRModule, target: Descriptor, outputs: tuple[str, ...], data: Dataset,
+        options: Options, progress: Progress,
+    ):  # fmt: skip
+        reason = why_not_run(target)
+        if reason:
+            raise InputError(f"--max-drop needs code that runs here ({reason}); or give a --budget")
+        self._target, self._outputs, self._data = target, outputs, data
+        self._metric, self._progress = options.metric, progress
+        self._float32 = Interpreter(float32)
+        self._exact: list[list[np.ndarray]] = []
+
+    def loss(self, graphs: Graphs) -> float:
+        """Points that the emitted code loses against float32."""
+        score = load_metric(self._metric)
+        with self._progress.stage("search"), TemporaryDirectory(prefix="hwptq-") as folder:
+            program = build_program(graphs.kernels, self._outputs, "trial", self._target, Path(folder))
+            for i, (sample, emitted) in enumerate(
+                run_emitted(program, self._target.toolchain.run, self._data, self._progress, None)
+            ):
+                if i == len(self._exact):
+                    self._exact.append(self._float32.run(sample.inputs))
+                assert emitted is not None
+                score.add(sample.label, {"float32": self._exact[i], "emitted": emitted})
+        lost = drop(score.report())
+        if lost is None:
+            raise InputError("--max-drop needs labels or a --metric; or give a --budget")
+        return lost

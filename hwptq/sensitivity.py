@@ -1,0 +1,165 @@
+"""Sensitivity: what quantizing one layer alone does to the outputs of the network, measured on data.
+
+The rest of the network stays float32 and is evaluated from that layer on only. Small disturbances from
+different layers are almost independent, so their powers at the output add up: that is what the choice of bit
+widths minimises the sum of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .data import Sample
+from .interpret import Interpreter
+from .passes.dataflow import bindings, reads
+from .passes.uniform_variants import Pair, Variants
+
+#: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
+SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """By layer and pair: `measure` is "noise" (power at the outputs, relative to the signal's) or "kl" (mean
+    divergence of the class probabilities from those of float32, in nats)."""
+
+    measure: str
+    values: Mapping[str, Mapping[Pair, float]]
+
+
+def measure(float32: tvm.IRModule, variants: Variants, samples: Iterable[Sample]) -> Sensitivity:
+    """The sensitivity of every layer of `variants` to each of its pairs, on the first SAMPLES samples.
+
+    float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
+    and the first output is [1, classes].
+    """
+    chosen = list(islice(samples, SAMPLES))
+    probes = [(name, pair) for name, layer in variants.layers.items() for pair in layer.pairs]
+    workers = min(os.cpu_count() or 1, len(chosen))
+
+    def work(first: int) -> list[np.ndarray]:
+        bench = _Bench(float32, variants, probes)
+        return [bench.disturbances(sample) for sample in chosen[first::workers]]
+
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(work, range(workers)))
+    rows = np.array([parts[i % workers][i // workers] for i in range(len(chosen))])  # in the samples' order
+    noise, divergence = rows.mean(axis=0).T
+    kl = not np.isnan(divergence).any()
+    found: dict[str, dict[Pair, float]] = {name: {} for name in variants.layers}
+    for (name, pair), value in zip(probes, divergence if kl else noise, strict=True):
+        found[name][pair] = float(value)
+    return Sensitivity("kl" if kl else "noise", found)
+
+
+class _Bench:
+    """One network to disturb; for one thread."""
+
+    def __init__(self, float32: tvm.IRModule, variants: Variants, probes: Sequence[tuple[str, Pair]]):
+        self.interpreter = Interpreter(float32)
+        self.order = bindings(float32["main"])
+        self.params = list(float32["main"].params)
+        self.result = float32["main"].body.body
+        self.vars = {str(v.name): v for v in [*self.params, *(v for v, _ in self.order)]}
+        layers = {pair: Interpreter(qdq) for pair, qdq in variants.qdq.items()}
+        self.probes = [(self.vars[name], _Probe(layers[pair], name, self.vars)) for name, pair in probes]
+        self.behind = {var: self._behind(var) for var, _ in self.probes}
+
+    def _behind(self, var: Any) -> list[tuple[Any, Any]]:
+        """The bindings that depend on `var`."""
+        found, dirty = [], {var}
+        for other, value in self.order:
+            if not dirty.isdisjoint(reads(value)):
+                dirty.add(other)
+                found.append((other, value))
+        return found
+
+    def disturbances(self, sample: Sample) -> np.ndarray:
+        """[probes, 2]: noise power relative to the signal, and divergence or NaN."""
+        clean: dict[Any, Any] = {p: sample.inputs[str(p.name)] for p in self.params}
+        for var, value in self.order:
+            clean[var] = self.interpreter.evaluate(value, clean)
+        exact = self._outputs(clean)
+        rows = []
+        for var, probe in self.probes:
+            changed = {var: probe.output(clean)}
+            env = ChainMap(changed, clean)
+            for other, value in self.behind[var]:
+                changed[other] = self.interpreter.evaluate(value, env)
+            outputs = self._outputs(env)
+            ranked = isinstance(sample.label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
+            rows.append((_noise(exact, outputs), _divergence(exact[0], outputs[0]) if ranked else np.nan))
+        return np.array(rows)
+
+    def _outputs(self, env: Mapping[Any, Any]) -> list[np.ndarray]:
+        fields = self.result.fields if isinstance(self.result, relax.Tuple) else [self.result]
+        values = [env[f] for f in fields]
+        return list(values[0]) if len(values) == 1 and isinstance(values[0], tuple) else values
+
+
+class _Probe:
+    """A layer as a QDQ module computes it, on the float tensors of its network."""
+
+    def __init__(self, interpreter: Interpreter, name: str, known: Mapping[str, Any]):
+        values = dict(bindings(interpreter.mod["main"]))
+        var = next(v for v in values if str(v.name) == name)
+        self.interpreter, self.call = interpreter, values[var]
+        self.sources: dict[Any, Any] = {}  # var of the QDQ module -> var of the float module
+        self.constants: dict[Any, Any] = {}
+        self.steps: list[tuple[Any, Any]] = []  # from the sources to the layer
+
+        def visit(other: Any) -> None:
+            if str(other.name) in known:
+                self.sources[other] = known[str(other.name)]
+                return
+            for source in reads(values[other]):
+                visit(source)
+            if reads(values[other]):
+                self.steps.append((other, values[other]))
+            else:
+                self.constants[other] = interpreter.evaluate(values[other], {})
+
+        for source in reads(self.call):
+            visit(source)
+
+    def output(self, clean: Mapping[Any, Any]) -> Any:
+        """What the layer makes of the tensors of the float network."""
+        env = {**self.constants, **{ours: clean[theirs] for ours, theirs in self.sources.items()}}
+        for var, value in self.steps:
+            env[var] = self.interpreter.evaluate(value, env)
+        return self.interpreter.evaluate(self.call, env)
+
+
+def _noise(exact: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    """|x - y|^2 / |x|^2, summed over the outputs."""
+    return float(sum(_power(x - y) / max(_power(x), 1e-30) for x, y in zip(exact, found, strict=True)))
+
+
+def _power(x: np.ndarray) -> float:
+    flat = x.astype(np.float64).ravel()
+    return float(flat @ flat)
+
+
+def _divergence(exact: np.ndarray, found: np.ndarray) -> float:
+    """KL(p || q) of the class probabilities."""
+    p, q = _log_probabilities(exact), _log_probabilities(found)
+    return float((np.exp(p) * (p - q)).sum())
+
+
+def _log_probabilities(x: np.ndarray) -> np.ndarray:
+    """log softmax; the logarithm of what are probabilities already."""
+    x = x.astype(np.float64).ravel()
+    if x.min() >= 0 and abs(x.sum() - 1) < 1e-3:
+        x = np.log(np.maximum(x, 1e-12))
+    shifted = x - x.max()
+    return shifted - np.log(np.exp(shifted).sum())

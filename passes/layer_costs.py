@@ -1,0 +1,53 @@
+"""What each layer of a model costs on a device at each pair of dtypes that it may have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+
+from .lower_to_integer import LowerToInteger
+from .quantization_plan import Pair
+from .select_kernels import SelectKernels
+from .stored_bytes import layer_bytes, stored_bytes
+from .uniform_variants import Variants
+
+
+class LayerCosts:
+    """Costs by kind of budget: "weights" in bytes of the stored constants, as the device's kernels pack them;
+    "cycles" after the descriptor's [cost]; "macs-DTYPE" in multiply-accumulates with weights of other dtypes.
+    """
+
+    def __init__(self, variants: Variants, target: Any):
+        self._layers, self._cycles = variants.layers, target.cost
+        self._bytes: dict[Pair, dict[str, int]] = {}
+        rest = [0]
+        for pair, qdq in variants.qdq.items():
+            integer = tvm.ir.transform.Sequential([LowerToInteger()])(qdq)
+            self._bytes[pair] = layer_bytes(integer, target)
+            kernels = tvm.ir.transform.Sequential([SelectKernels(target)])(integer)
+            rest.append(stored_bytes(kernels, target) - sum(self._bytes[pair].values()))
+        self._rest = float(max(rest))
+
+    def of(self, kind: str, name: str, pair: Pair) -> float:
+        """The cost of one layer."""
+        macs = self._layers[name].macs
+        if kind == "weights":
+            return float(self._bytes[pair].get(name, 0))
+        if kind == "cycles":
+            return macs * float(self._cycles[pair[1]])
+        return float(macs) if f"macs-{pair[1]}" != kind else 0.0
+
+    def fixed(self, kind: str) -> float:
+        """The cost of what is no layer's: lookup tables, constants of operators in float."""
+        return self._rest if kind == "weights" else 0.0
+
+    def total(self, kind: str, pairs: dict[str, Pair]) -> float:
+        """The cost of the model with these pairs by layer."""
+        return self.fixed(kind) + sum(self.of(kind, name, pair) for name, pair in pairs.items())
+
+    def highest(self, kind: str) -> float:
+        """The cost of the model with every layer at its highest precision; for "macs-DTYPE" all of them."""
+        if kind.startswith("macs-"):
+            return float(sum(layer.macs for layer in self._layers.values()))
+        return self.total(kind, {name: layer.highest for name, layer in self._layers.items()})

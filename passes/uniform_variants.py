@@ -1,0 +1,84 @@
+"""A model quantized uniformly, once with each pair of dtypes that its target offers.
+
+They show what each layer costs, and what it loses, at each of its candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+
+from hwptq.quant.dtypes import bits_of
+
+from .dataflow import main_functions
+from .insert_qdq import InsertQDQ
+from .macs import node_macs
+from .quantizable import layer_dtypes
+from .quantization_plan import Choices, Pair, QuantizationPlan, data_of
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights, and the (activation, weight) dtypes it may have, in the descriptor's order."""
+
+    kind: str
+    macs: int
+    pairs: tuple[Pair, ...]
+
+    @property
+    def highest(self) -> Pair:
+        """The pair with the most bits; the first of several."""
+        return max(self.pairs, key=lambda pair: bits_of(pair[0]) + bits_of(pair[1]))
+
+
+@dataclass(frozen=True)
+class Variants:
+    """QDQ modules by pair: in each, every layer that can take the pair does, all others their first."""
+
+    qdq: dict[Pair, tvm.IRModule]
+    layers: dict[str, Layer]  # in the order of the graph
+    groups: tuple[frozenset[str], ...]  # layers that read activations of one scale
+
+
+def uniform_variants(
+    mod: tvm.IRModule, target: Any, stats: Any, granularity: str | None = None, exclude: str | None = None
+) -> Variants:
+    """Quantize a fused float module with each pair; the last two arguments as for InsertQDQ.
+
+    A pair counts as offered where it takes effect: an int4 activation does not where an add reads it too.
+    """
+    plans = [
+        QuantizationPlan(mod, func, target, stats.ranges, Choices(granularity, exclude, {}))
+        for _, func in main_functions(mod)
+    ]
+    offered = {
+        str(v.name): (plan, v, target.rule(plan.kinds[v]).pairs) for plan in plans for v in plan.weights
+    }
+    qdq = {}
+    for pair in dict.fromkeys(p for _, _, pairs in offered.values() for p in pairs):
+        assignment = {name: pair for name, (_, _, pairs) in offered.items() if pair in pairs}
+        insert = InsertQDQ(target, stats, granularity, exclude, assignment)
+        qdq[pair] = tvm.ir.transform.Sequential([insert])(mod)
+    taken = {pair: _dtypes(variant) for pair, variant in qdq.items()}
+    layers = {}
+    for name, (plan, var, pairs) in offered.items():
+        effective = tuple(p for p in pairs if taken[p].get(name) == p)
+        layers[name] = Layer(str(plan.kinds[var]), node_macs(mod, plan.values[var]), effective)
+    return Variants(qdq, layers, tuple(g for plan in plans for g in _groups(plan)))
+
+
+def _dtypes(variant: tvm.IRModule) -> dict[str, Pair]:
+    return {name: pair for _, func in main_functions(variant) for name, pair in layer_dtypes(func).items()}
+
+
+def _groups(plan: QuantizationPlan) -> list[frozenset[str]]:
+    """Layers whose activations share a scale, where there are several; the plan's groups are the connected
+    components of the tensors that concat, pooling and data movement tie."""
+    member = {v: i for i, group in enumerate(plan.groups) for v in group}
+    found: dict[int, set[str]] = {}
+    for var in plan.weights:
+        (source, *_) = data_of(plan.values[var])
+        found.setdefault(member[source], set()).add(str(var.name))
+    return [frozenset(names) for names in found.values() if len(names) > 1]

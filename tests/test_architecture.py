@@ -23,7 +23,7 @@ LAYERS = (
     r"hwptq\.targets(\..*)?",
     r"hwptq\.kernels\..*",
     r"hwptq\.passes\.(dataflow|composite)",
-    r"hwptq\.(interpret|lockstep)",
+    r"hwptq\.(interpret|lockstep|numpy_operators)",
     r"hwptq\.passes(\..*)?",
     r"hwptq\.backends\..*",
     r"hwptq\.(?!cli$|__main__$)\w+",

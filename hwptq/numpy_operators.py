@@ -1,0 +1,138 @@
+"""Float operators in numpy: each takes a call, reads its attributes once, and gives a function of arrays.
+
+That function returns None where numpy does not offer what the call asks for; the call is then compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .quant import reference
+
+Evaluate = Callable[..., np.ndarray | None]
+
+
+def _conv2d(call: Any) -> Evaluate | None:
+    a = call.attrs
+    if str(a.data_layout) != "NCHW" or str(a.kernel_layout) != "OIHW":
+        return None
+    padding, strides, dilation = ([int(v) for v in p] for p in (a.padding, a.strides, a.dilation))
+    groups, (top, left, bottom, right) = int(a.groups), padding
+
+    def evaluate(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        out = reference.conv_output_shape(x.shape[2:], w.shape[2:], strides, padding, dilation)
+        if any(padding):
+            x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        if w.shape[1] == 1 and groups == x.shape[1] == w.shape[0]:
+            return _depthwise(x, w, strides, dilation, out)
+        return _by_matmul(x, w, strides, dilation, out, groups)
+
+    return evaluate
+
+
+def _by_matmul(
+    x: np.ndarray, w: np.ndarray, strides: Any, dilation: Any, out: tuple[int, int], groups: int
+) -> np.ndarray:
+    """Convolution of a padded image as a product of its weights and its windows."""
+    n, (o, i, kh, kw), pixels = len(x), w.shape, out[0] * out[1]
+    if groups == kh == kw == 1:
+        taken = x[:, :, :: strides[0], :: strides[1]][:, :, : out[0], : out[1]]
+        return np.matmul(w.reshape(o, i), taken.reshape(n, i, pixels)).reshape(n, o, *out)
+    view = reference.windows(x.transpose(0, 2, 3, 1), (kh, kw), strides, dilation, out)
+    cols = view.transpose(0, 3, 4, 5, 1, 2).reshape(n, groups, i * kh * kw, pixels)
+    return np.matmul(w.reshape(1, groups, o // groups, i * kh * kw), cols).reshape(n, o, *out)
+
+
+def _depthwise(x: np.ndarray, w: np.ndarray, strides: Any, dilation: Any, out: Any) -> np.ndarray:
+    acc = np.zeros((*x.shape[:2], *out), dtype=np.float32)
+    product = np.empty_like(acc)
+    for ky in range(w.shape[2]):
+        for kx in range(w.shape[3]):
+            y0, x0 = ky * dilation[0], kx * dilation[1]
+            rows = slice(y0, y0 + (out[0] - 1) * strides[0] + 1, strides[0])
+            cols = slice(x0, x0 + (out[1] - 1) * strides[1] + 1, strides[1])
+            np.multiply(x[:, :, rows, cols], w[:, 0, ky, kx][None, :, None, None], out=product)
+            acc += product
+    return acc
+
+
+def _reshape(call: Any) -> Evaluate:
+    shape = [int(d) for d in call.ty.shape.values]
+    return lambda x: x.reshape(shape)
+
+
+def _permute(call: Any) -> Evaluate:
+    axes = None if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
+    return lambda x: np.transpose(x, axes)
+
+
+def _clip(call: Any) -> Evaluate:
+    low, high = (np.float32(a.value) for a in call.args[1:])
+    return lambda x: np.clip(x, low, high)
+
+
+def _along(axis: int, values: np.ndarray, rank: int) -> np.ndarray:
+    """Scales or zero points of a tensor of `rank`, shaped to be broadcast along `axis`."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape) if values.size > 1 else values.reshape(())
+
+
+def _quantize(call: Any) -> Evaluate | None:
+    if str(call.attrs.out_dtype) != "int8":
+        return None
+    axis = int(call.attrs.axis)
+
+    def evaluate(x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
+        if x.dtype != np.float32:
+            return None
+        scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
+        return np.clip(np.rint(x / scale) + zero.astype(np.float32), -128, 127).astype(np.int8)
+
+    return evaluate
+
+
+def _dequantize(call: Any) -> Evaluate | None:
+    if str(call.attrs.out_dtype) != "float32":
+        return None
+    axis = int(call.attrs.axis)
+
+    def evaluate(x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
+        if x.dtype != np.int8 or zero.dtype != np.int8:
+            return None
+        scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
+        return (x.astype(np.int32) - zero).astype(np.float32) * scale
+
+    return evaluate
+
+
+def _float_only(f: Callable[..., np.ndarray]) -> Callable[[Any], Evaluate]:
+    def evaluate(*args: np.ndarray) -> np.ndarray | None:
+        return f(*args) if all(a.dtype == np.float32 for a in args) else None
+
+    return lambda call: evaluate
+
+
+_OPERATORS: dict[str, Callable[[Any], Evaluate | None]] = {
+    "nn.conv2d": _conv2d,
+    "matmul": _float_only(np.matmul),
+    "add": _float_only(np.add),
+    "subtract": _float_only(np.subtract),
+    "multiply": _float_only(np.multiply),
+    "maximum": _float_only(np.maximum),
+    "minimum": _float_only(np.minimum),
+    "nn.relu": _float_only(lambda x: np.maximum(x, np.float32(0))),
+    "clip": _clip,
+    "reshape": _reshape,
+    "permute_dims": _permute,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+}
+
+
+def prepare(name: str, call: Any) -> Evaluate | None:
+    """The function that evaluates a call of the operator `name`, or None where there is none."""
+    return _OPERATORS[name](call) if name in _OPERATORS else None

@@ -16,6 +16,7 @@ from hwptq.importer import import_onnx
 from hwptq.options import Options
 from hwptq.progress import Progress
 from hwptq.quantize import quantize
+from hwptq.recipe import RECIPES
 from hwptq.targets import Descriptor
 from hwptq.verify import Graphs
 
@@ -24,7 +25,7 @@ def quantized(case: Case, target: Descriptor) -> tuple[Graphs, tuple[str, ...]]:
     """The graphs of a case for `target`, and the names of its outputs."""
     imported = import_onnx(case.model)
     samples = from_batches(case.samples, imported.inputs, None)
-    found = quantize(imported.module, target, samples, Options(), Progress())
+    found = quantize(imported.module, target, samples, Options(recipe=RECIPES["fast"]), Progress())
     return lower(found, target), imported.outputs
 
 

@@ -1,7 +1,9 @@
-"""Time per inference of whole models, batch 1, one thread: hwptq beside ONNX Runtime float32 and int8.
+"""Time per inference of whole models, batch 1: hwptq beside ONNX Runtime and OpenVINO.
 
-    python benchmarks/speed.py --data DATA [--target x86-64-avx2] [--models resnet20,kws] [--rounds 15]
+    python benchmarks/speed.py --data DATA [--target x86-64-vnni] [--models resnet20,kws] [--rounds 15]
+        [--threads 2] [--openvino-python PEER/bin/python]
 
+OpenVINO is installed apart, see openvino_peer.py; without it the comparison is with ONNX Runtime alone.
 All contenders of a model are measured in turn, `--rounds` times, so that what else the machine does meets
 them alike. A line gives the median of the rounds with the spread from the 10th to the 90th percentile, and
 the median of the ratios to ONNX Runtime int8 within a round (above 1 = faster than it).
@@ -17,6 +19,7 @@ from typing import Protocol
 import numpy as np
 from models import NAMES, Case, load_case
 from onnx_runtime import TimedSession, quantize
+from peer_process import TimedPeer
 from programs import TimedProgram, build
 
 from hwptq.targets import Descriptor, load_target
@@ -35,16 +38,22 @@ class Contender(Protocol):
         """Let go of its resources."""
 
 
-def contenders(case: Case, target: Descriptor, folder: Path) -> dict[str, Contender]:
+def contenders(
+    case: Case, target: Descriptor, folder: Path, threads: int, openvino: Path | None
+) -> dict[str, Contender]:
     """Everything that is compared on a case; each round of one takes about _SECONDS_PER_ROUND."""
     int8 = quantize(case, folder)
     once = TimedSession(int8, 5).seconds(case.samples[0])
     repeat = max(1, round(_SECONDS_PER_ROUND / once))
-    return {
+    found: dict[str, Contender] = {
         "hwptq": TimedProgram(build(case, target, folder), repeat),
-        _BASE: TimedSession(int8, repeat),
-        "onnxruntime float32": TimedSession(case.model, repeat),
+        _BASE: TimedSession(int8, repeat, threads),
+        "onnxruntime float32": TimedSession(case.model, repeat, threads),
     }
+    for precision in ("int8", "bf16") if openvino else ():
+        assert openvino is not None
+        found[f"openvino {precision}"] = TimedPeer(openvino, case, precision, repeat, threads, folder)
+    return found
 
 
 def measure(case: Case, found: dict[str, Contender], rounds: int) -> dict[str, np.ndarray]:
@@ -68,15 +77,17 @@ def show(case: Case, times: dict[str, np.ndarray]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the models and their data")
-    parser.add_argument("--target", default="x86-64-avx2")
+    parser.add_argument("--target", default="x86-64-vnni")
     parser.add_argument("--models", default=",".join(NAMES))
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--openvino-python", type=Path, help="a Python with openvino and nncf")
     options = parser.parse_args()
     target = load_target(options.target)
     for name in options.models.split(","):
         with tempfile.TemporaryDirectory(prefix="hwptq-") as folder:
             case = load_case(name, options.data, Path(folder))
-            found = contenders(case, target, Path(folder))
+            found = contenders(case, target, Path(folder), options.threads, options.openvino_python)
             show(case, measure(case, found, options.rounds))
             for contender in found.values():
                 contender.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -126,10 +127,17 @@ def _layer_norm(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.Tuple([out, relax.const(0.0), relax.const(0.0)])
 
 
+def _sum(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Sum as additions, one operand after the other."""
+    first, *others = [x for x in inputs if x is not None]
+    return reduce(relax.op.add, others, first)
+
+
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,
+    "Sum": _sum,
 }

@@ -11,7 +11,7 @@ from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
 from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
-from hwptq.kernels.select import select
+from hwptq.kernels.select import select, select_concatenate
 from hwptq.quant import integer_ops as ops
 
 from .dataflow import bindings, constant, op_name, rewrite, shape_of
@@ -37,6 +37,11 @@ class SelectKernels:
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             op = integer_operator(mod, value)
+            if op is None and op_name(value) == "concat" and str(var.ty.dtype) == "int8":
+                parts = list(value.args[0].fields)
+                axis = int(value.attrs.axis) % len(shape_of(var))
+                steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)
+                return _emit(r, steps, [r.get(t) for t in parts], str(var.name), functions)
             if op is None:
                 return _inlined(mod, r, value)
             args = list(value.args[1].fields)

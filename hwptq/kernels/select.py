@@ -17,6 +17,7 @@ from hwptq.targets.schema import (
     VectorKernel,
 )
 
+from .concatenate import concatenate
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
@@ -84,3 +85,10 @@ def _portable(
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
     args = (*range(len(activations)), *constants)
     return Step(portable(op, inputs, out, unit_of(target)), args, out, f"{op.kind}_portable")
+
+
+def select_concatenate(
+    inputs: Sequence[TensorType], axis: int, out: TensorType, target: Descriptor
+) -> tuple[Step, ...]:
+    """The step that joins `inputs` along `axis`."""
+    return (concatenate(inputs, axis, out, unit_of(target)),)

@@ -14,7 +14,7 @@ from onnx_models import expected, model, node, normal, save
 from hwptq.errors import InputError, UnsupportedError
 from hwptq.importer import Model, import_onnx
 from hwptq.interpret import Interpreter
-from hwptq.passes.dataflow import bindings
+from hwptq.passes.dataflow import bindings, op_name
 
 WEIGHTS = {"w": normal(0, 4, 3, 3, 3), "b": normal(1, 4)}
 CONV = node("Conv", "x w b", "y", "first/conv", pads=[1, 1, 1, 1])
@@ -126,6 +126,14 @@ def test_auto_pad_becomes_part_of_the_convolution(tmp_path: Path, mode: str, att
     conv = node("Conv", "x w b", "y", "conv", auto_pad=mode, **attributes)
     imported = check(model([conv], {"x": ["N", 3, 6, 7]}, {**WEIGHTS, "w": normal(0, 4, 3, 3, 2)}), tmp_path)
     assert names(imported) == ["conv", "conv_bias"]
+
+
+@pytest.mark.parametrize("inputs", ["x", "x x", "x a x"])
+def test_sum_is_additions(tmp_path: Path, inputs: str):
+    imported = check(model([node("Sum", inputs, "y")], {"x": ["N", 7]}, {"a": normal(1, 7)}), tmp_path)
+    operators = [op_name(value) for _, value in bindings(imported.module["main"])]
+    assert operators.count("add") == len(inputs.split()) - 1
+    assert "stack" not in operators
 
 
 @pytest.mark.parametrize("attributes", [{}, {"transB": 1}, {"alpha": 0.5, "beta": 2.0}])

@@ -130,12 +130,12 @@ def depthwise_case(random: Random, largest: tuple[int, int] = (9, 33)) -> Case:
     return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
 
 
-def run(case: Case, steps: Sequence[Step], target: Descriptor) -> np.ndarray:
+def run(arrays: Sequence[np.ndarray], steps: Sequence[Step], target: Descriptor) -> np.ndarray:
     """Compile `steps` for `target` and run them on this machine; the result of the last one."""
     functions = {f"k{i}": step.func.with_attr("global_symbol", f"k{i}") for i, step in enumerate(steps)}
     executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
     tensor = tvm.runtime.tensor
-    activations = [tensor(a) for a in case.activations]
+    activations = [tensor(a) for a in arrays]
     previous = None
     for name, step in zip(functions, steps, strict=True):
         args = [
@@ -150,7 +150,7 @@ def run(case: Case, steps: Sequence[Step], target: Descriptor) -> np.ndarray:
 
 def check(case: Case, target: Descriptor) -> None:
     """Fail unless the kernels selected for `target` compute exactly what the reference does."""
-    result = run(case, case.steps(target), target)
+    result = run(case.activations, case.steps(target), target)
     np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 

@@ -29,6 +29,7 @@ from hwptq.kernels.builder import cast, shuffle
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.register_tile import Mac, Tile
+from hwptq.kernels.select import select_concatenate
 from hwptq.kernels.tiled import Template, tiled_steps
 from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
@@ -87,6 +88,16 @@ def test_vector_template_of_any_width(random, lanes):
     check(random_case(random), with_vector_kernel(lanes))
 
 
+@settings(max_examples=20, deadline=None)
+@given(randoms, st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 2))
+def test_concatenate(random, sizes, axis):
+    shapes = [(*(2, 3, 5)[:axis], size, *(2, 3, 5)[axis + 1 :]) for size in sizes]
+    arrays = [int8(random, *shape) for shape in shapes]
+    expected = np.concatenate(arrays, axis)
+    steps = select_concatenate([type_of(a) for a in arrays], axis, type_of(expected), AVX2)
+    np.testing.assert_array_equal(run(arrays, steps, AVX2), expected)
+
+
 @settings(max_examples=10, deadline=None)
 @given(randoms, st.sampled_from(((2, 4, 6), (3, 6, 3), (4, 4, 12))))
 def test_other_groups_take_the_portable_code(random, shape):
@@ -138,7 +149,7 @@ def check_template(case: Case, template: Template) -> None:
     expected = case.expected()
     out = TensorType(expected.shape, "int8")
     steps = tiled_steps(case.op, type_of(case.activations[0]), case.constants, out, template, VectorUnit(16))
-    np.testing.assert_array_equal(run(case, steps, AVX2), expected, err_msg=str(case))
+    np.testing.assert_array_equal(run(case.activations, steps, AVX2), expected, err_msg=str(case))
 
 
 def matrix_meaning(kernel: MatrixMultiplyKernel) -> Mac:

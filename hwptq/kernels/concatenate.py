@@ -1,0 +1,35 @@
+"""Concatenation by copies of whole rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from .builder import TEMPLATE, Expr, Flat, loop, primfunc
+from .kernel import Step, TensorType
+from .vector_unit import VectorUnit
+
+
+def concatenate(inputs: Sequence[TensorType], axis: int, out: TensorType, unit: VectorUnit) -> Step:
+    """The step that joins int8 tensors along `axis`."""
+    rows = prod(out.shape[:axis])
+    sizes = [prod(t.shape[axis:]) for t in inputs]
+    pitch = sum(sizes)
+
+    def emit(*tensors: Flat) -> None:
+        *sources, y = tensors
+
+        def row(i: Expr) -> None:
+            first = 0
+            for source, size in zip(sources, sizes, strict=True):
+                unit.cover(size, _copy(source, i * size, y, i * pitch + first))
+                first += size
+
+        loop(rows, row)
+
+    func = primfunc([*inputs, out], {TEMPLATE: "concatenate"}, emit)
+    return Step(func, tuple(range(len(inputs))), out, "concatenate")
+
+
+def _copy(source: Flat, start: Expr, y: Flat, at: Expr) -> Callable[[Expr, int, int], None]:
+    return lambda i, n, count: y.store(at + i, source.load(start + i, n), n, count)

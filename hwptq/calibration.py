@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,42 +10,82 @@ import tvm
 
 from .errors import InputError
 from .interpret import Interpreter
+from .quant.dtypes import INT8, IntegerDtype
+from .quant.observers import OBSERVERS, Observer, rows_of
 
 
 @dataclass
 class CalibrationStats:
-    """Range of every float tensor of main, by var name; two stats of shards of the data merge exactly."""
+    """What an observer saw of every float tensor of main, by var name.
 
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    Two stats of shards of the data, in their order, merge exactly. method: a key of OBSERVERS in
+    quant/observers.py; axis and group: one range a tensor (None), a channel of an axis, or a group of them.
+    """
+
+    method: str = "minmax"
+    axis: int | None = None
+    group: int = 1
     samples: int = 0
+    observers: dict[str, Observer] = field(default_factory=dict)
+    _found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
 
     def observe(self, name: str, value: np.ndarray) -> None:
-        """Widen the range of `name` by the values of one sample."""
+        """Add what `name` holds in one sample. Tensors without the axis are left out."""
         if value.dtype != np.float32 or not value.size:
             return
-        low, high = float(value.min()), float(value.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if self.axis is not None and not -value.ndim <= self.axis < value.ndim:
+            return
+        if not np.isfinite(value).all():
             raise InputError(
                 f"calibration: tensor {name!r} holds NaN or Inf; check the model and its preprocessing"
             )
-        old = self.ranges.get(name, (low, high))
-        self.ranges[name] = (min(old[0], low), max(old[1], high))
+        self._add(name, OBSERVERS[self.method].of(rows_of(value, self.axis, self.group)))
 
     def merge(self, other: CalibrationStats) -> CalibrationStats:
-        """The stats of both data sets together."""
-        out = CalibrationStats(dict(self.ranges), self.samples + other.samples)
-        for name, (low, high) in other.ranges.items():
-            old = out.ranges.get(name, (low, high))
-            out.ranges[name] = (min(old[0], low), max(old[1], high))
+        """The stats of this data followed by the other's. Raises ValueError for another method."""
+        if (self.method, self.axis, self.group) != (other.method, other.axis, other.group):
+            raise ValueError(f"stats by {self.method} can't be merged with stats by {other.method}")
+        samples, observers = self.samples + other.samples, dict(self.observers)
+        out = CalibrationStats(self.method, self.axis, self.group, samples, observers)
+        for name, state in other.observers.items():
+            out._add(name, state)
         return out
 
+    def rows(self, name: str, dtype: IntegerDtype = INT8) -> tuple[np.ndarray, np.ndarray]:
+        """(low, high), float64 [rows], to quantize `name` to `dtype`. Raises KeyError for a name not seen."""
+        key = (name, dtype.name)
+        if key not in self._found:
+            self._found[key] = self.observers[name].range(dtype)
+        return self._found[key]
 
-def calibrate(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]) -> CalibrationStats:
+    def range_of(self, name: str, dtype: IntegerDtype = INT8) -> tuple[float, float]:
+        """(low, high) to quantize the whole of `name` to `dtype`. Raises KeyError for a name not seen."""
+        low, high = self.rows(name, dtype)
+        return float(low.min()), float(high.max())
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """The int8 range of every tensor seen."""
+        return {name: self.range_of(name) for name in self.observers}
+
+    def _add(self, name: str, state: Observer) -> None:
+        self.observers[name] = self.observers[name].merge(state) if name in self.observers else state
+        self._found.clear()
+
+
+def calibrate(
+    mod: tvm.IRModule,
+    batches: Iterable[dict[str, np.ndarray]],
+    method: str = "minmax",
+    axis: int | None = None,
+    group: int = 1,
+) -> CalibrationStats:
     """Stats of `mod` over `batches` (dicts of input name -> array). Memory does not grow with their number.
 
+    method: minmax | moving-average | percentile | mse | entropy; axis, group: see CalibrationStats.
     Raises InputError for an empty data set and for NaN or Inf in any tensor.
     """
-    interpreter, stats = Interpreter(mod), CalibrationStats()
+    interpreter, stats = Interpreter(mod), CalibrationStats(method, axis, group)
     for batch in batches:
         interpreter.run(batch, stats.observe)
         stats.samples += 1

@@ -93,6 +93,10 @@ def compile_command(
     metric: Annotated[
         str | None, typer.Option(metavar="top1|module:function", help="how to score outputs")
     ] = None,
+    calibration_method: Annotated[
+        str | None,
+        typer.Option(metavar="minmax|moving-average|percentile|mse|entropy", help="range of activations"),
+    ] = None,
     recipe: Annotated[str, typer.Option(metavar="fast|default|best", help="set of steps")] = "default",
     steps: Annotated[
         list[str] | None, typer.Option("--set", metavar="STEP=VALUE", help="change a step of the recipe")
@@ -121,7 +125,7 @@ def compile_command(
         samples=samples,
         metric=metric,
         trust_descriptor=trust_descriptor,
-        recipe=named_recipe(recipe, steps or ()),
+        recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),
     )
     if dry_run:
         with TerminalProgress() as progress:
@@ -155,6 +159,15 @@ def _axes(settings: Iterable[str]) -> dict[str, int]:
             raise InputError(f"--axis {setting}: give NAME=SIZE, such as sequence=64")
         found[name] = int(size)
     return found
+
+
+def _observer(method: str | None) -> list[str]:
+    """The setting of a recipe that --calibration-method stands for."""
+    from .quant.observers import OBSERVERS
+
+    if method is not None and method not in OBSERVERS:
+        raise InputError(f"--calibration-method {method}: give {', '.join(OBSERVERS)}")
+    return [] if method is None else [f"observer={method}"]
 
 
 def _regex(option: str, value: str | None) -> str | None:

@@ -64,7 +64,7 @@ def prepare(
         with progress.stage("equalize"):
             float32 = _apply(passes.EqualizeCrossLayer(), float32)
     with progress.stage("calibrate"):
-        return float32, calibrate(float32, batches)
+        return float32, calibrate(float32, batches, recipe.observer)
 
 
 def insert(

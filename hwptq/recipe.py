@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .errors import InputError
+from .quant.observers import OBSERVERS
 
-#: How the range of an activation follows from what calibration saw of it (quant/observers.py).
-OBSERVERS = ("minmax",)
 #: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too.
 ROUNDINGS = ("nearest", "gptq", "descent")
-_VALUES: dict[str, tuple[str, ...]] = {"observer": OBSERVERS, "rounding": ROUNDINGS}
+_VALUES: dict[str, tuple[str, ...]] = {"observer": tuple(OBSERVERS), "rounding": ROUNDINGS}
 _SWITCH = {"on": True, "off": False}
 
 
@@ -22,7 +21,7 @@ class Recipe:
 
     smooth: bool = False  # passes/smooth_activations.py
     equalize: bool = False  # passes/equalize_cross_layer.py
-    observer: str = "minmax"
+    observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py
     correct_bias: bool = False  # passes/correct_bias.py
 

@@ -21,7 +21,8 @@ from .quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
 @tvm.transform.module_pass(opt_level=0, name="hwptq.InsertQDQ")
 class InsertQDQ:
     """Quantize activations (asymmetric, per tensor) and weights (symmetric) of the nodes that `target` lists,
-    with ranges from `stats`. Tensors tied by concat, pooling or data movement share a scale.
+    with ranges from `stats` (hwptq.calibrate). Tensors tied by concat, pooling or data movement share a
+    scale.
 
     granularity: "channel" | "tensor" overrides the descriptor's; exclude: regular expression of node names
     that stay float; assignment: (activation, weight) dtypes by layer, else what AssignBitWidths recorded,
@@ -36,12 +37,12 @@ class InsertQDQ:
         exclude: str | None = None,
         assignment: Mapping[str, Pair] | None = None,
     ):
-        self.target, self.ranges = target, stats.ranges
+        self.target, self.stats = target, stats
         self.choices = Choices(granularity, exclude, assignment)
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         plans = [
-            QuantizationPlan(mod, f, self.target, self.ranges, self._choices(f))
+            QuantizationPlan(mod, f, self.target, self.stats, self._choices(f))
             for _, f in main_functions(mod)
         ]
         quantized = {v: q for plan in plans for v, q in plan.qparams.items()}

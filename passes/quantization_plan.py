@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import networkx as nx
 import numpy as np
@@ -26,7 +26,15 @@ _MARGIN = 2.001  # output scale over product of input and weight scale: keeps mu
 
 #: (activation dtype, weight dtype) of a layer, by names of the descriptor.
 Pair = tuple[str, str]
-Ranges = Mapping[str, tuple[float, float]]
+
+
+class Stats(Protocol):
+    """What is asked of CalibrationStats."""
+
+    observers: dict[str, Any]
+
+    def range_of(self, name: str, dtype: IntegerDtype) -> tuple[float, float]:
+        """(low, high) to quantize a tensor to `dtype`."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ class QuantizationPlan:
     qparams (var -> QParams), weights (var -> QuantizedWeight), reasons (name -> why it stays in float).
     """
 
-    def __init__(self, mod: tvm.IRModule, func: Any, target: Any, ranges: Ranges, choices: Choices):
-        self.mod, self.target, self.ranges, self.choices = mod, target, ranges, choices
+    def __init__(self, mod: tvm.IRModule, func: Any, target: Any, stats: Stats, choices: Choices):
+        self.mod, self.target, self.stats, self.choices = mod, target, stats, choices
         self._excluded = re.compile(choices.exclude) if choices.exclude else None
         self.values = dict(bindings(func))
         self.readers = users(func)
@@ -117,13 +125,18 @@ class QuantizationPlan:
         who = self.readers.get(var, [])
         return bool(who) and all(u is not None and self._root(u) == root for u in who)
 
+    def _observed(self, var: Any) -> bool:
+        return str(var.name) in self.stats.observers
+
     def _groups(self) -> list[set[Any]]:
         """Sets of tensors that share a scale; every tensor that gets Q and DQ is in one of them."""
         graph = nx.Graph()
         for var, value in self.values.items():
             if self.kinds[var] is not None:
                 found = [*data_of(value), var]
-                graph.add_nodes_from(v for v in found if str(v.name) in self.ranges and not self._inside(v))
+                graph.add_nodes_from(
+                    v for v in found if str(v.name) in self.stats.observers and not self._inside(v)
+                )
         for var, value in self.values.items():
             if self.kinds[var] is not None and ties_scale(value, self.kinds[var]):
                 graph.add_edges_from((var, a) for a in data_of(value) if a in graph and var in graph)
@@ -133,7 +146,9 @@ class QuantizationPlan:
         """Parameters of every group and weight. A scale raised for one layer may raise those that follow."""
         member = {v: i for i, g in enumerate(self.groups) for v in g}
         dtypes = [self._dtype(g) for g in self.groups]
-        ranges = [[self.ranges[str(v.name)] for v in g] for g in self.groups]
+        ranges = [
+            [self.stats.range_of(str(v.name), d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
+        ]
         spans = [(min(r[0] for r in rs), max(r[1] for r in rs)) for rs in ranges]
         chosen = [activation_qparams(*span, 0.0, d) for span, d in zip(spans, dtypes, strict=True)]
         for _ in range(_ROUNDS):

@@ -1,0 +1,155 @@
+"""Observers: what calibration remembers of a tensor, and the range that follows from it.
+
+Each is a frozen state with `of` (the state of one sample), `merge` and `range`. Observing is merging with the
+state of the next sample, and every merge is exact, so shards of the data observed apart and merged give just
+what one run over all of it gives. All but the moving average don't depend on the order. Memory is the same
+for any number of samples.
+
+A state holds one range a row: a tensor, a channel or a group of channels is a row of values (see rows_of).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from .dtypes import INT8, IntegerDtype
+from .histogram import Histogram
+from .range_search import least_divergence, least_squares, quantile_range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Range = tuple[np.ndarray, np.ndarray]
+
+
+class Observer(Protocol):
+    """What every observer offers."""
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Self:
+        """The state of one sample: float32 [R, values]."""
+
+    def merge(self, other: Self) -> Self:
+        """The state of this data followed by the other's."""
+
+    def range(self, dtype: IntegerDtype = INT8) -> Range:
+        """(low, high), each float64 [R], to quantize to `dtype`."""
+
+
+def rows_of(value: np.ndarray, axis: int | None = None, group: int = 1) -> np.ndarray:
+    """The values of a tensor as rows [R, values]: one row, or with an `axis` one for every `group` channels.
+
+    [1, 6, 4, 4] -> [1, 96]; axis 1 -> [6, 16]; axis 1, group 3 -> [2, 48].
+    Raises ValueError where the channels can't be divided into such groups.
+    """
+    if axis is None:
+        return value.reshape(1, -1)
+    channels = value.shape[axis]
+    if channels % group:
+        raise ValueError(f"{channels} channels can't be divided into groups of {group}")
+    return np.moveaxis(value, axis, 0).reshape(channels // group, -1)
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """The smallest and the largest value."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Self:
+        return cls(rows.min(axis=1), rows.max(axis=1))
+
+    def merge(self, other: Self) -> Self:
+        return replace(self, low=np.minimum(self.low, other.low), high=np.maximum(self.high, other.high))
+
+    def range(self, dtype: IntegerDtype = INT8) -> Range:
+        return self.low.astype(np.float64), self.high.astype(np.float64)
+
+
+_DENOMINATOR = 149  # every float32 is a multiple of 2^-149
+_FORGET = 6  # a new sample counts 1/64
+
+
+@dataclass(frozen=True)
+class MovingAverage:
+    """Exponential moving averages of the minimum and the maximum of each sample, weight 63/64 a step.
+
+    The average is normalized by the sum of its weights, so the first samples count in full. Sums are exact
+    integers, low and high = sum over i of (2^6-1)^(n-i) (2^6)^(i-1) x_i in units of 2^-149.
+    """
+
+    samples: int
+    low: np.ndarray  # Python integers [R]
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Self:
+        return cls(1, _integers(rows.min(axis=1)), _integers(rows.max(axis=1)))
+
+    def merge(self, other: Self) -> Self:
+        old = (2**_FORGET - 1) ** other.samples
+        new = 2 ** (_FORGET * self.samples)
+        low, high = self.low * old + other.low * new, self.high * old + other.high * new
+        return replace(self, samples=self.samples + other.samples, low=low, high=high)
+
+    def range(self, dtype: IntegerDtype = INT8) -> Range:
+        weights = 2 ** (_FORGET * self.samples) - (2**_FORGET - 1) ** self.samples
+        unit = weights << _DENOMINATOR
+        low, high = (np.asarray([v / unit for v in side], np.float64) for side in (self.low, self.high))
+        return low, high
+
+
+def _integers(values: np.ndarray) -> np.ndarray:
+    """float32 values as exact Python integers, in units of 2^-149."""
+    ratios = (float(v).as_integer_ratio() for v in values)
+    return np.asarray([(a << _DENOMINATOR) // b for a, b in ratios], dtype=object)
+
+
+@dataclass(frozen=True)
+class _ByHistogram:
+    """An observer that keeps a histogram a row."""
+
+    histogram: Histogram
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Self:
+        return cls(Histogram.of(rows))
+
+    def merge(self, other: Self) -> Self:
+        return replace(self, histogram=self.histogram.merge(other.histogram))
+
+
+class Percentile(_ByHistogram):
+    """Leaves 0.01 % of the values out on each side."""
+
+    def range(self, dtype: IntegerDtype = INT8) -> Range:
+        return self.histogram.map(lambda row: quantile_range(row, 1e-4))
+
+
+class MeanSquaredError(_ByHistogram):
+    """The range with the least mean squared error of rounding and clipping."""
+
+    def range(self, dtype: IntegerDtype = INT8) -> Range:
+        return self.histogram.map(lambda row: least_squares(row, dtype))
+
+
+class Entropy(_ByHistogram):
+    """The range with the least Kullback-Leibler divergence between the values and the rounded ones."""
+
+    def range(self, dtype: IntegerDtype = INT8) -> Range:
+        return self.histogram.map(lambda row: least_divergence(row, dtype))
+
+
+#: The calibration methods, by the name that a user gives.
+OBSERVERS: dict[str, type[Observer]] = {
+    "minmax": MinMax,
+    "moving-average": MovingAverage,
+    "percentile": Percentile,
+    "mse": MeanSquaredError,
+    "entropy": Entropy,
+}

@@ -19,8 +19,6 @@ from .numpy_operators import prepare
 from .passes.dataflow import Constant, bindings, op_name, reads
 from .quant import integer_ops, reference
 
-#: (var, its expression, the arguments of it for each sample) -> the expression to evaluate instead.
-Replace = Callable[[Any, Any, list[list[Any]]], Any]
 Observe = Callable[[str, np.ndarray], None]
 
 
@@ -69,22 +67,6 @@ class Interpreter:
                 observe(str(param.name), value)
         out = function(args, observe)
         return list(out) if isinstance(out, tuple) else [out]
-
-    def walk(self, inputs: list[dict[str, np.ndarray]], replace: Replace) -> None:
-        """Evaluate the function over all samples at once, binding by binding; `replace` sees every call of
-        a PrimFunc before. Holds the live tensors of all samples.
-        """
-        envs = [{p: sample[str(p.name)] for p in self.func.params} for sample in inputs]
-        last = _last_readers(self.func)
-        for var, value in bindings(self.func):
-            if op_name(value) == "call_tir":
-                args = [self._atom(a) for a in value.args[1].fields]
-                value = replace(var, value, [[a(e) for a in args] for e in envs])
-            for env in envs:
-                env[var] = self.evaluate(value, env)
-                for source in reads(value):
-                    if last[source] == var:
-                        env.pop(source, None)
 
     def evaluate(self, value: Any, env: Mapping[Any, Any]) -> Any:
         """One binding's value, given those of the vars it reads."""

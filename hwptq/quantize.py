@@ -55,12 +55,12 @@ def prepare(
         raise InputError(
             "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
         )
-    batches = Batches(data, progress)
+    batches, recipe = Batches(data, progress), options.recipe
     float32 = fuse(module)
-    if options.recipe.smooth:
+    if recipe.smooth:
         with progress.stage("smooth"):
             float32 = _apply(passes.SmoothActivations(batches), float32)
-    if options.recipe.equalize:
+    if recipe.equalize:
         with progress.stage("equalize"):
             float32 = _apply(passes.EqualizeCrossLayer(), float32)
     with progress.stage("calibrate"):

@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.dtypes import IntegerDtype, integer_dtype
 
 from .composite import Composite, emit_layer, read_composite
@@ -119,6 +120,16 @@ def _params(call: Any) -> tuple[float, int]:
     assert scale is not None
     assert zero is not None
     return float(scale.item()), int(zero.item())
+
+
+def operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.ndarray, ...]:
+    """What LowerToInteger makes of the layer with new constants. Raises ValueError where they don't fit."""
+    rows = layer.rows(new.values).reshape(new.scale.size, -1)
+    if new.values.ndim == 4:
+        rows = new.values.transpose(0, 2, 3, 1)
+    return accumulator_constants(
+        rows, new.scale, new.bias, layer.x_scale, layer.x_zero, layer.out_scale, layer.dtype.bits
+    )
 
 
 def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -> tvm.IRModule:

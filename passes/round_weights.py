@@ -13,7 +13,6 @@ import tvm
 from hwptq.lockstep import Lockstep, live_bytes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
-from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, solve
 from hwptq.quant.moments import Statistics
 
@@ -21,7 +20,13 @@ from .dataflow import bindings, constant
 from .layer_moments import LayerMoments, float_layer
 from .lower_to_integer import LowerToInteger
 from .quantizable import layer_name
-from .quantized_layers import LayerConstants, QuantizedLayer, quantized_layers, with_layer_constants
+from .quantized_layers import (
+    LayerConstants,
+    QuantizedLayer,
+    operator_constants,
+    quantized_layers,
+    with_layer_constants,
+)
 from .select_kernels import integer_operator
 
 _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
@@ -98,7 +103,7 @@ class RoundWeights:
         assert weight is not None
         statistics = moments.moments.statistics().scaled(layer.x_scale)
         chosen = _round(layer, weight, statistics, self.options)
-        constants = _operator_constants(layer, chosen)
+        constants = operator_constants(layer, chosen)
         quantized.settle([reference.evaluate(op, ints[source], *constants) for ints in quantized.values])
         return chosen
 
@@ -116,7 +121,7 @@ def _round(
     bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
     chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)
     try:
-        _operator_constants(layer, chosen)
+        operator_constants(layer, chosen)
     except ValueError:
         return LayerConstants(layer.values, layer.scale, layer.bias)
     return chosen
@@ -128,13 +133,3 @@ def _scale_limits(layer: QuantizedLayer, shape: tuple[int, ...]) -> tuple[np.nda
     low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.dtype.bits)), 1e-12)
     factor = 2 ** (8 - layer.dtype.bits)
     return low, np.full(shape, _BELOW_HALF * factor * layer.out_scale / layer.x_scale)
-
-
-def _operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.ndarray, ...]:
-    """What LowerToInteger makes of the layer with new constants."""
-    rows = layer.rows(new.values).reshape(new.scale.size, -1)
-    if new.values.ndim == 4:
-        rows = new.values.transpose(0, 2, 3, 1)
-    return accumulator_constants(
-        rows, new.scale, new.bias, layer.x_scale, layer.x_zero, layer.out_scale, layer.dtype.bits
-    )

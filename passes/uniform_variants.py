@@ -50,7 +50,7 @@ def uniform_variants(
     A pair counts as offered where it takes effect: an int4 activation does not where an add reads it too.
     """
     plans = [
-        QuantizationPlan(mod, func, target, stats.ranges, Choices(granularity, exclude, {}))
+        QuantizationPlan(mod, func, target, stats, Choices(granularity, exclude, {}))
         for _, func in main_functions(mod)
     ]
     offered = {

@@ -7,11 +7,16 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from real_models import MODELS
 
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
 from hwptq.targets import load_target
+
+# A busy machine is no reason to fail.
+settings.register_profile("hwptq", deadline=None)
+settings.load_profile("hwptq")
 
 
 @cache

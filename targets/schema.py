@@ -157,6 +157,10 @@ class Requantize:
             **_INTRINSIC,
         ),
     )
+    saturating_casts: bool = field(
+        default=False,
+        metadata=about("one instruction halves the bits of each lane with saturation, e.g. sqxtn"),
+    )
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,10 @@ class DepthwiseDotKernel:
     lanes: int = field(metadata=about("int32 accumulators per vector", low=4, high=1024))
     unsigned_activation: bool = field(
         default=False, metadata=about("activations enter as uint8 (q + 128), the bias repairs it")
+    )
+    tile_pixels: int = field(
+        default=1,
+        metadata=about("output pixels that share interleaved columns; 1 = rows as they lie", low=1, high=64),
     )
 
 

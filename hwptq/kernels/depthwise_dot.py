@@ -2,8 +2,11 @@
 
 Four vectors of neighbouring elements, one of each row, are interleaved byte by byte, so that a lane of the
 instruction sees one channel in four rows. With stride 1 the rows serve two rows of outputs, the second one
-with its weights moved down by one. In the same case the elements of a row of pixels are taken as they lie in
-memory, whatever the number of channels: each vector has its own pattern of channels, and these repeat.
+with its weights moved down by one.
+
+A vector is cut in one of two ways. By rows: with stride 1 the elements of a row of pixels are taken as they
+lie in memory, whatever the number of channels; each vector has its own pattern of channels, and these repeat.
+By tiles: a vector of channels in a few neighbouring pixels, which share their interleaved columns.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from .depthwise import depthwise
 from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import pack_input
 from .pack_weights import without_offset
+from .register_tile import even
 from .requantize import Bounds, requantize_blocks
 from .store_tile import store_part
 from .vector_unit import VectorUnit
@@ -31,6 +35,7 @@ from .vector_unit import VectorUnit
 _ROWS = 4  # of a window that one instruction takes
 _BLOCK = 16  # bytes within which vectors are interleaved
 _PLAIN = DepthwiseKernel()  # for windows of one row
+_UNROLLED_COLUMNS = 8  # of a window, where pixels share them
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,17 @@ class Plan:
     """How the outputs of a convolution are cut into vectors of `width` bytes.
 
     A line is what one loop over vectors covers: a row of pixels where they can be read as they lie, else the
-    channels of one pixel. `first_channels` are those of the distinct vectors; vector i < `vectors` of a line
-    begins with that of `pattern(i)`.
+    channels of one pixel, of `pixels` neighbours at once. `first_channels` are those of the distinct vectors;
+    vector i < `vectors` of a line begins with that of `pattern(i)`.
     """
 
     conv: Convolution
     width: int
+    pixels: int = 1
 
     @property
     def by_rows(self) -> bool:
-        return self.conv.strides[1] == 1
+        return self.conv.strides[1] == 1 and self.pixels == 1
 
     @property
     def line(self) -> int:
@@ -92,7 +98,10 @@ class Plan:
         index = i if len(regular) >= self.vectors - 1 else T.floormod(i, len(regular))
         last = distinct.index(self._starts[-1] % self.conv.ci)
         usual = (self.vectors - 1) % len(regular) if len(regular) < self.vectors - 1 else self.vectors - 1
-        return index if last == usual else T.Select(i == self.vectors - 1, last, index)
+        if last == usual:
+            return index
+        # the minimum changes nothing, but shows an analysis of bounds that the index stays inside
+        return T.Select(i == self.vectors - 1, last, T.min(index, len(distinct) - 1))
 
     def channels(self) -> np.ndarray:
         """The channel of each byte, int [patterns, width]; -1 beyond the line."""
@@ -114,7 +123,8 @@ def depthwise_dot(
     conv, padding = describe(op, x, weight.shape, out)
     if conv.kernel[0] == 1:
         return depthwise(op, x, constants, out, _PLAIN, unit)
-    plan = Plan(conv, _ROWS * kernel.lanes)
+    width = _ROWS * kernel.lanes
+    plan = Plan(conv, width, _tile(conv, width, kernel.tile_pixels))
     slack = plan.width if plan.line < plan.width else 0
     packed = pack_input(x, padding, unit, slack, "uint8" if kernel.unsigned_activation else "int8")
     if kernel.unsigned_activation:
@@ -128,6 +138,13 @@ def depthwise_dot(
     func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit.requantize))
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
+
+
+def _tile(conv: Convolution, width: int, most: int) -> int:
+    """Pixels that share columns: one where a vector is wider than a pixel, or a window too long."""
+    if conv.ci < width or conv.kernel[1] > _UNROLLED_COLUMNS:
+        return 1
+    return even(conv.out[1], most)
 
 
 def _lane_order(width: int) -> np.ndarray:
@@ -166,57 +183,87 @@ def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, target: Requan
     pairs = -(-height // plan.outputs)
 
     def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
-        def vector(b: Expr, pair: Expr, column: Expr, i: Expr) -> None:
-            row = pair * plan.outputs
-            row = row if height % plan.outputs == 0 else T.min(row, height - plan.outputs)
+        def tile(b: Expr, pair: Expr, i: Expr, column: Expr) -> None:
+            row = _start(pair, plan.outputs, height)
+            x0 = _start(column, plan.pixels, conv.out[1]) if not plan.by_rows else 0
             start, pattern = plan.start(i), plan.pattern(i)
-            acc = [[local(lanes, "int32") for _ in range(_ROWS)] for _ in range(plan.outputs)]
             constant = pattern * plan.width
-            for q in range(_ROWS):
-                value = T.bind(bias.load(constant + q * lanes, lanes))
-                for line in acc:
-                    line[q].store(0, value, lanes)
-            _sum_taps(plan, kernel, acc, x, conv.window(b, row, column) + start, taps, pattern)
-            multipliers, shifts = (
-                [T.bind(s.load(constant + q * lanes, lanes)) for q in range(_ROWS)]
-                for s in (multiplier, shift)
-            )
-            for r, line in enumerate(acc):
+
+            def operands(array: Flat) -> list[Expr]:
+                return [T.bind(array.load(constant + q * lanes, lanes)) for q in range(_ROWS)]
+
+            acc = _accumulators(plan, operands(bias), lanes)
+            _sum_taps(plan, kernel, acc, x, conv.window(b, row, x0) + start, taps, pattern)
+            multipliers, shifts = operands(multiplier), operands(shift)
+            for (r, p), line in acc.items():
                 values = [T.bind(cell.load(0, lanes)) for cell in line]
                 result = T.bind(requantize_blocks(values, multipliers, shifts, bounds, target, lanes))
-                offset = conv.pixel(b, row + r, column) + start
+                offset = conv.pixel(b, row + r, x0 + p) + start
                 store_part(y, offset, result, plan.width, 0, min(plan.width, plan.line))
 
-        columns = 1 if plan.by_rows else conv.out[1]
-        nest((conv.batch, pairs, columns, plan.vectors), vector)
+        columns = 1 if plan.by_rows else -(-conv.out[1] // plan.pixels)
+        nest((conv.batch, pairs, plan.vectors, columns), tile)
 
     return emit
 
 
+def _start(index: Expr, size: int, extent: int) -> Expr:
+    """First element of part `index`; the last part overlaps the one before it."""
+    return index * size if extent % size == 0 else T.min(index * size, extent - size)
+
+
+#: (output row, pixel) -> the four vectors of its sums.
+Sums = dict[tuple[int, int], list[Flat]]
+
+
+def _accumulators(plan: Plan, bias: list[Expr], lanes: int) -> Sums:
+    acc = {
+        (r, p): [local(lanes, "int32") for _ in bias] for r in range(plan.outputs) for p in range(plan.pixels)
+    }
+    for line in acc.values():
+        for cell, value in zip(line, bias, strict=True):
+            cell.store(0, value, lanes)
+    return acc
+
+
 def _sum_taps(
-    plan: Plan, kernel: DepthwiseDotKernel, acc: list[list[Flat]], x: Flat, window: Expr, taps: Flat,
-    pattern: Expr,
-) -> None:  # fmt: skip
-    """acc[output][q] += the products of all taps."""
+    plan: Plan, kernel: DepthwiseDotKernel, acc: Sums, x: Flat, window: Expr, taps: Flat, pattern: Expr
+) -> None:
+    """acc[output, pixel][q] += the products of all taps."""
     conv, width, lanes = plan.conv, plan.width, kernel.lanes
     rows = conv.kernel[0] + plan.outputs - 1
     used = plan.groups * plan.outputs * _ROWS * width
 
-    def column(kx: Expr) -> None:
+    def column(at: Expr, uses: Sequence[tuple[int, Expr]]) -> None:
+        """Column `at` of the window; `uses` are the pixels that it belongs to, each with its tap."""
         for g in range(plan.groups):
             numbers = [min(g * _ROWS + t, rows - 1) for t in range(_ROWS)]  # beyond the last row: weight 0
-            loaded = {n: T.bind(x.load(window + conv.tap(n, kx), width)) for n in dict.fromkeys(numbers)}
+            loaded = {n: T.bind(x.load(window + conv.tap(n, 0) + at, width)) for n in dict.fromkeys(numbers)}
             operands = _interleave([T.reinterpret(dtype_of("int8", width), loaded[n]) for n in numbers])
-            for r, line in enumerate(acc):
-                for q, cell in enumerate(line):
-                    at = (pattern * conv.kernel[1] + kx) * used + ((g * plan.outputs + r) * _ROWS + q) * width
-                    product = T.call_llvm_pure_intrin(
-                        dtype_of("int32", lanes), kernel.intrinsic, cell.load(0, lanes), operands[q],
-                        taps.load(at, width),
-                    )  # fmt: skip
-                    cell.store(0, product, lanes)
+            for p, kx in uses:
+                for r in range(plan.outputs):
+                    first = (pattern * conv.kernel[1] + kx) * used + (g * plan.outputs + r) * _ROWS * width
+                    for q, cell in enumerate(acc[r, p]):
+                        product = T.call_llvm_pure_intrin(
+                            dtype_of("int32", lanes), kernel.intrinsic, cell.load(0, lanes), operands[q],
+                            taps.load(first + q * width, width),
+                        )  # fmt: skip
+                        cell.store(0, product, lanes)
 
-    nest((conv.kernel[1],), column)
+    if plan.pixels == 1:
+        nest((conv.kernel[1],), lambda kx: column(conv.tap(0, kx), [(0, kx)]))
+        return
+    for at, uses in _shared_columns(conv, plan.pixels).items():
+        column(at * conv.ci, uses)
+
+
+def _shared_columns(conv: Convolution, pixels: int) -> dict[int, list[tuple[int, int]]]:
+    """Column of the image -> the (pixel, tap) pairs that read it."""
+    columns: dict[int, list[tuple[int, int]]] = {}
+    for p in range(pixels):
+        for kx in range(conv.kernel[1]):
+            columns.setdefault(p * conv.strides[1] + kx * conv.dilation[1], []).append((p, kx))
+    return dict(sorted(columns.items()))
 
 
 def _interleave(rows: Sequence[Expr]) -> list[Expr]:

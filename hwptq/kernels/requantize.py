@@ -46,7 +46,7 @@ def requantize(
     """int32x`lanes` accumulators, multipliers and shifts -> int8x`lanes`."""
     scale = _form(lanes, target)
     if scale is None:
-        return _narrow(_generic(acc, multiplier, shift, lanes), bounds, lanes)
+        return _narrow(_generic(acc, multiplier, shift, lanes), bounds, lanes, target)
     width = target.lanes
     parts = [
         scale(*(_part(v, first, width, lanes) for v in (acc, multiplier, shift)), target)
@@ -54,7 +54,8 @@ def requantize(
     ]
     if len(parts) > 1 and target.pack_bytes:
         return _pack(parts, bounds, target)
-    return _narrow(parts[0] if len(parts) == 1 else shuffle(parts, range(lanes)), bounds, lanes)
+    scaled = parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
+    return _narrow(scaled, bounds, lanes, target)
 
 
 def requantize_blocks(
@@ -142,11 +143,25 @@ def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requanti
     return T.shift_right(shuffle(sums, upper), shift - constant(1, "int32", lanes))
 
 
-def _narrow(value: Expr, bounds: Bounds, lanes: int) -> Expr:
+def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr:
     """Zero point, clamp and conversion by plain code."""
+    if target.saturating_casts and lanes > 1:
+        words = _saturated(value, "int16", lanes)
+        if bounds.zero_point:
+            zero = constant(bounds.zero_point, "int16", lanes)
+            name = f"llvm.sadd.sat.v{lanes}i16"
+            words = T.call_llvm_pure_intrin(dtype_of("int16", lanes), name, words, zero)
+        return _clamped(_saturated(words, "int8", lanes), bounds, lanes)
     shifted = value + constant(bounds.zero_point, "int32", lanes)
     limits = [constant(limit, "int32", lanes) for limit in (bounds.lo, bounds.hi)]
     return cast(clamp(shifted, *limits), "int8", lanes)
+
+
+def _saturated(value: Expr, dtype: str, lanes: int) -> Expr:
+    """`value` in half its bits: a clamp and a cast, which LLVM makes one instruction."""
+    bits = int(dtype.removeprefix("int"))
+    limits = [constant(limit, f"int{2 * bits}", lanes) for limit in (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)]
+    return cast(clamp(value, *limits), dtype, lanes)
 
 
 def _pack(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:

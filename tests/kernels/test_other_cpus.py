@@ -44,9 +44,10 @@ def test_a_batch_of_random_cases(name: str, tmp_path: Path):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-def test_depthwise_by_dot_products_of_16_bytes(tmp_path: Path):
+@pytest.mark.parametrize("tile_pixels", [1, 2, 3])
+def test_depthwise_by_dot_products_of_16_bytes(tile_pixels: int, tmp_path: Path):
     target = runnable("arm-cortex-a")
-    kernel = DepthwiseDotKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4)
+    kernel = DepthwiseDotKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=tile_pixels)
     target = replace(target, kernels={**target.kernels, "depthwise": kernel})
     cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):

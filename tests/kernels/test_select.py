@@ -33,7 +33,7 @@ def templates(case: Case, target=ARM) -> list[str]:
 
 def test_rules_name_the_template():
     assert templates(conv((0, 0, 0, 0))) == ["dot_product"]
-    assert templates(conv((0, 0, 0, 0), groups=16)) == ["depthwise"]
+    assert templates(conv((0, 0, 0, 0), groups=16)) == ["depthwise_dot_product"]
     assert templates(conv((0, 0, 0, 0), groups=4)) == ["portable"]
     assert templates(dense_case(Random(1)))[-1] == "dot_product"
 
@@ -82,7 +82,7 @@ def test_int4_weights_take_half_the_bytes(name):
 
 def test_a_kernel_of_the_wrong_kind_is_refused():
     rules = (OpRule("conv2d", kernel="depthwise"),)
-    with pytest.raises(ValueError, match="a depthwise kernel cannot compute conv2d"):
+    with pytest.raises(ValueError, match="a depthwise_dot_product kernel cannot compute conv2d"):
         conv((0, 0, 0, 0)).steps(replace(ARM, ops=rules))
 
 

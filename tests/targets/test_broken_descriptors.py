@@ -94,7 +94,7 @@ BROKEN = {
         ("dense_vectors", "dense_vektors"),
         "kernel.sdot.dense_vektors: unknown key (did you mean dense_vectors?)",
     ),
-    "kernel key misplaced": (("lanes = 16", "lanes = 16\nk = 4"), "kernel.depthwise.k: unknown key"),
+    "kernel key misplaced": (("tile_pixels = 2", "k = 4"), "kernel.depthwise.k: unknown key"),
     "k 0": (("k = 4", "k = 0"), "kernel.sdot.k: must be from 1 to 64, not 0"),
     "k true": (("k = 4", "k = true"), "kernel.sdot.k: must be a whole number, not true"),
     "k a fraction": (("k = 4", "k = 4.0"), "kernel.sdot.k: must be a whole number, not 4.0"),
@@ -115,8 +115,8 @@ BROKEN = {
         "kernel.sdot.lanes: lanes * k * operand_bits is 4096 bits",
     ),
     "depthwise lanes": (
-        ("lanes = 16", "lanes = 12"),
-        "kernel.depthwise.lanes: lanes * 8 is 96 bits: a vector has",
+        ("lanes = 4\ntile_pixels = 2", "lanes = 12"),
+        "kernel.depthwise.lanes: lanes * 32 is 384 bits: a vector has",
     ),
     "masked code that may read nothing behind": (
         ("[memory]", "[elementwise]\nmasked = true\n\n[memory]"),
@@ -157,7 +157,7 @@ BROKEN = {
     ),
     "kernel unfit": (
         ('kernel = "sdot"', 'kernel = "depthwise"'),
-        "op[conv2d].kernel: template depthwise of [kernel.depthwise] serves depthwise_conv2d, "
+        "op[conv2d].kernel: template depthwise_dot_product of [kernel.depthwise] serves depthwise_conv2d, "
         "not conv2d (use sdot)",
     ),
     "kernel of an add": (

@@ -13,7 +13,12 @@ from descriptors import ARM, edited, written
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target, target_names
 from hwptq.targets.read import FOLDER
-from hwptq.targets.schema import OP_KINDS, DepthwiseKernel, DotProductKernel, VectorKernel
+from hwptq.targets.schema import (
+    OP_KINDS,
+    DepthwiseDotKernel,
+    DotProductKernel,
+    VectorKernel,
+)
 
 SHIPPED = ["arm-cortex-a", "arm-cortex-a53", "riscv64-rvv", "x86-64-avx2", "x86-64-vnni"]
 
@@ -58,7 +63,7 @@ def test_values_of_arm() -> None:
     arm = load_target("arm-cortex-a")
     assert arm.kernels == {
         "sdot": DotProductKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, 4, 8, False, True, True, 4, 4, 4),
-        "depthwise": DepthwiseKernel(16, 2),
+        "depthwise": DepthwiseDotKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=2),
     }
     assert arm.toolchain.run == ("qemu-aarch64", "-cpu", "max")
     assert arm.rule("conv2d") is not None

@@ -1,0 +1,108 @@
+"""Exit codes of compilations that run to their end, and the commands about targets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import TARGET, Command
+
+import hwptq as package
+from hwptq.backends.toolchain import why_not_run
+from hwptq.passes import select_kernels
+from hwptq.quant import integer_ops
+from hwptq.targets import load_target, target_names
+
+_REASON = why_not_run(load_target(TARGET))
+native = pytest.mark.skipif(_REASON is not None, reason=f"{TARGET}: {_REASON}")
+
+
+def report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+@native
+def test_success_and_a_second_run_over_it(hwptq: Command):
+    first = hwptq.compile()
+    assert first.code == 0
+    for part in ("in integers", "100.0 %", "bit-exact: 6 samples, 30 values", "top-1", "written to"):
+        assert part in first.stdout
+    before = report(hwptq.folder)
+    assert hwptq.compile("--samples", "2").code == 0
+    assert (before["bit_exact"]["samples"], report(hwptq.folder)["bit_exact"]["samples"]) == (6, 2)
+    left = {p.name for p in hwptq.folder.iterdir()}
+    assert left == {"model.onnx", "data.npz", "out"}
+
+
+@native
+def test_accuracy_missed(hwptq: Command):
+    """A negative drop asks for more than float32 gives."""
+    outcome = hwptq.compile("--max-drop", "-101")
+    assert outcome.code == 5
+    assert "loses" in outcome.error
+    assert "--max-drop allows -101" in outcome.error
+    assert "written to" in outcome.stdout
+    assert report(hwptq.folder)["accuracy"]["metric"] == "top1"
+
+
+@native
+def test_a_broken_kernel_is_found(hwptq: Command, monkeypatch: pytest.MonkeyPatch):
+    """Negative control: kernels for another zero point differ from the reference."""
+    select = select_kernels.select
+
+    def broken(op: Any, *arguments: Any) -> Any:
+        if isinstance(op, integer_ops.Dense):
+            op = replace(op, out_zero_point=op.out_zero_point + 1)
+        return select(op, *arguments)
+
+    monkeypatch.setattr(select_kernels, "select", broken)
+    outcome = hwptq.compile()
+    assert outcome.code == 6
+    assert "the emitted code differs from the reference" in outcome.error
+    assert "mismatches" in outcome.stdout
+    exact = report(hwptq.folder)["bit_exact"]
+    assert exact["mismatches"] > exact["values"] / 2
+    assert exact["first_mismatch"] == "y"
+
+
+@native
+def test_a_metric_of_ones_own(hwptq: Command, monkeypatch: pytest.MonkeyPatch):
+    code = "def first(outputs, labels):\n    return float((outputs[0].argmax(1) == labels).mean())\n"
+    (hwptq.folder / "own_metric.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(hwptq.folder)
+    assert hwptq.compile("--metric", "own_metric:first").code == 0
+    accuracy = report(hwptq.folder)["accuracy"]
+    assert accuracy["metric"] == "own_metric:first"
+    assert 0 <= accuracy["emitted"] <= 1
+
+
+def test_targets(hwptq: Command, tmp_path: Path):
+    listed = hwptq("targets", "list")
+    assert listed.code == 0
+    assert all(name in listed.stdout for name in target_names())
+    shown = hwptq("targets", "show", "arm-cortex-a")
+    assert all(part in shown.stdout for part in ("depthwise_conv2d", "sdot", "qemu-aarch64"))
+    own = tmp_path / "own.toml"
+    own.write_text('schema = 1\nname = "own"\nsummary = "s"\nextends = "x86-64-avx2"\n', encoding="utf-8")
+    checked = hwptq("targets", "check", own)
+    assert checked.stdout.strip().replace("\n", "") == f"{own}: own is valid"
+    assert hwptq("targets", "show", "no-such-target").code == 2
+
+
+def test_version(hwptq: Command):
+    assert hwptq("--version").stdout == f"hwptq {package.__version__}\n"
+
+
+def test_the_module_is_the_command(tmp_path: Path):
+    """As a process: standard output stays empty, standard error holds one line."""
+    arguments = ["compile", "absent.onnx", "--target", TARGET, "--calibration-data", "absent.npz"]
+    command = [sys.executable, "-m", "hwptq", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("hwptq: absent.onnx: no such file")
+    assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ _console = Console()
 
 
 class TerminalProgress(Progress):
-    """A line for each stage, with a bar where samples are counted."""
+    """A line for each stage, with a bar where samples are counted; nothing where nobody watches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,8 @@ class TerminalProgress(Progress):
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self._bars = Bars(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self._bars = Bars(*columns, console=console, disable=not console.is_terminal)
         self._task: Any = None
 
     def __enter__(self) -> TerminalProgress:

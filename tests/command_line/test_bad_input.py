@@ -47,7 +47,10 @@ def test_symbolic_axis(hwptq: Command):
 
 
 def test_nothing_to_quantize(hwptq: Command):
-    check(hwptq.refused(3, "--exclude", "."), "nothing of the model can be quantized", "excluded by the user")
+    save(model([node("Softmax", "x", "y", "softmax")], {"x": ["N", 3, 5, 6]}), hwptq.folder)
+    check(
+        hwptq.refused(3), "nothing of the model can be quantized", "softmax: nn.softmax has no integer form"
+    )
 
 
 # The data

@@ -40,14 +40,16 @@ def test_success_and_a_second_run_over_it(hwptq: Command):
 
 
 @native
-def test_accuracy_missed(hwptq: Command):
-    """A negative drop asks for more than float32 gives."""
-    outcome = hwptq.compile("--max-drop", "-101")
+def test_accuracy_missed(hwptq: Command, monkeypatch: pytest.MonkeyPatch):
+    """A metric that says less each time it is asked: first of float32, last of the emitted code."""
+    code = "from itertools import count\nasked = count()\ndef less(outputs, labels): return -next(asked)\n"
+    (hwptq.folder / "less_metric.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(hwptq.folder)
+    outcome = hwptq.compile("--max-drop", "0.5", "--metric", "less_metric:less")
     assert outcome.code == 5
-    assert "loses" in outcome.error
-    assert "--max-drop allows -101" in outcome.error
+    assert "--max-drop allows 0.5" in outcome.error
     assert "written to" in outcome.stdout
-    assert report(hwptq.folder)["accuracy"]["metric"] == "top1"
+    assert report(hwptq.folder)["accuracy"]["metric"] == "less_metric:less"
 
 
 @native

@@ -25,7 +25,7 @@ from .passes.layer_costs import LayerCosts
 from .passes.quantizable import with_assignment
 from .passes.uniform_variants import Layer, Pair, Variants, uniform_variants
 from .progress import Progress
-from .sensitivity import SAMPLES, Sensitivity, measure
+from .sensitivity import Sensitivity, measure
 from .targets import Descriptor
 
 #: What --precision takes: (activation, weight) dtypes.
@@ -135,9 +135,7 @@ class Chooser:
     def _measured(self) -> Sensitivity:
         if self._sensitivity is None:
             with self._progress.stage("sensitivity"):
-                count = SAMPLES if self._data.count is None else min(SAMPLES, self._data.count)
-                samples = self._progress.track(self._data, count)
-                self._sensitivity = measure(self._float32, self.variants, samples)
+                self._sensitivity = measure(self._float32, self.variants, self._data, self._progress.track)
         return self._sensitivity
 
 

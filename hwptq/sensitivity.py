@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -37,23 +38,33 @@ class Sensitivity:
     values: Mapping[str, Mapping[Pair, float]]
 
 
-def measure(float32: tvm.IRModule, variants: Variants, samples: Iterable[Sample]) -> Sensitivity:
+def measure(
+    float32: tvm.IRModule,
+    variants: Variants,
+    samples: Iterable[Sample],
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> Sensitivity:
     """The sensitivity of every layer of `variants` to each of its pairs, on the first SAMPLES samples.
 
     float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
-    and the first output is [1, classes].
+    and the first output is [1, classes]. track(items, their number) sees the samples that are done.
     """
     chosen = list(islice(samples, SAMPLES))
     probes = [(name, pair) for name, layer in variants.layers.items() for pair in layer.pairs]
+    idle: SimpleQueue[_Bench] = SimpleQueue()  # one for each thread that runs
     workers = min(os.cpu_count() or 1, len(chosen))
+    for _ in range(workers):
+        idle.put(_Bench(float32, variants, probes))
 
-    def work(first: int) -> list[np.ndarray]:
-        bench = _Bench(float32, variants, probes)
-        return [bench.disturbances(sample) for sample in chosen[first::workers]]
+    def work(sample: Sample) -> np.ndarray:
+        bench = idle.get()
+        try:
+            return bench.disturbances(sample)
+        finally:
+            idle.put(bench)
 
     with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(work, range(workers)))
-    rows = np.array([parts[i % workers][i // workers] for i in range(len(chosen))])  # in the samples' order
+        rows = np.array(list(track(pool.map(work, chosen), len(chosen))))
     noise, divergence = rows.mean(axis=0).T
     kl = not np.isnan(divergence).any()
     found: dict[str, dict[Pair, float]] = {name: {} for name in variants.layers}

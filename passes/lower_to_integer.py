@@ -83,8 +83,18 @@ class Emitter:
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)
-            op = ops.Quantize(scale, zero)
-            return self.call(op, [self.r.get(value.args[0])], (), shape_of(value), "int8", str(var.name))
+            return self._boundary(value.args[0], scale, zero, str(var.name))
+
+    def _boundary(self, source: Any, scale: float, zero: int, name: str) -> Any:
+        """Quantize a float tensor; what limits it to the range of an int4 becomes a clamp behind."""
+        op, shape = ops.Quantize(scale, zero), shape_of(source)
+        clip: Any = self.values.get(source)
+        if op_name(clip) != "clip":
+            return self.call(op, [self.r.get(source)], (), shape, "int8", name)
+        lo, hi = Output(scale, zero, name).bounds(*(float(a.value) for a in clip.args[1:3]))
+        tensor = self.call(op, [self.r.get(clip.args[0])], (), shape, "int8", f"{name}_unclamped")
+        limits = tuple(np.full(shape[-1], limit, np.int8) for limit in (lo, hi))
+        return self.call(ops.Clamp(), [tensor], limits, shape, "int8", name)
 
     def _output(self, scale: float, zero: int, name: str) -> Output:
         activation, weight = (integer_dtype(d) for d in self._dtypes.get(name, ("int8", "int8")))

@@ -26,7 +26,8 @@ MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-
 MIN_VECTOR_BITS = 32
 
 #: (activation, weight) dtypes that the code generators of a TVM target kind take.
-PAIRS = {"llvm": (("int8", "int8"), ("int8", "int4")), "hexagon": (("int8", "int8"), ("int8", "int4"))}
+_INTEGER_PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
+PAIRS = {"llvm": _INTEGER_PAIRS, "hexagon": _INTEGER_PAIRS}
 #: What an operator without weights takes.
 PLAIN_PAIR = ("int8", "int8")
 

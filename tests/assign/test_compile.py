@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hwptq
+from hwptq import drop_search
 from hwptq.bit_widths import Chooser
 from hwptq.budget import Budget, parse_budget
 from hwptq.cli import app
@@ -37,7 +38,8 @@ def compiled(folder: Path, samples: int | None = 60, **options: Any) -> dict[str
 
 
 def planned(target: str = TARGET, **options: Any) -> dict[str, Any]:
-    return plan(MODEL, target, CALIBRATION, PREPROCESS, hwptq.Options(**options))
+    chosen = hwptq.Options(recipe=RECIPES["fast"], **options)
+    return plan(MODEL, target, CALIBRATION, PREPROCESS, chosen)
 
 
 def weights_of(found: dict[str, Any]) -> dict[str, str]:
@@ -155,8 +157,14 @@ def test_layers_kept_in_float(tmp_path: Path, by_default: dict[str, Any]) -> Non
     ].items()
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop_search, "STEPS", 4)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_max_drop_finds_the_cheapest_that_holds_it(tmp_path: Path, by_default: dict[str, Any]) -> None:
-    report = compiled(tmp_path, None, max_drop=1.0)
+    report = compiled(tmp_path, 200, max_drop=1.0)
     accuracy, found = report["accuracy"], report["assignment"]
     assert accuracy["float32"] - accuracy["emitted"] <= 1.0
     assert report["weight_bytes"]["quantized"] < by_default["predicted"]["weights"]
@@ -165,6 +173,7 @@ def test_max_drop_finds_the_cheapest_that_holds_it(tmp_path: Path, by_default: d
     assert all(t["weights"] < min(held) for t in found["tried"] if t["drop"] > 1.0)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_max_drop_that_nothing_holds(tmp_path: Path) -> None:
     """The artefact has the highest precision then, and is complete."""
     with pytest.raises(AccuracyError):

@@ -195,8 +195,8 @@ BROKEN = {
         "op[conv2d].pairs[1]: ['int8', 'int8'] is there twice",
     ),
     "pair without code": (
-        ('["int8", "int4"]]', '["int4", "int4"]]'),
-        "op[conv2d].pairs[1]: ['int4', 'int4'] has no code generator for kind 'llvm': it takes "
+        ('["int8", "int4"]]', '["int4", "int8"]]'),
+        "op[conv2d].pairs[1]: ['int4', 'int8'] has no code generator for kind 'llvm': it takes "
         "['int8', 'int8']",
     ),
     "pair of an add": (

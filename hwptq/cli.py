@@ -13,8 +13,10 @@ from rich.console import Console
 from . import __version__
 from .errors import HwptqError, InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-targets_app = typer.Typer(no_args_is_help=True, help="Look at target descriptors.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)  # plain help: tables would cut the names of options in a narrow terminal
+targets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at target descriptors.")
 app.add_typer(targets_app, name="targets")
 _errors = Console(stderr=True)
 

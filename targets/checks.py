@@ -27,7 +27,7 @@ MIN_VECTOR_BITS = 32
 
 #: (activation, weight) dtypes that the code generators of a TVM target kind take.
 _INTEGER_PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
-PAIRS = {"llvm": _INTEGER_PAIRS, "hexagon": _INTEGER_PAIRS}
+PAIRS = {"llvm": _INTEGER_PAIRS}
 #: What an operator without weights takes.
 PLAIN_PAIR = ("int8", "int8")
 

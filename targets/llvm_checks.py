@@ -180,7 +180,8 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
         if isinstance(kernel, MatrixMultiplyKernel):
             calls.append(_matrix_multiply(kernel, join("kernel", name)))
         if isinstance(kernel, DepthwiseDotKernel):
-            whole = DotProductKernel(kernel.intrinsic, kernel.lanes, 4, 8)
+            typed = kernel.operands_as_int32
+            whole = DotProductKernel(kernel.intrinsic, kernel.lanes, 4, 8, operands_as_int32=typed)
             calls.append(_dot_product(whole, join("kernel", name)))
     requantize: Requantize | None = values.get("requantize")
     if requantize:

@@ -200,6 +200,13 @@ class DotProductKernel:
         default=False,
         metadata=about("LLVM types both operands as vectors of int32 (Hexagon), not of operand_bits"),
     )
+    aligned: bool = field(
+        default=False,
+        metadata=about(
+            "activations are loaded from multiples of k elements only, so channels are filled up to it; for "
+            "devices without unaligned scalar loads"
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,18 @@ class DepthwiseDotKernel:
     tile_pixels: int = field(
         default=1,
         metadata=about("output pixels that share interleaved columns; 1 = rows as they lie", low=1, high=64),
+    )
+    operands_as_int32: bool = field(
+        default=False, metadata=about("LLVM types both operands as vectors of int32 (Hexagon), not of int8")
+    )
+    block: int = field(
+        default=16,
+        metadata=about(
+            "bytes within which the device interleaves vectors: 16 on x86-64, a whole vector on Hexagon",
+            low=16,
+            high=1024,
+            power_of_two=True,
+        ),
     )
 
 

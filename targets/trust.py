@@ -50,13 +50,16 @@ _TVM_KEYS = (
     "max_shared_memory_per_block",
 )
 
+#: Lists of options of LLVM that change nothing but code.
+_LLVM_OPTIONS = (["-hexagon-vector-combine=0"],)
+
 ADVICE = "if you trust this descriptor, pass --trust-descriptor"
 
 
 def check_trust(toolchain: Toolchain | None, tvm: dict[str, Any] | None, problems: Problems) -> None:
     """Note everything of an untrusted descriptor that could run or load something else."""
-    for key in tvm or {}:
-        if key not in _TVM_KEYS:
+    for key, value in (tvm or {}).items():
+        if key not in _TVM_KEYS and not (key == "cl-opt" and value in _LLVM_OPTIONS):
             hint = suggest(key, _TVM_KEYS)
             hint = f"; {hint}" if hint.startswith("did") else ""
             problems.add(

@@ -19,7 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fixed_point import MAX_SHIFT
-from hwptq.targets.schema import DepthwiseDotKernel, DepthwiseKernel, Requantize
+from hwptq.targets.schema import DepthwiseDotKernel, DepthwiseKernel
 
 from .builder import TEMPLATE, Expr, Flat, dtype_of, local, nest, primfunc, shuffle
 from .convolution import Convolution, bounds_of, describe
@@ -33,8 +33,6 @@ from .store_tile import store_part
 from .vector_unit import VectorUnit
 
 _ROWS = 4  # of a window that one instruction takes
-_BLOCK = 16  # bytes within which vectors are interleaved
-_PLAIN = DepthwiseKernel()  # for windows of one row
 _UNROLLED_COLUMNS = 8  # of a window, where pixels share them
 
 
@@ -50,6 +48,7 @@ class Plan:
     conv: Convolution
     width: int
     pixels: int = 1
+    block: int = 16  # bytes within which the device interleaves vectors
 
     @property
     def by_rows(self) -> bool:
@@ -122,9 +121,9 @@ def depthwise_dot(
     weight, bias, multiplier, shift = constants
     conv, padding = describe(op, x, weight.shape, out)
     if conv.kernel[0] == 1:
-        return depthwise(op, x, constants, out, _PLAIN, unit)
+        return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit)
     width = _ROWS * kernel.lanes
-    plan = Plan(conv, width, _tile(conv, width, kernel.tile_pixels))
+    plan = Plan(conv, width, _tile(conv, width, kernel.tile_pixels), kernel.block)
     slack = plan.width if plan.line < plan.width else 0
     packed = pack_input(x, padding, unit, slack, "uint8" if kernel.unsigned_activation else "int8")
     if kernel.unsigned_activation:
@@ -135,7 +134,7 @@ def depthwise_dot(
         *(_pack(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
     ]
     types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
-    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit.requantize))
+    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit))
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
 
@@ -147,19 +146,19 @@ def _tile(conv: Convolution, width: int, most: int) -> int:
     return even(conv.out[1], most)
 
 
-def _lane_order(width: int) -> np.ndarray:
+def _lane_order(plan: Plan) -> np.ndarray:
     """The byte that lands in each lane when four vectors are interleaved: int [4, width / 4].
 
-    Block b of 16 bytes goes to lanes 4b ... 4b+3 of the four results, four bytes to each.
+    Block b of 16 bytes goes to lanes 4b ... 4b+3 of the four results, four bytes to each; larger ones alike.
     """
-    lanes = np.arange(width // _ROWS)
-    first = lanes // _ROWS * _BLOCK + lanes % _ROWS
-    return first + np.arange(_ROWS)[:, np.newaxis] * _ROWS
+    lanes, part = np.arange(plan.width // _ROWS), plan.block // _ROWS
+    first = lanes // part * plan.block + lanes % part
+    return first + np.arange(_ROWS)[:, np.newaxis] * part
 
 
 def _pack(values: np.ndarray, plan: Plan, extra: int) -> np.ndarray:
     """[C] -> int32 [patterns, 4, lanes]."""
-    channels = plan.channels()[:, _lane_order(plan.width)]
+    channels = plan.channels()[:, _lane_order(plan)]
     return np.where(channels < 0, np.int32(extra), values[channels]).astype(np.int32)
 
 
@@ -169,14 +168,14 @@ def _pack_taps(taps: np.ndarray, plan: Plan) -> np.ndarray:
     rows = np.zeros((taps.shape[0] + 1, plan.outputs, plan.groups * _ROWS, kw), np.int8)
     for r in range(plan.outputs):
         rows[:-1, r, r : r + kh] = taps
-    channels = plan.channels()[:, _lane_order(plan.width)]  # -1 is the row of zeros
+    channels = plan.channels()[:, _lane_order(plan)]  # -1 is the row of zeros
     grouped = rows.reshape(-1, plan.outputs, plan.groups, _ROWS, kw)[channels]
     return np.ascontiguousarray(grouped.transpose(0, 6, 4, 3, 1, 2, 5)).reshape(
         len(channels), kw, plan.groups, plan.outputs, _ROWS, plan.width
     )
 
 
-def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, target: Requantize) -> Callable[..., None]:
+def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, unit: VectorUnit) -> Callable[..., None]:
     """Code of (x packed, taps, bias, multiplier, shift, y)."""
     conv, lanes = plan.conv, kernel.lanes
     height = conv.out[0]
@@ -197,9 +196,10 @@ def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, target: Requan
             multipliers, shifts = operands(multiplier), operands(shift)
             for (r, p), line in acc.items():
                 values = [T.bind(cell.load(0, lanes)) for cell in line]
-                result = T.bind(requantize_blocks(values, multipliers, shifts, bounds, target, lanes))
+                factors = (multipliers, shifts, bounds, unit.requantize, lanes, plan.block)
+                result = T.bind(requantize_blocks(values, *factors))
                 offset = conv.pixel(b, row + r, x0 + p) + start
-                store_part(y, offset, result, plan.width, 0, min(plan.width, plan.line))
+                store_part(y, offset, result, plan.width, 0, min(plan.width, plan.line), unit.masked)
 
         columns = 1 if plan.by_rows else -(-conv.out[1] // plan.pixels)
         nest((conv.batch, pairs, plan.vectors, columns), tile)
@@ -232,6 +232,7 @@ def _sum_taps(
     """acc[output, pixel][q] += the products of all taps."""
     conv, width, lanes = plan.conv, plan.width, kernel.lanes
     rows = conv.kernel[0] + plan.outputs - 1
+    typed = dtype_of("int32", lanes) if kernel.operands_as_int32 else dtype_of("int8", width)
     used = plan.groups * plan.outputs * _ROWS * width
 
     def column(at: Expr, uses: Sequence[tuple[int, Expr]]) -> None:
@@ -239,14 +240,16 @@ def _sum_taps(
         for g in range(plan.groups):
             numbers = [min(g * _ROWS + t, rows - 1) for t in range(_ROWS)]  # beyond the last row: weight 0
             loaded = {n: T.bind(x.load(window + conv.tap(n, 0) + at, width)) for n in dict.fromkeys(numbers)}
-            operands = _interleave([T.reinterpret(dtype_of("int8", width), loaded[n]) for n in numbers])
+            taken = [T.reinterpret(dtype_of("int8", width), loaded[n]) for n in numbers]
+            operands = _interleave(taken, plan.block)
             for p, kx in uses:
                 for r in range(plan.outputs):
                     first = (pattern * conv.kernel[1] + kx) * used + (g * plan.outputs + r) * _ROWS * width
                     for q, cell in enumerate(acc[r, p]):
+                        pair = (operands[q], taps.load(first + q * width, width))
                         product = T.call_llvm_pure_intrin(
-                            dtype_of("int32", lanes), kernel.intrinsic, cell.load(0, lanes), operands[q],
-                            taps.load(first + q * width, width),
+                            dtype_of("int32", lanes), kernel.intrinsic, cell.load(0, lanes),
+                            *(T.reinterpret(typed, v) for v in pair),
                         )  # fmt: skip
                         cell.store(0, product, lanes)
 
@@ -266,19 +269,21 @@ def _shared_columns(conv: Convolution, pixels: int) -> dict[int, list[tuple[int,
     return dict(sorted(columns.items()))
 
 
-def _interleave(rows: Sequence[Expr]) -> list[Expr]:
+def _interleave(rows: Sequence[Expr], block: int) -> list[Expr]:
     """Four vectors a, b, c, d -> four vectors of the groups a[i] b[i] c[i] d[i], ordered by _lane_order."""
     a, b, c, d = rows
-    halves = [(T.bind(_unpack(a, b, part, 1)), T.bind(_unpack(c, d, part, 1))) for part in (0, 1)]
-    return [T.bind(_unpack(ab, cd, part, 2)) for ab, cd in halves for part in (0, 1)]
+    halves = [
+        (T.bind(_unpack(a, b, part, 1, block)), T.bind(_unpack(c, d, part, 1, block))) for part in (0, 1)
+    ]
+    return [T.bind(_unpack(ab, cd, part, 2, block)) for ab, cd in halves for part in (0, 1)]
 
 
-def _unpack(a: Expr, b: Expr, part: int, unit: int) -> Expr:
-    """Units of `unit` bytes of a and b in turn, from the lower or upper half of each block of 16 bytes."""
+def _unpack(a: Expr, b: Expr, part: int, unit: int, block: int) -> Expr:
+    """Units of `unit` bytes of a and b in turn, from the lower or upper half of each block."""
     width = int(a.ty.dtype.lanes)
     order = []
-    for block in range(0, width, _BLOCK):
-        for first in range(0, _BLOCK // 2, unit):
-            at = block + part * _BLOCK // 2 + first
+    for start in range(0, width, block):
+        for first in range(0, block // 2, unit):
+            at = start + part * block // 2 + first
             order += [*range(at, at + unit), *range(width + at, width + at + unit)]
     return shuffle([a, b], order)

@@ -66,4 +66,5 @@ def mac_of(kernel: DotProductKernel) -> Mac:
         weight=signed,
         pick=pick,
         accumulate=accumulate,
+        aligned=kernel.aligned,
     )

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.targets.schema import Requantize
-
 from .builder import Expr, Flat, cast, constant, local, loop, nest, powers, shuffle
 from .convolution import Convolution
 from .kernel import TensorType
 from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds
 from .store_tile import Output, store_tile
+from .vector_unit import VectorUnit
 
 _LOAD_COST = 0.2  # of a multiply-accumulate
 
@@ -38,6 +37,7 @@ class Mac:
     weight: str  # dtype of the weight operand; its values are stored as int8, or two int4 a byte
     pick: Callable[[list[Expr], int, int], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
+    aligned: bool = False  # activations are loaded at multiples of k only
 
     def groups_of(self, run: int) -> int:
         """Groups of k in a run."""
@@ -75,6 +75,7 @@ class Plan:
     tile: Tile
     weight_bits: int = 8
     interleaved: bool = False
+    compact: bool = False  # surplus lanes are not stored: they read what follows
 
     @property
     def vectors(self) -> int:
@@ -88,6 +89,11 @@ class Plan:
         return -(-self.conv.out[1] // rows) * rows
 
     @property
+    def stored_lanes(self) -> int:
+        """Lanes of a vector of weights or factors that are stored."""
+        return min(self.conv.co, self.mac.lanes) if self.compact else self.mac.lanes
+
+    @property
     def stored_rows(self) -> int:
         """Rows of packed weights for each vector of channels."""
         runs = self.conv.runs[0] * self.conv.runs[1]
@@ -95,9 +101,9 @@ class Plan:
 
     def tensors(self, x: TensorType, out: TensorType) -> list[TensorType]:
         """Types of the parameters: x, packed weights, bias, multiplier, shift, out."""
-        width = self.mac.lanes * self.mac.k
-        weight = TensorType((self.vectors * self.stored_rows, width), "int8")
-        return [x, weight, *[TensorType((self.vectors * self.mac.lanes,), "int32")] * 3, out]
+        lanes = self.stored_lanes
+        weight = TensorType((self.vectors * self.stored_rows, lanes * self.mac.k), "int8")
+        return [x, weight, *[TensorType((self.vectors * lanes,), "int32")] * 3, out]
 
 
 def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
@@ -133,11 +139,11 @@ def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved
     return min(choices, key=cost)
 
 
-def emit_tiled(plan: Plan, bounds: Bounds, target: Requantize) -> Callable[..., None]:
+def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit) -> Callable[..., None]:
     """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights."""
     conv, mac = plan.conv, plan.mac
     size = plan.tile.pixels
-    output = Output(conv.co, mac.lanes, bounds)
+    output = Output(conv.co, mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
 
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
@@ -146,7 +152,7 @@ def emit_tiled(plan: Plan, bounds: Bounds, target: Requantize) -> Callable[..., 
             _reduce(plan, acc, x, _sources(plan, b, row, x0), weight, v0)
             values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(size)]
             pixels = [conv.pixel(b, row, _real(plan, x0 + i)) for i in range(size)]
-            store_tile(values, (multiplier, shift), y, pixels, v0, output, target)
+            store_tile(values, (multiplier, shift), y, pixels, v0, output, unit)
 
         for first, count, vectors in blocks(plan.vectors, plan.tile.vectors):
             nest(
@@ -200,15 +206,13 @@ def _reduce(plan: Plan, acc: list[list[Flat]], x: Flat, sources: list[Expr], wei
     groups = mac.groups_of(conv.run)
     per_run = stored_rows(groups, plan.weight_bits)
     step = max(mac.groups, 8 // plan.weight_bits) * (2 if plan.interleaved else 1)
-    vectors, width, cells = len(acc[0]), mac.lanes * mac.k, mac.rows * mac.lanes
+    vectors, stored, cells = len(acc[0]), plan.stored_lanes * mac.k, mac.rows * mac.lanes
     first_row = v0 * plan.stored_rows
 
     def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
         """`count` groups of k elements from group `at` of a run; `at` is a multiple of `step`."""
         row = run * per_run + (at if plan.weight_bits == 8 else T.floordiv(at, 2))
-        weights = _weight_operands(
-            weight, (first_row + row * vectors) * width, vectors, width, mac.weight, plan.weight_bits
-        )
+        weights = _weight_operands(plan, weight, (first_row + row * vectors) * stored, vectors)
         done = 0
         for part in powers(count, mac.groups):
             activations = _activation_operands(plan, x, sources, tap, at + done, part)
@@ -243,20 +247,21 @@ def _activation_operands(
     return lambda line, u: mac.pick(loaded[line * mac.rows : (line + 1) * mac.rows], u, count)
 
 
-def _weight_operands(
-    weight: Flat, first: Expr, vectors: int, width: int, dtype: str, bits: int
-) -> Callable[[int], list[Expr]]:
+def _weight_operands(plan: Plan, weight: Flat, first: Expr, vectors: int) -> Callable[[int], list[Expr]]:
     """group -> the weight operand of each vector of channels; call it for 0, 1, 2, ... in this order.
 
     `first` is the offset of group 0. Of two int4 groups in a row, the first one loads.
     """
     packed: list[Expr] = []
+    mac, bits = plan.mac, plan.weight_bits
+    width, stored = mac.lanes * mac.k, plan.stored_lanes * mac.k
 
     def operands(group: int) -> list[Expr]:
         row = group * bits // 8 * vectors
         if bits == 8 or group % 2 == 0:
-            packed[:] = [T.bind(weight.load(first + (row + j) * width, width)) for j in range(vectors)]
-        return [T.bind(cast(_nibble(p, group % 2, width) if bits == 4 else p, dtype, width)) for p in packed]
+            packed[:] = [T.bind(weight.load(first + (row + j) * stored, width)) for j in range(vectors)]
+        values = [_nibble(p, group % 2, width) for p in packed] if bits == 4 else packed
+        return [T.bind(cast(value, mac.weight, width)) for value in values]
 
     return operands
 

@@ -60,23 +60,26 @@ def requantize(
 
 def requantize_blocks(
     acc: Sequence[Expr], multiplier: Sequence[Expr], shift: Sequence[Expr], bounds: Bounds,
-    target: Requantize, lanes: int,
+    target: Requantize, lanes: int, block: int = 16,
 ) -> Expr:  # fmt: skip
     """Four int32x`lanes` vectors whose lanes 4b ... 4b+3, one after the other, are block b of the result.
 
+    So it is with blocks of 16 bytes; larger ones take more lanes of each vector.
+
     That is the order in which packing narrows them, so nothing is moved where the target packs.
     """
-    if target.pack_bytes and target.wide_products and lanes == target.lanes:
+    if target.pack_bytes and target.wide_products and lanes == target.lanes and block == 16:
         scaled = [_by_wide_products(*v, target) for v in zip(acc, multiplier, shift, strict=True)]
         return _clamped(_pack_four(scaled, bounds, target), bounds, _PACKED * lanes)
     total = _PACKED * lanes
     value, factor, by = (shuffle(v, range(total)) for v in (acc, multiplier, shift))
     narrow = requantize(value, factor, by, bounds, total, target)
+    each = block // _PACKED
     order = [
-        part * lanes + block * _PACKED + i
-        for block in range(lanes // _PACKED)
+        part * lanes + first + i
+        for first in range(0, lanes, each)
         for part in range(_PACKED)
-        for i in range(_PACKED)
+        for i in range(each)
     ]
     return narrow if order == list(range(total)) else shuffle([narrow], order)
 

@@ -7,21 +7,24 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.targets.schema import Requantize
-
 from .builder import Expr, Flat, powers, shuffle
-from .requantize import Bounds, packed_lanes, requantize
+from .requantize import Bounds, requantize
+from .vector_unit import VectorUnit
 
 _STORE_LANES = 16  # int8 values of the widest store where no instruction narrows more at once
 
 
 @dataclass(frozen=True)
 class Output:
-    """The rows that a tile is part of: `channels` values a pixel, in vectors of `lanes`."""
+    """The rows that a tile is part of: `channels` values a pixel, in vectors of `lanes`.
+
+    `whole`: the tile has all channels of its pixels.
+    """
 
     channels: int
     lanes: int
     bounds: Bounds
+    whole: bool
 
     @property
     def even(self) -> bool:
@@ -31,20 +34,23 @@ class Output:
 
 def store_tile(
     acc: Sequence[Sequence[Expr]], scales: tuple[Flat, Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
-    output: Output, target: Requantize,
+    output: Output, unit: VectorUnit,
 ) -> None:  # fmt: skip
     """Requantize acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
 
-    `scales` are multiplier and shift by channel. As many vectors as `target` narrows at once go together.
+    `scales` are multiplier and shift by channel. As many vectors as make a whole one of int8 go together.
     """
     lanes, vectors = output.lanes, len(acc[0])
     cells = [(i, j) for i in range(len(acc)) for j in range(vectors)]
-    for group in _groups(cells, output, packed_lanes(target)):
+    for group in _groups(cells, output, unit.whole_lanes):
         width = len(group) * lanes
         value = T.bind(_joined([acc[i][j] for i, j in group]))
         multiplier, shift = (_factors(s, group, v0, lanes) for s in scales)
-        result = T.bind(requantize(value, multiplier, shift, output.bounds, width, target))
-        _store(result, width, group, y, pixels, v0, output, output.channels == vectors * lanes)
+        result = T.bind(requantize(value, multiplier, shift, output.bounds, width, unit.requantize))
+        if unit.masked and output.whole and (output.even or output.channels < lanes):
+            _store_joined(result, width, group, y, pixels, output)
+        else:
+            _store(result, width, group, y, pixels, v0, output, unit.masked)
 
 
 def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[list[tuple[int, int]]]:
@@ -81,11 +87,11 @@ def _joined(vectors: Sequence[Expr]) -> Expr:
 
 def _store(
     result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], v0: Expr,
-    output: Output, joined: bool,
+    output: Output, masked: bool,
 ) -> None:  # fmt: skip
-    """Store the vectors of `group`; `joined`: the next pixel begins where the vectors of this one end."""
+    """Store the vectors of `group`, those together that stand side by side."""
     lanes, at = output.lanes, 0
-    for run in _runs(group, output.even, joined):
+    for run in _runs(group, output.even, output.whole):
         i, j = run[0]
         channel = (v0 + j) * lanes
         count = len(run) * lanes
@@ -93,8 +99,22 @@ def _store(
             channel, count = 0, output.channels
         elif not output.even:
             channel = T.min(channel, output.channels - lanes)
-        store_part(y, pixels[i] + channel, result, width, at, count)
+        store_part(y, pixels[i] + channel, result, width, at, count, masked)
         at += len(run) * lanes
+
+
+def _store_joined(
+    result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], output: Output
+) -> None:  # fmt: skip
+    """Store the vectors of `group` at once, without the lanes beyond the channels.
+
+    The tile has all channels of its pixels, so the next pixel begins where the one before it ends.
+    """
+    lanes, channels = output.lanes, output.channels
+    order = [at * lanes + lane for at in range(len(group)) for lane in range(min(channels, lanes))]
+    i, j = group[0]
+    value = result if len(order) == width else shuffle([result], order + [0] * (width - len(order)))
+    y.store(pixels[i] + j * lanes, value, width, len(order))
 
 
 def _runs(group: list[tuple[int, int]], even: bool, joined: bool) -> list[list[tuple[int, int]]]:
@@ -108,8 +128,14 @@ def _runs(group: list[tuple[int, int]], even: bool, joined: bool) -> list[list[t
     return runs
 
 
-def store_part(y: Flat, offset: Expr, value: Expr, width: int, first: int, count: int) -> None:
-    """Store `count` of the `width` lanes of a vector, from lane `first`."""
+def store_part(
+    y: Flat, offset: Expr, value: Expr, width: int, first: int, count: int, masked: bool = False
+) -> None:
+    """Store `count` of the `width` lanes of a vector, from lane `first`: in pieces, or through a mask."""
+    if masked:
+        rotated = [(first + i) % width for i in range(width)]
+        y.store(offset, value if not first else shuffle([value], rotated), width, count)
+        return
     at = 0
     for part in powers(count, 1 << (count.bit_length() - 1)):
         lanes = range(first + at, first + at + part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from .pack_input import pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled, fit
 from .vector_unit import VectorUnit
+from .widen_channels import widen_channels, widen_weight
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,39 @@ def tiled_steps(
     """The steps of `op`; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
     mac = template.mac
+    wide = None
+    if mac.aligned and x.shape[-1] % mac.k:
+        wide = widen_channels(x, -(-x.shape[-1] // mac.k) * mac.k, unit)
+        x, weight = wide.out, widen_weight(weight, wide.out.shape[-1])
     conv, padding = describe(op, x, weight.shape, out)
     interleaved = mac.rows > 1 and conv.pointwise and conv.out[1] > 1
     tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
-    plan = Plan(conv, mac, tile, op.weight_bits, interleaved)
-    before = _prepare(x, padding, plan, unit)
+    plan = Plan(conv, mac, tile, op.weight_bits, interleaved, compact=unit.masked)
+    before = _prepare(x, wide, padding, plan, unit)
     types = plan.tensors(before[-1].out if before else x, out)
-    func = primfunc(types, {TEMPLATE: template.name}, emit_tiled(plan, bounds_of(op), unit.requantize))
+    func = primfunc(types, {TEMPLATE: template.name}, emit_tiled(plan, bounds_of(op), unit))
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args = (
         PREVIOUS if before else 0,
-        pack_weights(weight, conv.run, mac.lanes, mac.k, op.weight_bits, plan.tile.vectors),
-        pack_channels(bias, mac.lanes),
-        *pack_scales(multiplier, shift, mac.lanes),
+        pack_weights(weight, conv.run, plan.stored_lanes, mac.k, op.weight_bits, plan.tile.vectors),
+        pack_channels(bias, plan.stored_lanes),
+        *pack_scales(multiplier, shift, plan.stored_lanes),
     )
     return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
 
 
-def _prepare(x: TensorType, padding: Padding, plan: Plan, unit: VectorUnit) -> tuple[Step, ...]:
-    """The steps that bring x into the layout that the kernel reads."""
+def _prepare(
+    x: TensorType, wide: Step | None, padding: Padding, plan: Plan, unit: VectorUnit
+) -> tuple[Step, ...]:
+    """The steps that bring x into the layout that the kernel reads; the first one may have `wide`ned it."""
     mac, conv = plan.mac, plan.conv
     slack = 0 if plan.interleaved else mac.slack(conv.run)
     packed = pack_input(x, padding, unit, slack, mac.activation)
-    steps = (packed,) if packed else ()
+    steps = (wide,) if wide else ()
+    if packed:
+        steps = (*steps, replace(packed, args=(PREVIOUS if wide else 0,)))
     if not plan.interleaved:
         return steps
-    source = PREVIOUS if packed else 0
+    source = PREVIOUS if steps else 0
     return (*steps, interleave_pixels(packed.out if packed else x, source, conv.out[1], conv.ci, mac))

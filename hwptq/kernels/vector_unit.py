@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwptq.targets.schema import Descriptor, Requantize
 
 from .builder import Expr, spans
-from .requantize import GENERIC
+from .requantize import GENERIC, packed_lanes
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class VectorUnit:
     float_lanes: int = 1
     masked: bool = False
     requantize: Requantize = GENERIC
+
+    @property
+    def whole_lanes(self) -> int:
+        """How many int32 values at once are best narrowed to a vector of int8; 0 = any number."""
+        return self.lanes if self.masked else packed_lanes(self.requantize)
 
     def cover(self, extent: int, body: Callable[[Expr, int, int], None]) -> None:
         """Cover range(extent) by vectors of int8: body(offset, width, count); see `spans`."""

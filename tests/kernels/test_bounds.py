@@ -23,7 +23,7 @@ from hwptq.targets import load_target, target_names
 def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, int, int]]:
     """(buffer, first element, last element, size) of every load and store, over all iterations.
 
-    To a load, an int8 buffer is longer by `readable_behind`.
+    To a load, a buffer is longer by `readable_behind` bytes.
     """
     analyzer = tvm.sym.Analyzer()
     found: list[tuple[Any, Any, int]] = []
@@ -34,7 +34,7 @@ def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, in
     def collect(node: Any) -> None:
         store = isinstance(node, tirx.stmt.BufferStore)
         buffer = node.buffer if store else node.source
-        behind = readable_behind if not store and str(buffer.dtype) == "int8" else 0
+        behind = 0 if store else readable_behind // np.dtype(str(buffer.dtype)).itemsize
         found.append((buffer, node.indices, behind))
 
     structural_walk(

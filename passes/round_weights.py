@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -13,11 +13,10 @@ import tvm
 from hwptq.lockstep import Lockstep, live_bytes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
-from hwptq.quant.layer_rounding import METHODS, RoundingProblem, solve
-from hwptq.quant.moments import Statistics
+from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
 
 from .dataflow import bindings, constant
-from .layer_moments import LayerMoments, float_layer
+from .layer_columns import LayerColumns, float_layer
 from .lower_to_integer import LowerToInteger
 from .quantizable import layer_name
 from .quantized_layers import (
@@ -29,16 +28,15 @@ from .quantized_layers import (
 )
 from .select_kernels import integer_operator
 
+_CLAMPED_ROUNDS = 4  # of targets set anew
 _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
 
 
 @dataclass(frozen=True)
 class RoundingOptions:
-    """method: see quant/layer_rounding.py. ridge: how strongly the regressed target is held to the weights,
-    None for no regression. memory: bytes that the values of all samples may take."""
+    """method: see quant/layer_rounding.py; memory: bytes that the values of all samples may take."""
 
     method: str = "descent"
-    ridge: float | None = 0.01
     memory: int = 3 * 2**29
 
 
@@ -92,31 +90,37 @@ class RoundWeights:
         var, call = reference_layer
         exact.run_to(var)
         source = value.args[1].fields[0]
-        moments = LayerMoments(layer, op, len(quantized.values))
+        columns = LayerColumns(layer, op, len(quantized.values))
         results = []
         for env, ints in zip(exact.values, quantized.values, strict=True):
             unclamped, result = float_layer(exact.interpreter, call, env)
-            moments.add(ints[source], unclamped)
+            columns.add(ints[source], unclamped)
             results.append(result)
         exact.settle(results)
         weight = constant(call.args[1])
         assert weight is not None
-        statistics = moments.moments.statistics().scaled(layer.x_scale)
-        chosen = _round(layer, weight, statistics, self.options)
+        chosen = _round(layer, weight, columns, self.options)
         constants = operator_constants(layer, chosen)
         quantized.settle([reference.evaluate(op, ints[source], *constants) for ints in quantized.values])
         return chosen
 
 
 def _round(
-    layer: QuantizedLayer, weight: np.ndarray, statistics: Statistics, options: RoundingOptions
+    layer: QuantizedLayer, weight: np.ndarray, columns: LayerColumns, options: RoundingOptions
 ) -> LayerConstants:
     """The layer's best constants; its old ones where no others fit the accumulator."""
     rows = layer.rows(weight).astype(np.float64)
-    target = rows if options.ridge is None else statistics.regressed(rows, options.ridge)
+    statistics = columns.statistics()
+    target, metric = statistics.regressed(rows)
     low, high = _scale_limits(layer, rows.shape[:2])
-    problem = RoundingProblem(target, statistics.gram, layer.dtype.qmax, layer.shared_scale, low, high)
+    problem = RoundingProblem(target, metric, layer.dtype.qmax, layer.shared_scale, low, high)
     q, scale = solve(problem, options.method)
+    clamped = any(np.any(np.isfinite(b)) for b in layer.unit.bounds)
+    for _ in range(_CLAMPED_ROUNDS if clamped and options.method == "clamped" else 0):
+        real = q * scale[..., None]
+        statistics = columns.clamped(statistics, real, statistics.bias(real))
+        problem = replace(problem, target=statistics.regressed(rows)[0])
+        q, scale = refine(problem, q, scale)
     scale = scale.astype(np.float32)
     bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
     chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)

@@ -9,8 +9,9 @@ import numpy as np
 
 from .rounding import compensation, descend, gptq, nearest, refit_scale, rounding_loss
 
-#: How integers are found: each is at least as good as those before it.
-METHODS = ("nearest", "gptq", "descent")
+#: How integers are found, each at least as good as those before it. "clamped" is "descent", then more of it
+#: with targets that allow for a clamp behind the layer (quant/clamped_target.py; that takes the data).
+METHODS = ("nearest", "gptq", "descent", "clamped")
 _REFITS = 3  # alternations between integers and scales
 _FRACTIONS = np.linspace(1.0, 0.4, 25)
 _COARSE_FRACTIONS = np.linspace(1.0, 0.5, 11)
@@ -57,10 +58,10 @@ def solve(problem: RoundingProblem, method: str = "descent") -> tuple[np.ndarray
     if problem.qmax < _FINE:  # what is best for the nearest integers is not best for these
         scale = search_scale(problem, compensated, _COARSE_FRACTIONS)
     q = compensated(problem, scale)
-    return (q, scale) if method == "gptq" else _refined(problem, q, scale)
+    return (q, scale) if method == "gptq" else refine(problem, q, scale)
 
 
-def _refined(problem: RoundingProblem, q: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def refine(problem: RoundingProblem, q: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinate descent on the integers, in turn with the scales that fit them best."""
     q = descend(q, problem.target, problem.gram, scale, problem.qmax)
     for _ in range(_REFITS):

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_RIDGE = 0.01
+_RIDGE_OF_FEW = 2.0  # neighbouring pixels are much alike: columns count for fewer than they are
+
 
 @dataclass
 class Moments:
@@ -80,18 +83,33 @@ class Statistics:
         """The statistics of unit * x."""
         return Statistics(self.count, self.x_mean * unit, self.y_mean, self.gram * unit**2, self.cross * unit)
 
-    def regressed(self, weight: np.ndarray, ridge: float) -> np.ndarray:
-        """The weights [G,R,K] that best predict y from x: cross gram^-1, drawn towards `weight` by a ridge.
+    def retargeted(self, y_mean: np.ndarray, second: np.ndarray) -> Statistics:
+        """The statistics for another y, with its mean [G,R] and second moments E[y x^T] [G,R,K]."""
+        cross = second - y_mean[:, :, None] * self.x_mean[:, None, :]
+        return Statistics(self.count, self.x_mean, y_mean, self.gram, cross)
 
-        argmin_T E|y - T x|^2 + lambda |T - weight|^2, with lambda = ridge times the mean variance of x. Where
-        x carries the error of the layers before, this repairs what a linear map can.
+    def ridge(self) -> np.ndarray:
+        """[G]: how strongly weights should be held to the float ones, as a penalty on |weight - float|^2.
+
+        In units of the mean variance of x: a little, and more where there are few columns for each weight,
+        which then would fit the samples at hand rather than the layer.
         """
         depth = self.x_mean.shape[1]
         variance = np.einsum("gkk->g", self.gram) / depth
-        strength = np.where(variance > 0, ridge * variance, 1.0)
-        damped = self.gram + strength[:, None, None] * np.eye(depth)
-        right = self.cross + strength[:, None, None] * weight
-        return np.linalg.solve(damped, right.transpose(0, 2, 1)).transpose(0, 2, 1)
+        strength = _RIDGE + _RIDGE_OF_FEW * depth / max(self.count, 1)
+        return np.where(variance > 0, strength * variance, 1.0)
+
+    def regressed(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The target [G,R,K] and the metric [G,K,K] of rounding: T and H.
+
+        E|y - V x|^2 + ridge |V - weight|^2, the error of weights V whose bias takes up the means, equals
+        tr (V - T) H (V - T)^T but for a constant. T is the ridge regression of y on x: where x carries the
+        error of the layers before, it repairs what a linear map can.
+        """
+        strength = self.ridge()[:, None, None]
+        metric = self.gram + strength * np.eye(self.x_mean.shape[1])
+        right = self.cross + strength * weight
+        return np.linalg.solve(metric, right.transpose(0, 2, 1)).transpose(0, 2, 1), metric
 
     def bias(self, weight: np.ndarray) -> np.ndarray:
         """[G,R]: what must be added to weight x, on average, to give y."""

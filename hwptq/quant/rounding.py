@@ -37,7 +37,7 @@ class Compensation:
     upper: np.ndarray  # [G, K, K]: U with U^T U = (H + damping)^-1, rows and columns in that order
 
 
-def compensation(gram: np.ndarray, damping: float = 0.01) -> Compensation:
+def compensation(gram: np.ndarray, damping: float = 1e-6) -> Compensation:
     """`damping`: what is added to the diagonal of the Gram matrix, as a fraction of its mean."""
     diagonal = np.einsum("gkk->gk", gram)
     order = np.argsort(-diagonal, axis=1, kind="stable")

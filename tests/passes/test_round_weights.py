@@ -12,7 +12,7 @@ from hwptq.coverage import integer_nodes
 from hwptq.interpret import Interpreter
 from hwptq.lockstep import Lockstep, live_bytes
 from hwptq.passes.dataflow import bindings
-from hwptq.passes.layer_moments import float_layer
+from hwptq.passes.layer_columns import float_layer
 from hwptq.passes.quantizable import layer_dtypes
 from hwptq.passes.quantized_layers import quantized_layers
 from hwptq.passes.round_weights import RoundingOptions, RoundWeights

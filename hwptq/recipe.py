@@ -10,7 +10,7 @@ from .errors import InputError
 from .quant.observers import OBSERVERS
 
 #: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too.
-ROUNDINGS = ("nearest", "gptq", "descent")
+ROUNDINGS = ("nearest", "gptq", "descent", "clamped")
 _VALUES: dict[str, tuple[str, ...]] = {"observer": tuple(OBSERVERS), "rounding": ROUNDINGS}
 _SWITCH = {"on": True, "off": False}
 
@@ -58,7 +58,7 @@ def _listed(names: Iterable[str]) -> str:
 RECIPES = {
     "fast": Recipe(),
     "default": Recipe(smooth=True, equalize=True, rounding="descent"),
-    "best": Recipe(smooth=True, equalize=True, rounding="descent"),
+    "best": Recipe(smooth=True, equalize=True, rounding="clamped"),
 }
 
 

@@ -34,6 +34,9 @@ CASES = {
     "resnet20": Case("ci-tiny", "resnet20.onnx", "resnet20.preprocess.toml", 3.0),
     "resnet8": Case("ci-tiny", "resnet8.onnx", "resnet8.preprocess.toml", 3.0),
     "cifar10-resnet20": Case("cifar10-resnet20", bound=0.3),
+    "imagenet-mobilenetv1-075": Case(
+        "imagenet-mobilenetv1-075", bound=1.0, calibration="calibration", evaluation="evaluation"
+    ),
     "tiny-kws": Case("tiny-kws", bound=0.5),
     "tiny-ad": Case("tiny-ad", preprocess=None),
 }

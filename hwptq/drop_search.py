@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import tvm
@@ -56,7 +57,10 @@ def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], float], option
 
 
 class Trial:
-    """Runs the code of one choice after another on the same data. Keeps the outputs of float32."""
+    """Runs the code of one choice after another on the same data. Keeps the outputs of float32.
+
+    Attributes, of the last run: accuracy (as in the report), weight_bytes of its program.
+    """
 
     def __init__(
         self, float32: tvm.IRModule, target: Descriptor, outputs: tuple[str, ...], data: Dataset,
@@ -69,6 +73,8 @@ class Trial:
         self._metric, self._progress = options.metric, progress
         self._float32 = Interpreter(float32)
         self._exact: list[list[np.ndarray]] = []
+        self.accuracy: dict[str, Any] = {}
+        self.weight_bytes = 0
 
     def loss(self, graphs: Graphs) -> float:
         """Points that the emitted code loses against float32."""
@@ -82,7 +88,8 @@ class Trial:
                     self._exact.append(self._float32.run(sample.inputs))
                 assert emitted is not None
                 score.add(sample.label, {"float32": self._exact[i], "emitted": emitted})
-        lost = drop(score.report())
+        self.accuracy, self.weight_bytes = score.report(), program.weight_bytes
+        lost = drop(self.accuracy)
         if lost is None:
             raise InputError("--max-drop needs labels or a --metric; or give a --budget")
         return lost

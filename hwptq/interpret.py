@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .passes.dataflow import Constant, bindings, op_name, reads
 from .quant import integer_ops, reference
 
 Observe = Callable[[str, np.ndarray], None]
+_ONE_BUILDER = Lock()  # TVM keeps one stack of BlockBuilders for all threads
 
 
 #: Gives the value of an expression, from those of the vars that it reads.
@@ -153,8 +155,9 @@ def _last_readers(func: Any) -> dict[Any, Any]:
 def _compile(mod: tvm.IRModule, value: Any, tensors: list[Any]) -> Any:
     called = [a for a in value.args if isinstance(a, tvm.ir.GlobalVar)]
     functions = {gv: mod[gv] for gv in called}
-    builder = relax.BlockBuilder(tvm.IRModule(functions))
-    with builder.function("only", tensors):
-        builder.emit_func_output(builder.emit(value))
-    vm = relax.VirtualMachine(tvm.compile(builder.get(), target="llvm"), tvm.cpu())
+    with _ONE_BUILDER:
+        builder = relax.BlockBuilder(tvm.IRModule(functions))
+        with builder.function("only", tensors):
+            builder.emit_func_output(builder.emit(value))
+        vm = relax.VirtualMachine(tvm.compile(builder.get(), target="llvm"), tvm.cpu())
     return vm["only"]

@@ -1,4 +1,4 @@
-"""Top-1 of emitted code against the bytes of its weights: a table and a plot, from the least to the most bytes.
+"""Top-1 of emitted code against the bytes of its weights: table and plot, from the least to the most bytes.
 
     python benchmarks/budgets.py cifar10-resnet20 [--target x86-64-vnni] [--points 8] [--recipe default]
 

@@ -41,6 +41,12 @@ def test_the_extending_example_loads(tmp_path: Path) -> None:
     assert dense.pairs == (("int8", "int8"),)
 
 
+def test_the_narrow_example_loads(tmp_path: Path) -> None:
+    dense = load_target(write("narrow", tmp_path)).rule("dense")
+    assert dense is not None
+    assert dense.pairs[-1] == ("int4", "int4")
+
+
 def test_the_tables_are_up_to_date() -> None:
     assert rewrite(PAGE) == PAGE, "run: python -m hwptq.targets.reference docs/targets.md"
 

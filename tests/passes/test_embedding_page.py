@@ -1,0 +1,38 @@
+"""docs/embedding.md: its example runs as it stands, and every pass is in its table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from relax_graphs import network, samples
+from tvm import relax
+
+from hwptq import passes
+from hwptq.interpret import Interpreter
+from hwptq.passes.quantizable import assignment
+
+PAGE = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    data = samples(network(), 8)
+    names: dict[str, Any] = {"mod": network(), "samples": data}
+    exec(compile(code, "embedding.md", "exec"), names)
+    assert "int4" in {weight for _, weight in assignment(names["mod"]["main"]).values()}
+    machine = relax.VirtualMachine(names["executable"], tvm.cpu())
+    found = machine["main"](tvm.runtime.tensor(data[0]["x"])).numpy()
+    (exact,) = Interpreter(network()).run(data[0])
+    assert np.linalg.norm(found - exact) < 0.2 * np.linalg.norm(exact)
+
+
+def test_every_pass_is_listed() -> None:
+    rows = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| `[A-Z].*?\|", PAGE, re.MULTILINE))))
+    found = {name: getattr(passes, name) for name in passes.__all__}
+    assert rows == {
+        n for n, v in found.items() if isinstance(v, type) and issubclass(v, tvm.ir.transform.Pass)
+    }

@@ -21,17 +21,17 @@ from hwptq.targets import Descriptor
 from hwptq.verify import Graphs
 
 
-def quantized(case: Case, target: Descriptor) -> tuple[Graphs, tuple[str, ...]]:
+def quantized(case: Case, target: Descriptor, threads: int = 1) -> tuple[Graphs, tuple[str, ...]]:
     """The graphs of a case for `target`, and the names of its outputs."""
     imported = import_onnx(case.model)
     samples = from_batches(case.samples, imported.inputs, None)
     found = quantize(imported.module, target, samples, Options(recipe=RECIPES["fast"]), Progress())
-    return lower(found, target), imported.outputs
+    return lower(found, target, threads), imported.outputs
 
 
-def build(case: Case, target: Descriptor, folder: Path) -> StaticProgram:
+def build(case: Case, target: Descriptor, folder: Path, threads: int = 1) -> StaticProgram:
     """The static program of a case, in `folder`."""
-    graphs, outputs = quantized(case, target)
+    graphs, outputs = quantized(case, target, threads)
     return build_program(graphs.kernels, outputs, case.name, target, folder)
 
 

@@ -89,6 +89,9 @@ def compile_command(
         float | None,
         typer.Option(metavar="POINTS", help="accuracy that may be lost, else exit code 5", min=0),
     ] = None,
+    threads: Annotated[
+        int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=64)
+    ] = 1,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)
     ] = None,
@@ -125,6 +128,7 @@ def compile_command(
         lower_ends=lower_ends,
         max_drop=max_drop,
         samples=samples,
+        threads=threads,
         metric=metric,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),

@@ -12,7 +12,7 @@ from . import passes
 from .accuracy import drop, load_metric
 from .artifact import CompiledModel, load, write_metadata
 from .backends.shared_library import build_library
-from .backends.static_program import StaticProgram, build_program
+from .backends.static_program import LIBC, StaticProgram, build_program
 from .backends.toolchain import check_programs
 from .bit_widths import BitWidths, Chooser, check_wishes, searches, wished
 from .coverage import coverage
@@ -52,6 +52,8 @@ def compile(
     options, progress = options or Options(), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     check_programs(device)
+    if options.threads > 1 and device.toolchain.runtime != LIBC:
+        raise InputError(f"{device.name}: its programs run without a C library, so --threads can only be 1")
     score = load_metric(options.metric)
     with staged(Path(output)) as folder:
         with progress.stage("import"):
@@ -62,7 +64,7 @@ def compile(
         try:
             quantized, widths = _quantized(imported, device, calibration, evaluation, options, progress)
             with progress.stage("lower"):
-                graphs = lower(quantized, device)
+                graphs = lower(quantized, device, options.threads)
             with progress.stage("build"):
                 program = build_program(graphs.kernels, imported.outputs, imported.name, device, folder)
                 if device.toolchain.model_library:
@@ -130,7 +132,7 @@ def _quantized(
     return quantized(widths), widths
 
 
-def lower(quantized: Quantized, target: Descriptor) -> Graphs:
+def lower(quantized: Quantized, target: Descriptor, threads: int = 1) -> Graphs:
     """Integers, then kernels. Raises UnsupportedError where nothing of the model could be quantized."""
     to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger()])
     integer = to_integer(quantized.qdq)
@@ -138,7 +140,7 @@ def lower(quantized: Quantized, target: Descriptor) -> Graphs:
     if not found["nodes_quantized"]:
         reasons = "; ".join(f"{n['name']}: {n['reason']}" for n in found["nodes_float"][:3])
         raise UnsupportedError(f"nothing of the model can be quantized for {target.name} ({reasons})")
-    to_kernels = tvm.ir.transform.Sequential([passes.SelectKernels(target)])
+    to_kernels = tvm.ir.transform.Sequential([passes.SelectKernels(target, threads)])
     return Graphs(quantized.float32, quantized.qdq, integer, to_kernels(integer))
 
 

@@ -24,4 +24,5 @@ class Options:
     samples: int | None = None  # evaluate the first N samples only
     metric: str | None = None  # "top1" | "module:function"
     trust_descriptor: bool = False
+    threads: int = 1  # the most threads that the emitted code can use
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization

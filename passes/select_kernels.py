@@ -12,6 +12,7 @@ from tvm_ffi import StructuralKey
 
 from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
 from hwptq.kernels.select import select, select_concatenate
+from hwptq.kernels.vector_unit import THREADS
 from hwptq.quant import integer_ops as ops
 
 from .dataflow import bindings, constant, op_name, rewrite, shape_of
@@ -24,11 +25,12 @@ class SelectKernels:
     """Replace the portable code of every integer operator by the target's; constants are packed on the way.
 
     The results stay the same, bit for bit: only LowerToInteger decides about arithmetic. What stays in float
-    is no composite any more, but its operators, which TVM has code for.
+    is no composite any more, but its operators, which TVM has code for. `threads`: the most that
+    share large kernels; the module carries it as its attribute THREADS.
     """
 
-    def __init__(self, target: Any):
-        self.target = target
+    def __init__(self, target: Any, threads: int = 1):
+        self.target, self.threads = target, threads
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         # one function for steps that are structurally equal; what is portable already stays
@@ -47,10 +49,11 @@ class SelectKernels:
             args = list(value.args[1].fields)
             n = 2 if isinstance(op, _TWO_OPERANDS) else 1
             activations = [r.get(a) for a in args[:n]]
-            steps = kernel_steps(op, activations, args[n:], var, self.target)
+            steps = kernel_steps(op, activations, args[n:], var, self.target, self.threads)
             return _emit(r, steps, activations, str(var.name), functions)
 
-        return rewrite(mod, visit)
+        out = rewrite(mod, visit)
+        return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
 
 
 def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
@@ -77,11 +80,11 @@ def integer_operator(mod: tvm.IRModule, value: Any) -> ops.IntegerOp | None:
 
 
 def kernel_steps(
-    op: ops.IntegerOp, activations: list[Any], constants: list[Any], out: Any, target: Any
+    op: ops.IntegerOp, activations: list[Any], constants: list[Any], out: Any, target: Any, threads: int = 1
 ) -> tuple[Step, ...]:
     """The steps by which `target` computes `op`, whose result is the var `out`."""
     arrays = [_array(c, out) for c in constants]
-    return select(op, [_type(a) for a in activations], arrays, _type(out), target)
+    return select(op, [_type(a) for a in activations], arrays, _type(out), target, threads)
 
 
 def _array(expr: Any, var: Any) -> np.ndarray:

@@ -41,6 +41,9 @@ def header(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
         "   a kernel ran out of scratch memory. */",
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena);",
         "",
+        f"#define {upper}_THREADS {plan.threads}",
+        *(_threads_prototype(prefix, upper) if plan.threads > 1 else []),
+        "",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
@@ -66,18 +69,42 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         *(f"int32_t {prefix}_{name}({', '.join(['void *'] * n)});" for name, n in arity.items()),
         "",
         *(_workspace(alignment, workspace) if workspace else []),
+        *(_threads(prefix, plan.threads) if plan.threads > 1 else []),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena_) {{",
         "    uint8_t *arena = arena_;",
         f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
         "    int32_t status = 0;",
         "    (void)arena, (void)weights;",
         *(["    use_workspace();"] if workspace else []),
+        *(["    use_pool();"] if plan.threads > 1 else []),
         *(f"    status |= {prefix}_{c.function}({', '.join(map(_address, c.args))});" for c in plan.calls),
         *(f"    __builtin_memcpy({_address(to)}, {_address(source)}, {n});" for source, to, n in plan.copies),
         "    return status;",
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _threads_prototype(prefix: str, upper: str) -> list[str]:
+    return [
+        f"/* Lets `count` threads, at most {upper}_THREADS, share the work of {prefix}_run from now on;",
+        "   until then it is one. Returns how many there are. Link with -pthread. */",
+        f"int32_t {prefix}_threads(int32_t count);",
+    ]
+
+
+def _threads(prefix: str, threads: int) -> list[str]:
+    """The pool of threads: TVM's code calls it through a weak pointer."""
+    return [
+        f"#define POOL_THREADS {threads}",
+        '#include "claim_pool.c"',
+        f"int32_t {prefix}_threads(int32_t count) {{ return pool_start(count); }}",
+        "extern int (*__TVMBackendParallelLaunch)(Task, void *, int) __attribute__((weak));",
+        "static void use_pool(void) {",
+        "    if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = pool_launch;",
+        "}",
+        "",
+    ]
 
 
 def _address(place: Place) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
+from hwptq.kernels.vector_unit import THREADS
 from hwptq.passes.dataflow import bindings, constant, shape_of
 
 _ALLOCATIONS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.memory.alloc_storage")
@@ -56,6 +57,7 @@ class MemoryPlan:
     arena_bytes: int
     weights: bytes
     functions: dict[str, Any]  # PrimFuncs by name
+    threads: int = 1  # that can share a kernel
 
 
 def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int) -> MemoryPlan:
@@ -105,6 +107,7 @@ class _Planner:
             self.arena,
             bytes(self.weights),
             {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)},
+            int((self.mod.attrs or {}).get(THREADS, 1)),
         )
 
     def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:

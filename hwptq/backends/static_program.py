@@ -49,7 +49,7 @@ def build_program(
             [*compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), "kernels.o", "calls.o", "weights.o"],
             work,
         )
-        _link(target, work, obj, program)
+        _link(target, _thread_flags(plan), work, obj, program)
         head = folder / f"{prefix}.h"
         head.write_text((work / f"{prefix}.h").read_text(encoding="utf-8"), encoding="utf-8")
     return StaticProgram(
@@ -57,9 +57,13 @@ def build_program(
     )  # fmt: skip
 
 
-def _link(target: Descriptor, work: Path, obj: Path, program: Path) -> None:
+def _thread_flags(plan: MemoryPlan) -> list[str]:
+    return ["-pthread"] if plan.threads > 1 else []
+
+
+def _link(target: Descriptor, threads: list[str], work: Path, obj: Path, program: Path) -> None:
     tools = target.toolchain
-    link = [*tools.compiler, *_C_FLAGS, *tools.link_flags, "-o", str(program.resolve())]
+    link = [*tools.compiler, *_C_FLAGS, *threads, *tools.link_flags, "-o", str(program.resolve())]
     call_tool([*link, "main.c", str(obj.resolve()), *runtime_sources(target, work)], work)
 
 
@@ -76,7 +80,7 @@ def compile_parts(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Pat
     """Write the sources of a program into `folder` and compile all but its main."""
     _write_sources(plan, prefix, target, folder)
     compiler = [*target.toolchain.compiler]
-    call_tool([*compiler, *_C_FLAGS, "-c", "calls.c", "-o", "calls.o"], folder)
+    call_tool([*compiler, *_C_FLAGS, *_thread_flags(plan), "-c", "calls.c", "-o", "calls.o"], folder)
     call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], folder)
 
 
@@ -93,4 +97,6 @@ def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Pa
     }
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
+    if plan.threads > 1:
+        (folder / "claim_pool.c").write_text(data_file("claim_pool.c"), encoding="utf-8")
     (folder / "weights.bin").write_bytes(plan.weights)

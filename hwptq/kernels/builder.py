@@ -120,9 +120,28 @@ def _flatten(param: Any, tensor: TensorType) -> Flat:
     return Flat(T.decl_buffer((size,), tensor.dtype, data=param.data), tensor.dtype, size)
 
 
-def loop(extent: int, body: Callable[[Expr], None]) -> None:
+def share(extent: int, parts: int, body: Callable[[Expr, Expr], None]) -> None:
+    """body(first, count) for up to `parts` parts of range(extent), which may run at the same time."""
+    size = -(-extent // parts)
+    if size == extent:
+        body(0, extent)
+        return
+    with T.parallel(-(-extent // size)) as i:
+        body(i * size, size if extent % size == 0 else T.min(size, extent - i * size))
+
+
+def unravel(index: Expr, extents: Sequence[int]) -> list[Expr]:
+    """Row-major coordinates of a flat index: (7, (2, 5)) -> [1, 2]."""
+    found: list[Expr] = []
+    for extent in reversed(extents[1:]):
+        found.insert(0, T.floormod(index, extent))
+        index = T.floordiv(index, extent)
+    return [index, *found]
+
+
+def loop(extent: Expr, body: Callable[[Expr], None]) -> None:
     """A serial loop over range(extent); none at all when it has one iteration."""
-    if extent == 1:
+    if isinstance(extent, int) and extent == 1:
         body(0)
         return
     with T.serial(extent) as i:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -21,7 +22,7 @@ from hwptq.quant import integer_ops as ops
 from hwptq.quant.fixed_point import MAX_SHIFT
 from hwptq.targets.schema import DepthwiseDotKernel, DepthwiseKernel
 
-from .builder import TEMPLATE, Expr, Flat, dtype_of, local, nest, primfunc, shuffle
+from .builder import TEMPLATE, Expr, Flat, dtype_of, local, loop, nest, primfunc, share, shuffle, unravel
 from .convolution import Convolution, bounds_of, describe
 from .depthwise import depthwise
 from .kernel import PREVIOUS, Step, TensorType
@@ -134,7 +135,8 @@ def depthwise_dot(
         *(_pack(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
     ]
     types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
-    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit))
+    parts = unit.shared(prod(out.shape) * prod(conv.kernel))
+    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit, parts))
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
 
@@ -175,7 +177,9 @@ def _pack_taps(taps: np.ndarray, plan: Plan) -> np.ndarray:
     )
 
 
-def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, unit: VectorUnit) -> Callable[..., None]:
+def _emit(
+    plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, unit: VectorUnit, parts: int
+) -> Callable[..., None]:
     """Code of (x packed, taps, bias, multiplier, shift, y)."""
     conv, lanes = plan.conv, kernel.lanes
     height = conv.out[0]
@@ -202,7 +206,19 @@ def _emit(plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, unit: VectorUn
                 store_part(y, offset, result, plan.width, 0, min(plan.width, plan.line), unit.masked)
 
         columns = 1 if plan.by_rows else -(-conv.out[1] // plan.pixels)
-        nest((conv.batch, pairs, plan.vectors, columns), tile)
+        lines = (conv.batch, pairs, plan.vectors)
+
+        def part(first: Expr, count: Expr) -> None:
+            def line(n: Expr) -> None:
+                b, pair, i = unravel(first + n, lines)
+                loop(columns, lambda column: tile(b, pair, i, column))
+
+            loop(count, line)
+
+        if parts == 1:
+            nest((*lines, columns), tile)
+        else:
+            share(prod(lines), parts, part)
 
     return emit
 

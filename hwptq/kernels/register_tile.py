@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, powers, shuffle
+from .builder import Expr, Flat, cast, constant, local, loop, nest, powers, share, shuffle, unravel
 from .convolution import Convolution
 from .kernel import TensorType
 from .pack_weights import stored_rows, vector_count
@@ -139,10 +141,14 @@ def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved
     return min(choices, key=cost)
 
 
-def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit) -> Callable[..., None]:
-    """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights."""
+def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int = 1) -> Callable[..., None]:
+    """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights.
+
+    Each of `parts` takes some of the pixels, so that threads share the weights and none waits for another.
+    """
     conv, mac = plan.conv, plan.mac
     size = plan.tile.pixels
+    tiles = (conv.batch, conv.out[0], -(-plan.row_pixels // size))
     output = Output(conv.co, mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
 
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
@@ -154,11 +160,21 @@ def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit) -> Callable[..., No
             pixels = [conv.pixel(b, row, _real(plan, x0 + i)) for i in range(size)]
             store_tile(values, (multiplier, shift), y, pixels, v0, output, unit)
 
-        for first, count, vectors in blocks(plan.vectors, plan.tile.vectors):
-            nest(
-                (count, conv.batch, conv.out[0], -(-plan.row_pixels // size)),
-                lambda c, *at, first=first, vectors=vectors: tile(first + c * vectors, vectors, *at),
-            )
+        def block(v0: Expr, vectors: int, first: Expr, count: Expr) -> None:
+            def numbered(i: Expr) -> None:
+                tile(v0, vectors, *unravel(first + i, tiles))
+
+            if parts == 1:
+                nest(tiles, lambda *at: tile(v0, vectors, *at))
+            else:
+                loop(count, numbered)
+
+        def part(first: Expr, count: Expr) -> None:
+            for number, many, vectors in blocks(plan.vectors, plan.tile.vectors):
+                with_vectors = partial(block, vectors=vectors, first=first, count=count)
+                loop(many, lambda c, n=number, v=vectors, f=with_vectors: f(n + c * v))  # type: ignore[misc]
+
+        share(prod(tiles), parts, part)
 
     return emit
 

@@ -43,8 +43,9 @@ def select(
     constants: Sequence[np.ndarray],
     out: TensorType,
     target: Descriptor,
+    threads: int = 1,
 ) -> tuple[Step, ...]:
-    """The steps that compute `op` on `target`.
+    """The steps that compute `op` on `target`, large kernels in parts for `threads` threads.
 
     Its tensors are `activations`, then `constants`, in the order of the operator's docstring. Raises
     ValueError where the descriptor names a kernel that cannot compute the operator.
@@ -55,7 +56,7 @@ def select(
         return (_portable(op, activations, constants, out, target),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
-    return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target))
+    return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target, threads))
 
 
 def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:

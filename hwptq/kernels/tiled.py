@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -51,7 +52,9 @@ def tiled_steps(
     plan = Plan(conv, mac, tile, op.weight_bits, interleaved, compact=unit.masked)
     before = _prepare(x, wide, padding, plan, unit)
     types = plan.tensors(before[-1].out if before else x, out)
-    func = primfunc(types, {TEMPLATE: template.name}, emit_tiled(plan, bounds_of(op), unit))
+    parts = unit.shared(prod(out.shape) * weight[0].size)
+    body = emit_tiled(plan, bounds_of(op), unit, parts)
+    func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args = (

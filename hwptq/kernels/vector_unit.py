@@ -10,18 +10,29 @@ from hwptq.targets.schema import Descriptor, Requantize
 from .builder import Expr, spans
 from .requantize import GENERIC, packed_lanes
 
+#: The attribute of a module: the most threads that share a kernel.
+THREADS = "hwptq.threads"
+_LEAST_SHARED = 200_000  # multiply-accumulates: about a microsecond on one core
+_PARTS_PER_THREAD = 2  # as in backends/claim_pool.c: a thread that is late leaves half of its share to others
+
 
 @dataclass(frozen=True)
 class VectorUnit:
     """How wide to compute int8 and float32, and how to requantize. One lane leaves vectors to the compiler.
 
-    `masked`: the last vector of a row is whole, and stored through a mask.
+    `masked`: the last vector of a row is whole, and stored through a mask. `parts`: how many parts a large
+    kernel is cut into, for threads to share.
     """
 
     lanes: int = 1
     float_lanes: int = 1
     masked: bool = False
     requantize: Requantize = GENERIC
+    parts: int = 1
+
+    def shared(self, macs: int) -> int:
+        """The parts of a kernel of that many multiply-accumulates: 1 where sharing would not pay."""
+        return self.parts if macs >= _LEAST_SHARED else 1
 
     @property
     def whole_lanes(self) -> int:
@@ -36,7 +47,8 @@ class VectorUnit:
 SCALAR = VectorUnit()
 
 
-def unit_of(target: Descriptor) -> VectorUnit:
-    """The vector unit that a descriptor describes."""
+def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
+    """The vector unit that a descriptor describes, on so many threads."""
     plain = target.elementwise
-    return VectorUnit(plain.lanes, plain.float_lanes, plain.masked, target.requantize)
+    parts = _PARTS_PER_THREAD * threads if threads > 1 else 1
+    return VectorUnit(plain.lanes, plain.float_lanes, plain.masked, target.requantize, parts)

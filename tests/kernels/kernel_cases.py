@@ -32,10 +32,10 @@ class Case:
         """The value that the reference computes."""
         return np.ascontiguousarray(reference.evaluate(self.op, *self.activations, *self.constants))
 
-    def steps(self, target: Descriptor) -> tuple[Step, ...]:
-        """The kernels selected for `target`."""
+    def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
+        """The kernels selected for `target` and a number of threads."""
         types = [type_of(a) for a in self.activations]
-        return select(self.op, types, self.constants, type_of(self.expected()), target)
+        return select(self.op, types, self.constants, type_of(self.expected()), target, threads)
 
     def __str__(self) -> str:
         shapes = [a.shape for a in (*self.activations, *self.constants)]
@@ -148,9 +148,9 @@ def run(arrays: Sequence[np.ndarray], steps: Sequence[Step], target: Descriptor)
     return previous.numpy()
 
 
-def check(case: Case, target: Descriptor) -> None:
+def check(case: Case, target: Descriptor, threads: int = 1) -> None:
     """Fail unless the kernels selected for `target` compute exactly what the reference does."""
-    result = run(case.activations, case.steps(target), target)
+    result = run(case.activations, case.steps(target, threads), target)
     np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from kernel_cases import (
 )
 
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import matrix_multiply
+from hwptq.kernels import matrix_multiply, vector_unit
 from hwptq.kernels.builder import cast, shuffle
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
@@ -74,6 +75,16 @@ def test_avx512(random):
 @given(randoms)
 def test_depthwise_by_dot_products(random):
     check(depthwise_case(random), VNNI)
+
+
+@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@settings(max_examples=25, deadline=None)
+@given(randoms, st.integers(2, 4))
+def test_in_parts_for_several_threads(target, random, threads):
+    if why_not_run(target):
+        pytest.skip(f"{target.name}: {why_not_run(target)}")
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(random.choice((random_case, depthwise_case))(random), target, threads)
 
 
 @settings(max_examples=30, deadline=None)

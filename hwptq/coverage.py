@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from .kernels.builder import ELEMENT_BY_ELEMENT
 from .passes.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from .passes.macs import float_macs
 from .passes.quantizable import float_reasons, layer_name
@@ -17,6 +18,7 @@ from .passes.select_kernels import integer_operator
 from .quant import integer_ops as ops
 
 _BOUNDARY = (ops.Quantize, ops.Dequantize)
+_FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 
 
 def integer_macs(op: ops.IntegerOp, args: list[Any], out: Any) -> int:
@@ -60,6 +62,23 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
 def weight_bytes(count: int, bits: int) -> int:
     """Bytes that `count` weights take, without what a kernel adds to fill its vectors."""
     return -(-count * bits // 8)
+
+
+def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:
+    """What the device computes one element at a time between Quantize and Dequantize, and these themselves.
+
+    Among it is data movement that no kernel does, such as a transpose.
+    """
+    rows = []
+    for var, value in bindings(kernels["main"]):
+        if not isinstance(value, relax.Call) or str(getattr(var.ty, "dtype", "")) != "int8":
+            continue
+        op = integer_operator(kernels, value)
+        if op is not None and ELEMENT_BY_ELEMENT in kernels[value.args[0]].attrs:
+            rows.append({"name": layer_name(str(var.name)), "op": op.kind})
+        if isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *_FREE_MOVEMENT):
+            rows.append({"name": str(var.name), "op": op_name(value)})
+    return rows
 
 
 def coverage(float_graph: tvm.IRModule, integer_graph: tvm.IRModule) -> dict[str, Any]:

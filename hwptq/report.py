@@ -9,7 +9,7 @@ from typing import Any
 from . import __version__
 from .accuracy import layer_rows
 from .backends.static_program import StaticProgram
-from .coverage import bits, coverage, float_weight_bytes, integer_nodes
+from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .html_report import html_report
 from .passes.quantizable import equalization, layer_name
 from .verify import Evidence, Graphs
@@ -32,7 +32,10 @@ def build_report(
         "model": model,
         "target": target,
         "hwptq": __version__,
-        "coverage": coverage(graphs.float32, graphs.integer),
+        "coverage": {
+            **coverage(graphs.float32, graphs.integer),
+            "nodes_scalar": scalar_nodes(graphs.kernels),
+        },
         "bits": bits(graphs.integer),
         "weight_bytes": {"float32": float_weight_bytes(graphs.float32), "quantized": program.weight_bytes},
         "arena_bytes": program.arena_bytes,

@@ -19,6 +19,7 @@ from .schema import (
     Memory,
     OpRule,
     Requantize,
+    TableLookupKernel,
     Toolchain,
 )
 
@@ -61,6 +62,8 @@ def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
     match kernel:
         case MatrixMultiplyKernel():
             _check_matrix_multiply(kernel, path, problems)
+            return
+        case TableLookupKernel():
             return
         case DotProductKernel():
             bits, k, formula = kernel.operand_bits, kernel.k, "lanes * k * operand_bits"

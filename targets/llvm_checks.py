@@ -15,7 +15,7 @@ from typing import Any
 
 from .isolate import Crash, can_isolate, isolated
 from .problems import Problems, join, show, suggest
-from .schema import DepthwiseDotKernel, DotProductKernel, MatrixMultiplyKernel, Requantize
+from .schema import DepthwiseDotKernel, DotProductKernel, MatrixMultiplyKernel, Requantize, TableLookupKernel
 
 Finding = list[str]
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
@@ -183,6 +183,8 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             typed = kernel.operands_as_int32
             whole = DotProductKernel(kernel.intrinsic, kernel.lanes, 4, 8, operands_as_int32=typed)
             calls.append(_dot_product(whole, join("kernel", name)))
+        if isinstance(kernel, TableLookupKernel):
+            calls += _table_lookup(kernel, join("kernel", name))
     requantize: Requantize | None = values.get("requantize")
     if requantize:
         vector = Vector("int32", requantize.lanes)
@@ -196,6 +198,15 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             why = f"lanes {requantize.lanes} make operands {operand}"
             calls.append(Call(f"requantize.{key}", getattr(requantize, key), narrow, (operand, operand), why))
     return [call for call in calls if call.name]
+
+
+def _table_lookup(kernel: TableLookupKernel, path: str) -> list[Call]:
+    vector, why = Vector("int32", 32), "indices and entries are vectors of 128 bytes, as v32i32"
+    operands = (vector, vector, Vector("int32", 1))
+    return [
+        Call(join(path, "intrinsic"), kernel.intrinsic, vector, operands, why),
+        Call(join(path, "joining"), kernel.joining, vector, (vector, *operands), why),
+    ]
 
 
 def _dot_product(kernel: DotProductKernel, path: str) -> Call:

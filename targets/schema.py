@@ -317,7 +317,34 @@ class Elementwise:
     )
 
 
-MacKernel = DotProductKernel | MatrixMultiplyKernel | VectorKernel | DepthwiseKernel | DepthwiseDotKernel
+@dataclass(frozen=True)
+class TableLookupKernel:
+    """Bytes selected from a table in registers, 32 entries an instruction (vlut32 of Hexagon)."""
+
+    template: ClassVar[str] = "table_lookup"
+    serves: ClassVar[tuple[str, ...]] = ("lookup",)
+    intrinsic: str = field(
+        metadata=about(
+            "LLVM intrinsic of (indices, 128 entries, b) -> entries of the indices in block b of 32, else 0",
+            not_empty=True,
+            **_INTRINSIC,
+        )
+    )
+    joining: str = field(
+        metadata=about(
+            "LLVM intrinsic of (v, indices, entries, b) -> v or the same", not_empty=True, **_INTRINSIC
+        )
+    )
+
+
+Kernel = (
+    DotProductKernel
+    | MatrixMultiplyKernel
+    | VectorKernel
+    | DepthwiseKernel
+    | DepthwiseDotKernel
+    | TableLookupKernel
+)
 
 
 @dataclass(frozen=True)
@@ -372,7 +399,7 @@ class Descriptor:
             "one table per kind of operator; a kind that isn't listed stays float", key="op", not_empty=True
         )
     )
-    kernels: dict[str, MacKernel] = field(
+    kernels: dict[str, Kernel] = field(
         default_factory=dict, metadata=about("named templates with their data", key="kernel", **_WORD)
     )
     requantize: Requantize = field(

@@ -20,6 +20,8 @@ from .kernel import TensorType
 
 #: The attribute of a repacked kernel: the name of the template that made it.
 TEMPLATE = "hwptq.kernel"
+#: The attribute of a kernel that computes one element at a time.
+ELEMENT_BY_ELEMENT = "hwptq.scalar"
 _INT32_LIMIT = 2**31
 
 Expr = Any  # a TIR expression or a Python number

@@ -8,7 +8,7 @@ import tvm
 
 from hwptq.quant import integer_ops as ops
 
-from .builder import TEMPLATE, primfunc
+from .builder import ELEMENT_BY_ELEMENT, TEMPLATE, primfunc
 from .elementwise import (
     emit_binary,
     emit_clamp,
@@ -31,7 +31,15 @@ def portable(
     Raises ValueError for shapes that the operator does not take.
     """
     attributes = {ops.ATTRIBUTE: ops.to_json(op), TEMPLATE: "portable"}
+    if _element_by_element(op, unit):
+        attributes[ELEMENT_BY_ELEMENT] = "yes"
     return primfunc([*inputs, out], attributes, _emitter(op, inputs, out, unit))
+
+
+def _element_by_element(op: ops.IntegerOp, unit: VectorUnit) -> bool:
+    if isinstance(op, ops.Quantize | ops.Dequantize):
+        return unit.float_lanes == 1
+    return unit.lanes == 1 or isinstance(op, ops.Conv2d | ops.Dense | ops.Lookup)
 
 
 def _emitter(

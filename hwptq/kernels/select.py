@@ -12,8 +12,9 @@ from hwptq.targets.schema import (
     DepthwiseKernel,
     Descriptor,
     DotProductKernel,
-    MacKernel,
+    Kernel,
     MatrixMultiplyKernel,
+    TableLookupKernel,
     VectorKernel,
 )
 
@@ -24,6 +25,7 @@ from .dot_product import dot_product
 from .kernel import Step, TensorType
 from .matrix_multiply import matrix_multiply
 from .portable import portable
+from .table_lookup import table_lookup
 from .vector import vector
 from .vector_unit import unit_of
 
@@ -34,6 +36,7 @@ _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
     VectorKernel: vector,
     DepthwiseKernel: depthwise,
     DepthwiseDotKernel: depthwise_dot,
+    TableLookupKernel: table_lookup,
 }
 
 
@@ -61,6 +64,8 @@ def select(
 
 def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:
     """The name under which a descriptor lists a kernel for `op`; "" for what only portable code computes."""
+    if isinstance(op, ops.Lookup):
+        return "lookup"
     if isinstance(op, ops.Dense):
         return "dense" if constants else ""
     if not isinstance(op, ops.Conv2d) or not constants:
@@ -71,7 +76,7 @@ def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:
     return "depthwise_conv2d" if depth == 1 and channels == op.groups else ""
 
 
-def _kernel(kind: str, target: Descriptor) -> MacKernel | None:
+def _kernel(kind: str, target: Descriptor) -> Kernel | None:
     rule = target.rule(kind)
     return target.kernels[rule.kernel] if rule and rule.kernel else None
 

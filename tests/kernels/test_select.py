@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
-from hwptq.kernels.builder import TEMPLATE
+from hwptq.kernels.builder import ELEMENT_BY_ELEMENT, TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.kernels.select import rule_kind, select
 from hwptq.quant import integer_ops as ops
@@ -97,3 +97,17 @@ def test_a_depthwise_multiplier_is_left_to_the_portable_code():
     op = conv((0, 0, 0, 0), groups=16).op
     assert rule_kind(op, [np.zeros((16, 3, 3, 1))]) == "depthwise_conv2d"
     assert rule_kind(op, [np.zeros((32, 3, 3, 1))]) == ""
+
+
+def test_code_for_one_element_at_a_time_is_marked():
+    def marked(case: Case, target) -> bool:
+        return ELEMENT_BY_ELEMENT in case.steps(target)[-1].func.attrs
+
+    hexagon = load_target("hexagon-v66-npu")
+    x = np.zeros((1, 2, 2, 4), np.int8)
+    lookup = Case(ops.Lookup(), (x,), (np.zeros(256, np.int8),))
+    quantize = Case(ops.Quantize(1.0, 0), (x.astype(np.float32),), ())
+    assert marked(conv((0, 0, 0, 0), groups=4), ARM)
+    assert not marked(conv((0, 0, 0, 0)), ARM)
+    assert [marked(lookup, t) for t in (ARM, hexagon)] == [True, False]
+    assert [marked(quantize, t) for t in (ARM, hexagon)] == [False, True]

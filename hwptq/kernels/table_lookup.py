@@ -1,0 +1,62 @@
+"""Lookup by an instruction that selects bytes from a table in registers (vlut32 of Hexagon).
+
+A vector of entries holds 128 of them: entry e in byte e / 64 of the pair e % 64. One instruction serves the
+indices of one block of 32; eight of them, whose results are joined by or, serve all 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import TableLookupKernel
+
+from .builder import TEMPLATE, Expr, Flat, dtype_of, primfunc, spans
+from .kernel import Step, TensorType
+from .vector_unit import VectorUnit
+
+_ENTRIES = 128  # in a vector
+_BLOCK = 32  # indices that one instruction serves
+
+
+def table_lookup(
+    op: ops.Lookup,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: TableLookupKernel,
+    unit: VectorUnit,
+) -> tuple[Step, ...]:
+    """The step of a Lookup; `constants` are its table."""
+    (table,) = constants
+    packed = _pack(table)
+    words = dtype_of("int32", _ENTRIES // 4)
+
+    def emit(source: Flat, entries: Flat, y: Flat) -> None:
+        vectors = [T.bind(T.reinterpret(words, entries.load(i * _ENTRIES, _ENTRIES))) for i in range(2)]
+
+        def block(at: Expr, width: int, count: int) -> None:
+            indices = T.bind(T.reinterpret(words, source.load(at, width)))
+            found = None
+            for b in range(256 // _BLOCK):
+                operands = (indices, vectors[b * _BLOCK // _ENTRIES], tirx.const(b, "int32"))
+                name = kernel.intrinsic if found is None else kernel.joining
+                joined = operands if found is None else (found, *operands)
+                found = T.call_llvm_pure_intrin(words, name, *joined)
+            y.store(at, T.reinterpret(dtype_of("int8", width), found), width, count)
+
+        spans(y.size, _ENTRIES, block, masked=True)
+
+    types = [x, TensorType(packed.shape, "int8"), out]
+    func = primfunc(types, {TEMPLATE: kernel.template}, emit)
+    return (Step(func, (0, packed), out, f"{op.kind}_{kernel.template}"),)
+
+
+def _pack(table: np.ndarray) -> np.ndarray:
+    """int8 [256], its entry i for the value i - 128 -> [2, 128], by the value's bits as an unsigned byte."""
+    by_bits = np.roll(table, 128)
+    return np.ascontiguousarray(by_bits.reshape(2, 2, 64).transpose(0, 2, 1).reshape(2, _ENTRIES))

@@ -38,6 +38,16 @@ CASES = {
         "imagenet-mobilenetv1-075", bound=1.0, calibration="calibration", evaluation="evaluation"
     ),
     "tiny-kws": Case("tiny-kws", bound=0.5),
+    "imagenet-mobilenetv1-075": Case(
+        "imagenet-mobilenetv1-075", bound=0.4, calibration="calibration", evaluation="evaluation"
+    ),
+    "imagenet-squeezenet11": Case(
+        "imagenet-squeezenet11",
+        bound=0.3,
+        calibration="../imagenet-mobilenetv1-075/calibration",
+        evaluation="../imagenet-mobilenetv1-075/evaluation",
+    ),
+    "face-rfb320": Case("face-rfb320", calibration="calibration", evaluation="evaluation"),
     "tiny-ad": Case("tiny-ad", preprocess=None),
 }
 

@@ -24,9 +24,12 @@ class _Reader(quantization.CalibrationDataReader):
 
 
 def quantize(
-    case: Case, folder: Path, activation: quantization.QuantType = quantization.QuantType.QUInt8
+    case: Case,
+    folder: Path,
+    activation: quantization.QuantType = quantization.QuantType.QUInt8,
+    per_channel: bool = True,
 ) -> Path:
-    """The int8 model of a case: 8-bit activations, int8 weights per channel, calibrated on its samples."""
+    """The int8 model of a case: 8-bit activations, int8 weights, calibrated on its samples by MinMax."""
     logging.getLogger().setLevel(logging.ERROR)
     prepared, path = folder / f"{case.name}.prepared.onnx", folder / f"{case.name}.int8.onnx"
     quant_pre_process(str(case.model), str(prepared), skip_symbolic_shape=True)
@@ -35,7 +38,7 @@ def quantize(
         str(path),
         _Reader(case),
         quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
+        per_channel=per_channel,
         activation_type=activation,
         weight_type=quantization.QuantType.QInt8,
     )

@@ -39,9 +39,11 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
     for var, value in bindings(func):
         writer.bind(var, value)
     result = func.body.body
-    results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+    result = dict(bindings(func)).get(result, result) if isinstance(result, relax.Var) else result
+    results = list(result.fields) if isinstance(result, relax.Tuple) else [func.body.body]
     for expr, output in zip(results, outputs, strict=True):
-        writer.node("Identity", [writer.name(expr)], writer.fresh(output, exact=True))
+        unused = writer.fresh(output, exact=True)  # first: it may rename what `expr` is
+        writer.node("Identity", [writer.name(expr)], unused)
     graph = helper.make_graph(
         writer.nodes,
         name,
@@ -73,6 +75,11 @@ def _type(expr: Any) -> tuple[int, tuple[int, ...]]:
     return helper.np_dtype_to_tensor_dtype(np.dtype(str(expr.ty.dtype))), shape_of(expr)
 
 
+def _renamed(name: Any, old: str, new: str) -> Any:
+    """A name, or a list of names, with one of them changed."""
+    return [_renamed(n, old, new) for n in name] if isinstance(name, list) else new if name == old else name
+
+
 class _Writer:
     """Nodes and initializers so far, and the ONNX name of every Relax var."""
 
@@ -100,13 +107,16 @@ class _Writer:
         for node in self.nodes:
             node.input[:] = [new if n == old else n for n in node.input]
             node.output[:] = [new if n == old else n for n in node.output]
-        self.names = {var: new if name == old else name for var, name in self.names.items()}
+        for var, name in self.names.items():
+            self.names[var] = _renamed(name, old, new)
 
     def name(self, expr: Any) -> Any:
         """The ONNX name of an expression; constants become initializers."""
         array = constant(expr)
         if array is not None:
             return self.tensor(array)
+        if isinstance(expr, relax.Tuple):
+            return [self.name(field) for field in expr.fields]
         if isinstance(expr, relax.TupleGetItem):
             return self.name(expr.tuple_value)[expr.index]
         return self.names[expr]

@@ -86,3 +86,21 @@ def test_says_what_has_no_onnx_form(tmp_path: Path) -> None:
         export_qdq(module, ["y"], "net")
     assert "cumsum" in save_qdq(module, ["y"], "net", tmp_path / "none.onnx")
     assert not (tmp_path / "none.onnx").exists()
+
+
+def test_outputs_keep_their_names_where_inner_tensors_have_them(tmp_path: Path) -> None:
+    """Two outputs, one of which stays in float and is named like its tensor."""
+    nodes = [
+        node("Conv", "x w", "c", "conv"),
+        node("Softmax", "c", "scores", "scores", axis=1),
+        node("Sigmoid", "c", "boxes", "boxes"),
+    ]
+    proto = model(nodes, {"x": [1, 3, 9, 8]}, {"w": normal(0, 4, 3, 1, 1)}, ["scores", "boxes"])
+    qdq, outputs = _quantized(proto, tmp_path)
+    exported = export_qdq(qdq, outputs, "two")
+    assert [o.name for o in exported.graph.output] == ["scores", "boxes"]
+    x = normal(5, 1, 3, 9, 8)
+    for found, expected in zip(
+        ReferenceEvaluator(exported).run(None, {"x": x}), Interpreter(qdq).run({"x": x}), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)

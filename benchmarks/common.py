@@ -38,9 +38,6 @@ CASES = {
         "imagenet-mobilenetv1-075", bound=1.0, calibration="calibration", evaluation="evaluation"
     ),
     "tiny-kws": Case("tiny-kws", bound=0.5),
-    "imagenet-mobilenetv1-075": Case(
-        "imagenet-mobilenetv1-075", bound=0.4, calibration="calibration", evaluation="evaluation"
-    ),
     "imagenet-squeezenet11": Case(
         "imagenet-squeezenet11",
         bound=0.3,

@@ -10,6 +10,7 @@ Writes docs/budgets-<case>.md and .png; needs matplotlib.
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ command.add_argument("case", choices=list(CASES))
 command.add_argument("--target", default="x86-64-vnni")
 command.add_argument("--points", type=int, default=8)
 command.add_argument("--recipe", default="default")
+command.add_argument("--calibration", type=int, default=64, help="calibrate on the first N samples")
 command.add_argument("--samples", type=int, help="evaluate the first N samples only")
 
 
@@ -57,6 +59,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Point], float, int]:
         open_dataset(str(files[key]), model.inputs, preprocess)
         for key in ("calibration_data", "evaluation_data")
     )
+    calibration = calibration.take(args.calibration)
     evaluation = evaluation.take(options.samples) if options.samples else evaluation
     with TerminalProgress() as progress:
         float32, stats = prepare(model.module, calibration, options, progress)
@@ -70,6 +73,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Point], float, int]:
             lost = trial.loss(lower(quantized, target))
             if trial.weight_bytes > limit:
                 raise SystemExit(f"{trial.weight_bytes} bytes exceed the budget of {limit}")
+            print(limit, trial.weight_bytes, f"{lost:.2f} points lost", file=sys.stderr, flush=True)
             return Point(limit, trial.weight_bytes, int4_share(chooser, widths), lost)
 
         least, most = chooser.least("weights"), chooser.costs.highest("weights")
@@ -116,7 +120,7 @@ def main() -> None:
     points, exact, samples = measure(args)
     path = ROOT / "docs" / f"budgets-{args.case}"
     text = table(points, exact)
-    again = f"python benchmarks/budgets.py {args.case} --target {args.target} --recipe {args.recipe}"
+    again = " ".join(["python", "benchmarks/budgets.py", *sys.argv[1:]])
     paragraphs = [
         f"# Accuracy against bytes of weights: {args.case}",
         f"Emitted code for {args.target} on {samples} samples, recipe {args.recipe}; float32 {exact:.2f} %.",

@@ -22,6 +22,7 @@ from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
 from .importer import Model, import_onnx
 from .options import Options
 from .output_folder import staged
+from .passes.stored_bytes import layer_bytes
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
 from .qdq_onnx import save_qdq
@@ -171,6 +172,9 @@ def _write(
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
     report = build_report(model.name, target.name, graphs, program, evidence, progress.seconds)
+    packed = layer_bytes(graphs.integer, target)
+    for row in report["bits"]:
+        row["packed_bytes"] = packed.get(row["name"], 0)
     report["assignment"] = widths.report(program.weight_bytes) if widths else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)

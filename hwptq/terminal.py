@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from .progress import Progress
 from .targets import load_target, target_names
@@ -92,6 +92,8 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "in float", f"… and {len(cover['nodes_float']) - 8} more, see report.json"
     size = report["weight_bytes"]
     yield "weights", f"{size['quantized'] / 1e3:.1f} kB, {size['float32'] / 1e3:.1f} kB in float32"
+    if report.get("assignment"):
+        yield "dtypes", _dtypes(report)
     if exact["samples"]:
         where = f"{exact['samples']} samples, {exact['values']} values, {exact['executor']}"
         verdict = "bit-exact" if not exact["mismatches"] else f"[red]{exact['mismatches']} mismatches[/]"
@@ -100,6 +102,18 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "emitted code", f"[yellow]{exact['executor']}[/]"
     yield _accuracy(report["accuracy"])
     yield from _worst_layers(report["layers"])
+
+
+def _dtypes(report: dict[str, Any]) -> str:
+    """How many multiply-accumulates each pair of dtypes has, and what was asked for."""
+    found, macs = report["assignment"], dict[str, int]()
+    for row in found["layers"]:
+        pair = f"{row['weight']} × {row['activation']}"
+        macs[pair] = macs.get(pair, 0) + row["macs"]
+    total = sum(macs.values()) or 1
+    shares = ", ".join(f"{pair} {100 * n / total:.1f} %" for pair, n in macs.items())
+    asked = f"; budget {found['budget']}" if found["budget"] else ""
+    return f"{shares} of the multiply-accumulates (weight × activation){asked}"
 
 
 def _accuracy(accuracy: dict[str, Any]) -> tuple[str, str]:
@@ -122,10 +136,12 @@ def _worst_layers(layers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 def show_assignment(found: dict[str, Any]) -> None:
     """The dtypes chosen for each layer, and what the model is predicted to cost."""
     measured = found["sensitivity"]
-    columns = ("layer", "operator", "weight", "activation", "M MACs", "weight bytes")
-    table = Table(*columns, *([f"sensitivity ({measured})"] if measured else []), "kept because")
+    table = Table(Column("layer", overflow="fold"), "weight × act.", "M MACs", "bytes")
+    if measured:
+        table.add_column(f"sensitivity, {measured}")
+    table.add_column("kept", overflow="fold")
     for row in found["layers"]:
-        cells = [row["name"], row["op"], row["weight"], row["activation"]]
+        cells = [row["name"], f"{row['weight']} × {row['activation']}"]
         cells += [f"{row['macs'] / 1e6:.2f}", f"{row['weight_bytes']:,.0f}"]
         if measured:
             pair = f"{row['activation']}, {row['weight']}"

@@ -10,7 +10,7 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
-from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
+from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
 from hwptq.quant import integer_ops as ops
@@ -99,10 +99,10 @@ def _type(expr: Any) -> TensorType:
 
 
 def _emit(r: Any, steps: tuple[Step, ...], activations: list[Any], name: str, functions: Any) -> Any:
-    result = None
+    results: list[Any] = []
     for i, step in enumerate(steps):
         args = [
-            relax.const(a) if isinstance(a, np.ndarray) else result if a == PREVIOUS else activations[a]
+            relax.const(a) if isinstance(a, np.ndarray) else results[a] if a < 0 else activations[a]
             for a in step.args
         ]
         key = StructuralKey(step.func)  # type: ignore[call-arg]
@@ -110,5 +110,5 @@ def _emit(r: Any, steps: tuple[Step, ...], activations: list[Any], name: str, fu
             functions[key] = r.add_function(step.func, f"hwptq_{step.name}")
         gv = functions[key]
         call = relax.call_tir(gv, args, relax.TensorType(step.out.shape, step.out.dtype))
-        result = r.emit(call, name if i == len(steps) - 1 else f"{name}_{step.name}")
-    return result
+        results.append(r.emit(call, name if i == len(steps) - 1 else f"{name}_{step.name}"))
+    return results[-1]

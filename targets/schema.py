@@ -168,7 +168,7 @@ class DotProductKernel:
     """acc[lanes] += sum over k of activation[k] * weight[lanes][k], one instruction."""
 
     template: ClassVar[str] = "dot_product"
-    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "matmul")
     intrinsic: str = field(
         metadata=about("LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512", not_empty=True, **_INTRINSIC)
     )

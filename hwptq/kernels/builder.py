@@ -7,7 +7,7 @@ looks alike. A vector of one lane is a scalar.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -65,19 +65,26 @@ class Flat:
     buffer: Any
     dtype: str
     size: int
+    first: Expr = 0  # element of the buffer at offset 0
+
+    def behind(self, offset: Expr) -> Flat:
+        """The same tensor from element `offset` on."""
+        return replace(self, first=self.first + offset)
 
     def load(self, offset: Expr, lanes: int = 1) -> Expr:
         """`lanes` consecutive elements from `offset`."""
-        return self.buffer[_index(offset, lanes)]
+        return self.buffer[_index(self.first + offset, lanes)]
 
     def store(self, offset: Expr, value: Expr, lanes: int = 1, count: int | None = None) -> None:
         """Write `lanes` consecutive elements from `offset`, or only the first `count` of them."""
         if count is None or count == lanes:
-            T.buffer_store(self.buffer, value, [_index(offset, lanes)])
+            T.buffer_store(self.buffer, value, [_index(self.first + offset, lanes)])
             return
         name = f"llvm.masked.store.v{lanes}i{self.dtype.removeprefix('int')}.p0"
         mask = T.ramp(tirx.const(0, "int32"), 1, lanes) < constant(count, "int32", lanes)
-        T.evaluate(T.call_llvm_intrin("void", name, value, T.address_of(self.buffer[offset]), mask))
+        T.evaluate(
+            T.call_llvm_intrin("void", name, value, T.address_of(self.buffer[self.first + offset]), mask)
+        )
 
 
 def _index(offset: Expr, lanes: int) -> Expr:

@@ -16,7 +16,8 @@ class TensorType:
     dtype: str
 
 
-#: A step's argument: the operator's activation of that index, PREVIOUS (the step before), or a constant.
+#: A step's argument: the operator's activation of that index, the step that many before (negative), or a
+#: constant.
 Argument = int | np.ndarray
 PREVIOUS = -1
 

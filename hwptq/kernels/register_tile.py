@@ -153,9 +153,9 @@ def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int = 1) -> 
 
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
-            x0 = _start(t, size, plan.row_pixels)
-            acc = _accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
-            _reduce(plan, acc, x, _sources(plan, b, row, x0), weight, v0)
+            x0 = start_of(t, size, plan.row_pixels)
+            acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
+            reduce_windows(plan, acc, x, _sources(plan, b, row, x0), weight, v0)
             values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(size)]
             pixels = [conv.pixel(b, row, _real(plan, x0 + i)) for i in range(size)]
             store_tile(values, (multiplier, shift), y, pixels, v0, output, unit)
@@ -179,7 +179,7 @@ def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int = 1) -> 
     return emit
 
 
-def _start(index: Expr, size: int, extent: int) -> Expr:
+def start_of(index: Expr, size: int, extent: int) -> Expr:
     """First element of part `index`; the last part overlaps the one before it."""
     return index * size if extent % size == 0 else T.min(index * size, extent - size)
 
@@ -190,7 +190,7 @@ def _real(plan: Plan, pixel: Expr) -> Expr:
     return pixel if plan.row_pixels == last + 1 else T.min(pixel, last)
 
 
-def _accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat]]:
+def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat]]:
     """[line][vector] of int32[rows][lanes], each row the bias of its channels."""
     cells = mac.rows * mac.lanes
     acc = [[local(cells, "int32") for _ in range(vectors)] for _ in range(lines)]
@@ -215,7 +215,9 @@ def _sources(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
     return [(T.floordiv(x0, mac.rows) + i) * line for i in range(lines)]
 
 
-def _reduce(plan: Plan, acc: list[list[Flat]], x: Flat, sources: list[Expr], weight: Flat, v0: Expr) -> None:
+def reduce_windows(
+    plan: Plan, acc: list[list[Flat]], x: Flat, sources: list[Expr], weight: Flat, v0: Expr
+) -> None:
     """acc[line][vector] += all products of their windows."""
     conv, mac = plan.conv, plan.mac
     rows, columns = conv.runs

@@ -23,6 +23,7 @@ from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
 from .kernel import Step, TensorType
+from .matmul_dot import fits, matmul_dot
 from .matrix_multiply import matrix_multiply
 from .portable import portable
 from .table_lookup import table_lookup
@@ -59,13 +60,18 @@ def select(
         return (_portable(op, activations, constants, out, target),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
+    if isinstance(op, ops.MatMul):
+        assert isinstance(kernel, DotProductKernel)
+        if not fits(activations, kernel):
+            return (_portable(op, activations, constants, out, target),)
+        return matmul_dot(op, activations, out, kernel, unit_of(target, threads))
     return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target, threads))
 
 
 def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:
     """The name under which a descriptor lists a kernel for `op`; "" for what only portable code computes."""
-    if isinstance(op, ops.Lookup):
-        return "lookup"
+    if isinstance(op, ops.Lookup | ops.MatMul):
+        return op.kind
     if isinstance(op, ops.Dense):
         return "dense" if constants else ""
     if not isinstance(op, ops.Conv2d) or not constants:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import numpy as np
 import tvm
 
-from hwptq.kernels.kernel import PREVIOUS, Step, TensorType
+from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.select import select
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
@@ -130,22 +131,31 @@ def depthwise_case(random: Random, largest: tuple[int, int] = (9, 33)) -> Case:
     return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
 
 
+def matmul_case(random: Random) -> Case:
+    """A MatMul of two activations, with leading axes that broadcast."""
+    rows, depth, columns = (random.choice((1, 2, 3, 7, 8, 16, 17, 20, 33, 40)) for _ in range(3))
+    lead_a, lead_b = random.choice((((), ()), ((2,), (2,)), ((2, 3), (3,)), ((1,), (4,)), ((2, 1), (1, 3))))
+    zeros = (random.choice((-128, -3, 0, 127)) for _ in range(2))
+    _, multiplier, shift = scales(random, 1, depth)
+    op = ops.MatMul(*zeros, int(multiplier[0]), int(shift[0]), *_output(random))
+    return Case(op, (int8(random, *lead_a, rows, depth), int8(random, *lead_b, depth, columns)), ())
+
+
 def run(arrays: Sequence[np.ndarray], steps: Sequence[Step], target: Descriptor) -> np.ndarray:
     """Compile `steps` for `target` and run them on this machine; the result of the last one."""
     functions = {f"k{i}": step.func.with_attr("global_symbol", f"k{i}") for i, step in enumerate(steps)}
     executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
     tensor = tvm.runtime.tensor
     activations = [tensor(a) for a in arrays]
-    previous = None
+    results: list[Any] = []
     for name, step in zip(functions, steps, strict=True):
         args = [
-            tensor(a) if isinstance(a, np.ndarray) else previous if a == PREVIOUS else activations[a]
+            tensor(a) if isinstance(a, np.ndarray) else results[a] if a < 0 else activations[a]
             for a in step.args
         ]
-        previous = tensor(np.full(step.out.shape, UNWRITTEN, step.out.dtype))
-        executable[name](*args, previous)
-    assert previous is not None
-    return previous.numpy()
+        results.append(tensor(np.full(step.out.shape, UNWRITTEN, step.out.dtype)))
+        executable[name](*args, results[-1])
+    return results[-1].numpy()
 
 
 def check(case: Case, target: Descriptor, threads: int = 1) -> None:

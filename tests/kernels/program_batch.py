@@ -13,7 +13,6 @@ from kernel_cases import UNWRITTEN, Case
 from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.static_program import runtime_sources
 from hwptq.backends.toolchain import call_tool
-from hwptq.kernels.kernel import PREVIOUS
 from hwptq.targets import Descriptor
 
 GUARD = 128  # bytes behind every output that must stay as they are
@@ -54,21 +53,22 @@ def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[n
     prototypes, calls = [], []
     for i, case in enumerate(cases):
         inputs = [memory.put(a) for a in case.activations]
-        previous = size = 0
+        size = 0
+        results: list[int] = []
         for j, step in enumerate(case.steps(target)):
             name = f"case{i}_step{j}"
             functions[name] = step.func
             places = [
-                memory.put(a) if isinstance(a, np.ndarray) else previous if a == PREVIOUS else inputs[a]
+                memory.put(a) if isinstance(a, np.ndarray) else results[a] if a < 0 else inputs[a]
                 for a in step.args
             ]
             size = int(np.prod(step.out.shape, dtype=int)) * np.dtype(step.out.dtype).itemsize
-            previous = memory.put(np.full(size + GUARD, UNWRITTEN, np.int8))
+            results.append(memory.put(np.full(size + GUARD, UNWRITTEN, np.int8)))
             prototypes.append(f"int32_t {name}({', '.join(['void *'] * (len(places) + 1))});")
             calls.append(
-                f"    if ({name}({', '.join(f'memory + {p}' for p in (*places, previous))})) return 1;"
+                f"    if ({name}({', '.join(f'memory + {p}' for p in (*places, results[-1]))})) return 1;"
             )
-        calls.append(f"    write_all(memory + {previous}, {size + GUARD});")
+        calls.append(f"    write_all(memory + {results[-1]}, {size + GUARD});")
     output = _build_and_run(functions, memory, "\n".join(prototypes), "\n".join(calls), target, folder)
     expected = [case.expected() for case in cases]
     ends = np.cumsum([values.nbytes + GUARD for values in expected])

@@ -11,7 +11,7 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import Case, depthwise_case, random_case
+from kernel_cases import Case, depthwise_case, matmul_case, random_case
 from tvm import tirx
 from tvm_ffi import structural_walk
 
@@ -51,7 +51,7 @@ def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, in
 @settings(max_examples=60, deadline=None)
 @given(random=st.randoms(use_true_random=False))
 def test_no_access_outside_a_buffer(name, random):
-    case, target = random.choice((random_case, depthwise_case))(random), load_target(name)
+    case, target = random.choice((random_case, depthwise_case, matmul_case))(random), load_target(name)
     for step in case.steps(target):
         outside = [a for a in accesses(step.func, target.memory.readable_behind) if a[1] < 0 or a[2] >= a[3]]
         assert not outside, f"{case}: {step.name}: {outside}"

@@ -18,6 +18,7 @@ from kernel_cases import (
     dense_case,
     depthwise_case,
     int8,
+    matmul_case,
     random_case,
     run,
     scales,
@@ -85,6 +86,19 @@ def test_in_parts_for_several_threads(target, random, threads):
         pytest.skip(f"{target.name}: {why_not_run(target)}")
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(random.choice((random_case, depthwise_case))(random), target, threads)
+
+
+@settings(max_examples=25, deadline=None)
+@given(randoms)
+def test_matmul_of_two_activations(random):
+    check(matmul_case(random), AVX2)
+
+
+@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@settings(max_examples=25, deadline=None)
+@given(randoms)
+def test_matmul_of_two_activations_as_unsigned(random):
+    check(matmul_case(random), VNNI)
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from kernel_cases import conv_case, depthwise_case, random_case
+from kernel_cases import conv_case, depthwise_case, matmul_case, random_case
 from program_batch import run_batch
 from tvm.target import Target
 
@@ -40,6 +40,14 @@ def runnable(name: str) -> Descriptor:
 def test_a_batch_of_random_cases(name: str, tmp_path: Path):
     target = runnable(name)
     cases = [random_case(Random(seed)) for seed in range(CASES)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_matmul_of_two_activations(tmp_path: Path):
+    target = runnable("arm-cortex-a")
+    cases = [matmul_case(Random(seed)) for seed in range(CASES)]
+    assert "matmul_dot_product" in {case.steps(target)[-1].name for case in cases}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

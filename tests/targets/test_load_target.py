@@ -136,7 +136,9 @@ class TestExtends:
         assert chip.kernels["sdot"] == dataclasses.replace(load_target(ARM).kernels["sdot"], tile_vectors=2)
 
     def test_another_template_replaces_the_kernel(self, tmp_path: Path) -> None:
-        chip = self.load(tmp_path, self.child(ARM, '[kernel.sdot]\ntemplate = "vector"\nlanes = 8\n'))
+        kernel = '[kernel.sdot]\ntemplate = "vector"\nlanes = 8\n'
+        portable = '[[op]]\nop = "matmul"\nkernel = ""\n'  # a vector kernel does not serve matmul
+        chip = self.load(tmp_path, self.child(ARM, kernel + portable))
         assert chip.kernels["sdot"] == VectorKernel(lanes=8)
 
     def test_lists_are_replaced(self, tmp_path: Path) -> None:

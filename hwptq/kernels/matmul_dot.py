@@ -1,0 +1,205 @@
+"""Product of two activations by a dot-product instruction: the second is packed as weights are, at run time.
+
+With a' = a + o, where o = 128 if the instruction takes unsigned activations and else 0,
+
+    sum (a - za) (b - zb) = sum a' b  -  (za + o) sum b + K za zb  -  zb sum a
+
+so the register tile adds up a' b, from a start that is the sum of a term per column and one per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.schema import DotProductKernel
+
+from .builder import TEMPLATE, Expr, Flat, cast, constant, local, loop, nest, primfunc, shuffle, splat
+from .convolution import Convolution, Padding
+from .dot_product import mac_of
+from .elementwise import broadcast_strides, row_major
+from .kernel import Argument, Step, TensorType
+from .pack_input import pack_input
+from .register_tile import Plan, Tile, accumulators, blocks, fit, reduce_windows, start_of
+from .requantize import Bounds
+from .store_tile import Output, store_tile
+from .vector_unit import VectorUnit
+
+_OFFSETS = {"int8": 0, "int16": 0, "uint8": 128}  # o, by the dtype of the packed activations
+_STEP = 16  # int8 values that are added up at once
+
+
+def matmul_dot(
+    op: ops.MatMul, activations: Sequence[TensorType], out: TensorType, kernel: DotProductKernel,
+    unit: VectorUnit,
+) -> tuple[Step, ...]:  # fmt: skip
+    """The steps of a MatMul: a packed where needed, b packed, terms of columns and rows, the product."""
+    a, b = activations
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    mac = mac_of(kernel)
+    conv = Convolution(1, (1, m), k, (1, m), n, (1, 1), (1, 1), (1, 1))
+    tile = fit(conv, mac, Tile(kernel.tile_pixels, kernel.tile_vectors), kernel.dense_vectors)
+    plan = Plan(conv, mac, tile)
+    packed_a = pack_input(a, Padding(), unit, mac.slack(k), mac.activation)
+    terms = [_pack(b, plan), _column_terms(op, b, plan), _row_terms(op, a)]
+    before = [*([packed_a] if packed_a else []), *terms]
+    channels = plan.vectors * mac.lanes
+    scales = [np.full(channels, v, np.int32) for v in (op.multiplier, op.shift)]
+    sources: list[Argument] = [-4 if packed_a else 0, -3, -2, -1]
+    types = [packed_a.out if packed_a else a, *(step.out for step in terms)]
+    types += [TensorType(s.shape, "int32") for s in scales]
+    body = _emit(op, plan, activations, out, unit)
+    func = primfunc([*types, out], {TEMPLATE: "matmul_dot_product"}, body)
+    return (*before, Step(func, (*sources, *scales), out, "matmul_dot_product"))
+
+
+def fits(activations: Sequence[TensorType], kernel: DotProductKernel) -> bool:
+    """Whether the kernel takes these operands: matrices whose second one has as many columns as lanes."""
+    return min(len(t.shape) for t in activations) >= 2 and activations[1].shape[-1] >= kernel.lanes
+
+
+def _first_column(v: Expr, plan: Plan) -> Expr:
+    """The first column of vector v: see pack_weights.channels_of."""
+    return start_of(v, plan.mac.lanes, plan.conv.co)
+
+
+def _pack(b: TensorType, plan: Plan) -> Step:
+    """b int8 [..., K, N] -> int8 [batch * vectors * groups, lanes * k], in the order of pack_weights."""
+    k, n = b.shape[-2:]
+    mac, batch = plan.mac, prod(b.shape[:-2])
+    width, groups = mac.lanes * mac.k, mac.groups_of(k)
+    order = [r * mac.lanes + lane for lane in range(mac.lanes) for r in range(mac.k)]
+
+    def emit(source: Flat, packed: Flat) -> None:
+        def operand(matrix: Expr, v0: Expr, vectors: int, g: Expr, real: int) -> None:
+            """Group g, of which `real` rows exist, for each vector of a block."""
+            for j in range(vectors):
+                column = _first_column(v0 + j, plan)
+                rows = [
+                    T.bind(source.load((matrix * k + g * mac.k + r) * n + column, mac.lanes))
+                    if r < real
+                    else constant(0, "int8", mac.lanes)
+                    for r in range(mac.k)
+                ]
+                row = (matrix * plan.vectors + v0) * groups + g * vectors + j
+                packed.store(row * width, shuffle(rows, order), width)
+
+        def block(matrix: Expr, v0: Expr, vectors: int) -> None:
+            whole, rest = divmod(k, mac.k)
+            if whole:
+                loop(whole, lambda g: operand(matrix, v0, vectors, g, mac.k))
+            if rest:
+                operand(matrix, v0, vectors, whole, rest)
+
+        for first, count, vectors in blocks(plan.vectors, plan.tile.vectors):
+            nest(
+                (batch, count),
+                lambda matrix, c, first=first, vectors=vectors: block(matrix, first + c * vectors, vectors),
+            )
+
+    out = TensorType((batch * plan.vectors * groups, width), "int8")
+    return Step(primfunc([b, out], {TEMPLATE: "pack_matrix"}, emit), (1,), out, "pack_matrix")
+
+
+def _column_terms(op: ops.MatMul, b: TensorType, plan: Plan) -> Step:
+    """b int8 [..., K, N] -> K za zb - (za + o) * sum over K, int32 [batch, vectors * lanes]."""
+    k, n = b.shape[-2:]
+    lanes, batch = plan.mac.lanes, prod(b.shape[:-2])
+    factor = op.a_zero_point + _OFFSETS[plan.mac.activation]
+
+    def emit(source: Flat, terms: Flat) -> None:
+        def vector(matrix: Expr, v: Expr) -> None:
+            acc = local(lanes, "int32")
+            acc.store(0, constant(0, "int32", lanes), lanes)
+            first = matrix * k * n + _first_column(v, plan)
+
+            def add(row: Expr) -> None:
+                acc.store(
+                    0, acc.load(0, lanes) + cast(source.load(first + row * n, lanes), "int32", lanes), lanes
+                )
+
+            loop(k, add)
+            scaled = acc.load(0, lanes) * constant(-factor, "int32", lanes)
+            term = scaled + constant(k * op.a_zero_point * op.b_zero_point, "int32", lanes)
+            terms.store((matrix * plan.vectors + v) * lanes, term, lanes)
+
+        nest((batch, plan.vectors), vector)
+
+    out = TensorType((batch, plan.vectors * lanes), "int32")
+    return Step(primfunc([b, out], {TEMPLATE: "column_terms"}, emit), (1,), out, "column_terms")
+
+
+def _row_terms(op: ops.MatMul, a: TensorType) -> Step:
+    """a int8 [..., M, K] -> - zb * sum over K, int32 [batch * M]."""
+    rows, k = prod(a.shape[:-1]), a.shape[-1]
+    full, rest = divmod(k, _STEP)
+
+    def emit(source: Flat, terms: Flat) -> None:
+        def row(i: Expr) -> None:
+            parts, total = local(_STEP, "int32"), local(1, "int32")
+            parts.store(0, constant(0, "int32", _STEP), _STEP)
+            total.store(0, constant(0, "int32"))
+
+            def add(j: Expr) -> None:
+                value = cast(source.load(i * k + j * _STEP, _STEP), "int32", _STEP)
+                parts.store(0, parts.load(0, _STEP) + value, _STEP)
+
+            if full:
+                loop(full, add)
+                name = f"llvm.vector.reduce.add.v{_STEP}i32"
+                total.store(0, T.call_llvm_pure_intrin("int32", name, parts.load(0, _STEP)))
+            for j in range(rest):
+                value = cast(source.load(i * k + full * _STEP + j), "int32")
+                total.store(0, total.load(0) + value)
+            terms.store(i, total.load(0) * constant(-op.b_zero_point, "int32"))
+
+        loop(rows, row)
+
+    out = TensorType((rows,), "int32")
+    return Step(primfunc([a, out], {TEMPLATE: "row_terms"}, emit), (0,), out, "row_terms")
+
+
+def _emit(
+    op: ops.MatMul, plan: Plan, activations: Sequence[TensorType], out: TensorType, unit: VectorUnit
+) -> Callable[..., None]:
+    """Code of (a packed, b packed, column terms, row terms, multiplier, shift, y)."""
+    batch = out.shape[:-2]
+    steps = [broadcast_strides(t.shape[:-2], batch) for t in activations] + [row_major(batch)]
+    (m, k), n, size = activations[0].shape[-2:], out.shape[-1], plan.tile.pixels
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi)
+    output = Output(n, plan.mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
+    channels, matrix_rows = plan.vectors * plan.mac.lanes, plan.vectors * plan.stored_rows
+    width = plan.mac.lanes * plan.mac.k
+
+    def emit(a: Flat, b: Flat, columns: Flat, rows: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+        def matrices(*index: Expr) -> None:
+            ia, ib, iy = (sum(i * s for i, s in zip(index, step, strict=True)) for step in steps)
+            weight, start = b.behind(ib * matrix_rows * width), columns.behind(ib * channels)
+
+            def tile(v0: Expr, vectors: int, t: Expr) -> None:
+                first = start_of(t, size, m)
+                acc = accumulators(plan.mac, size, vectors, start, v0)
+                lanes = plan.mac.lanes
+                for i, line in enumerate(acc):
+                    term = T.bind(splat(rows.load(ia * m + first + i), lanes))
+                    for cell in line:
+                        cell.store(0, cell.load(0, lanes) + term, lanes)
+                sources = [(ia * m + first + i) * k for i in range(size)]
+                reduce_windows(plan, acc, a, sources, weight, v0)
+                pixels = [(iy * m + first + i) * n for i in range(size)]
+                values = [[cell.load(0, lanes) for cell in line] for line in acc]
+                store_tile(values, (multiplier, shift), y, pixels, v0, output, unit)
+
+            for first, count, vectors in blocks(plan.vectors, plan.tile.vectors):
+                nest(
+                    (count, -(-m // size)),
+                    lambda c, t, first=first, vectors=vectors: tile(first + c * vectors, vectors, t),
+                )
+
+        nest(batch, matrices)
+
+    return emit

@@ -15,23 +15,28 @@ from .passes.dataflow import bindings, composite_name, constant, op_name, reads,
 from .passes.macs import float_macs
 from .passes.quantizable import float_reasons, layer_name
 from .passes.select_kernels import integer_operator
+from .quant import fp8
 from .quant import integer_ops as ops
+from .quant.fp8_ops import Fp8Conv2d, Fp8Dense, Fp8Dequantize, Fp8MatMul, Fp8Quantize
 
-_BOUNDARY = (ops.Quantize, ops.Dequantize)
+_BOUNDARY = (ops.Quantize, ops.Dequantize, Fp8Quantize, Fp8Dequantize)
+_QUANTIZED = ("int8", fp8.DTYPE)
 _FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 
 
-def integer_macs(op: ops.IntegerOp, args: list[Any], out: Any) -> int:
+def integer_macs(op: ops.GraphOp, args: list[Any], out: Any) -> int:
     """Multiply-accumulates of one integer operator."""
     match op:
         case ops.Conv2d() | ops.Dense():
             return prod(shape_of(out)) * prod(shape_of(args[1])[1:])
-        case ops.MatMul():
+        case Fp8Conv2d() | Fp8Dense():
+            return prod(shape_of(out)) * prod(shape_of(args[-3])[1:])
+        case ops.MatMul() | Fp8MatMul():
             return prod(shape_of(out)) * shape_of(args[0])[-1]
     return 0
 
 
-def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, ops.IntegerOp, list[Any]]]:
+def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, ops.GraphOp, list[Any]]]:
     """(var, operator, arguments) of every integer operator of an integer graph."""
     for var, value in bindings(mod["main"]):
         op = integer_operator(mod, value)
@@ -43,6 +48,8 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     """One row for each operator with weights, and for products of two activations."""
     rows = []
     for var, op, args in integer_nodes(mod):
+        if isinstance(op, Fp8Conv2d | Fp8Dense | Fp8MatMul):
+            rows.append(_fp8_row(var, op, args))
         if not isinstance(op, ops.Conv2d | ops.Dense | ops.MatMul):
             continue
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
@@ -57,6 +64,18 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _fp8_row(var: Any, op: Fp8Conv2d | Fp8Dense | Fp8MatMul, args: list[Any]) -> dict[str, Any]:
+    weight = None if isinstance(op, Fp8MatMul) else constant(args[-3])
+    return {
+        "name": layer_name(str(var.name)),
+        "op": op.kind.removeprefix("fp8_"),
+        "weight": fp8.DTYPE,
+        "activation": fp8.DTYPE,
+        "macs": integer_macs(op, args, var),
+        "weight_bytes": 0 if weight is None else int(weight.size),
+    }
 
 
 def weight_bytes(count: int, bits: int) -> int:
@@ -100,7 +119,7 @@ def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
     for var, value in bindings(func):
         if not isinstance(value, relax.Call) or integer_operator(mod, value) is not None:
             continue
-        if any(str(getattr(t.ty, "dtype", "")) == "int8" for t in [var, *reads(value)]):
+        if any(str(getattr(t.ty, "dtype", "")) in _QUANTIZED for t in [var, *reads(value)]):
             continue  # data movement of integers
         name, op = str(var.name), op_name(value)
         if isinstance(value.op, tvm.ir.GlobalVar):

@@ -12,8 +12,8 @@ import numpy as np
 import tvm
 
 from .accuracy import drop, load_metric
-from .backends.static_program import build_program
-from .backends.toolchain import why_not_run
+from .backends.build import build
+from .backends.toolchain import run_command, why_not_run
 from .bit_widths import BitWidths, Chooser
 from .budget import Budget
 from .data import Dataset
@@ -80,9 +80,9 @@ class Trial:
         """Points that the emitted code loses against float32."""
         score = load_metric(self._metric)
         with self._progress.stage("search"), TemporaryDirectory(prefix="hwptq-") as folder:
-            program = build_program(graphs.kernels, self._outputs, "trial", self._target, Path(folder))
+            program = build(graphs.kernels, self._outputs, "trial", self._target, Path(folder))
             for i, (sample, emitted) in enumerate(
-                run_emitted(program, self._target.toolchain.run, self._data, self._progress, None)
+                run_emitted(program, run_command(self._target), self._data, self._progress, None)
             ):
                 if i == len(self._exact):
                     self._exact.append(self._float32.run(sample.inputs))

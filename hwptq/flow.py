@@ -11,9 +11,10 @@ import tvm
 from . import passes
 from .accuracy import drop, load_metric
 from .artifact import CompiledModel, load, write_metadata
+from .backends.build import build
 from .backends.shared_library import build_library
-from .backends.static_program import LIBC, StaticProgram, build_program
-from .backends.toolchain import check_programs
+from .backends.static_program import LIBC, StaticProgram
+from .backends.toolchain import check_programs, run_command
 from .bit_widths import BitWidths, Chooser, check_wishes, searches, wished
 from .coverage import coverage
 from .data import Dataset, from_batches, open_dataset
@@ -26,6 +27,7 @@ from .passes.stored_bytes import layer_bytes
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
 from .qdq_onnx import save_qdq
+from .quant.fp8_accumulate import Accumulator
 from .quantize import Quantized, insert, normalize, prepare
 from .report import build_report, write_report
 from .targets import Descriptor, load_target
@@ -67,7 +69,7 @@ def compile(
             with progress.stage("lower"):
                 graphs = lower(quantized, device, options.threads)
             with progress.stage("build"):
-                program = build_program(graphs.kernels, imported.outputs, imported.name, device, folder)
+                program = build(graphs.kernels, imported.outputs, imported.name, device, folder)
                 if device.toolchain.model_library:
                     build_library(graphs.kernels, device, folder / "model.so")
         except ValueError as error:  # of a pass: it names the node
@@ -135,7 +137,9 @@ def _quantized(
 
 def lower(quantized: Quantized, target: Descriptor, threads: int = 1) -> Graphs:
     """Integers, then kernels. Raises UnsupportedError where nothing of the model could be quantized."""
-    to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger()])
+    sums = target.fp8_accumulator
+    accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
+    to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger(accumulator)])
     integer = to_integer(quantized.qdq)
     found = coverage(quantized.float32, integer)
     if not found["nodes_quantized"]:
@@ -178,7 +182,7 @@ def _write(
     report["assignment"] = widths.report(program.weight_bytes) if widths else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)
-    write_metadata(folder, model.name, target.name, target.toolchain.run, program)
+    write_metadata(folder, model.name, target.name, run_command(target), program)
 
 
 def _gate(report: dict[str, Any], evidence: Evidence, options: Options) -> None:

@@ -186,14 +186,24 @@ def _ints(values: Any) -> list[int]:
 
 def _quantize(w: _Writer, call: Any, output: str) -> str:
     axis = {"axis": int(call.attrs.axis) % len(shape_of(call))} if shape_of(call.args[1]) else {}
-    return w.node("QuantizeLinear", [w.name(a) for a in call.args], output, **axis)
+    x, scale, zero = call.args
+    return w.node(
+        "QuantizeLinear", [w.name(x), w.name(scale), _zero(w, zero, call.ty.dtype)], output, **axis
+    )  # fmt: skip
 
 
 def _dequantize(w: _Writer, call: Any, output: str) -> str:
     axis = {"axis": int(call.attrs.axis) % len(shape_of(call))} if shape_of(call.args[1]) else {}
     values = constant(call.args[0])
     data = w.name(call.args[0]) if values is None else w.tensor(values, f"{output}_int8")
-    return w.node("DequantizeLinear", [data, w.name(call.args[1]), w.name(call.args[2])], output, **axis)
+    zero = _zero(w, call.args[2], call.args[0].ty.dtype)
+    return w.node("DequantizeLinear", [data, w.name(call.args[1]), zero], output, **axis)
+
+
+def _zero(w: _Writer, expr: Any, dtype: Any) -> str:
+    """A zero point in the dtype of its tensor, as ONNX has it; Relax holds that of e4m3 as float16."""
+    value = constant(expr)
+    return w.name(expr) if value is None else w.tensor(value.astype(np.dtype(str(dtype))))
 
 
 def _conv2d(w: _Writer, call: Any, output: str) -> str:

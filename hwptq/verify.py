@@ -14,18 +14,21 @@ import tvm
 from tvm import relax
 
 from .accuracy import Score, Sqnr
+from .backends.build import build
 from .backends.run_program import run_program
-from .backends.static_program import StaticProgram, build_program
-from .backends.toolchain import why_not_run
+from .backends.static_program import StaticProgram
+from .backends.toolchain import run_command, why_not_run
 from .coverage import float_nodes, integer_nodes
 from .data import Dataset, Sample
 from .interpret import Interpreter
 from .passes.dataflow import bindings, constant, op_name, rewrite
 from .passes.quantizable import layer_name, node_name
 from .progress import Progress
-from .quant import reference
+from .quant import fp8, reference
 from .targets import Descriptor
 
+#: The executor where the reference stands in for a chip whose sums it models bit for bit.
+EMULATOR = "emulator"
 #: Samples on which the noise of each layer is measured, and which are kept as golden ones.
 LAYER_SAMPLES = 32
 
@@ -87,8 +90,9 @@ def verify(
     each operator must map the emitted inputs to the emitted output exactly.
     """
     reason = why_not_run(target)
-    run = target.toolchain.run
-    evidence = Evidence(f"not run: {reason}" if reason else " ".join(run) or "native", score)
+    run = run_command(target)
+    emulated = reason is not None and fp8.DTYPE in _dtypes(graphs.integer)
+    evidence = Evidence(_executor(reason, run, emulated), score)
     watch = _Watch(graphs, evidence)
     with TemporaryDirectory(prefix="hwptq-") as scratch:
         tapped = None
@@ -102,11 +106,24 @@ def verify(
                     evidence.compare(tensor.name, a, b)
             if emitted is not None and tapped is not None:
                 tapped.check(sample, evidence)
+            if emulated:
+                emitted = reference_outputs
             outputs = {"float32": exact, "reference": reference_outputs}
             score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
             evidence.keep(sample, reference_outputs if emitted is None else emitted)
             evidence.samples += 1
     return evidence
+
+
+def _executor(reason: str | None, run: Sequence[str], emulated: bool) -> str:
+    """What ran the code: the model of the chip's arithmetic where that is all there is."""
+    if emulated:
+        return EMULATOR
+    return f"not run: {reason}" if reason else " ".join(run) or "native"
+
+
+def _dtypes(mod: tvm.IRModule) -> set[str]:
+    return {str(getattr(var.ty, "dtype", "")) for var, _ in bindings(mod["main"])}
 
 
 def run_emitted(
@@ -150,7 +167,7 @@ class _Watch:
         def compare(name: str, q: np.ndarray) -> None:
             layer = node_name(name)
             exact = real.get(f"{layer}_dq", real.get(layer))  # a QDQ model may clamp by quantizing
-            if layer in self.scales and exact is not None and q.dtype == np.int8:
+            if layer in self.scales and exact is not None and q.dtype in (np.int8, fp8.DTYPE):
                 scale, zero = self.scales[layer]
                 value = (q.astype(np.float32) - zero) * scale
                 value = value.transpose(0, 3, 1, 2) if name.endswith("_nhwc") else value
@@ -188,8 +205,8 @@ class _Tapped:
             lambda r, var, value: r.keep(value),
             result=lambda r: relax.Tuple([r.get(t) for t in tensors.values()]),
         )
-        self.program = build_program(tapped, tuple(self.names), "tapped", target, folder)
-        self.command = [*target.toolchain.run, str(self.program.program.resolve())]
+        self.program = build(tapped, tuple(self.names), "tapped", target, folder)
+        self.command = [*run_command(target), str(self.program.program.resolve())]
 
     def check(self, sample: Sample, evidence: Evidence) -> None:
         """Every operator on the inputs it had must give the output it gave."""

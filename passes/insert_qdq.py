@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import INT8
+from hwptq.quant.dtypes import INT4, Dtype, FloatDtype
 from hwptq.quant.qparams import QParams
 
 from .dataflow import main_functions, rewrite
@@ -78,17 +78,23 @@ class InsertQDQ:
 
 def _activation(r: Any, tensor: Any, name: str, q: QParams) -> Any:
     """DQ(Q(tensor)), named <name>_q and <name>_dq."""
-    if q.dtype != INT8:
+    if q.dtype == INT4:
         tensor = r.emit(relax.op.clip(tensor, *q.bounds), f"{name}_clip")
-    scale, zero = relax.const(np.float32(q.scale)), relax.const(np.int8(q.zero_point))
-    ints = r.emit(relax.op.quantize(tensor, scale, zero, axis=-1, out_dtype="int8"), f"{name}_q")
+    held, zero_dtype = _storage(q.dtype)
+    scale, zero = relax.const(np.float32(q.scale)), relax.const(zero_dtype(q.zero_point))
+    ints = r.emit(relax.op.quantize(tensor, scale, zero, axis=-1, out_dtype=held), f"{name}_q")
     return r.emit(relax.op.dequantize(ints, scale, zero, axis=-1, out_dtype="float32"), f"{name}_dq")
 
 
 def _weight(r: Any, name: str, w: QuantizedWeight) -> Any:
     """DQ of a constant weight, named <name>_w."""
-    zero = relax.const(np.zeros(w.scale.shape, np.int8))
+    zero = relax.const(np.zeros(w.scale.shape, _storage(w.dtype)[1]))
     call = relax.op.dequantize(
         relax.const(w.values), relax.const(w.scale), zero, axis=w.axis, out_dtype="float32"
     )
     return r.emit(call, f"{name}_w")
+
+
+def _storage(dtype: Dtype) -> tuple[str, type]:
+    """The dtype in which values are held in the graph, and that of their zero point."""
+    return (dtype.name, np.float16) if isinstance(dtype, FloatDtype) else ("int8", np.int8)

@@ -14,32 +14,44 @@ from tvm import relax
 
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.portable import portable
+from hwptq.quant import fp8, reference
 from hwptq.quant import integer_ops as ops
-from hwptq.quant import reference
 from hwptq.quant.dtypes import integer_dtype
+from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.fp8_ops import Fp8Dequantize, Fp8Quantize
 from hwptq.quant.qparams import activation_qparams
 
-from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
-from .integer_rules import NotInteger, Operand, Output, lower_node
+from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .fp8_rules import Fp8Output, is_layer, lower_fp8
+from .integer_rules import Output, lower_node
+from .operands import NotInteger, Operand
 from .quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
 class LowerToInteger:
-    """QDQ graph -> integer graph. What has no integer form stays as it is, between its Q and DQ."""
+    """QDQ graph -> graph of integer and fp8 operators. What has no such form stays, between its Q and DQ.
+
+    accumulator: what the device sums products of e4m3 in.
+    """
+
+    def __init__(self, accumulator: Accumulator | None = None):
+        self.accumulator = accumulator or Accumulator()
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         values = {v: value for _, f in main_functions(mod) for v, value in bindings(f)}
         state: dict[int, Emitter] = {}
 
         def visit(r: Any, var: Any, value: Any) -> Any:
-            emitter = state.setdefault(id(r), Emitter(r, mod, values))
+            emitter = state.setdefault(id(r), Emitter(r, mod, values, self.accumulator))
             name = op_name(value)
             if name == "quantize" and constant(value.args[1]) is not None:
                 return emitter.quantize(var, value)
             if name == "dequantize" and constant(value.args[0]) is None:
-                op = ops.Dequantize(*_params(value))
+                op = _dequantize(value)
                 return emitter.call(op, [r.get(value.args[0])], (), shape_of(value), "float32", str(var.name))
+            if emitter.leaves_as_float(var, value):
+                return lower_fp8(emitter, var, emitter.fp8_output(1.0, str(var.name), "float32"))
             return r.keep(value)
 
         out = rewrite(mod, visit)
@@ -54,6 +66,12 @@ def _params(call: Any) -> tuple[float, int]:
     return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
 
 
+def _dequantize(call: Any) -> ops.GraphOp:
+    scale, zero = _params(call)
+    is_fp8 = str(call.args[0].ty.dtype) == fp8.DTYPE
+    return Fp8Dequantize(scale) if is_fp8 else ops.Dequantize(scale, zero)
+
+
 def _quantized(real: np.ndarray) -> Operand:
     """A float constant as an operand of its own range."""
     q = activation_qparams(float(real.min()), float(real.max()))
@@ -64,25 +82,34 @@ def _quantized(real: np.ndarray) -> Operand:
 class Emitter:
     """Emits integer operators into a new function, keeping each image in NHWC beside its NCHW form."""
 
-    def __init__(self, rewriter: Any, mod: Any, values: dict[Any, Any]):
+    def __init__(self, rewriter: Any, mod: Any, values: dict[Any, Any], accumulator: Accumulator):
         self.r, self.mod, self.values = rewriter, mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
         self.reasons: dict[str, str] = {}  # node left in float -> why
         self._dtypes = layer_dtypes(rewriter.func)
         self._float = float_reasons(rewriter.func)
         self._functions: dict[Any, Any] = {}
+        self._readers = users(rewriter.func)
+        self._accumulator = accumulator
 
     def quantize(self, var: Any, value: Any) -> Any:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
+        name, in_fp8 = node_name(str(var.name)), str(value.ty.dtype) == fp8.DTYPE
         try:
             source = str(getattr(value.args[0], "name", ""))
             if source in self._float:
                 raise NotInteger(self._float[source])
-            return lower_node(self, value.args[0], self._output(scale, zero, node_name(str(var.name))))
+            if in_fp8:
+                return lower_fp8(self, value.args[0], self.fp8_output(scale, name))
+            return lower_node(self, value.args[0], self._output(scale, zero, name))
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)
+            if in_fp8:
+                op = Fp8Quantize(float(np.float32(1 / scale)))
+                source, shape = self.r.get(value.args[0]), shape_of(value)
+                return self.call(op, [source], (), shape, fp8.DTYPE, str(var.name))
             return self._boundary(value.args[0], scale, zero, str(var.name))
 
     def _boundary(self, source: Any, scale: float, zero: int, name: str) -> Any:
@@ -95,6 +122,18 @@ class Emitter:
         tensor = self.call(op, [self.r.get(clip.args[0])], (), shape, "int8", f"{name}_unclamped")
         limits = tuple(np.full(shape[-1], limit, np.int8) for limit in (lo, hi))
         return self.call(ops.Clamp(), [tensor], limits, shape, "int8", name)
+
+    def fp8_output(self, scale: float, name: str, dtype: str = fp8.DTYPE) -> Fp8Output:
+        """A result of the fp8 rules."""
+        return Fp8Output(scale, name, self._accumulator, dtype)
+
+    def leaves_as_float(self, var: Any, value: Any) -> bool:
+        """Whether `value` is an fp8 layer whose result is not quantized, nor joined by a quantized add."""
+        if not is_layer(self, value):
+            return False
+        readers = self._readers.get(var, [])
+        followers = {op_name(self.values.get(v)) for u in readers for v in [u, *self._readers.get(u, [])]}
+        return "quantize" not in followers
 
     def _output(self, scale: float, zero: int, name: str) -> Output:
         activation, weight = (integer_dtype(d) for d in self._dtypes.get(name, ("int8", "int8")))

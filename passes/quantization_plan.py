@@ -12,11 +12,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import INT8, IntegerDtype, integer_dtype
+from hwptq.quant.dtypes import FLOAT8, INT8, Dtype, FloatDtype, tensor_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
 from .dataflow import bindings, constant, op_name, users
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
+from .summand import fused_summand
 
 #: Kinds of nodes with a constant weight.
 WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
@@ -33,7 +34,7 @@ class Stats(Protocol):
 
     observers: dict[str, Any]
 
-    def range_of(self, name: str, dtype: IntegerDtype) -> tuple[float, float]:
+    def range_of(self, name: str, dtype: Dtype) -> tuple[float, float]:
         """(low, high) to quantize a tensor to `dtype`."""
 
 
@@ -48,12 +49,12 @@ class Choices:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """The weight of a layer: int8 values, float32 scales along `axis`, and the dtype they fit."""
+    """The weight of a layer: its int8 or e4m3 values, float32 scales along `axis`, and the dtype they fit."""
 
     values: np.ndarray
     scale: np.ndarray
     axis: int
-    dtype: IntegerDtype
+    dtype: Dtype
 
 
 class QuantizationPlan:
@@ -81,7 +82,7 @@ class QuantizationPlan:
         assigned = (self.choices.assignment or {}).get(str(var.name))
         return assigned or self.target.rule(self.kinds[var]).pairs[0]
 
-    def input_dtype(self, var: Any) -> IntegerDtype:
+    def input_dtype(self, var: Any) -> Dtype:
         """The dtype of the activation that a layer reads."""
         return self.qparams[self.values[var].args[0]].dtype
 
@@ -133,7 +134,7 @@ class QuantizationPlan:
         graph = nx.Graph()
         for var, value in self.values.items():
             if self.kinds[var] is not None:
-                found = [*data_of(value), var]
+                found = [v for v in [*data_of(value), var] if not self._stays_unrounded(v)]
                 graph.add_nodes_from(
                     v for v in found if str(v.name) in self.stats.observers and not self._inside(v)
                 )
@@ -141,6 +142,22 @@ class QuantizationPlan:
             if self.kinds[var] is not None and ties_scale(value, self.kinds[var]):
                 graph.add_edges_from((var, a) for a in data_of(value) if a in graph and var in graph)
         return list(nx.connected_components(graph))
+
+    def _stays_unrounded(self, var: Any) -> bool:
+        """Whether the result of an fp8 layer is used as a real number: a float node reads it, or the graph's
+        user, or the add that it is computed together with.
+        """
+        if self.kinds.get(var) not in WEIGHTED or not isinstance(tensor_dtype(self.pair(var)[0]), FloatDtype):
+            return False
+        readers = self.readers.get(var, [])
+        return all(self.kinds.get(u) is None for u in readers) or self._joins_add(var, readers)
+
+    def _joins_add(self, var: Any, readers: list[Any]) -> bool:
+        """Whether `var` is the summand that its only reader, an add, takes from the accumulator."""
+        if len(readers) != 1 or self.kinds.get(readers[0]) != "add":
+            return False
+        add = self.values[readers[0]]
+        return fused_summand(self.mod, add, self.values, self.readers) == var
 
     def _choose(self) -> None:
         """Parameters of every group and weight. A scale raised for one layer may raise those that follow."""
@@ -154,26 +171,40 @@ class QuantizationPlan:
         for _ in range(_ROUNDS):
             before = list(chosen)
             for var, value in self.values.items():
-                if self.kinds[var] in WEIGHTED and var in member and value.args[0] in member:
-                    source, i = chosen[member[value.args[0]]], member[var]
+                if self.kinds[var] in WEIGHTED and value.args[0] in member:
+                    source = chosen[member[value.args[0]]]
+                    if var not in member and not self._stays_unrounded(var):
+                        continue
                     self.weights[var] = self._weight(var, value, source)
+                    if isinstance(source.dtype, FloatDtype):
+                        continue
+                    i = member[var]
                     floor = _MARGIN * source.scale * float(self.weights[var].scale.max())
                     chosen[i] = activation_qparams(*spans[i], max(floor, chosen[i].scale), dtypes[i])
             if chosen == before:
                 break
         self.qparams = {v: chosen[i] for v, i in member.items()}
 
-    def _dtype(self, group: set[Any]) -> IntegerDtype:
-        """int4 where every reader of every tensor is a layer that takes int4 activations, else int8."""
+    def _dtype(self, group: set[Any]) -> Dtype:
+        """e4m3 where the target computes in it; int4 where every reader of every tensor is a layer that takes
+        int4 activations; else int8.
+        """
+        if self._in_float8(group):
+            return FLOAT8
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
         layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED]
         if not layers or len(layers) < len(readers):
             return INT8
-        return max((integer_dtype(self.pair(u)[0]) for u in layers), key=lambda d: d.bits)
+        return max((tensor_dtype(self.pair(u)[0]) for u in layers), key=lambda d: d.bits)
+
+    def _in_float8(self, group: set[Any]) -> bool:
+        """Whether the nodes that make and read the tensors of a group compute in e4m3."""
+        nodes = group | {u for v in group for u in self.readers.get(v, []) if u is not None}
+        return any(self.kinds.get(v) and self.pair(v)[0] == FLOAT8.name for v in nodes)
 
     def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
         weight = weight_of(self.mod, value)
-        axis, dtype = (0 if weight.ndim == 4 else 1), integer_dtype(self.pair(var)[1])
+        axis, dtype = (0 if weight.ndim == 4 else 1), tensor_dtype(self.pair(var)[1])
         granularity = self.choices.granularity or self.target.rule(self.kinds[var]).granularity
         scale = weight_scales(weight, axis, bias_limit(value, source.scale, weight.shape[axis], dtype), dtype)
         if granularity == "tensor":
@@ -181,13 +212,13 @@ class QuantizationPlan:
         return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype)
 
 
-def bias_limit(call: Any, input_scale: float, channels: int, dtype: IntegerDtype) -> np.ndarray | None:
+def bias_limit(call: Any, input_scale: float, channels: int, dtype: Dtype) -> np.ndarray | None:
     """Per channel, the smallest weight scale with which the bias of a composite fits its accumulator.
 
-    The accumulator counts in units of an int8 weight, so in 16ths of an int4 one.
+    The accumulator counts in units of an int8 weight, so in 16ths of an int4 one. None for e4m3: any fits.
     """
     bias = constant(call.args[2]) if len(call.args) > 2 else None
-    if bias is None:
+    if bias is None or isinstance(dtype, FloatDtype):
         return None
     return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * 2.0 ** (20 + dtype.bits)), (channels,))
 

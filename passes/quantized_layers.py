@@ -95,7 +95,7 @@ def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) ->
     ints, scales = constant(w_dq.args[0]), constant(w_dq.args[1])
     if out is None or ints is None or scales is None or constant(x_dq.args[0]) is not None:
         return None
-    if ints.ndim not in (2, 4):
+    if ints.ndim not in (2, 4) or ints.dtype != np.int8:
         return None
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
     return QuantizedLayer(

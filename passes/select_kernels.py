@@ -14,10 +14,11 @@ from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
 from hwptq.quant import integer_ops as ops
+from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
 from .dataflow import bindings, constant, op_name, rewrite, shape_of
 
-_TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul)
+_TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul, Fp8Add, Fp8Mul, Fp8MatMul)
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SelectKernels")
@@ -47,7 +48,7 @@ class SelectKernels:
             if op is None:
                 return _inlined(mod, r, value)
             args = list(value.args[1].fields)
-            n = 2 if isinstance(op, _TWO_OPERANDS) else 1
+            n = 2 if isinstance(op, _TWO_OPERANDS) or getattr(op, "residual", False) else 1
             activations = [r.get(a) for a in args[:n]]
             steps = kernel_steps(op, activations, args[n:], var, self.target, self.threads)
             return _emit(r, steps, activations, str(var.name), functions)
@@ -71,8 +72,8 @@ def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
     return inner[func.body.body]
 
 
-def integer_operator(mod: tvm.IRModule, value: Any) -> ops.IntegerOp | None:
-    """The integer operator that a call_tir stands for, or None."""
+def integer_operator(mod: tvm.IRModule, value: Any) -> ops.GraphOp | None:
+    """The integer or fp8 operator that a call_tir stands for, or None."""
     if op_name(value) != "call_tir":
         return None
     attrs = mod[value.args[0]].attrs
@@ -80,7 +81,7 @@ def integer_operator(mod: tvm.IRModule, value: Any) -> ops.IntegerOp | None:
 
 
 def kernel_steps(
-    op: ops.IntegerOp, activations: list[Any], constants: list[Any], out: Any, target: Any, threads: int = 1
+    op: ops.GraphOp, activations: list[Any], constants: list[Any], out: Any, target: Any, threads: int = 1
 ) -> tuple[Step, ...]:
     """The steps by which `target` computes `op`, whose result is the var `out`."""
     arrays = [_array(c, out) for c in constants]

@@ -21,6 +21,7 @@ from .schema import (
     Requantize,
     TableLookupKernel,
     Toolchain,
+    WgmmaKernel,
 )
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
@@ -28,9 +29,10 @@ MIN_VECTOR_BITS = 32
 
 #: (activation, weight) dtypes that the code generators of a TVM target kind take.
 _INTEGER_PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
-PAIRS = {"llvm": _INTEGER_PAIRS}
-#: What an operator without weights takes.
-PLAIN_PAIR = ("int8", "int8")
+PAIRS = {"llvm": _INTEGER_PAIRS, "cuda": (("float8_e4m3fn", "float8_e4m3fn"),)}
+#: What an operator without weights takes, where it is not int8.
+PLAIN_PAIRS = {"cuda": ("float8_e4m3fn", "float8_e4m3fn")}
+INT8_PAIR = ("int8", "int8")
 
 
 def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: Problems) -> None:
@@ -60,6 +62,8 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
 
 def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
     match kernel:
+        case WgmmaKernel():
+            return
         case MatrixMultiplyKernel():
             _check_matrix_multiply(kernel, path, problems)
             return
@@ -121,13 +125,13 @@ def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problem
 
 
 def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
-    known = PAIRS.get(kind)
+    known, plain = PAIRS.get(kind), PLAIN_PAIRS.get(kind, INT8_PAIR)
     for i, pair in enumerate(rule.pairs):
         path = f"op[{rule.op}].pairs[{i}]"
         if pair in rule.pairs[:i]:
             problems.add(path, f"{list(pair)} is there twice")
-        elif rule.op not in WEIGHTED_OPS and pair != PLAIN_PAIR:
-            problems.add(path, f"{rule.op} has no weights: only {list(PLAIN_PAIR)} is possible")
+        elif rule.op not in WEIGHTED_OPS and pair != plain:
+            problems.add(path, f"{rule.op} has no weights: only {list(plain)} is possible")
         elif known is not None and pair not in known:
             takes = " and ".join(str(list(p)) for p in known)
             problems.add(path, f"{list(pair)} has no code generator for kind {show(kind)}: it takes {takes}")

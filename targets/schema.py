@@ -54,8 +54,9 @@ class Toolchain:
     runtime: str = field(
         default="libc",
         metadata=about(
-            "what programs stand on: the compiler's C library, or start code and system calls of hwptq",
-            choices=("libc", "hexagon-linux"),
+            "what programs stand on: the compiler's C library, start code and system calls of hwptq, or "
+            "TVM's runtime in Python",
+            choices=("libc", "hexagon-linux", "tvm"),
         ),
     )
     model_library: bool = field(
@@ -67,6 +68,14 @@ class Toolchain:
     )
     cpu_features: tuple[str, ...] = field(
         default=(), metadata=about("flags of /proc/cpuinfo that a native run needs", **_WORD)
+    )
+    device_file: str = field(
+        default="",
+        metadata=about(
+            'file that is there where the device is, else code is not run; "" = none',
+            pattern=r"(/dev/[A-Za-z0-9_/-]+)?",
+            like="a path below /dev",
+        ),
     )
     objdump: tuple[str, ...] = field(
         default=("objdump",), metadata=about("disassembler of the device's code", not_empty=True)
@@ -160,6 +169,22 @@ class Requantize:
     saturating_casts: bool = field(
         default=False,
         metadata=about("one instruction halves the bits of each lane with saturation, e.g. sqxtn"),
+    )
+
+
+@dataclass(frozen=True)
+class Fp8Accumulator:
+    """What the device sums products of e4m3 in (hwptq/quant/fp8_accumulate.py)."""
+
+    step: int = field(
+        default=32, metadata=about("products summed at once", low=1, high=1024, power_of_two=True)
+    )
+    fraction_bits: int = field(
+        default=13, metadata=about("bits kept below the largest exponent of a step", low=1, high=23)
+    )
+    promote: int = field(
+        default=128,
+        metadata=about("products after which a sum moves to a float32; 0 = never", low=0, high=2**20),
     )
 
 
@@ -337,6 +362,31 @@ class TableLookupKernel:
     )
 
 
+@dataclass(frozen=True)
+class WgmmaKernel:
+    """Tiles of a product of e4m3 on the tensor cores of NVIDIA Hopper: wgmma, fed by TMA."""
+
+    template: ClassVar[str] = "wgmma"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "matmul")
+    columns: tuple[int, ...] = field(
+        default=(128, 64),
+        metadata=about("output channels of a tile, candidates", choices=(64, 128, 256), not_empty=True),
+    )
+    stages: int = field(default=6, metadata=about("tiles of the operands in flight", low=2, high=16))
+    shared_memory: int = field(
+        default=232448, metadata=about("bytes of shared memory of a block", low=2**14, high=2**20)
+    )
+    multiprocessors: int = field(
+        default=132, metadata=about("blocks that run at the same time", low=1, high=4096)
+    )
+    channel_alignment: int = field(
+        default=16,
+        metadata=about(
+            "channels of a tensor are padded to a multiple of it", low=16, high=128, power_of_two=True
+        ),
+    )
+
+
 Kernel = (
     DotProductKernel
     | MatrixMultiplyKernel
@@ -344,6 +394,7 @@ Kernel = (
     | DepthwiseKernel
     | DepthwiseDotKernel
     | TableLookupKernel
+    | WgmmaKernel
 )
 
 
@@ -410,6 +461,10 @@ class Descriptor:
     )
     numerics: Numerics = field(
         default_factory=Numerics, metadata=about("the arithmetic that the device does well")
+    )
+    fp8_accumulator: Fp8Accumulator = field(
+        default_factory=Fp8Accumulator,
+        metadata=about("what products of e4m3 are summed in, where the device has them"),
     )
     memory: Memory = field(
         default_factory=Memory, metadata=about("what the device's memory asks of the code")

@@ -19,9 +19,9 @@ _ARCHITECTURES = (
     "aarch64|aarch64_be|arm|armeb|hexagon|i386|loongarch64|mips|mips64|mips64el|mipsel|ppc|ppc64|ppc64le|"
     "riscv32|riscv64|s390x|sparc|sparc64|x86_64"
 )
-_COMPILERS = re.compile(rf"{_PREFIX}(?:gcc|g\+\+|clang|clang\+\+|cc){_VERSION}")
+_COMPILERS = re.compile(rf"{_PREFIX}(?:gcc|g\+\+|clang|clang\+\+|cc){_VERSION}|nvcc")
 _EMULATORS = re.compile(rf"qemu-(?:{_ARCHITECTURES})(?:-static)?")
-_DISASSEMBLERS = re.compile(rf"(?:{_PREFIX}|llvm-)objdump{_VERSION}")
+_DISASSEMBLERS = re.compile(rf"(?:{_PREFIX}|llvm-)objdump{_VERSION}|cuobjdump")
 
 _COMPILER_ARGUMENTS = re.compile(
     r"-static|-static-pie|-no-pie|-pie|-pthread|-s|-O[0123sz]?"
@@ -37,7 +37,7 @@ _COMPILER_ARGUMENTS = re.compile(
     r"|-l(?:m|c|gcc|atomic|pthread|rt|dl)"
 )
 _DISASSEMBLER_ARGUMENTS = re.compile(
-    r"-d|-D|-M[a-z0-9,-]+|-m[a-z0-9:_-]+|--triple=[a-z0-9_.-]+|--mattr=[a-z0-9+,-]+"
+    r"-d|-D|--dump-sass|-M[a-z0-9,-]+|-m[a-z0-9:_-]+|--triple=[a-z0-9_.-]+|--mattr=[a-z0-9+,-]+"
 )
 _EMULATOR_VALUES = {
     "-cpu": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*"),

@@ -25,7 +25,7 @@ class StaticProgram:
 
     program: Path  # reads samples from standard input, writes outputs to standard output
     object: Path
-    header: Path
+    header: Path | None  # of the object, where it is for C
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     arena_bytes: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,20 +17,41 @@ from hwptq.targets import Descriptor
 def check_programs(target: Descriptor) -> None:
     """Raise InputError where the compiler or the emulator of `target` is not installed."""
     tools = target.toolchain
-    missing = [c[0] for c in (tools.compiler, tools.run) if c and shutil.which(c[0]) is None]
+    missing = [c[0] for c in (tools.compiler, tools.run) if c and find_program(c[0]) is None]
     if missing:
         hint = (
             f"install {' '.join(tools.packages)}"
             if tools.packages
+            else "install it with: pip install 'hwptq[cuda]'"
+            if tools.runtime == "tvm"
             else "install them, or correct the descriptor"
         )
         raise InputError(f"{target.name}: {' and '.join(missing)} not found on PATH; {hint}")
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program: on PATH, or among those that NVIDIA's Python packages bring."""
+    return shutil.which(name, path=call_environment()["PATH"])
+
+
+def call_environment() -> dict[str, str]:
+    """The environment with the programs of NVIDIA's Python packages at the end of PATH."""
+    folders = [str(folder) for entry in sys.path for folder in Path(entry).glob("nvidia/cu*/bin")]
+    return {**os.environ, "PATH": os.pathsep.join([os.environ.get("PATH", ""), *folders])}
+
+
+def run_command(target: Descriptor) -> tuple[str, ...]:
+    """What stands in front of the program: an emulator, Python, or nothing."""
+    return ("python3",) if target.toolchain.runtime == "tvm" else target.toolchain.run
 
 
 def why_not_run(target: Descriptor) -> str | None:
     """Why programs for `target` can't be run here, or None where they can."""
     if target.toolchain.run:
         return None
+    device = target.toolchain.device_file
+    if device and not Path(device).exists():
+        return f"this machine has no {device}"
     missing = [f for f in target.toolchain.cpu_features if f not in _cpu_flags()]
     return f"this machine's CPU lacks {', '.join(missing)}" if missing else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from hwptq.quant import integer_ops as ops
-from hwptq.quant.reference import conv_output_shape
+from hwptq.quant.window import conv_output_shape
 
 from .builder import Expr
 from .kernel import TensorType

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 import tvm
 
 from hwptq.quant import integer_ops as ops
+from hwptq.quant.fp8_ops import Fp8Op
 
 from .builder import ELEMENT_BY_ELEMENT, TEMPLATE, primfunc
+from .callback import callback
 from .elementwise import (
     emit_binary,
     emit_clamp,
@@ -23,13 +25,15 @@ from .vector_unit import SCALAR, VectorUnit
 
 
 def portable(
-    op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit = SCALAR
+    op: ops.GraphOp, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit = SCALAR
 ) -> tvm.tirx.PrimFunc:
     """The PrimFunc (inputs…, out) of `op`; `inputs` are all its tensors in the order of its docstring.
 
     It carries the operator as the attribute integer_ops.ATTRIBUTE. `unit` makes the vectors explicit.
     Raises ValueError for shapes that the operator does not take.
     """
+    if isinstance(op, Fp8Op):
+        return callback(op, inputs, out)
     attributes = {ops.ATTRIBUTE: ops.to_json(op), TEMPLATE: "portable"}
     if _element_by_element(op, unit):
         attributes[ELEMENT_BY_ELEMENT] = "yes"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
+from hwptq.quant.fp8_ops import Fp8Op
 from hwptq.targets.schema import (
     DepthwiseDotKernel,
     DepthwiseKernel,
@@ -19,6 +20,7 @@ from hwptq.targets.schema import (
 )
 
 from .concatenate import concatenate
+from .cuda.select import select_fp8
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
@@ -42,7 +44,7 @@ _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
 
 
 def select(
-    op: ops.IntegerOp,
+    op: ops.GraphOp,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -54,6 +56,8 @@ def select(
     Its tensors are `activations`, then `constants`, in the order of the operator's docstring. Raises
     ValueError where the descriptor names a kernel that cannot compute the operator.
     """
+    if isinstance(op, Fp8Op):
+        return select_fp8(op, activations, constants, out, target)
     kind = rule_kind(op, constants)
     kernel = _kernel(kind, target)
     if kernel is None:
@@ -68,7 +72,7 @@ def select(
     return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target, threads))
 
 
-def rule_kind(op: ops.IntegerOp, constants: Sequence[np.ndarray]) -> str:
+def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
     """The name under which a descriptor lists a kernel for `op`; "" for what only portable code computes."""
     if isinstance(op, ops.Lookup | ops.MatMul):
         return op.kind
@@ -88,7 +92,7 @@ def _kernel(kind: str, target: Descriptor) -> Kernel | None:
 
 
 def _portable(
-    op: ops.IntegerOp,
+    op: ops.GraphOp,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,

@@ -22,16 +22,37 @@ class IntegerDtype:
         return 2 ** (self.bits - 1) - 1
 
 
+@dataclass(frozen=True)
+class FloatDtype:
+    """A float of `bits` bits, with its largest finite values."""
+
+    name: str
+    bits: int
+    qmin: float
+    qmax: float
+
+
 INT8 = IntegerDtype("int8", 8)
 INT4 = IntegerDtype("int4", 4)
-_BY_NAME = {d.name: d for d in (INT8, INT4)}
+FLOAT8 = FloatDtype("float8_e4m3fn", 8, -448.0, 448.0)
+Dtype = IntegerDtype | FloatDtype
+_BY_NAME: dict[str, Dtype] = {d.name: d for d in (INT8, INT4, FLOAT8)}
+
+
+def tensor_dtype(name: str) -> Dtype:
+    """The dtype of that name. Raises ValueError for an unknown one."""
+    if name not in _BY_NAME:
+        raise ValueError(f"no dtype {name!r}; known are {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
 
 
 def integer_dtype(name: str) -> IntegerDtype:
     """ "int8" or "int4". Raises ValueError for any other."""
-    if name not in _BY_NAME:
-        raise ValueError(f"no integer dtype {name!r}; known are {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
+    found = _BY_NAME.get(name)
+    if not isinstance(found, IntegerDtype):
+        known = [d.name for d in _BY_NAME.values() if isinstance(d, IntegerDtype)]
+        raise ValueError(f"no integer dtype {name!r}; known are {', '.join(known)}")
+    return found
 
 
 def bits_of(dtype: str) -> int:

@@ -12,6 +12,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, get_args
 
+from .fp8_ops import Fp8Op
+
 
 @dataclass(frozen=True)
 class Conv2d:
@@ -182,18 +184,20 @@ class Dequantize:
 IntegerOp = (
     Conv2d | Dense | MatMul | Add | Mul | Clamp | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
 )
-_BY_KIND: dict[str, type] = {cls.kind: cls for cls in get_args(IntegerOp)}
+#: What a node of a quantized graph computes.
+GraphOp = IntegerOp | Fp8Op
+_BY_KIND: dict[str, type] = {cls.kind: cls for cls in get_args(GraphOp)}
 
 #: The attribute of a PrimFunc that holds the operator it implements.
 ATTRIBUTE = "hwptq.op"
 
 
-def to_json(op: IntegerOp) -> str:
+def to_json(op: GraphOp) -> str:
     """The operator as a JSON object: its `kind` and its fields."""
     return json.dumps({"kind": op.kind, **asdict(op)})
 
 
-def from_json(text: str) -> IntegerOp:
+def from_json(text: str) -> GraphOp:
     """The inverse of to_json. Raises ValueError for an unknown kind or missing fields."""
     values = json.loads(text)
     kind = values.pop("kind", None)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dtypes import INT8, IntegerDtype
+from . import fp8
+from .dtypes import INT8, Dtype, FloatDtype
 
 _SMALLEST_SCALE = 1e-12
 
@@ -17,7 +18,7 @@ class QParams:
 
     scale: float  # exactly a float32
     zero_point: int
-    dtype: IntegerDtype = INT8
+    dtype: Dtype = INT8
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -26,13 +27,16 @@ class QParams:
         return low, high
 
 
-def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: IntegerDtype = INT8) -> QParams:
-    """Asymmetric parameters that cover [low, high] and represent 0 exactly.
+def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Dtype = INT8) -> QParams:
+    """Parameters that cover [low, high] and represent 0 exactly: asymmetric in integers, symmetric in e4m3.
 
     `floor`: the smallest scale to give. (0, 2.55) in int8 -> scale 0.01, zero_point -128.
     Jacob et al. 2018, section 3.
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    if isinstance(dtype, FloatDtype):
+        reach = max(-low, high) / dtype.qmax
+        return QParams(float(np.float32(max(reach, floor, _SMALLEST_SCALE))), 0, dtype)
     steps = dtype.qmax - dtype.qmin
     scale = np.float32(max((high - low) / steps, floor, _SMALLEST_SCALE))
     zero_point = int(np.clip(np.rint(dtype.qmin - low / float(scale)), dtype.qmin, dtype.qmax))
@@ -40,7 +44,7 @@ def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Integ
 
 
 def weight_scales(
-    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: IntegerDtype = INT8
+    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: Dtype = INT8
 ) -> np.ndarray:
     """Symmetric narrow-range scales of `weight`: float32 [channels] along `axis`, or [1] for None.
 
@@ -57,10 +61,12 @@ def weight_scales(
 
 
 def quantize_weight(
-    weight: np.ndarray, scale: np.ndarray, axis: int | None, dtype: IntegerDtype = INT8
+    weight: np.ndarray, scale: np.ndarray, axis: int | None, dtype: Dtype = INT8
 ) -> np.ndarray:
-    """round_half_even(weight / scale), clamped to [-qmax, qmax], held as int8."""
+    """round_half_even(weight / scale), clamped to [-qmax, qmax], held as int8; in e4m3 the nearest value."""
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
+    if isinstance(dtype, FloatDtype):
+        return fp8.as_float8(fp8.encode(weight / scale.reshape(shape)))
     return np.clip(np.rint(weight / scale.reshape(shape)), -dtype.qmax, dtype.qmax).astype(np.int8)

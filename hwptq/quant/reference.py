@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from . import fp8_reference
 from . import integer_ops as ops
 from .fixed_point import requantize
+from .window import ceil_padding, conv_output_shape, pad_image, windows
 
 ADD_FRACTION_BITS = 20
 MUL_LEFT_SHIFT = 13
 
 
-def evaluate(op: ops.IntegerOp, *args: np.ndarray) -> np.ndarray:
+def evaluate(op: ops.GraphOp, *args: np.ndarray) -> np.ndarray:
     """The value of `op` on `args`, in the order of the operator's docstring."""
     return _FUNCTIONS[type(op)](op, *args)
-
-
-def windows(x: np.ndarray, size: Any, strides: Any, dilation: Any, out_shape: Any) -> np.ndarray:
-    """Sliding windows of x [N,H,W,C] (already padded) as a view [N,OH,OW,C,KH,KW]."""
-    (kh, kw), (sh, sw), (dh, dw), (oh, ow) = size, strides, dilation, out_shape
-    n, h, w, c = x.strides
-    shape = (x.shape[0], oh, ow, x.shape[3], kh, kw)
-    return np.lib.stride_tricks.as_strided(x, shape, (n, h * sh, w * sw, c, h * dh, w * dw), writeable=False)
-
-
-def conv_output_shape(shape: Any, size: Any, strides: Any, padding: Any, dilation: Any) -> tuple[int, int]:
-    """(OH, OW) of a convolution over an input of spatial `shape` (H, W)."""
-    top, left, bottom, right = padding
-    h = shape[0] + top + bottom - (dilation[0] * (size[0] - 1) + 1)
-    w = shape[1] + left + right - (dilation[1] * (size[1] - 1) + 1)
-    return h // strides[0] + 1, w // strides[1] + 1
 
 
 def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -44,15 +29,10 @@ def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(a.astype(dtype), b.astype(dtype)).astype(np.int64)
 
 
-def _pad_image(x: np.ndarray, padding: tuple[int, int, int, int], value: int) -> np.ndarray:
-    top, left, bottom, right = padding
-    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
-
-
 def _conv2d(op: ops.Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
     o, kh, kw, i = w.shape
     oh, ow = conv_output_shape(x.shape[1:3], (kh, kw), op.strides, op.padding, op.dilation)
-    padded = _pad_image(x, op.padding, op.in_zero_point)
+    padded = pad_image(x, op.padding, op.in_zero_point)
     view = windows(padded, (kh, kw), op.strides, op.dilation, (oh, ow))
     n, g = x.shape[0], op.groups
     cols = view.reshape(n * oh * ow, g, i * kh * kw).transpose(1, 0, 2)
@@ -89,22 +69,15 @@ def _lookup(op: ops.Lookup, x, table) -> np.ndarray:
     return table[x.astype(np.int32) + 128]
 
 
-def _spread(padding: Any, size: Any, strides: Any, dilation: Any, out_shape: Any, shape: Any) -> Any:
-    """Padding grown at the bottom and right so that every window of a ceil-mode pooling lies inside."""
-    need = [(out_shape[i] - 1) * strides[i] + dilation[i] * (size[i] - 1) + 1 for i in (0, 1)]
-    top, left, bottom, right = padding
-    return (top, left, max(bottom, need[0] - shape[0] - top), max(right, need[1] - shape[1] - left))
-
-
 def _max_pool(op: ops.MaxPool, x) -> np.ndarray:
-    padding = _spread(op.padding, op.pool_size, op.strides, op.dilation, op.out_shape, x.shape[1:3])
-    padded = _pad_image(x, padding, -128)
+    padding = ceil_padding(op.padding, op.pool_size, op.strides, op.dilation, op.out_shape, x.shape[1:3])
+    padded = pad_image(x, padding, -128)
     return windows(padded, op.pool_size, op.strides, op.dilation, op.out_shape).max(axis=(4, 5))
 
 
 def _avg_pool(op: ops.AvgPool, x, multiplier, shift) -> np.ndarray:
-    padding = _spread(op.padding, op.pool_size, op.strides, (1, 1), op.out_shape, x.shape[1:3])
-    padded = _pad_image(x.astype(np.int32) - op.in_zero_point, padding, 0)
+    padding = ceil_padding(op.padding, op.pool_size, op.strides, (1, 1), op.out_shape, x.shape[1:3])
+    padded = pad_image(x.astype(np.int32) - op.in_zero_point, padding, 0)
     acc = windows(padded, op.pool_size, op.strides, (1, 1), op.out_shape).sum(axis=(4, 5)) * op.factor
     per_pixel = (1, *op.out_shape, 1)
     return requantize(
@@ -138,4 +111,5 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Pad: _pad,
     ops.Quantize: _quantize,
     ops.Dequantize: _dequantize,
+    **fp8_reference.FUNCTIONS,
 }

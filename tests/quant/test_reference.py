@@ -187,7 +187,8 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
 
 
 def test_every_operator_has_a_definition_and_a_reference():
-    assert set(get_args(ops.IntegerOp)) == set(naive._FUNCTIONS) == set(reference._FUNCTIONS)
+    assert set(get_args(ops.IntegerOp)) == set(naive._FUNCTIONS)
+    assert set(get_args(ops.GraphOp)) == set(reference._FUNCTIONS)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def test_a_shipped_descriptor_is_complete(name: str) -> None:
     assert {rule.op for rule in target.ops} <= set(OP_KINDS)
     assert {"conv2d", "dense", "add", "data_movement"} <= {rule.op for rule in target.ops}
     assert all(rule.kernel == "" or rule.kernel in target.kernels for rule in target.ops)
-    assert target.cost["int8"] > 0
+    assert target.cost
+    assert min(target.cost.values()) > 0
 
 
 @pytest.mark.parametrize("name", target_names())

@@ -1,0 +1,308 @@
+"""Run what benchmarks/gpu_build.py built, on a machine with one NVIDIA Hopper GPU, PyTorch and TVM's runtime.
+
+    python benchmarks/gpu_run.py equality FOLDER      the kernels against the emulator, bit by bit
+    python benchmarks/gpu_run.py speed FOLDER         the kernels against cuBLASLt, torch and cuDNN
+    python benchmarks/gpu_run.py model FOLDER         folders of `hwptq compile`: golden outputs and latency
+
+It reads the card's clocks, and changes none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
+from gpu_cases import E4M3, FLOAT32, Case, data, equality_cases, speed_cases
+
+from hwptq.kernels.cuda.packing import filled, packed_weights
+from hwptq.quant import fp8, fp8_ops, fp8_reference
+from hwptq.quant.fp8_accumulate import Accumulator, product
+
+
+def load_runtime() -> Any:
+    """TVM's runtime with CUDA."""
+    import tvm
+    import tvm.libinfo
+    from tvm_ffi import libinfo
+
+    for name in ("tvm_runtime_extra", "tvm_runtime_cuda"):
+        libinfo.load_lib_ctypes("apache-tvm", name, "RTLD_GLOBAL", tvm.libinfo.package_lib_paths())
+    return tvm
+
+
+def operands(case: Case, kind: str) -> dict[str, np.ndarray]:
+    """x, w, scale, bias, residual and its factor; scales are no powers of two."""
+    p = case.tiling.problem
+    seed = sum(map(ord, case.name))
+    rng = np.random.default_rng(seed)
+    w_shape = (p.groups_of_weights * p.outputs, p.taps, p.images[3])
+    depth = p.depth**0.5
+    return {
+        "x": data(kind, p.images, seed),
+        "w": data("normal", w_shape, seed + 1),
+        "scale": (rng.uniform(0.3, 3, p.outputs) / depth).astype(np.float32),
+        "bias": rng.standard_normal(p.outputs).astype(np.float32),
+        "residual": data("normal", (p.rows, p.outputs), seed + 2),
+        "factor": np.array([0.7], np.float32),
+    }
+
+
+def expected(case: Case, o: dict[str, np.ndarray]) -> np.ndarray:
+    """The emulator's output, [rows, outputs]: codes, or float32."""
+    p = case.tiling.problem
+    model = (32, 13, p.promote)
+    lo = 0.0 if case.relu else -np.inf
+    if p.groups_of_weights > 1:
+        w = o["w"].reshape(p.groups_of_weights, p.outputs, -1)
+        acc = product(o["x"][:, 0], w, Accumulator(*model)).reshape(p.rows, p.outputs)
+        return fp8_reference.clamp(fp8_reference.fma(acc, o["scale"], o["bias"]), lo, np.inf)
+    bottom, right = (
+        (out - 1) * s + d * (k - 1) + 1 - before - extent
+        for out, s, d, k, before, extent in zip(
+            p.out_shape, p.strides, p.dilation, p.kernel, p.padding, p.images[1:3], strict=True
+        )
+    )
+    padding = (*p.padding, max(bottom, 0), max(right, 0))
+    x = o["x"][:, : p.images[1] + min(bottom, 0), : p.images[2] + min(right, 0)]
+    residual = [fp8.as_float8(o["residual"].reshape(p.images[0], *p.out_shape, p.outputs))]
+    op = fp8_ops.Fp8Conv2d(
+        p.strides,
+        padding,
+        p.dilation,
+        1,
+        lo,
+        np.inf,
+        case.out,
+        model,
+        float(o["factor"][0]) if case.residual else 0.0,
+    )
+    w = fp8.as_float8(o["w"].reshape(p.outputs, *p.kernel, p.images[3]))
+    arguments = [*(residual if case.residual else []), w, o["scale"], o["bias"]]
+    y = fp8_reference.FUNCTIONS[fp8_ops.Fp8Conv2d](op, fp8.as_float8(x), *arguments)
+    y = y.reshape(p.rows, p.outputs)
+    return fp8.as_codes(y) if case.out == E4M3 else y
+
+
+class Device:
+    """Tensors on the GPU, as torch holds them and TVM takes them."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch, self.tvm = torch, load_runtime()
+
+    def put(self, array: np.ndarray, float8: bool = False) -> Any:
+        tensor = self.torch.from_numpy(np.ascontiguousarray(array)).cuda()
+        return tensor.view(self.torch.float8_e4m3fn) if float8 else tensor
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """A tensor filled with NaN, so that a value nobody wrote is seen."""
+        if dtype == E4M3:
+            return self.torch.full(shape, fp8.NAN, dtype=self.torch.uint8, device="cuda").view(
+                self.torch.float8_e4m3fn
+            )
+        return self.torch.full(shape, float("nan"), dtype=getattr(self.torch, dtype), device="cuda")
+
+    def take(self, tensor: Any) -> Any:
+        from tvm_ffi import from_dlpack
+
+        return from_dlpack(tensor)
+
+    def arguments(self, case: Case, o: dict[str, np.ndarray]) -> list[Any]:
+        t, p = case.tiling, case.tiling.problem
+        groups = o["w"].reshape(p.groups_of_weights, p.outputs, p.taps, p.images[3])
+        w = np.concatenate([fp8.as_codes(packed_weights(fp8.as_float8(g), t)) for g in groups])
+        residual = o["residual"] if case.residual else np.zeros((1, 1), np.uint8)
+        return [
+            self.put(o["x"], True), self.put(residual, True), self.put(o["factor"]), self.put(w, True),
+            self.put(filled(o["scale"], t)), self.put(filled(o["bias"], t)),
+        ]  # fmt: skip
+
+
+def _expected(job: tuple[Case, str]) -> np.ndarray:
+    return expected(job[0], operands(*job))
+
+
+def equality(folder: Path) -> dict[str, Any]:
+    """Every kernel on two distributions; counts the values that differ in their bits."""
+    jobs = [(case, kind) for case in equality_cases() for kind in ("normal", "positive")]
+    with ProcessPoolExecutor() as pool:
+        references = list(pool.map(_expected, jobs))
+    device = Device()
+    module = device.tvm.runtime.load_module(str(folder / "equality.so"))
+    rows = []
+    for (case, kind), reference in zip(jobs, references, strict=True):
+        y = device.empty((case.tiling.problem.rows, case.tiling.problem.outputs), case.out)
+        arguments = device.arguments(case, operands(case, kind))
+        module[case.name](*(device.take(a) for a in [*arguments, y]))
+        device.torch.cuda.synchronize()
+        found = y.view(device.torch.uint8).cpu().numpy() if case.out == E4M3 else y.cpu().numpy()
+        bits = np.uint8 if case.out == E4M3 else np.uint32
+        differ = int((found.view(bits) != reference.view(bits)).sum())
+        plain = case.out == FLOAT32 and float(np.abs(found - reference).max())
+        rows.append(
+            {"case": case.name, "data": kind, "values": found.size, "mismatches": differ, "max": plain}
+        )
+        if differ:
+            print(rows[-1])
+    wrong = sum(r["mismatches"] for r in rows)
+    print(f"equality: {len(rows)} runs, {sum(r['values'] for r in rows)} values, {wrong} mismatches")
+    return {"rows": rows}
+
+
+def median_us(torch: Any, calls: list[Callable[[], Any]], repeats: int = 30) -> float:
+    """Microseconds per call: the calls one behind the other in a CUDA graph, the median of its replays."""
+    import tvm_ffi
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream), tvm_ffi.use_torch_stream(stream):
+        for call in calls:
+            call()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    inside = max(1, 20 // len(calls))
+    with tvm_ffi.use_torch_stream(torch.cuda.graph(graph, stream=stream)):
+        for _ in range(inside):
+            for call in calls:
+                call()
+    times = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1000 / (inside * len(calls)))
+    return statistics.median(times)
+
+
+def speed(folder: Path) -> dict[str, Any]:
+    """Each group of kernels by its fastest tiling, beside the libraries."""
+    device = Device()
+    torch = device.torch
+    module = device.tvm.runtime.load_module(str(folder / "speed.so"))
+    torch.backends.cudnn.benchmark = True
+    best: dict[str, tuple[float, int]] = {}
+    library: dict[str, dict[str, float]] = {}
+    for group, case in speed_cases():
+        try:
+            p, t = case.tiling.problem, case.tiling
+            size = np.prod(p.images) + p.rows * p.outputs
+            sets = int(max(1, min(8, 2e8 // size)))
+            tensors = []
+            for _ in range(sets):
+                x = torch.randint(0, 256, p.images, dtype=torch.uint8, device="cuda")
+                x = (x & 0xBF).view(torch.float8_e4m3fn)  # |x| < 2: sums that overflow nothing
+                w = torch.randint(0, 256, (t.weight_rows, t.weight_depth), dtype=torch.uint8, device="cuda")
+                w = (w & 0xBF).view(torch.float8_e4m3fn)
+                scale = torch.full((t.weight_rows,), 0.01, device="cuda")
+                none = torch.zeros((1, 1), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
+                y = device.empty((p.rows, p.outputs), case.out)
+                tensors.append([x, none, torch.zeros(1, device="cuda"), w, scale, torch.zeros_like(scale), y])
+            taken = [[device.take(a) for a in arguments] for arguments in tensors]
+            function = module[case.name]
+            us = median_us(torch, [partial(function, *a) for a in taken])
+            if group not in best or us < best[group][0]:
+                best[group] = (us, t.columns)
+            if group not in library:
+                library[group] = (
+                    gemm_libraries(torch, tensors, case)
+                    if p.taps == 1 and group.startswith("gemm")
+                    else conv_library(torch, tensors, case)
+                )
+        except Exception as error:
+            print("failed", case.name, type(error).__name__, str(error)[:200])
+    rows = []
+    for group, (us, columns) in best.items():
+        row = {
+            "group": group,
+            "us": round(us, 2),
+            "columns": columns,
+            **{k: round(v, 2) for k, v in library.get(group, {}).items()},
+        }
+        rows.append(row)
+        print(row)
+    return {"rows": rows}
+
+
+def gemm_libraries(torch: Any, tensors: list[list[Any]], case: Case) -> dict[str, float]:
+    """cuBLASLt through torch._scaled_mm in the same mode and output type, and torch in bfloat16."""
+    p = case.tiling.problem
+    one = torch.ones(1, device="cuda")
+    calls = []
+    for x, *_ in tensors:
+        a, b = x.view(p.images[2], p.images[3]), tensors[0][3][: p.outputs, : p.images[3]].contiguous().t()
+        e4m3 = case.out == E4M3
+        calls.append(
+            partial(
+                torch._scaled_mm, a, b, scale_a=one, scale_b=one, scale_result=one if e4m3 else None,
+                out_dtype=torch.float8_e4m3fn if e4m3 else torch.bfloat16, use_fast_accum=not p.promote,
+            )
+        )  # fmt: skip
+    found = {"cublaslt": median_us(torch, calls)}
+    wide = [(x.view(p.images[2], p.images[3]).to(torch.bfloat16)) for x, *_ in tensors[:2]]
+    weight = torch.randn((p.images[3], p.outputs), device="cuda", dtype=torch.bfloat16)
+    found["torch_bf16"] = median_us(torch, [lambda a=a: torch.mm(a, weight) for a in wide])
+    return found
+
+
+def conv_library(torch: Any, tensors: list[list[Any]], case: Case) -> dict[str, float]:
+    """cuDNN's convolution in bfloat16, channels last, without bias or activation."""
+    p = case.tiling.problem
+    weight = torch.randn((p.outputs, p.images[3], *p.kernel), device="cuda", dtype=torch.bfloat16)
+    weight = weight.to(memory_format=torch.channels_last)
+    images = [x.to(torch.bfloat16).permute(0, 3, 1, 2) for x, *_ in tensors]
+    calls = [
+        lambda x=x: torch.nn.functional.conv2d(x, weight, stride=p.strides, padding=p.padding) for x in images
+    ]
+    return {"cudnn_bf16": median_us(torch, calls)}
+
+
+def model(folder: Path) -> dict[str, Any]:
+    """Every output folder of hwptq below `folder`: its golden outputs on this GPU, and the time of a run."""
+    rows = []
+    for metadata in sorted(folder.glob("*/metadata.json")):
+        done = subprocess.run(
+            [sys.executable, str(metadata.parent / json.loads(metadata.read_text())["program"]), "--golden"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        line = (done.stdout.strip().splitlines() or [""])[-1]
+        rows.append(json.loads(line) if done.returncode == 0 else {"error": done.stderr[-500:]})
+        rows[-1]["folder"] = metadata.parent.name
+        print(rows[-1])
+    return {"rows": rows}
+
+
+def main() -> None:
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    command.add_argument("what", choices=("equality", "speed", "model"))
+    command.add_argument("folder", type=Path)
+    command.add_argument("--json", type=Path, help="write the results there")
+    arguments = command.parse_args()
+    query = "--query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem"
+    card = subprocess.run(
+        ["nvidia-smi", "--format=csv,noheader", query],
+        capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    print(date.today(), card)
+    results = {"date": str(date.today()), "card": card}
+    results |= {"equality": equality, "speed": speed, "model": model}[arguments.what](arguments.folder)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

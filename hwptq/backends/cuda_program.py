@@ -1,0 +1,49 @@
+"""A model for TVM's virtual machine on an NVIDIA GPU: model.so, and the Python program that runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tvm
+
+from hwptq.errors import HwptqError
+from hwptq.passes.dataflow import bindings, constant, shape_of
+from hwptq.targets import Descriptor
+
+from .c_source import data_file, identifier
+from .cuda_compile import compile_cuda
+from .memory_plan import Tensor
+from .static_program import StaticProgram
+
+
+def build_cuda_program(
+    mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path
+) -> StaticProgram:
+    """Build model.so and <name>.py in `folder`; memory is allocated by TVM's runtime."""
+    program, library = folder / f"{identifier(name)}.py", folder / "model.so"
+    try:
+        compile_cuda(mod, target.tvm).export_library(str(library))
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise HwptqError(f"{target.name}: nvcc failed: {lines[-1]}") from error
+    program.write_text(data_file("cuda_main.py.in").replace("@NAME@", identifier(name)), encoding="utf-8")
+    func = mod["main"]
+    inputs = tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in func.params)
+    result = func.body.body.ty
+    types = list(getattr(result, "fields", [result]))
+    outputs = tuple(
+        Tensor(output, tuple(int(d) for d in t.shape.values), str(t.dtype))
+        for output, t in zip(output_names, types, strict=True)
+    )
+    return StaticProgram(program, library, None, inputs, outputs, 0, _weight_bytes(mod))
+
+
+def _weight_bytes(mod: tvm.IRModule) -> int:
+    """Bytes of the constants of main."""
+    arrays = [
+        constant(a)
+        for _, call in bindings(mod["main"])
+        for arg in getattr(call, "args", ())
+        for a in getattr(arg, "fields", [arg])
+    ]
+    return sum(a.nbytes for a in arrays if a is not None)

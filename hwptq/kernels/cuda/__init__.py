@@ -1,0 +1,1 @@
+"""CUDA kernels: TIRx PrimFuncs that are already bound to blocks and threads."""

@@ -1,0 +1,107 @@
+"""Simple CUDA kernels: one thread for each element of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import tvm
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.kernels.builder import Expr, Flat, cast, constant
+from hwptq.kernels.kernel import TensorType
+from hwptq.quant import fp8
+
+THREADS = 256
+#: The attribute of a PrimFunc that is bound to blocks and threads already, and which pipeline lowers it.
+PIPELINE = "hwptq.pipeline"
+_LIMIT = 2**31
+
+
+def flat_kernel(
+    inputs: Sequence[TensorType],
+    out: TensorType,
+    attributes: Mapping[str, Any],
+    element: Callable[..., Expr],
+) -> tvm.tirx.PrimFunc:
+    """(inputs…, out) with out[i] = element(i, inputs…), the tensors as Flat in row-major order.
+
+    Raises ValueError for a tensor of 2^31 elements or more: offsets are int32.
+    """
+    tensors = [*inputs, out]
+    for t in tensors:
+        if prod(t.shape) >= _LIMIT:
+            raise ValueError(f"a tensor of shape {t.shape} is too large for 32-bit offsets")
+    size = prod(out.shape)
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("kernel")
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, PIPELINE: "s_tir", **attributes})
+        names = [f"in{i}" for i in range(len(inputs))] + ["out"]
+        params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
+        flat = [
+            Flat(T.decl_buffer((prod(t.shape),), t.dtype, data=p.data), t.dtype, prod(t.shape))
+            for p, t in zip(params, tensors, strict=True)
+        ]
+        with (
+            T.thread_binding(-(-size // THREADS), thread="blockIdx.x") as block,
+            T.thread_binding(THREADS, thread="threadIdx.x") as thread,
+        ):
+            at = block * THREADS + thread
+            with T.If(at < size), T.Then():
+                flat[-1].store(at, element(at, *flat[:-1]))
+    return builder.get().without_attr("global_symbol")
+
+
+def accumulator(value: float) -> Flat:
+    """A float32 register."""
+    register = Flat(T.alloc_buffer((1,), "float32", scope="local"), "float32", 1)
+    register.store(0, real(value))
+    return register
+
+
+def real(value: float) -> Expr:
+    """A float32 constant; numbers that Python prints, and infinities."""
+    return constant(value, "float32")
+
+
+def decoded(tensor: Flat, offset: Expr) -> Expr:
+    """An e4m3 element as float32."""
+    return cast(tensor.load(offset), "float32")
+
+
+def encoded(value: Expr) -> Expr:
+    """A float32 as e4m3: the chip's conversion rounds to nearest even, saturates, and keeps NaN."""
+    return cast(value, fp8.DTYPE)
+
+
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a * b + c, rounded once."""
+    return T.call_pure_extern("float32", "__fmaf_rn", a, b, c)
+
+
+def multiply(a: Expr, b: Expr) -> Expr:
+    """a * b, never joined with an addition."""
+    return T.call_pure_extern("float32", "__fmul_rn", a, b)
+
+
+def add(a: Expr, b: Expr) -> Expr:
+    """a + b, never joined with a multiplication."""
+    return T.call_pure_extern("float32", "__fadd_rn", a, b)
+
+
+def clamped(value: Expr, lo: float, hi: float) -> Expr:
+    """`value` in [lo, hi]; NaN becomes lo. Without a bound there is no operation."""
+    if lo > -float("inf"):
+        value = T.max(value, real(lo))
+    return T.min(value, real(hi)) if hi < float("inf") else value
+
+
+def indices(at: Expr, shape: Sequence[int]) -> list[Expr]:
+    """The index of each axis of element number `at`."""
+    found: list[Expr] = []
+    for extent in reversed(shape[1:]):
+        found.insert(0, T.floormod(at, extent))
+        at = T.floordiv(at, extent)
+    return [at, *found]

@@ -1,0 +1,106 @@
+"""The steps of fp8 convolutions, dense layers and batched products on tensor cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from hwptq.kernels.builder import TEMPLATE
+from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
+from hwptq.quant import fp8
+from hwptq.quant import fp8_ops as ops
+from hwptq.targets.schema import WgmmaKernel
+
+from .flat import PIPELINE
+from .pack import pack_product, pad_channels
+from .packing import filled, packed_weights
+from .tiling import Problem, Tiling, choose, round_up
+from .wgmma import STEP, Epilogue, wgmma_kernel
+
+_NO_RESIDUAL = (fp8.as_float8(np.zeros((1, 1), np.uint8)), np.zeros(1, np.float32))
+
+
+def product_steps(
+    op: ops.Fp8Conv2d | ops.Fp8Dense | ops.Fp8MatMul,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: WgmmaKernel,
+) -> tuple[Step, ...]:
+    """Pad the channels where TMA asks for it, then multiply."""
+    if isinstance(op, ops.Fp8MatMul):
+        return _matmul(op, activations, out, kernel)
+    x = activations[0]
+    channels = round_up(x.shape[-1], kernel.channel_alignment)
+    problem = _conv2d(op, x, constants[0], out) if isinstance(op, ops.Fp8Conv2d) else _dense(op, x, out)
+    tiling = choose(problem, kernel)
+    weights = constants[0].reshape(problem.outputs, problem.taps, -1)
+    packed = [packed_weights(weights, tiling), *(filled(c, tiling) for c in constants[1:])]
+    steps: list[Step] = []
+    source: Argument = 0
+    if channels != x.shape[-1]:
+        padded = TensorType((*x.shape[:-1], channels), x.dtype)
+        steps.append(_padding(x, channels, padded))
+        source, x = PREVIOUS, padded
+    residual = (1, np.array([op.residual], np.float32)) if op.residual else _NO_RESIDUAL
+    steps.append(_multiply(op, tiling, x, (source, *residual, *packed), out, bool(op.residual)))
+    return tuple(steps)
+
+
+def _multiply(
+    op: Any, tiling: Tiling, x: TensorType, args: tuple[Argument, ...], out: TensorType, residual: bool
+) -> Step:
+    epilogue = Epilogue(op.out, op.lo, op.hi, residual)
+    attributes = {"tirx.is_scheduled": True, PIPELINE: "tirx", TEMPLATE: "wgmma"}
+    func = wgmma_kernel(tiling, epilogue, x.shape, out.shape, attributes)
+    return Step(func, args, out, f"{op.kind}_wgmma")
+
+
+def _model(op: Any, images: tuple[int, int, int, int], outputs: int) -> dict[str, Any]:
+    """Fields of a Problem that every operator has; channels as TMA sees them."""
+    step, _, promote = op.accumulator
+    if step != STEP:
+        raise ValueError(f"wgmma sums {STEP} products of e4m3 at once, not {step}")
+    return {"images": images, "outputs": outputs, "step": step, "promote": promote}
+
+
+def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
+    n, h, width, c = x.shape
+    return Problem(
+        **_model(op, (n, h, width, round_up(c, 16)), out.shape[-1]),
+        kernel=(w.shape[1], w.shape[2]), strides=op.strides, padding=(op.padding[0], op.padding[1]),
+        dilation=op.dilation, out_shape=(out.shape[1], out.shape[2]),
+    )  # fmt: skip
+
+
+def _dense(op: ops.Fp8Dense, x: TensorType, out: TensorType) -> Problem:
+    rows = prod(x.shape[:-1])
+    return Problem(**_model(op, (1, 1, rows, round_up(x.shape[-1], 16)), out.shape[-1]), out_shape=(1, rows))
+
+
+def _matmul(
+    op: ops.Fp8MatMul, activations: Sequence[TensorType], out: TensorType, kernel: WgmmaKernel
+) -> tuple[Step, ...]:
+    """Pack b, pad the depth of a, then multiply batch by batch."""
+    a, b = activations
+    m, k = a.shape[-2:]
+    batch, depth = prod(a.shape[:-2]), round_up(k, kernel.channel_alignment)
+    problem = Problem(
+        **_model(op, (batch, 1, m, depth), out.shape[-1]), out_shape=(1, m), groups_of_weights=batch
+    )
+    tiling = choose(problem, kernel)
+    padded = TensorType((*a.shape[:-1], depth), a.dtype)
+    steps = [] if depth == k else [_padding(a, depth, padded)]
+    weights = TensorType((batch * tiling.weight_rows, tiling.weight_depth), b.dtype)
+    steps.append(Step(pack_product(b, tiling, {TEMPLATE: "pack_product"}), (1,), weights, "pack_product"))
+    scale = filled(np.full(out.shape[-1], op.factor, np.float32), tiling)
+    source: Argument = 0 if depth == k else PREVIOUS - 1
+    args = (source, *_NO_RESIDUAL, PREVIOUS, scale, np.zeros_like(scale))
+    return (*steps, _multiply(op, tiling, padded, args, out, False))
+
+
+def _padding(x: TensorType, channels: int, out: TensorType) -> Step:
+    return Step(pad_channels(x, channels, {TEMPLATE: "pad_channels"}), (0,), out, "pad_channels")

@@ -1,0 +1,156 @@
+"""The operators of a graph in e4m3, as frozen dataclasses: the fp8 side of integer_ops.py.
+
+Activations are float8_e4m3fn, images NHWC; real = value * scale, with no zero point. Whatever is computed in
+float32 on the way is one rounding to nearest at a time, so results are defined to the bit: `fma(a, b, c)`
+rounds once, and a result is encoded as fp8.encode says. `lo` and `hi` are bounds of the output in its own
+scale (infinite where there is none); a clamp turns NaN into `lo`, without one NaN stays NaN.
+
+`out` is the dtype of the output: float8_e4m3fn, or float32 at the end of a graph, where it is the real value.
+`accumulator` holds the fields of fp8_accumulate.Accumulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Fp8Conv2d:
+    """(x [N,H,W,I], w [O,KH,KW,I/groups], scale [O], bias [O]) -> [N,OH,OW,O]; scale and bias float32.
+
+    y = fma(acc, scale, bias). With a factor `residual` other than 0 a tensor r of the output's shape follows
+    x, and y becomes fma(r, residual, y).
+
+    groups = 1: acc as in fp8_accumulate, over taps in row-major order, in each the channels, padded with
+    zeros to a multiple of the accumulator's step. groups > 1: acc is a float32 that the (exact) products are
+    added to in that order.
+    """
+
+    kind: ClassVar[str] = "fp8_conv2d"
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]  # top, left, bottom, right
+    dilation: tuple[int, int]
+    groups: int
+    lo: float
+    hi: float
+    out: str
+    accumulator: tuple[int, int, int]
+    residual: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fp8Dense:
+    """(x [..., K], w [O,K], scale [O], bias [O]) -> [..., O]; y = fma(acc, scale, bias).
+
+    `residual` as in Fp8Conv2d.
+    """
+
+    kind: ClassVar[str] = "fp8_dense"
+    lo: float
+    hi: float
+    out: str
+    accumulator: tuple[int, int, int]
+    residual: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fp8MatMul:
+    """(a [..., M,K], b [..., K,N]) -> [..., M,N], equal leading axes; y = acc * factor."""
+
+    kind: ClassVar[str] = "fp8_matmul"
+    factor: float
+    lo: float
+    hi: float
+    out: str
+    accumulator: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Fp8Add:
+    """(a, b) -> broadcast shape; y = fma(a, a_factor, b * b_factor)."""
+
+    kind: ClassVar[str] = "fp8_add"
+    a_factor: float
+    b_factor: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class Fp8Mul:
+    """(a, b) -> broadcast shape; y = (a * b) * factor."""
+
+    kind: ClassVar[str] = "fp8_mul"
+    factor: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class Fp8Lookup:
+    """(x, table float8_e4m3fn [256]) -> table[code of x]: any function of one tensor, exact."""
+
+    kind: ClassVar[str] = "fp8_lookup"
+
+
+@dataclass(frozen=True)
+class Fp8MaxPool:
+    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins, and neither does NaN."""
+
+    kind: ClassVar[str] = "fp8_max_pool"
+    pool_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
+
+
+@dataclass(frozen=True)
+class Fp8AvgPool:
+    """(x [N,H,W,C], factor float32 [OH*OW]) -> [N,OH,OW,C].
+
+    acc is a float32 that the window is added to in row-major order; y = acc * factor of the output pixel.
+    """
+
+    kind: ClassVar[str] = "fp8_avg_pool"
+    pool_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    out_shape: tuple[int, int]
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class Fp8Pad:
+    """(x) -> x padded with `value` (a code) by `before[i]`, `after[i]` elements on axis i."""
+
+    kind: ClassVar[str] = "fp8_pad"
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    value: int
+
+
+@dataclass(frozen=True)
+class Fp8Quantize:
+    """(x float32) -> e4m3: encode(x * factor), factor the float32 nearest to 1 / scale."""
+
+    kind: ClassVar[str] = "fp8_quantize"
+    factor: float
+
+
+@dataclass(frozen=True)
+class Fp8Dequantize:
+    """(x e4m3) -> float32: x * scale, one rounding."""
+
+    kind: ClassVar[str] = "fp8_dequantize"
+    scale: float
+
+
+Fp8Op = (
+    Fp8Conv2d | Fp8Dense | Fp8MatMul | Fp8Add | Fp8Mul | Fp8Lookup
+    | Fp8MaxPool | Fp8AvgPool | Fp8Pad | Fp8Quantize | Fp8Dequantize
+)  # fmt: skip

@@ -1,0 +1,158 @@
+"""The numpy reference of every fp8 operator: what the code on the chip must equal bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product as pairs
+
+import numpy as np
+
+from . import fp8
+from . import fp8_ops as ops
+from .fp8_accumulate import Accumulator, product
+from .window import ceil_padding, conv_output_shape, pad_image, windows
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """float32 a * b + c, rounded once.
+
+    The product of two float32 is exact in float64; the sum is rounded to odd there, after which rounding to
+    float32 gives what one rounding would have given (Boldo and Melquiond, 2008).
+    """
+    p, c = np.asarray(a, np.float64) * np.asarray(b, np.float64), np.asarray(c, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        s = p + c
+        t = s - p
+        error = (p - (s - t)) + (c - t)
+        inexact = np.isfinite(error) & (error != 0)
+        even = (np.ascontiguousarray(s).view(np.uint64) & np.uint64(1)).reshape(s.shape) == 0
+        odd = np.nextafter(s, np.where(error > 0, np.inf, -np.inf))
+        return np.where(inexact & even, odd, s).astype(np.float32)
+
+
+def clamp(y: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    """y in [lo, hi]; NaN becomes lo, as fmaxf has it. Without a bound there is no operation."""
+    if lo > -np.inf:
+        y = np.where(y > np.float32(lo), y, np.float32(lo))
+    if hi < np.inf:
+        y = np.where(y < np.float32(hi), y, np.float32(hi))
+    return y
+
+
+def _store(y: np.ndarray, out: str) -> np.ndarray:
+    return fp8.as_float8(fp8.encode(y)) if out == fp8.DTYPE else y.astype(np.float32)
+
+
+def _finish(op: ops.Fp8Conv2d | ops.Fp8Dense, acc, scale, bias, residual) -> np.ndarray:
+    """From the accumulator, in the output's shape, to the output."""
+    y = fma(acc, scale, bias)
+    for r in residual:
+        y = fma(fp8.decode(fp8.as_codes(r)), np.asarray(op.residual, np.float32), y)
+    return _store(clamp(y, op.lo, op.hi), op.out)
+
+
+def _conv2d(op: ops.Fp8Conv2d, x, *args) -> np.ndarray:
+    *residual, w, scale, bias = args
+    o, kh, kw, depth = w.shape
+    oh, ow = conv_output_shape(x.shape[1:3], (kh, kw), op.strides, op.padding, op.dilation)
+    view = windows(
+        pad_image(fp8.as_codes(x), op.padding, 0), (kh, kw), op.strides, op.dilation, (oh, ow)
+    ).transpose(0, 1, 2, 4, 5, 3)  # [N,OH,OW,KH,KW,I]
+    if op.groups == 1:
+        model = Accumulator(*op.accumulator)
+        fill = [(0, 0)] * 2 + [(0, -depth % model.step)]
+        cols = np.pad(view.reshape(-1, kh * kw, depth), fill)
+        rows = np.pad(fp8.as_codes(w).reshape(o, kh * kw, depth), fill)
+        acc = product(cols.reshape(len(cols), -1), rows.reshape(o, -1), model)
+    else:
+        acc = _grouped(view, fp8.as_codes(w), op.groups)
+    return _finish(op, acc.reshape(x.shape[0], oh, ow, o), scale, bias, residual)
+
+
+def _grouped(view: np.ndarray, w: np.ndarray, groups: int) -> np.ndarray:
+    o, kh, kw, depth = w.shape
+    x = fp8.decode(view).reshape(*view.shape[:5], groups, 1, depth)
+    weights = fp8.decode(w).reshape(groups, o // groups, kh, kw, depth)
+    acc = np.zeros((*view.shape[:3], groups, o // groups), np.float32)
+    for ky, kx, i in pairs(range(kh), range(kw), range(depth)):
+        acc = acc + x[:, :, :, ky, kx, :, :, i] * weights[:, :, ky, kx, i]
+    return acc
+
+
+def _dense(op: ops.Fp8Dense, x, *args) -> np.ndarray:
+    *residual, w, scale, bias = args
+    acc = product(fp8.as_codes(x).reshape(-1, x.shape[-1]), fp8.as_codes(w), Accumulator(*op.accumulator))
+    return _finish(op, acc.reshape(*x.shape[:-1], len(w)), scale, bias, residual)
+
+
+def _matmul(op: ops.Fp8MatMul, a, b) -> np.ndarray:
+    acc = product(fp8.as_codes(a), fp8.as_codes(np.swapaxes(b, -1, -2)), Accumulator(*op.accumulator))
+    return _store(clamp(acc * np.float32(op.factor), op.lo, op.hi), op.out)
+
+
+def _add(op: ops.Fp8Add, a, b) -> np.ndarray:
+    scaled = fp8.decode(fp8.as_codes(b)) * np.float32(op.b_factor)
+    y = fma(fp8.decode(fp8.as_codes(a)), np.asarray(op.a_factor, np.float32), scaled)
+    return _store(clamp(y, op.lo, op.hi), fp8.DTYPE)
+
+
+def _mul(op: ops.Fp8Mul, a, b) -> np.ndarray:
+    y = fp8.decode(fp8.as_codes(a)) * fp8.decode(fp8.as_codes(b)) * np.float32(op.factor)
+    return _store(clamp(y, op.lo, op.hi), fp8.DTYPE)
+
+
+def _lookup(op: ops.Fp8Lookup, x, table) -> np.ndarray:
+    return fp8.as_float8(fp8.as_codes(table)[fp8.as_codes(x)])
+
+
+def _window(op: ops.Fp8MaxPool | ops.Fp8AvgPool, x: np.ndarray, dilation: tuple[int, int], fill: float):
+    """float32 windows [N,OH,OW,C,KH,KW] of e4m3 images."""
+    padding = ceil_padding(op.padding, op.pool_size, op.strides, dilation, op.out_shape, x.shape[1:3])
+    padded = pad_image(fp8.decode(fp8.as_codes(x)), padding, np.float32(fill))
+    return windows(padded, op.pool_size, op.strides, dilation, op.out_shape)
+
+
+def _max_pool(op: ops.Fp8MaxPool, x) -> np.ndarray:
+    view = _window(op, x, op.dilation, -np.inf)
+    best = np.full(view.shape[:4], -np.inf, np.float32)
+    for ky, kx in np.ndindex(*op.pool_size):
+        best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
+    return _store(best, fp8.DTYPE)
+
+
+def _avg_pool(op: ops.Fp8AvgPool, x, factor) -> np.ndarray:
+    view = _window(op, x, (1, 1), 0)
+    acc = np.zeros(view.shape[:4], np.float32)
+    for ky, kx in np.ndindex(*op.pool_size):
+        acc = acc + view[..., ky, kx]
+    y = acc * factor.reshape(1, *op.out_shape, 1)
+    return _store(clamp(y, op.lo, op.hi), fp8.DTYPE)
+
+
+def _pad(op: ops.Fp8Pad, x) -> np.ndarray:
+    widths = list(zip(op.before, op.after, strict=True))
+    return fp8.as_float8(np.pad(fp8.as_codes(x), widths, constant_values=op.value))
+
+
+def _quantize(op: ops.Fp8Quantize, x) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return _store(x.astype(np.float32) * np.float32(op.factor), fp8.DTYPE)
+
+
+def _dequantize(op: ops.Fp8Dequantize, x) -> np.ndarray:
+    return fp8.decode(fp8.as_codes(x)) * np.float32(op.scale)
+
+
+FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
+    ops.Fp8Conv2d: _conv2d,
+    ops.Fp8Dense: _dense,
+    ops.Fp8MatMul: _matmul,
+    ops.Fp8Add: _add,
+    ops.Fp8Mul: _mul,
+    ops.Fp8Lookup: _lookup,
+    ops.Fp8MaxPool: _max_pool,
+    ops.Fp8AvgPool: _avg_pool,
+    ops.Fp8Pad: _pad,
+    ops.Fp8Quantize: _quantize,
+    ops.Fp8Dequantize: _dequantize,
+}

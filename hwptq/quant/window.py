@@ -1,0 +1,36 @@
+"""Sliding windows over images in NHWC: shapes, padding and views."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def windows(x: np.ndarray, size: Any, strides: Any, dilation: Any, out_shape: Any) -> np.ndarray:
+    """Sliding windows of x [N,H,W,C] (already padded) as a view [N,OH,OW,C,KH,KW]."""
+    (kh, kw), (sh, sw), (dh, dw), (oh, ow) = size, strides, dilation, out_shape
+    n, h, w, c = x.strides
+    shape = (x.shape[0], oh, ow, x.shape[3], kh, kw)
+    return np.lib.stride_tricks.as_strided(x, shape, (n, h * sh, w * sw, c, h * dh, w * dw), writeable=False)
+
+
+def conv_output_shape(shape: Any, size: Any, strides: Any, padding: Any, dilation: Any) -> tuple[int, int]:
+    """(OH, OW) of a convolution over an input of spatial `shape` (H, W)."""
+    top, left, bottom, right = padding
+    h = shape[0] + top + bottom - (dilation[0] * (size[0] - 1) + 1)
+    w = shape[1] + left + right - (dilation[1] * (size[1] - 1) + 1)
+    return h // strides[0] + 1, w // strides[1] + 1
+
+
+def pad_image(x: np.ndarray, padding: tuple[int, int, int, int], value: Any) -> np.ndarray:
+    """x [N,H,W,C] with `value` around it."""
+    top, left, bottom, right = padding
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
+
+
+def ceil_padding(padding: Any, size: Any, strides: Any, dilation: Any, out_shape: Any, shape: Any) -> Any:
+    """Padding grown at the bottom and right so that every window of a ceil-mode pooling lies inside."""
+    need = [(out_shape[i] - 1) * strides[i] + dilation[i] * (size[i] - 1) + 1 for i in (0, 1)]
+    top, left, bottom, right = padding
+    return (top, left, max(bottom, need[0] - shape[0] - top), max(right, need[1] - shape[1] - left))

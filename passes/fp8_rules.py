@@ -1,0 +1,249 @@
+"""The rules of LowerToInteger in e4m3: which fp8 operator stands for Q(f(DQ(a), DQ(b) …)).
+
+A composite is computed in the real numbers of its accumulator and rounded once; elementwise functions of one
+tensor are tables, as in integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hwptq.quant import fp8
+from hwptq.quant import fp8_ops as ops
+from hwptq.quant.fp8_accumulate import Accumulator
+
+from .averaging import average_window
+from .composite import Composite, read_composite
+from .dataflow import constant, op_name, shape_of
+from .operands import NotInteger, Operand, binary, four, pair
+from .quantizable import DATA_MOVEMENT, elementwise_root
+from .rearrange import concat, moved
+from .table import tabulate
+
+
+@dataclass(frozen=True)
+class Fp8Output:
+    """Scale and name of a result; dtype float32 asks for real values (scale 1)."""
+
+    scale: float
+    name: str
+    accumulator: Accumulator
+    dtype: str = fp8.DTYPE
+
+    @property
+    def tensor_name(self) -> str:
+        """The name of the result, beside the float tensor `name`; see node_name."""
+        return f"{self.name}_q" if self.dtype == fp8.DTYPE else self.name
+
+    @property
+    def image_name(self) -> str:
+        """The name of the result in NHWC."""
+        return f"{self.name}_nhwc"
+
+    @property
+    def model(self) -> tuple[int, int, int]:
+        """The accumulator as an operator holds it."""
+        return self.accumulator.step, self.accumulator.fraction_bits, self.accumulator.promote
+
+    def bounds(self, low: Any = -np.inf, high: Any = np.inf) -> tuple[float, float]:
+        """A fused clamp to the real [low, high], in this scale."""
+        if np.size(low) > 1 or np.size(high) > 1:
+            raise NotInteger("a clamp that differs by channel has no fp8 form")
+        scale = np.float32(self.scale)
+        return float(np.float32(low) / scale), float(np.float32(high) / scale)
+
+
+def lower_fp8(e: Any, expr: Any, out: Fp8Output) -> Any:
+    """Emit the fp8 operators whose result is quantize(expr), or `expr` itself for an output in float32.
+
+    Raises NotInteger with the reason where there is no such form.
+    """
+    value = e.values.get(expr)
+    if op_name(value) == "dequantize":
+        return _rescaled(e, _operand(e, expr), out)
+    root = elementwise_root(expr, e.values)
+    if root is not expr and op_name(e.values.get(root)) == "dequantize":
+        return _lookup(e, expr, root, out)
+    unit = read_composite(e.mod, value)
+    rule = _COMPOSITES.get(unit.kind) if unit else _RULES.get(op_name(value))
+    if rule is None:
+        raise NotInteger(f"{op_name(value) or 'call'} has no fp8 form")
+    return rule(e, unit or value, out)
+
+
+def is_layer(e: Any, value: Any) -> bool:
+    """Whether `value` is a conv2d or dense composite of e4m3, with a constant weight."""
+    unit = read_composite(e.mod, value)
+    if unit is None or unit.kind not in ("conv2d", "matmul"):
+        return False
+    x, w = (e.values.get(a) for a in unit.args[:2])
+    if op_name(x) != "dequantize" or op_name(w) != "dequantize" or constant(w.args[0]) is None:
+        return False
+    return all(str(dq.args[0].ty.dtype) == fp8.DTYPE for dq in (x, w))
+
+
+def _operand(e: Any, expr: Any) -> Operand:
+    """An argument in e4m3; a float constant in the scale of its own range."""
+    real = constant(expr)
+    if real is not None:
+        scale = np.float32(max(float(np.abs(real).max()) / fp8.LARGEST, 1e-12))
+        return Operand(fp8.as_float8(fp8.encode(real / scale)), np.asarray(scale), 0, real.shape)
+    found = e.operand(expr)
+    dtype = found.tensor.dtype if isinstance(found.tensor, np.ndarray) else found.tensor.ty.dtype
+    if str(dtype) != fp8.DTYPE:
+        raise NotInteger(f"an input is {dtype}")
+    return found
+
+
+def _scaled(unit: Composite, x: Operand, w: Operand, channels: int, out: Fp8Output) -> tuple[np.ndarray, ...]:
+    """(scale, bias), float32 [channels]: the accumulator to the output's scale."""
+    if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray):
+        raise NotInteger("the weight is not a constant")
+    scale = np.float64(x.scale) * np.broadcast_to(w.scale.astype(np.float64), (channels,)) / out.scale
+    bias = np.zeros(channels) if unit.bias is None else np.broadcast_to(unit.bias, (channels,)) / out.scale
+    return scale.astype(np.float32), bias.astype(np.float32)
+
+
+def _conv2d(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = None) -> Any:
+    attrs = unit.head.attrs
+    if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
+        raise NotInteger(f"conv2d of layout {attrs.data_layout}/{attrs.kernel_layout}")
+    x, w = _operand(e, unit.args[0]), _operand(e, unit.args[1])
+    n, channels, height, width = shape_of(unit.result)
+    constants = _scaled(unit, x, w, channels, out)
+    op = ops.Fp8Conv2d(
+        pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups),
+        *out.bounds(*unit.bounds), out.dtype, out.model, _factor(residual, out),
+    )  # fmt: skip
+    weight = w.tensor.transpose(0, 2, 3, 1)
+    tensors = [e.images(t.tensor) for t in (x, residual) if t]
+    y = e.call(op, tensors, (weight, *constants), (n, height, width, channels), out.dtype, out.image_name)
+    return e.from_images(y)
+
+
+def _dense(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = None) -> Any:
+    x, w = _operand(e, unit.args[0]), _operand(e, unit.args[1])
+    shape = shape_of(unit.result)
+    if not isinstance(w.tensor, np.ndarray):
+        return _matmul(e, unit, x, w, out)
+    if w.tensor.ndim != 2:
+        raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
+    constants = _scaled(unit, x, w, shape[-1], out)
+    op = ops.Fp8Dense(*out.bounds(*unit.bounds), out.dtype, out.model, _factor(residual, out))
+    tensors = [t.tensor for t in (x, residual) if t]
+    return e.call(op, tensors, (w.tensor.T, *constants), shape, out.dtype, out.tensor_name)
+
+
+def _factor(t: Operand | None, out: Fp8Output) -> float:
+    """From an operand's scale to the output's; 0 for no operand."""
+    return float(np.float32(float(t.scale) / out.scale)) if t else 0.0
+
+
+def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Fp8Output) -> Any:
+    if min(len(a.shape), len(b.shape)) < 2 or a.shape[:-2] != b.shape[:-2]:
+        raise NotInteger("operands of different leading axes")
+    if unit.bias is not None or isinstance(a.tensor, np.ndarray):
+        raise NotInteger("a product of a constant")
+    factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
+    op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model)
+    return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor_name)
+
+
+def _fused_add(e: Any, unit: Composite, out: Fp8Output) -> Any:
+    return _add(e, unit.head, out, unit)
+
+
+def _add(e: Any, call: Any, out: Fp8Output, unit: Composite | None = None) -> Any:
+    """An add; with its summand's layer in one operator where that layer's result is not rounded."""
+    args = list(unit.args if unit else call.args)
+    bounds = unit.bounds if unit else (-np.inf, np.inf)
+    for layer, other in (args, args[::-1]):
+        summand = read_composite(e.mod, e.values.get(layer))
+        if summand is not None and is_layer(e, e.values[layer]) and op_name(call) == "add":
+            rule = _COMPOSITES[summand.kind]
+            return rule(e, replace(summand, bounds=bounds), out, _operand(e, other))
+    a, b = (_operand(e, t) for t in args)
+    sign = -1 if op_name(call) == "subtract" else 1
+    return binary(e, ops.Fp8Add(_factor(a, out), sign * _factor(b, out), *out.bounds(*bounds)), a, b, out)
+
+
+def _mul(e: Any, call: Any, out: Fp8Output) -> Any:
+    a, b = (_operand(e, t) for t in call.args)
+    factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
+    return binary(e, ops.Fp8Mul(factor, *out.bounds()), a, b, out)
+
+
+def _lookup(e: Any, expr: Any, root: Any, out: Fp8Output) -> Any:
+    x = _operand(e, root)
+    points = np.nan_to_num(fp8.VALUES) * np.float32(x.scale)
+    real = tabulate(e.mod, e.values, expr, root, points)
+    return _table(e, x, np.where(np.isnan(fp8.VALUES), np.float32(np.nan), real), out)
+
+
+def _rescaled(e: Any, x: Operand, out: Fp8Output) -> Any:
+    """The same values in another scale."""
+    if float(x.scale) == out.scale:
+        return x.tensor
+    return _table(e, x, fp8.VALUES * np.float32(x.scale), out)
+
+
+def _table(e: Any, x: Operand, real: np.ndarray, out: Fp8Output) -> Any:
+    """A lookup of x whose entry i is quantize(real[i])."""
+    if not np.isfinite(real).any():
+        raise NotInteger("the function is not finite")
+    table = fp8.as_float8(fp8.encode(real / np.float32(out.scale)))
+    if not e.is_image(x.tensor):
+        return e.call(ops.Fp8Lookup(), [x.tensor], (table,), x.shape, fp8.DTYPE, out.tensor_name)
+    image = e.images(x.tensor)
+    y = e.call(ops.Fp8Lookup(), [image], (table,), shape_of(image), fp8.DTYPE, out.image_name)
+    return e.from_images(y)
+
+
+def _max_pool(e: Any, call: Any, out: Fp8Output) -> Any:
+    x, attrs = _operand(e, call.args[0]), call.attrs
+    n, c, h, w = shape_of(call)
+    op = ops.Fp8MaxPool(
+        pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
+    )  # fmt: skip
+    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), fp8.DTYPE, out.image_name)
+    return _rescaled(e, Operand(e.from_images(y), x.scale, 0, (n, c, h, w)), out)
+
+
+def _avg_pool(e: Any, call: Any, out: Fp8Output) -> Any:
+    window, x = average_window(call), _operand(e, call.args[0])
+    factor = (float(x.scale) / (out.scale * window.counts)).astype(np.float32)
+    op = ops.Fp8AvgPool(window.size, window.strides, window.padding, window.out_shape, *out.bounds())
+    shape = (x.shape[0], *window.out_shape, x.shape[1])
+    y = e.call(op, [e.images(x.tensor)], (factor,), shape, fp8.DTYPE, out.image_name)
+    return e.reshaped(e.from_images(y), shape_of(call))
+
+
+def _moved(e: Any, call: Any, out: Fp8Output) -> Any:
+    return moved(e, call, out, _operand(e, call.args[0]), _rescaled, _padding)
+
+
+def _padding(before: tuple[int, ...], after: tuple[int, ...], value: float, x: Operand) -> ops.Fp8Pad:
+    code = fp8.encode(np.asarray(value, np.float32) / np.float32(x.scale))
+    return ops.Fp8Pad(before, after, int(code))
+
+
+def _concat(e: Any, call: Any, out: Fp8Output) -> Any:
+    return concat(e, call, out, [_operand(e, f) for f in call.args[0].fields], _rescaled)
+
+
+_COMPOSITES: dict[str, Callable[..., Any]] = {"conv2d": _conv2d, "matmul": _dense, "add": _fused_add}
+_RULES: dict[str, Callable[..., Any]] = {
+    "add": _add,
+    "subtract": _add,
+    "multiply": _mul,
+    "nn.max_pool2d": _max_pool,
+    "nn.avg_pool2d": _avg_pool,
+    "nn.adaptive_avg_pool2d": _avg_pool,
+    "mean": _avg_pool,
+    "concat": _concat,
+    **dict.fromkeys(DATA_MOVEMENT, _moved),
+}

@@ -1,0 +1,66 @@
+"""`hwptq compile` for Hopper: needs nvcc, but no GPU, where the emulator stands in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_models as om
+import pytest
+
+import hwptq
+from hwptq.backends.sass import instructions
+from hwptq.backends.toolchain import find_program, why_not_run
+from hwptq.errors import InputError
+from hwptq.targets import load_target
+
+TARGET = load_target("nvidia-hopper-fp8")
+SAMPLES = [{"x": om.normal(2 + i, 1, 3, 8, 8)} for i in range(3)]
+needs_nvcc = pytest.mark.skipif(find_program("nvcc") is None, reason="nvcc is not installed")
+
+
+def small_model(folder: Path) -> Path:
+    nodes = [
+        om.node("Conv", "x w b", "c", "conv", pads=[1, 1, 1, 1]),
+        om.node("Relu", "c", "y", "relu"),
+    ]
+    constants = {"w": om.normal(0, 16, 3, 3, 3, spread=0.3), "b": om.normal(1, 16)}
+    return om.save(om.model(nodes, {"x": (1, 3, 8, 8)}, constants), folder)
+
+
+def test_without_nvcc_there_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"nvcc not found on PATH; .*hwptq\[cuda\]"):
+        hwptq.compile(small_model(tmp_path), TARGET.name, SAMPLES, output=tmp_path / "out")
+
+
+@needs_nvcc
+def test_compile(tmp_path: Path) -> None:
+    result = hwptq.compile(small_model(tmp_path), TARGET.name, SAMPLES, output=tmp_path / "out")
+    files = {p.name for p in result.folder.iterdir()}
+    assert {"model.so", "model.py", "metadata.json", "report.json", "golden.npz", "model.qdq.onnx"} <= files
+    exact = result.report["bit_exact"]
+    if why_not_run(TARGET):
+        assert exact == {
+            "executor": "emulator", "samples": 0, "values": 0, "mismatches": 0, "first_mismatch": None
+        }  # fmt: skip
+    else:
+        assert exact["executor"] == "python3"
+        assert exact["values"] == 3 * 16 * 64
+        assert exact["mismatches"] == 0
+    assert result.report["coverage"]["macs_quantized"] == result.report["coverage"]["macs_total"]
+    assert [row["weight"] for row in result.report["bits"]] == ["float8_e4m3fn"]
+    assert json.loads((result.folder / "metadata.json").read_text())["run"] == ["python3"]
+    assert np.load(result.folder / "golden.npz")["output_0"].shape == (3, 16, 8, 8)
+
+
+@needs_nvcc
+def test_the_machine_code_uses_the_tensor_cores(tmp_path: Path) -> None:
+    if find_program("cuobjdump") is None:
+        pytest.skip("cuobjdump is not installed")
+    hwptq.compile(small_model(tmp_path), TARGET.name, SAMPLES, output=tmp_path / "out")
+    found = instructions(tmp_path / "out" / "model.so", TARGET)
+    wgmma = [counts for name, counts in found.items() if "wgmma" in name]
+    assert wgmma
+    assert all(counts["QGMMA"] > 0 for counts in wgmma)

@@ -63,6 +63,9 @@ def prepare(
     if recipe.equalize:
         with progress.stage("equalize"):
             float32 = _apply(passes.EqualizeCrossLayer(), float32)
+    if recipe.absorb:
+        with progress.stage("absorb"):
+            float32 = _apply(passes.AbsorbHighBias(calibrate(float32, batches, axis=1)), float32)
     with progress.stage("calibrate"):
         return float32, calibrate(float32, batches, recipe.observer)
 

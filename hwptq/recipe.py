@@ -21,6 +21,7 @@ class Recipe:
 
     smooth: bool = False  # passes/smooth_activations.py
     equalize: bool = False  # passes/equalize_cross_layer.py
+    absorb: bool = False  # passes/absorb_high_bias.py
     observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py
     correct_bias: bool = False  # passes/correct_bias.py

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .absorb_high_bias import AbsorbHighBias
     from .assign_bit_widths import AssignBitWidths
     from .correct_bias import CorrectBias
     from .equalize_cross_layer import EqualizeCrossLayer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .smooth_activations import SmoothActivations
 
 __all__ = [
+    "AbsorbHighBias",
     "AssignBitWidths",
     "CorrectBias",
     "EqualizeCrossLayer",
@@ -34,6 +36,7 @@ __all__ = [
     "is_quantized",
 ]
 _HOMES = {
+    "AbsorbHighBias": "absorb_high_bias",
     "AssignBitWidths": "assign_bit_widths",
     "CorrectBias": "correct_bias",
     "EqualizeCrossLayer": "equalize_cross_layer",

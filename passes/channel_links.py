@@ -27,7 +27,7 @@ class Reader:
 
     var: Any
     channels: np.ndarray
-    padded: bool  # whether zeros are read beside them
+    keeps_offsets: bool  # whether a constant added to a channel arrives as it is, everywhere
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,27 @@ class _Follower:
         self._mod = mod
         self._values, self._users, self._layers = dict(bindings(func)), users(func), found
 
-    def readers(self, var: Any, labels: np.ndarray, padded: bool = False) -> list[Reader]:
+    def readers(self, var: Any, labels: np.ndarray, offsets: bool = True) -> list[Reader]:
         """Every layer behind `var`. Raises Unlinked where something else reads it too."""
         who = self._users.get(var, [])
         if None in who:
             raise Unlinked("it is an output of the model")
         if not who:
             raise Unlinked("nothing reads it")
-        return [reader for user in who for reader in self._through(user, var, labels, padded)]
+        return [reader for user in who for reader in self._through(user, var, labels, offsets)]
 
-    def _through(self, user: Any, source: Any, labels: np.ndarray, padded: bool) -> list[Reader]:
+    def _through(self, user: Any, source: Any, labels: np.ndarray, offsets: bool) -> list[Reader]:
         value = self._values[user]
         if user in self._layers:
-            return [_reader(user, self._layers[user], labels, padded)]
+            return [_reader(user, self._layers[user], labels, offsets)]
         if isinstance(value, relax.Var):
-            return self.readers(user, labels, padded)
+            return self.readers(user, labels, offsets)
         if isinstance(value, relax.Tuple) or len(reads(value)) != 1:
             raise Unlinked(f"{self._described(user)} joins it with other tensors")
-        moved, pads = _moved(value, labels)
+        moved = _moved(value, labels)
         if moved is None:
             raise Unlinked(f"{self._described(user)} reads it and does not commute with a scale")
-        return self.readers(user, moved, padded or pads)
+        return self.readers(user, moved, offsets and _keeps_offsets(value))
 
     def _described(self, user: Any) -> str:
         """An operator and its name, for a reason."""
@@ -112,21 +112,29 @@ class _Follower:
         return f"{kind or 'tuple'} '{user.name}'"
 
 
-def _moved(value: Any, labels: np.ndarray) -> tuple[np.ndarray | None, bool]:
-    """The labels of an operator's output, or None where it does not commute; and whether it adds zeros."""
+def _moved(value: Any, labels: np.ndarray) -> np.ndarray | None:
+    """The labels of an operator's output, or None where it does not commute with a scale."""
     name = op_name(value)
     if name in _HOMOGENEOUS:
-        return labels, False
+        return labels
     if name in _POOLING:
-        return _pooled(value, labels), False
+        return _pooled(value, labels)
     if name == "nn.pad" and str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0:
         widths = np.asarray([int(p) for p in value.attrs.pad_width]).reshape(-1, 2)
-        return np.pad(labels, widths, constant_values=_ANY), True
+        return np.pad(labels, widths, constant_values=_ANY)
     if name == "permute_dims" and value.attrs.axes is not None:
-        return labels.transpose([int(a) for a in value.attrs.axes]), False
+        return labels.transpose([int(a) for a in value.attrs.axes])
     if name in _MOVEMENT and name != "permute_dims":
-        return labels.reshape(shape_of(value)), False
-    return None, False
+        return labels.reshape(shape_of(value))
+    return None
+
+
+def _keeps_offsets(value: Any) -> bool:
+    """Whether an operator of a link adds to its output what is added to its input."""
+    name = op_name(value)
+    if name == "nn.avg_pool2d":
+        return not any(int(p) for p in value.attrs.padding) or not value.attrs.count_include_pad
+    return name not in _HOMOGENEOUS and name != "nn.pad"
 
 
 def _pooled(value: Any, labels: np.ndarray) -> np.ndarray | None:
@@ -146,7 +154,7 @@ def _pooled(value: Any, labels: np.ndarray) -> np.ndarray | None:
     return np.broadcast_to(per_channel.reshape((1, -1) + (1,) * (len(shape) - 2)), shape)
 
 
-def _reader(var: Any, unit: Composite, labels: np.ndarray, padded: bool) -> Reader:
+def _reader(var: Any, unit: Composite, labels: np.ndarray, offsets: bool) -> Reader:
     axis = 1 if unit.kind == "conv2d" else labels.ndim - 1
     rows = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
     channels = rows.max(axis=1)
@@ -156,5 +164,5 @@ def _reader(var: Any, unit: Composite, labels: np.ndarray, padded: bool) -> Read
     if unit.kind == "conv2d":
         if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
             raise Unlinked(f"{var.name} has the layout {attrs.data_layout}/{attrs.kernel_layout}")
-        padded = padded or any(int(p) for p in attrs.padding)
-    return Reader(var, channels, padded)
+        offsets = offsets and not any(int(p) for p in attrs.padding)
+    return Reader(var, channels, offsets and channels.min() >= 0)

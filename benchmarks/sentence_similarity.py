@@ -1,0 +1,84 @@
+"""Sentence similarity by emitted code: Spearman correlation with scores of people, dense layers in int8.
+
+python benchmarks/sentence_similarity.py --pairs 100 [--target x86-64-vnni] [--set smooth=off]
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from common import parser, row
+from scipy.stats import spearmanr
+
+import hwptq
+from hwptq.recipe import recipe
+from hwptq.terminal import TerminalProgress
+
+FOLDER = "sts-minilm-l6"
+#: What is no dense layer stays in float: an attention mask of -10000 has no place in int8.
+KEPT_FLOAT = r"_(qk|scale|maskadd|av|res1|res2)$|^emb"
+BOUND = 0.3  # points of Spearman's correlation
+_VARIABLE = "HWPTQ_STS"  # the data folder, for the functions that hwptq.compile calls by name
+
+command = parser(__doc__)
+command.add_argument("--target", default="x86-64-vnni")
+command.add_argument("--pairs", type=int, default=1379, help="the first N pairs only")
+command.add_argument("--set", action="append", default=[], help="STEP=VALUE of the recipe")
+
+
+def main() -> None:
+    """Compile, run on both sentences of every pair, correlate."""
+    args = command.parse_args()
+    os.environ[_VARIABLE] = str(args.data / FOLDER)
+    options = hwptq.Options(
+        axes={"S": 64},
+        keep_float=KEPT_FLOAT,
+        samples=2 * args.pairs,
+        metric="sentence_similarity:spearman",
+        recipe=recipe("default", args.set),
+    )
+    with tempfile.TemporaryDirectory() as folder, TerminalProgress() as progress:
+        model = hwptq.compile(
+            args.data / FOLDER / "model.onnx",
+            args.target,
+            args.data / FOLDER / "calib.npz",
+            "sentence_similarity:sentences",
+            output=Path(folder, "out"),
+            options=options,
+            progress=progress,
+        )
+        cover, exact, score = (model.report[key] for key in ("coverage", "bit_exact", "accuracy"))
+    share = 100 * cover["macs_quantized"] / cover["macs_total"]
+    figure = (
+        f"Spearman {score['emitted']:.2f} emitted, {score['float32']:.2f} float32 (bound {BOUND}); "
+        f"{share:.1f} % of MACs in integers; {exact['mismatches']} of {exact['values']} values differ "
+        f"({args.pairs} pairs)"
+    )
+    good = score["float32"] - score["emitted"] <= BOUND and exact["mismatches"] == 0
+    row(f"{FOLDER}, {args.target}", figure, good)
+
+
+def sentences() -> Iterator[dict[str, np.ndarray]]:
+    """Both sentences of each pair, one after the other, with the pair's score as their label."""
+    data = np.load(Path(os.environ[_VARIABLE], "eval.npz"))
+    for i, score in enumerate(data["score"]):
+        for side in "ab":
+            yield {
+                "input_ids": data[f"ids_{side}"][i : i + 1].astype(np.int64),
+                "attention_mask": data[f"mask_{side}"][i : i + 1].astype(np.int64),
+                "y": np.asarray([score]),
+            }
+
+
+def spearman(outputs: list[np.ndarray], labels: np.ndarray) -> float:
+    """100 times Spearman's correlation of the pairs' dot products with their scores."""
+    first, second = outputs[0][0::2], outputs[0][1::2]
+    return 100 * float(spearmanr((first * second).sum(axis=1), labels[0::2]).statistic)
+
+
+if __name__ == "__main__":
+    main()

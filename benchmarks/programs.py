@@ -35,12 +35,17 @@ def build(case: Case, target: Descriptor, folder: Path, threads: int = 1) -> Sta
     return build_program(graphs.kernels, outputs, case.name, target, folder)
 
 
+#: Which time of the program counts: of the processor for one thread, of the clock for more.
+_FIELD = {False: 1, True: 0}
+
+
 class TimedProgram:
     """A static program that waits for samples and tells how long one takes."""
 
-    def __init__(self, program: StaticProgram, repeat: int):
+    def __init__(self, program: StaticProgram, repeat: int, threads: int = 1):
+        self.field = _FIELD[threads > 1]
         self.inputs, self.outputs = program.inputs, program.outputs
-        command = [str(program.program.resolve()), "--repeat", str(repeat)]
+        command = [str(program.program.resolve()), "--repeat", str(repeat), "--threads", str(threads)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
 
@@ -54,7 +59,7 @@ class TimedProgram:
             process.stdin.write(np.ascontiguousarray(sample[tensor.name], tensor.dtype).tobytes())
         process.stdin.flush()
         process.stdout.read(sum(t.nbytes for t in self.outputs))
-        return int(process.stderr.readline()) * 1e-9
+        return int(process.stderr.readline().split()[self.field]) * 1e-9
 
     def close(self) -> None:
         """End the process."""

@@ -5,7 +5,8 @@
 
 OpenVINO is installed apart, see openvino_peer.py; without it the comparison is with ONNX Runtime alone.
 All contenders of a model are measured in turn, `--rounds` times, so that what else the machine does meets
-them alike. A line gives the median of the rounds with the spread from the 10th to the 90th percentile, and
+them alike. The time of one thread is that of the processor, of several threads that of the clock. A line
+gives the median of the rounds with the spread from the 10th to the 90th percentile, and
 the median of the ratios to ONNX Runtime int8 within a round (above 1 = faster than it).
 """
 
@@ -46,7 +47,7 @@ def contenders(
     once = TimedSession(int8, 5).seconds(case.samples[0])
     repeat = max(1, round(_SECONDS_PER_ROUND / once))
     found: dict[str, Contender] = {
-        "hwptq": TimedProgram(build(case, target, folder), repeat),
+        "hwptq": TimedProgram(build(case, target, folder, threads), repeat, threads),
         _BASE: TimedSession(int8, repeat, threads),
         "onnxruntime float32": TimedSession(case.model, repeat, threads),
     }

@@ -12,13 +12,26 @@ if (_root / "passes" / "__init__.py").is_file():
     __path__.append(str(_root))
 
 __version__ = "0.1.0"
-__all__ = ["CalibrationStats", "CompiledModel", "Options", "__version__", "calibrate", "compile", "load"]
+__all__ = [
+    "CalibrationStats",
+    "CompiledModel",
+    "Options",
+    "__version__",
+    "calibrate",
+    "compile",
+    "load",
+    "measure_sensitivity",
+    "parse_budget",
+    "plan",
+]
 
 if TYPE_CHECKING:
     from .artifact import CompiledModel, load
+    from .budget import parse_budget
     from .calibration import CalibrationStats, calibrate
-    from .flow import compile
+    from .flow import compile, plan
     from .options import Options
+    from .sensitivity import measure_sensitivity
 
 _HOMES = {
     "CalibrationStats": "calibration",
@@ -27,6 +40,9 @@ _HOMES = {
     "calibrate": "calibration",
     "compile": "flow",
     "load": "artifact",
+    "measure_sensitivity": "sensitivity",
+    "parse_budget": "budget",
+    "plan": "flow",
 }
 
 

@@ -25,7 +25,7 @@ from .passes.layer_costs import LayerCosts
 from .passes.quantizable import with_assignment
 from .passes.uniform_variants import Layer, Pair, Variants, uniform_variants
 from .progress import Progress
-from .sensitivity import Sensitivity, measure
+from .sensitivity import Sensitivity, measure_sensitivity
 from .targets import Descriptor
 
 #: What --precision takes: (activation, weight) dtypes.
@@ -135,7 +135,9 @@ class Chooser:
     def _measured(self) -> Sensitivity:
         if self._sensitivity is None:
             with self._progress.stage("sensitivity"):
-                self._sensitivity = measure(self._float32, self.variants, self._data, self._progress.track)
+                self._sensitivity = measure_sensitivity(
+                    self._float32, self.variants, self._data, self._progress.track
+                )
         return self._sensitivity
 
 

@@ -38,7 +38,7 @@ class Sensitivity:
     values: Mapping[str, Mapping[Pair, float]]
 
 
-def measure(
+def measure_sensitivity(
     float32: tvm.IRModule,
     variants: Variants,
     samples: Iterable[Sample],

@@ -22,7 +22,7 @@ from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.quantizable import assignment, layer_dtypes
 from hwptq.passes.stored_bytes import stored_bytes
 from hwptq.passes.uniform_variants import Variants, uniform_variants
-from hwptq.sensitivity import Sensitivity, measure
+from hwptq.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 
 W8, W4, A4 = ("int8", "int8"), ("int8", "int4"), ("int4", "int4")
@@ -53,7 +53,7 @@ def variants(fused: tvm.IRModule, target: Descriptor) -> Variants:
 
 @pytest.fixture(scope="module")
 def measured(fused: tvm.IRModule, variants: Variants) -> Sensitivity:
-    return measure(fused, variants, [Sample(s) for s in samples(fused)])
+    return measure_sensitivity(fused, variants, [Sample(s) for s in samples(fused)])
 
 
 def test_pairs_that_take_effect(variants: Variants) -> None:

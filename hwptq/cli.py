@@ -90,7 +90,7 @@ def compile_command(
         typer.Option(metavar="POINTS", help="accuracy that may be lost, else exit code 5", min=0),
     ] = None,
     threads: Annotated[
-        int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=64)
+        int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=16)
     ] = 1,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)

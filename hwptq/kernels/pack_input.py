@@ -10,11 +10,12 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import TEMPLATE, Expr, Flat, cast, constant, nest, primfunc
+from .builder import TEMPLATE, Expr, Flat, cast, constant, loop, nest, primfunc, share, unravel
 from .convolution import Padding
 from .kernel import Step, TensorType
 from .vector_unit import VectorUnit
 
+_COST = 20  # multiply-accumulates that take as long as a byte
 _SIGN_BIT = -128  # q xor 0x80 = q + 128 as uint8
 
 
@@ -27,7 +28,8 @@ def pack_input(
     """
     if padding.empty and not slack and dtype == "int8":
         return None
-    n, h, w, c = x.shape if not padding.empty else (1, 1, 1, prod(x.shape))
+    parts = unit.shared(_COST * prod(x.shape)) if len(x.shape) == 4 else 1
+    n, h, w, c = x.shape if parts > 1 or not padding.empty else (1, 1, 1, prod(x.shape))
     height, width = padding.around((h, w))
     out = TensorType((n * height * width * c + slack,), dtype)
 
@@ -56,9 +58,15 @@ def pack_input(
             fill(b * height * width * c, first, padding.value)
             fill((b + 1) * height * width * c - last, last, padding.value)
 
-        nest((n, h), row)
+        def part(start: Expr, count: Expr) -> None:
+            loop(count, lambda i: row(*unravel(start + i, (n, h))))
+
+        def part_between(start: Expr, count: Expr) -> None:
+            loop(count, lambda i: between(*unravel(start + i, (n, h - 1))))
+
+        share(n * h, parts, part)
         if gap and h > 1:
-            nest((n, h - 1), between)
+            share(n * (h - 1), parts, part_between)
         if first or last:
             nest((n,), ends)
         fill(n * height * width * c, slack, 0)

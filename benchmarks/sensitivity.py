@@ -22,7 +22,7 @@ from hwptq.quantize import fuse
 from hwptq.targets import load_target
 
 PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
-BOUND = 120.0  # seconds
+BOUND = 120.0  # seconds of processor time: they do not depend on what else the machine does
 command = parser(__doc__)
 command.add_argument("case", choices=list(CASES))
 command.add_argument("--images", type=int, default=64)
@@ -47,7 +47,7 @@ def main() -> None:
         f"{wall:.1f} s ({cpu:.1f} s of CPU time on {os.cpu_count()} cores): {len(found.values)} layers, "
         f"{count} candidates, {len(images)} images, measure {found.measure}"
     )
-    row(f"sensitivity of {args.case}", figure, wall < BOUND)
+    row(f"sensitivity of {args.case}", figure, cpu < BOUND)
 
 
 if __name__ == "__main__":

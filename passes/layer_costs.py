@@ -26,7 +26,8 @@ class LayerCosts:
             integer = tvm.ir.transform.Sequential([LowerToInteger()])(qdq)
             self._bytes[pair] = layer_bytes(integer, target)
             kernels = tvm.ir.transform.Sequential([SelectKernels(target)])(integer)
-            rest.append(stored_bytes(kernels, target) - sum(self._bytes[pair].values()))
+            of_layers = sum(self._bytes[pair].get(name, 0) for name in variants.layers)
+            rest.append(stored_bytes(kernels, target) - of_layers)
         self._rest = float(max(rest))
 
     def of(self, kind: str, name: str, pair: Pair) -> float:

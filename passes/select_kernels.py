@@ -48,7 +48,7 @@ class SelectKernels:
             if op is None:
                 return _inlined(mod, r, value)
             args = list(value.args[1].fields)
-            n = 2 if isinstance(op, _TWO_OPERANDS) or getattr(op, "residual", False) else 1
+            n = activation_count(op)
             activations = [r.get(a) for a in args[:n]]
             steps = kernel_steps(op, activations, args[n:], var, self.target, self.threads)
             return _emit(r, steps, activations, str(var.name), functions)
@@ -78,6 +78,11 @@ def integer_operator(mod: tvm.IRModule, value: Any) -> ops.GraphOp | None:
         return None
     attrs = mod[value.args[0]].attrs
     return ops.from_json(str(attrs[ops.ATTRIBUTE])) if attrs and ops.ATTRIBUTE in attrs else None
+
+
+def activation_count(op: ops.GraphOp) -> int:
+    """How many of an operator's arguments, the first ones, are activations; the others are constants."""
+    return 2 if isinstance(op, _TWO_OPERANDS) or getattr(op, "residual", False) else 1
 
 
 def kernel_steps(

@@ -8,25 +8,27 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant import integer_ops as ops
-
 from .dataflow import bindings, constant
 from .quantizable import layer_name
-from .select_kernels import integer_operator, kernel_steps
+from .select_kernels import activation_count, integer_operator, kernel_steps
 
 
 def layer_bytes(integer: tvm.IRModule, target: Any) -> dict[str, int]:
-    """Bytes by layer of an integer graph: packed weights, bias, multipliers and shifts of each Conv2d and
-    Dense, each tensor rounded up to the alignment of the device."""
-    found = {}
+    """Bytes by node of an integer graph: packed weights, bias, multipliers and shifts, the bounds of a clamp
+    behind; each tensor rounded up to the alignment of the device."""
+    found: dict[str, int] = {}
     for var, value in bindings(integer["main"]):
         op = integer_operator(integer, value)
-        if not isinstance(op, ops.Conv2d | ops.Dense):
+        if op is None:
             continue
-        activation, *constants = value.args[1].fields
-        steps = kernel_steps(op, [activation], constants, var, target)
+        args, n = list(value.args[1].fields), activation_count(op)
+        if any(constant(a) is None for a in args[n:]) or len(args) == n:
+            continue
+        steps = kernel_steps(op, args[:n], args[n:], var, target)
         arrays = [a for step in steps for a in step.args if isinstance(a, np.ndarray)]
-        found[layer_name(str(var.name))] = sum(_aligned(a.nbytes, target.memory.alignment) for a in arrays)
+        size = sum(_aligned(a.nbytes, target.memory.alignment) for a in arrays)
+        name = layer_name(str(var.name))
+        found[name] = found.get(name, 0) + size
     return found
 
 

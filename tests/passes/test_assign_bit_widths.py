@@ -109,7 +109,8 @@ def test_infeasible_names_what_is_feasible(
 def test_the_artefact_holds_no_more_than_predicted(
     fused: tvm.IRModule, target: Descriptor, variants: Variants
 ) -> None:
-    """Every assignment, lowered as a whole, stores exactly the bytes that the sum over its layers says."""
+    """Every assignment, lowered as a whole, stores the bytes that the sum over its layers says, or less: the
+    bounds of a clamp to int4 in front of the first layer, which only some of them have, are always counted."""
     costs, stats = LayerCosts(variants, target), stats_of(fused)
     for pairs in every_assignment(variants):
         steps = [
@@ -118,7 +119,8 @@ def test_the_artefact_holds_no_more_than_predicted(
             passes.SelectKernels(target),
         ]
         kernels = tvm.ir.transform.Sequential(steps)(fused)
-        assert stored_bytes(kernels, target) == costs.total("weights", pairs)
+        spare = costs.total("weights", pairs) - stored_bytes(kernels, target)
+        assert spare == (0 if pairs["stem"] == A4 else 2 * target.memory.alignment)
 
 
 def test_is_a_pass_whose_choice_insert_qdq_takes(

@@ -110,7 +110,7 @@ def test_the_artefact_holds_no_more_than_predicted(
     fused: tvm.IRModule, target: Descriptor, variants: Variants
 ) -> None:
     """Every assignment, lowered as a whole, stores the bytes that the sum over its layers says, or less: the
-    bounds of a clamp to int4 in front of the first layer, which only some of them have, are always counted."""
+    bounds of a clamp to int4 in front of the first layer, which only some have, are always counted."""
     costs, stats = LayerCosts(variants, target), stats_of(fused)
     for pairs in every_assignment(variants):
         steps = [

@@ -62,7 +62,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Point], float, int]:
     calibration = calibration.take(args.calibration)
     evaluation = evaluation.take(options.samples) if options.samples else evaluation
     with TerminalProgress() as progress:
-        float32, stats = prepare(model.module, calibration, options, progress)
+        float32, stats = prepare(model.module, target, calibration, options, progress)
         chooser = Chooser(float32, stats, target, calibration, options, progress)
         trial = Trial(float32, target, model.outputs, evaluation, options, progress)
 

@@ -104,7 +104,7 @@ def plan(
     check_wishes(options, device, passes.is_quantized(imported.module))
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
-    float32, stats = prepare(imported.module, calibration, options, progress)
+    float32, stats = prepare(imported.module, device, calibration, options, progress)
     assert calibration is not None
     return Chooser(float32, stats, device, calibration, options, progress).choose(options.budget).report()
 
@@ -118,7 +118,7 @@ def _quantized(
     check_wishes(options, target, already)
     if already:
         return normalize(model.module), None
-    float32, stats = prepare(model.module, calibration, options, progress)
+    float32, stats = prepare(model.module, target, calibration, options, progress)
     assert calibration is not None
     if not wished(options):
         return insert(float32, stats, target, calibration, options, progress), None

@@ -48,7 +48,7 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def prepare(
-    module: tvm.IRModule, data: Dataset | None, options: Options, progress: Progress
+    module: tvm.IRModule, target: Descriptor, data: Dataset | None, options: Options, progress: Progress
 ) -> tuple[tvm.IRModule, CalibrationStats]:
     """The float module that is quantized, and what its tensors hold. Raises InputError for bad or no data."""
     if data is None:
@@ -60,7 +60,7 @@ def prepare(
     if recipe.smooth:
         with progress.stage("smooth"):
             float32 = _apply(passes.SmoothActivations(batches), float32)
-    if recipe.equalize:
+    if recipe.equalize == "on" or (recipe.equalize == "auto" and _per_tensor(target, options)):
         with progress.stage("equalize"):
             float32 = _apply(passes.EqualizeCrossLayer(), float32)
     if recipe.absorb:
@@ -104,9 +104,16 @@ def quantize(
     """
     if passes.is_quantized(module):
         return normalize(module)
-    float32, stats = prepare(module, data, options, progress)
+    float32, stats = prepare(module, target, data, options, progress)
     assert data is not None
     return insert(float32, stats, target, data, options, progress)
+
+
+def _per_tensor(target: Descriptor, options: Options) -> bool:
+    """Whether the weights of convolutions have one scale for all channels."""
+    rules = [target.rule(kind) for kind in ("conv2d", "depthwise_conv2d")]
+    of_target = "tensor" in [rule.granularity for rule in rules if rule is not None]
+    return of_target if options.weight_granularity is None else options.weight_granularity == "tensor"
 
 
 def _apply(step: tvm.transform.Pass, module: tvm.IRModule) -> tvm.IRModule:

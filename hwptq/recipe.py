@@ -11,7 +11,14 @@ from .quant.observers import OBSERVERS
 
 #: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too.
 ROUNDINGS = ("nearest", "gptq", "descent", "clamped")
-_VALUES: dict[str, tuple[str, ...]] = {"observer": tuple(OBSERVERS), "rounding": ROUNDINGS}
+#: "auto" equalizes where weights have one scale for all channels. With a scale each they gain nothing, and
+#: activations of which some channels become small lose accuracy.
+EQUALIZE = ("on", "off", "auto")
+_VALUES: dict[str, tuple[str, ...]] = {
+    "equalize": EQUALIZE,
+    "observer": tuple(OBSERVERS),
+    "rounding": ROUNDINGS,
+}
 _SWITCH = {"on": True, "off": False}
 
 
@@ -20,7 +27,7 @@ class Recipe:
     """The steps of a quantization; each can be switched by itself, see `adjusted`."""
 
     smooth: bool = False  # passes/smooth_activations.py
-    equalize: bool = False  # passes/equalize_cross_layer.py
+    equalize: str = "off"  # passes/equalize_cross_layer.py
     absorb: bool = False  # passes/absorb_high_bias.py
     observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py
@@ -58,8 +65,8 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: README.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(smooth=True, equalize=True, rounding="descent"),
-    "best": Recipe(smooth=True, equalize=True, rounding="clamped"),
+    "default": Recipe(smooth=True, equalize="auto", rounding="descent"),
+    "best": Recipe(smooth=True, equalize="auto", rounding="clamped"),
 }
 
 

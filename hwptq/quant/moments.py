@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _RIDGE = 0.01
-_RIDGE_OF_FEW = 8.0  # neighbouring pixels are much alike: columns count for fewer than they are
+_RIDGE_OF_FEW = 16.0  # neighbouring pixels are much alike: columns count for fewer than they are
 
 
 @dataclass

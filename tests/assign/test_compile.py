@@ -99,8 +99,9 @@ def chooser() -> Chooser:
     options, progress = hwptq.Options(), Progress()
     model = import_onnx(MODEL)
     data = open_dataset(CALIBRATION, model.inputs, load_preprocess(PREPROCESS)).take(16)
-    float32, stats = prepare(model.module, data, options, progress)
-    return Chooser(float32, stats, load_target(TARGET), data, options, progress)
+    target = load_target(TARGET)
+    float32, stats = prepare(model.module, target, data, options, progress)
+    return Chooser(float32, stats, target, data, options, progress)
 
 
 def test_more_budget_is_never_more_sensitive(chooser: Chooser) -> None:

@@ -15,14 +15,13 @@ from hwptq.recipe import recipe
 ROWS: tuple[tuple[str, ...], ...] = (
     (),
     ("equalize=on",),
-    ("absorb=on",),
     ("correct_bias=on",),
-    ("observer=mse",),
-    ("rounding=gptq",),
-    ("rounding=descent",),
     ("equalize=on", "correct_bias=on"),
     ("equalize=on", "absorb=on", "correct_bias=on"),
+    ("equalize=on", "correct_bias=on", "observer=mse"),
+    ("rounding=gptq",),
     ("equalize=on", "rounding=gptq"),
+    ("rounding=descent",),
     ("equalize=on", "rounding=descent"),
     ("equalize=on", "rounding=clamped"),
 )

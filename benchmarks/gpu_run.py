@@ -3,6 +3,7 @@
     python benchmarks/gpu_run.py equality FOLDER      the kernels against the emulator, bit by bit
     python benchmarks/gpu_run.py speed FOLDER         the kernels against cuBLASLt, torch and cuDNN
     python benchmarks/gpu_run.py model FOLDER         folders of `hwptq compile`: golden outputs and latency
+    python benchmarks/gpu_run.py accuracy FOLDER --data DATA       the same folders on all images of DATA
 
 It reads the card's clocks, and changes none.
 """
@@ -10,6 +11,7 @@ It reads the card's clocks, and changes none.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -27,7 +29,9 @@ import numpy as np
 os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
 from gpu_cases import E4M3, FLOAT32, Case, data, equality_cases, speed_cases
 
+from hwptq.data import open_dataset
 from hwptq.kernels.cuda.packing import filled, packed_weights
+from hwptq.preprocess import load_preprocess
 from hwptq.quant import fp8, fp8_ops, fp8_reference
 from hwptq.quant.fp8_accumulate import Accumulator, product
 
@@ -286,10 +290,32 @@ def model(folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def accuracy(folder: Path, data_folder: Path) -> dict[str, Any]:
+    """Top-1 of every output folder below `folder` on all of DATA/eval.npz, on this GPU."""
+    rows = []
+    for metadata in sorted(folder.glob("*/metadata.json")):
+        described = json.loads(metadata.read_text())
+        spec = importlib.util.spec_from_file_location("program", metadata.parent / described["program"])
+        program = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(program)
+        run, _ = program.load()
+        inputs = {t["name"]: (tuple(t["shape"]), t["dtype"]) for t in described["inputs"]}
+        samples = open_dataset(
+            str(data_folder / "eval.npz"), inputs, load_preprocess(data_folder / "preprocess.toml")
+        )
+        hits = [int(run([s.inputs[n] for n in inputs])[0].argmax() == s.label) for s in samples]
+        rows.append(
+            {"folder": metadata.parent.name, "samples": len(hits), "top1": round(100 * np.mean(hits), 3)}
+        )
+        print(rows[-1])
+    return {"rows": rows}
+
+
 def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    command.add_argument("what", choices=("equality", "speed", "model"))
+    command.add_argument("what", choices=("equality", "speed", "model", "accuracy"))
     command.add_argument("folder", type=Path)
+    command.add_argument("--data", type=Path, help="folder of eval.npz and preprocess.toml")
     command.add_argument("--json", type=Path, help="write the results there")
     arguments = command.parse_args()
     query = "--query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem"
@@ -299,7 +325,10 @@ def main() -> None:
     ).stdout.strip()  # fmt: skip
     print(date.today(), card)
     results = {"date": str(date.today()), "card": card}
-    results |= {"equality": equality, "speed": speed, "model": model}[arguments.what](arguments.folder)
+    if arguments.what == "accuracy":
+        results |= accuracy(arguments.folder, arguments.data)
+    else:
+        results |= {"equality": equality, "speed": speed, "model": model}[arguments.what](arguments.folder)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 

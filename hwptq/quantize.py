@@ -17,6 +17,7 @@ from .data import Dataset
 from .errors import InputError
 from .options import Options
 from .progress import Progress
+from .quant.fp8_accumulate import Accumulator
 from .targets import Descriptor
 
 
@@ -84,6 +85,11 @@ def insert(
     if recipe.correct_bias:
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)
+    if recipe.correct_bias or recipe.rounding != "nearest":  # e4m3 rounds to nearest in every recipe
+        sums = target.fp8_accumulator
+        accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
+        with progress.stage("correct e4m3 bias"):
+            qdq = _apply(passes.CorrectFp8Bias(float32, batches, accumulator), qdq)
     return Quantized(float32, qdq)
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .absorb_high_bias import AbsorbHighBias
     from .assign_bit_widths import AssignBitWidths
     from .correct_bias import CorrectBias
+    from .correct_fp8_bias import CorrectFp8Bias
     from .equalize_cross_layer import EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu
@@ -23,6 +24,7 @@ __all__ = [
     "AbsorbHighBias",
     "AssignBitWidths",
     "CorrectBias",
+    "CorrectFp8Bias",
     "EqualizeCrossLayer",
     "FoldBatchNorm",
     "FuseConvRelu",
@@ -39,6 +41,7 @@ _HOMES = {
     "AbsorbHighBias": "absorb_high_bias",
     "AssignBitWidths": "assign_bit_widths",
     "CorrectBias": "correct_bias",
+    "CorrectFp8Bias": "correct_fp8_bias",
     "EqualizeCrossLayer": "equalize_cross_layer",
     "FoldBatchNorm": "fold_batch_norm",
     "FuseConvRelu": "fuse_conv_relu",

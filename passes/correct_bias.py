@@ -62,7 +62,7 @@ class CorrectBias:
         samples = list(islice(self.batches, max(1, min(SAMPLES, held))))
         if not samples:
             raise ValueError("CorrectBias needs at least one sample")
-        wanted = _float_means(self.float_module, samples)
+        wanted = float_means(self.float_module, samples)
         found, new = quantized_layers(mod), {}
         walk = Lockstep(integer, samples)
         for var, value in bindings(integer["main"]):
@@ -114,7 +114,7 @@ class _Window:
         return self.total / self.count
 
 
-def _float_means(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def float_means(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The mean of W x + b of every layer of a float module over `batches`: float64 [channels], by name."""
     found = layers(mod, mod["main"])
     readers: dict[str, list[Any]] = {}

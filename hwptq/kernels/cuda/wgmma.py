@@ -74,6 +74,7 @@ def wgmma_kernel(
     with_lo, with_hi = epilogue.lo > -float("inf"), epilogue.hi < float("inf")
     lo, hi = (epilogue.lo if with_lo else 0.0), (epilogue.hi if with_hi else 0.0)
     with_residual = epilogue.residual
+    piece = 4 if epilogue.dtype == "float32" else 8  # elements of a store of 16 bytes
     y_words = max(1, p.rows * outputs // 4)
     per_image = p.groups_of_weights > 1
 
@@ -175,6 +176,8 @@ def wgmma_kernel(
             total = T.alloc_local([sums], "float32")
             partial = T.alloc_local([partial_sums], "float32")
             value = T.alloc_local([WIDTH], "float32")
+            scales = T.alloc_local([WIDTH], "float32")
+            biases = T.alloc_local([WIDTH], "float32")
             word = T.alloc_local([4], "uint32")
             x_desc: T.uint64
             w_desc: T.uint64
@@ -232,49 +235,51 @@ def wgmma_kernel(
                         if warp == 0:
                             if lane == 0:
                                 ring.empty.arrive(previous)
-                    for half in T.unroll(2):
-                        row = T.meta_var(group * 64 + warp * 16 + lane // 4 + half * 8)
-                        pixel = T.meta_var(pixel_of(mine[0], row))
-                        if pixel[1]:
-                            for g in T.unroll(columns // 64):
-                                column = T.meta_var(mine[1] * columns + g * 64 + (lane % 4) * WIDTH)
-                                if column < outputs:
-                                    for j in T.unroll(8):
-                                        for e in T.unroll(2):
-                                            value[j * 2 + e] = fma(
-                                                total[(g * 8 + j) * 4 + half * 2 + e],
-                                                S[column + j * 2 + e],
-                                                B[column + j * 2 + e],
-                                            )
+                    for g in T.unroll(columns // 64):
+                        column = T.meta_var(mine[1] * columns + g * 64 + (lane % 4) * WIDTH)
+                        if column < outputs:
+                            for j in T.unroll(WIDTH // 4):
+                                for e in T.vectorized(4):
+                                    scales[j * 4 + e] = S[column + j * 4 + e]
+                                for e in T.vectorized(4):
+                                    biases[j * 4 + e] = B[column + j * 4 + e]
+                            for half in T.unroll(2):
+                                row = T.meta_var(group * 64 + warp * 16 + lane // 4 + half * 8)
+                                pixel = T.meta_var(pixel_of(mine[0], row))
+                                if pixel[1]:
+                                    at_y = T.meta_var(pixel[0] * outputs + column)
                                     for j in T.unroll(WIDTH):
+                                        value[j] = fma(
+                                            total[(g * 8 + j // 2) * 4 + half * 2 + j % 2],
+                                            scales[j],
+                                            biases[j],
+                                        )
                                         if wide or column + j < outputs:
                                             if with_residual:
                                                 value[j] = fma(
-                                                    T.Cast(
-                                                        "float32", summand[pixel[0] * outputs + column + j]
-                                                    ),
-                                                    F[0],
-                                                    value[j],
+                                                    T.Cast("float32", summand[at_y + j]), F[0], value[j]
                                                 )
                                             if with_lo:
                                                 value[j] = T.max(value[j], T.float32(lo))
                                             if with_hi:
                                                 value[j] = T.min(value[j], T.float32(hi))
-                                    if to_e4m3 and wide:
-                                        for j in T.unroll(4):
-                                            word[j] = T.cuda.fp8x4_e4m3_from_float4(
-                                                value[j * 4],
-                                                value[j * 4 + 1],
-                                                value[j * 4 + 2],
-                                                value[j * 4 + 3],
-                                            )
-                                        for j in T.vectorized(4):
-                                            words[(pixel[0] * outputs + column) // 4 + j] = word[j]
+                                    if wide:
+                                        if to_e4m3:
+                                            for j in T.unroll(4):
+                                                word[j] = T.cuda.fp8x4_e4m3_from_float4(
+                                                    *[value[j * 4 + e] for e in range(4)]
+                                                )
+                                            for j in T.vectorized(4):
+                                                words[at_y // 4 + j] = word[j]
+                                        else:
+                                            for j in T.unroll(WIDTH // piece):
+                                                for e in T.vectorized(piece):
+                                                    y[at_y + j * piece + e] = T.Cast(
+                                                        epilogue.dtype, value[j * piece + e]
+                                                    )
                                     else:
                                         for j in T.unroll(WIDTH):
-                                            if wide or column + j < outputs:
-                                                y[pixel[0] * outputs + column + j] = T.Cast(
-                                                    epilogue.dtype, value[j]
-                                                )
+                                            if column + j < outputs:
+                                                y[at_y + j] = T.Cast(epilogue.dtype, value[j])
 
     return main.without_attr("global_symbol")

@@ -305,7 +305,11 @@ def accuracy(folder: Path, data_folder: Path) -> dict[str, Any]:
         )
         hits = [int(run([s.inputs[n] for n in inputs])[0].argmax() == s.label) for s in samples]
         rows.append(
-            {"folder": metadata.parent.name, "samples": len(hits), "top1": round(100 * np.mean(hits), 3)}
+            {
+                "folder": metadata.parent.name,
+                "samples": len(hits),
+                "top1": round(100 * sum(hits) / len(hits), 3),
+            }
         )
         print(rows[-1])
     return {"rows": rows}

@@ -17,6 +17,7 @@ from .data import Dataset
 from .errors import InputError
 from .options import Options
 from .progress import Progress
+from .quant import fp8
 from .quant.fp8_accumulate import Accumulator
 from .targets import Descriptor
 
@@ -85,7 +86,8 @@ def insert(
     if recipe.correct_bias:
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)
-    if recipe.correct_bias or recipe.rounding != "nearest":  # e4m3 rounds to nearest in every recipe
+    offers_fp8 = any(fp8.DTYPE in pair for rule in target.ops for pair in rule.pairs)
+    if offers_fp8 and (recipe.correct_bias or recipe.rounding != "nearest"):
         sums = target.fp8_accumulator
         accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
         with progress.stage("correct e4m3 bias"):

@@ -90,7 +90,10 @@ def kernel_steps(
 ) -> tuple[Step, ...]:
     """The steps by which `target` computes `op`, whose result is the var `out`."""
     arrays = [_array(c, out) for c in constants]
-    return select(op, [_type(a) for a in activations], arrays, _type(out), target, threads)
+    try:
+        return select(op, [_type(a) for a in activations], arrays, _type(out), target, threads)
+    except ValueError as error:
+        raise ValueError(f"{out.name}: {error}") from error
 
 
 def _array(expr: Any, var: Any) -> np.ndarray:

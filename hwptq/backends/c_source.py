@@ -68,7 +68,7 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         f"extern const uint8_t {prefix}_weights[];",
         *(f"int32_t {prefix}_{name}({', '.join(['void *'] * n)});" for name, n in arity.items()),
         "",
-        *(_workspace(alignment, workspace) if workspace else []),
+        *(workspace_source(alignment, workspace) if workspace else []),
         *(_threads(prefix, plan.threads) if plan.threads > 1 else []),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena_) {{",
         "    uint8_t *arena = arena_;",
@@ -116,8 +116,8 @@ def _address(place: Place) -> str:
     return f"{place.kind} + {place.at}"
 
 
-def _workspace(alignment: int, size: int) -> list[str]:
-    """Scratch memory for float kernels with large local arrays, taken and given back in stack order."""
+def workspace_source(alignment: int, size: int) -> list[str]:
+    """Scratch memory for kernels with large local arrays, taken and given back in stack order."""
     return [
         f"static uint8_t workspace[{size}] __attribute__((aligned({alignment})));",
         "static size_t used;",

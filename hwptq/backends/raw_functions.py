@@ -33,8 +33,8 @@ def write_object(lowered: tvm.IRModule, target: Any, path: Path) -> None:
     tvm.get_global_func("target.build.llvm")(lowered, target).write_to_file(str(path), "o")
 
 
-def workspace_bytes(lowered: tvm.IRModule, alignment: int) -> int:
-    """The most scratch memory that one of the functions asks for."""
+def workspaces(lowered: tvm.IRModule, alignment: int) -> dict[str, int]:
+    """The bytes of scratch memory that each function asks for, where it does."""
 
     def total(func: Any) -> int:
         sizes: list[int] = []
@@ -46,7 +46,8 @@ def workspace_bytes(lowered: tvm.IRModule, alignment: int) -> int:
         structural_walk(func.body, ((tvm.ir.Call, visit),))
         return sum(sizes)
 
-    return max((total(f) for f in lowered.functions.values()), default=0)
+    found = {gv.name_hint: total(func) for gv, func in lowered.functions.items()}
+    return {name: size for name, size in found.items() if size}
 
 
 def _common_passes() -> list[Any]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import tvm
 
+from hwptq.errors import UnsupportedError
 from hwptq.targets import Descriptor
 
 from .c_source import data_file, header, identifier, main_program, source, weights_assembly
 from .memory_plan import MemoryPlan, Tensor, plan_memory
-from .raw_functions import lower, workspace_bytes, write_object
+from .raw_functions import lower, workspaces, write_object
 from .toolchain import call_tool
 
 LIBC = "libc"
@@ -84,11 +85,23 @@ def compile_parts(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Pat
     call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], folder)
 
 
+def _workspace(wanted: dict[str, int], target: Descriptor) -> int:
+    """Bytes of scratch memory of the program: the device's scratchpad, where it has one and it is used.
+
+    Raises UnsupportedError where a kernel needs more than that.
+    """
+    limit = target.memory.scratchpad
+    for name, size in wanted.items():
+        if limit and size > limit:
+            raise UnsupportedError(f"{name} needs {size} bytes of scratchpad, {target.name} has {limit}")
+    return limit if limit and wanted else max(wanted.values(), default=0)
+
+
 def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path) -> None:
     alignment, device = target.memory.alignment, tvm.target.Target(dict(target.tvm))
     lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
     write_object(lowered, device, folder / "kernels.o")
-    workspace = workspace_bytes(lowered, alignment)
+    workspace = _workspace(workspaces(lowered, alignment), target)
     texts = {
         f"{prefix}.h": header(plan, prefix, target.memory),
         "calls.c": source(plan, prefix, alignment, workspace),

@@ -100,6 +100,18 @@ def local(size: int, dtype: str) -> Flat:
     return Flat(T.alloc_buffer((size,), dtype, scope="global"), dtype, size)
 
 
+def workspace(size: int, dtype: str) -> Flat:
+    """Memory of a kernel's own, at any offset; the program takes it from the device's scratchpad.
+
+    TVM would cut it down to what it sees stored, and it does not see how far a masked store reaches: so both
+    ends are written first.
+    """
+    memory = Flat(T.alloc_buffer((size,), dtype, scope="global"), dtype, size)
+    for end in (0, size - 1):
+        memory.store(end, constant(0, dtype))
+    return memory
+
+
 def primfunc(
     tensors: Sequence[TensorType],
     attributes: Mapping[str, str],

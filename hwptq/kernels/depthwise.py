@@ -13,9 +13,10 @@ from hwptq.targets.schema import DepthwiseKernel, Requantize
 from .builder import TEMPLATE, Expr, Flat, cast, local, nest, primfunc, spans
 from .convolution import Convolution, bounds_of, describe
 from .kernel import PREVIOUS, Step, TensorType
-from .pack_input import pack_input
+from .pack_input import Packing, pack_input
 from .register_tile import even
 from .requantize import Bounds, requantize
+from .scratchpad import emit_bands, plan_bands
 from .vector_unit import VectorUnit
 
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
@@ -32,7 +33,9 @@ def depthwise(
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, *rest = constants
     conv, padding = describe(op, x, weight.shape, out)
-    packed = pack_input(x, padding, unit)
+    packing = Packing(x, padding, unit)
+    bands = plan_bands(packing, conv, unit.scratchpad) if unit.scratchpad and packing.needed else None
+    packed = None if bands else pack_input(packing)
     taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
     types = [
         packed.out if packed else x,
@@ -40,7 +43,8 @@ def depthwise(
         *[TensorType((conv.co,), "int32")] * 3,
         out,
     ]
-    body = _emit(conv, kernel, bounds_of(op), unit.requantize)
+    body = _emit(bands.conv if bands else conv, kernel, bounds_of(op), unit.requantize)
+    body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)

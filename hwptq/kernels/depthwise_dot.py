@@ -12,7 +12,7 @@ By tiles: a vector of channels in a few neighbouring pixels, which share their i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -26,10 +26,11 @@ from .builder import TEMPLATE, Expr, Flat, dtype_of, local, loop, nest, primfunc
 from .convolution import Convolution, bounds_of, describe
 from .depthwise import depthwise
 from .kernel import PREVIOUS, Step, TensorType
-from .pack_input import pack_input
+from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
 from .register_tile import even
 from .requantize import Bounds, requantize_blocks
+from .scratchpad import emit_bands, plan_bands
 from .store_tile import store_part
 from .vector_unit import VectorUnit
 
@@ -126,7 +127,10 @@ def depthwise_dot(
     width = _ROWS * kernel.lanes
     plan = Plan(conv, width, _tile(conv, width, kernel.tile_pixels), kernel.block)
     slack = plan.width if plan.line < plan.width else 0
-    packed = pack_input(x, padding, unit, slack, "uint8" if kernel.unsigned_activation else "int8")
+    packing = Packing(x, padding, unit, slack, "uint8" if kernel.unsigned_activation else "int8")
+    bands = plan_bands(packing, conv, unit.scratchpad) if unit.scratchpad and packing.needed else None
+    plan = replace(plan, conv=bands.conv) if bands else plan
+    packed = None if bands else pack_input(packing)
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
     taps = weight.reshape(weight.shape[0], *conv.kernel)
@@ -136,7 +140,9 @@ def depthwise_dot(
     ]
     types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
     parts = unit.shared(prod(out.shape) * prod(conv.kernel))
-    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, kernel, bounds_of(op), unit, parts))
+    body = _emit(plan, kernel, bounds_of(op), unit, 1 if bands else parts)
+    body = emit_bands(bands, conv, body) if bands else body
+    func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
 

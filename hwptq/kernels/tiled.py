@@ -11,12 +11,13 @@ import numpy as np
 from hwptq.quant import integer_ops as ops
 
 from .builder import TEMPLATE, primfunc
-from .convolution import Padding, bounds_of, describe
+from .convolution import bounds_of, describe
 from .interleave_pixels import interleave_pixels
 from .kernel import PREVIOUS, Step, TensorType
-from .pack_input import pack_input
+from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled, fit
+from .scratchpad import emit_bands, plan_bands
 from .vector_unit import VectorUnit
 from .widen_channels import widen_channels, widen_weight
 
@@ -50,10 +51,14 @@ def tiled_steps(
     interleaved = mac.rows > 1 and conv.pointwise and conv.out[1] > 1
     tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
     plan = Plan(conv, mac, tile, op.weight_bits, interleaved, compact=unit.masked)
-    before = _prepare(x, wide, padding, plan, unit)
+    packing = Packing(x, padding, unit, 0 if interleaved else mac.slack(conv.run), mac.activation)
+    before = _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
     body = emit_tiled(plan, bounds_of(op), unit, parts)
+    if unit.scratchpad and packing.needed:
+        bands = plan_bands(packing, conv, unit.scratchpad)
+        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds_of(op), unit, 1))
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
@@ -66,17 +71,14 @@ def tiled_steps(
     return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
 
 
-def _prepare(
-    x: TensorType, wide: Step | None, padding: Padding, plan: Plan, unit: VectorUnit
-) -> tuple[Step, ...]:
+def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...]:
     """The steps that bring x into the layout that the kernel reads; the first one may have `wide`ned it."""
     mac, conv = plan.mac, plan.conv
-    slack = 0 if plan.interleaved else mac.slack(conv.run)
-    packed = pack_input(x, padding, unit, slack, mac.activation)
+    packed = None if packing.unit.scratchpad else pack_input(packing)
     steps = (wide,) if wide else ()
     if packed:
         steps = (*steps, replace(packed, args=(PREVIOUS if wide else 0,)))
     if not plan.interleaved:
         return steps
     source = PREVIOUS if steps else 0
-    return (*steps, interleave_pixels(packed.out if packed else x, source, conv.out[1], conv.ci, mac))
+    return (*steps, interleave_pixels(packed.out if packed else packing.x, source, conv.out[1], conv.ci, mac))

@@ -21,7 +21,8 @@ class VectorUnit:
     """How wide to compute int8 and float32, and how to requantize. One lane leaves vectors to the compiler.
 
     `masked`: the last vector of a row is whole, and stored through a mask. `parts`: how many parts a large
-    kernel is cut into, for threads to share.
+    kernel is cut into, for threads to share. `scratchpad`: bytes that hold the packed inputs of kernels, 0 =
+    they are tensors as others are.
     """
 
     lanes: int = 1
@@ -29,6 +30,7 @@ class VectorUnit:
     masked: bool = False
     requantize: Requantize = GENERIC
     parts: int = 1
+    scratchpad: int = 0
 
     def shared(self, macs: int) -> int:
         """The parts of a kernel of that many multiply-accumulates: 1 where sharing would not pay."""
@@ -51,4 +53,5 @@ def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
     """The vector unit that a descriptor describes, on so many threads."""
     plain = target.elementwise
     parts = _PARTS_PER_THREAD * threads if threads > 1 else 1
-    return VectorUnit(plain.lanes, plain.float_lanes, plain.masked, target.requantize, parts)
+    widths = (plain.lanes, plain.float_lanes, plain.masked)
+    return VectorUnit(*widths, target.requantize, parts, target.memory.scratchpad)

@@ -10,7 +10,8 @@ import numpy as np
 import tvm
 from kernel_cases import UNWRITTEN, Case
 
-from hwptq.backends.raw_functions import lower, write_object
+from hwptq.backends.c_source import workspace_source
+from hwptq.backends.raw_functions import lower, workspaces, write_object
 from hwptq.backends.static_program import runtime_sources
 from hwptq.backends.toolchain import call_tool
 from hwptq.targets import Descriptor
@@ -20,12 +21,14 @@ _MAIN = """\
 #include <stdint.h>
 #include <stddef.h>
 extern uint8_t memory[];
+{workspace}
 long write(int file, const void *p, size_t n);
 static void write_all(const uint8_t *p, long n) {{
     for (long put; n > 0 && (put = write(1, p, n)) > 0; n -= put) p += put;
 }}
 {prototypes}
 int main(void) {{
+    {start}
 {calls}
     return 0;
 }}
@@ -90,10 +93,16 @@ def _build_and_run(
     folder: Path,
 ) -> bytes:
     device = tvm.target.Target(dict(target.tvm))
-    write_object(lower(functions, device, memory.alignment), device, folder / "kernels.o")
+    lowered = lower(functions, device, memory.alignment)
+    write_object(lowered, device, folder / "kernels.o")
+    size = max(workspaces(lowered, memory.alignment).values(), default=0)
+    scratch = "\n".join(workspace_source(memory.alignment, size)) if size else ""
+    start = "use_workspace();" if size else ""
     (folder / "memory.bin").write_bytes(memory.content)
     (folder / "memory.s").write_text(_MEMORY.format(alignment=memory.alignment))
-    (folder / "main.c").write_text(_MAIN.format(prototypes=prototypes, calls=calls))
+    (folder / "main.c").write_text(
+        _MAIN.format(workspace=scratch, start=start, prototypes=prototypes, calls=calls)
+    )
     tools = target.toolchain
     sources = ["main.c", "memory.s", "kernels.o", *runtime_sources(target, folder)]
     call_tool([*tools.compiler, "-O2", *tools.link_flags, *sources, "-o", "program"], folder)

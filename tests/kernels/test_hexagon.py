@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 from elementwise_cases import KINDS
+from kernel_cases import CHANNELS, Case, conv_case, type_of
 from program_batch import run_batch
 from test_other_cpus import runnable
 
-CASES = 16  # of each kind
+from hwptq.kernels.convolution import Padding
+from hwptq.kernels.pack_input import Packing
+from hwptq.kernels.vector_unit import VectorUnit
+from hwptq.quant import integer_ops as ops
+from hwptq.targets import Descriptor, load_target
+
+CASES = 8  # of each kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -20,3 +28,45 @@ def test_operators_without_weights(kind, tmp_path: Path):
     cases = [kind(Random(seed)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def fits(case: Case, target: Descriptor) -> bool:
+    """Whether a row of a convolution fits into the scratchpad."""
+    try:
+        case.steps(target)
+    except ValueError as error:
+        if "bytes of scratchpad, the device has" not in str(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("scratchpad", [2048, 2**18])
+def test_inputs_are_packed_into_the_scratchpad_as_a_whole_or_in_bands(scratchpad: int, tmp_path: Path):
+    target = runnable("hexagon-v66-npu")
+    target = replace(target, memory=replace(target.memory, scratchpad=scratchpad))
+    cases = []
+    for seed in range(8):
+        random = Random(seed)
+        channels = random.choice((3, 8, 20, 33))
+        groups = random.choice((1, channels))
+        case = conv_case(random, channels, channels if groups > 1 else random.choice(CHANNELS), groups)
+        cases += [case] if fits(case, target) else []
+    packed = [
+        Packing(type_of(c.activations[0]), Padding(*c.op.padding), VectorUnit(128)).elements for c in cases
+    ]
+    assert any(size > scratchpad for size in packed) == (scratchpad < 10_000)
+    assert all(step.name != "pack_input" for case in cases for step in case.steps(target))
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_a_row_that_does_not_fit_into_the_scratchpad_is_an_error():
+    target = load_target("hexagon-v66-npu")
+    target = replace(target, memory=replace(target.memory, scratchpad=100))
+    x, weight = np.zeros((1, 8, 8, 16), np.int8), np.zeros((8, 3, 3, 16), np.int8)
+    ones = np.ones(8, np.int32)
+    op = ops.Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, 0, 0, -128, 127)
+    case = Case(op, (x,), (weight, ones, ones * 2**30, ones))
+    with pytest.raises(ValueError, match="needs 480 bytes of scratchpad, the device has 100"):
+        case.steps(target)

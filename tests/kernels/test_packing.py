@@ -11,7 +11,7 @@ from hwptq.kernels import matrix_multiply
 from hwptq.kernels.convolution import Convolution, Padding, flattened
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
-from hwptq.kernels.pack_input import pack_input
+from hwptq.kernels.pack_input import Packing, pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
 from hwptq.kernels.register_tile import Tile, blocks, even, fit, powers
 from hwptq.kernels.vector_unit import VectorUnit
@@ -117,11 +117,11 @@ def test_pixels_become_one_row():
 
 def test_an_input_is_packed_only_where_something_changes():
     x = TensorType((1, 4, 4, 8), "int8")
-    assert pack_input(x, Padding(value=5), VectorUnit(16)) is None
+    assert pack_input(Packing(x, Padding(value=5), VectorUnit(16))) is None
     elements = [
-        pack_input(x, Padding(1), VectorUnit(16)),
-        pack_input(x, Padding(), VectorUnit(16), 3),
-        pack_input(x, Padding(), VectorUnit(16), 0, "int16"),
+        pack_input(Packing(x, Padding(1), VectorUnit(16))),
+        pack_input(Packing(x, Padding(), VectorUnit(16), 3)),
+        pack_input(Packing(x, Padding(), VectorUnit(16), 0, "int16")),
     ]
     assert [s and s.out for s in elements] == [
         TensorType((160,), "int8"),

@@ -23,7 +23,7 @@ from .convolution import Convolution, Padding
 from .dot_product import mac_of
 from .elementwise import broadcast_strides, row_major
 from .kernel import Argument, Step, TensorType
-from .pack_input import pack_input
+from .pack_input import Packing, pack_input
 from .register_tile import Plan, Tile, accumulators, blocks, fit, reduce_windows, start_of
 from .requantize import Bounds
 from .store_tile import Output, store_tile
@@ -44,7 +44,7 @@ def matmul_dot(
     conv = Convolution(1, (1, m), k, (1, m), n, (1, 1), (1, 1), (1, 1))
     tile = fit(conv, mac, Tile(kernel.tile_pixels, kernel.tile_vectors), kernel.dense_vectors)
     plan = Plan(conv, mac, tile)
-    packed_a = pack_input(a, Padding(), unit, mac.slack(k), mac.activation)
+    packed_a = pack_input(Packing(a, Padding(), unit, mac.slack(k), mac.activation))
     terms = [_pack(b, plan), _column_terms(op, b, plan), _row_terms(op, a)]
     before = [*([packed_a] if packed_a else []), *terms]
     channels = plan.vectors * mac.lanes

@@ -120,7 +120,8 @@ def main() -> None:
     points, exact, samples = measure(args)
     path = ROOT / "docs" / f"budgets-{args.case}"
     text = table(points, exact)
-    again = " ".join(["python", "benchmarks/budgets.py", *sys.argv[1:]])
+    given = f"--points {args.points} --calibration {args.calibration} --samples {samples}"
+    again = f"python benchmarks/budgets.py {args.case} --target {args.target} --recipe {args.recipe} {given}"
     paragraphs = [
         f"# Accuracy against bytes of weights: {args.case}",
         f"Emitted code for {args.target} on {samples} samples, recipe {args.recipe}; float32 {exact:.2f} %.",

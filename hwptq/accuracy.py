@@ -32,6 +32,15 @@ class Sqnr:
         self.dot += float(a @ b)
         self.other += float(b @ b)
 
+    def __add__(self, other: Sqnr) -> Sqnr:
+        """Of both streams together."""
+        return Sqnr(
+            self.signal + other.signal,
+            self.noise + other.noise,
+            self.dot + other.dot,
+            self.other + other.other,
+        )
+
     @property
     def db(self) -> float | None:
         """In dB; None where the two are equal (or nothing was added)."""
@@ -57,7 +66,7 @@ class Score:
     labels: list[Any] = field(default_factory=list)
     hits: dict[str, int] = field(default_factory=dict)
     kept: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
-    sqnr: dict[str, Sqnr] = field(default_factory=dict)
+    sqnr: dict[str, list[Sqnr]] = field(default_factory=dict)  # one for each output
     samples: int = 0
     ranked: bool = True
 
@@ -73,20 +82,26 @@ class Score:
                 self.kept.setdefault(kind, []).append(arrays)
             if self.ranked:
                 self.hits[kind] = self.hits.get(kind, 0) + int(arrays[0].argmax() == label)
-            for x, y in zip(exact, arrays, strict=True):
-                self.sqnr.setdefault(kind, Sqnr()).add(x, y)
+            by_output = self.sqnr.setdefault(kind, [Sqnr() for _ in arrays])
+            for sqnr, x, y in zip(by_output, exact, arrays, strict=True):
+                sqnr.add(x, y)
 
     def report(self) -> dict[str, Any]:
-        """The `accuracy` object of the report."""
+        """The `accuracy` object of the report; its `outputs` are in the order of the model's."""
         if self.custom:
             return {"metric": self.name, "samples": self.samples, **{k: self._custom(k) for k in self.kept}}
         row: dict[str, Any] = {"metric": "top1" if self.ranked else "sqnr_db", "samples": self.samples}
-        for kind, sqnr in self.sqnr.items():
+        totals = {kind: sum(by_output, Sqnr()) for kind, by_output in self.sqnr.items()}
+        for kind, sqnr in totals.items():
             top1 = round(100 * self.hits.get(kind, 0) / self.samples, 3)
             row[kind] = top1 if self.ranked else sqnr.db
-        others = {k: s for k, s in self.sqnr.items() if k != "float32"}
+        others = {k: s for k, s in totals.items() if k != "float32"}
         row["sqnr_db"] = {k: s.db for k, s in others.items()}
         row["cosine"] = {k: s.cosine for k, s in others.items()}
+        by_output = zip(*(self.sqnr[k] for k in others), strict=True)
+        row["outputs"] = [
+            {"sqnr_db": {k: s.db for k, s in zip(others, found, strict=True)}} for found in by_output
+        ]
         return row
 
     def _custom(self, kind: str) -> float:

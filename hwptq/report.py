@@ -46,13 +46,21 @@ def build_report(
             "mismatches": evidence.mismatches,
             "first_mismatch": evidence.first_mismatch,
         },
-        "accuracy": evidence.score.report(),
+        "accuracy": _accuracy(evidence, program),
         "layers": layer_rows(evidence.layers, list(order)),
         "equalization": [
             {"name": name, "reason": why} for name, why in equalization(graphs.float32["main"]).items()
         ],
         "seconds": seconds,
     }
+
+
+def _accuracy(evidence: Evidence, program: StaticProgram) -> dict[str, Any]:
+    """The `accuracy` object, its outputs with their names."""
+    accuracy = evidence.score.report()
+    for tensor, output in zip(program.outputs, accuracy.get("outputs", ()), strict=False):
+        output["name"] = tensor.name
+    return accuracy
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:

@@ -34,6 +34,7 @@ from .scratchpad import emit_bands, plan_bands
 from .store_tile import store_part
 from .vector_unit import VectorUnit
 
+_COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _ROWS = 4  # of a window that one instruction takes
 _UNROLLED_COLUMNS = 8  # of a window, where pixels share them
 
@@ -139,7 +140,7 @@ def depthwise_dot(
         *(_pack(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
     ]
     types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
-    parts = unit.shared(prod(out.shape) * prod(conv.kernel))
+    parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
     body = _emit(plan, kernel, bounds_of(op), unit, 1 if bands else parts)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)

@@ -12,10 +12,12 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.reference import MUL_LEFT_SHIFT
 
-from .builder import Expr, Flat, cast, clamp, constant, loop, nest, spans, splat
+from .builder import Expr, Flat, cast, clamp, constant, loop, nest, share, spans, splat
 from .kernel import TensorType
 from .requantize import Bounds, requantize
 from .vector_unit import VectorUnit
+
+_COST = 20  # multiply-accumulates that take as long as an element
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,20 @@ def merged(extents: Sequence[int], strides: Sequence[Sequence[int]]) -> Loops:
 
 
 def _walk(loops: Loops, unit: VectorUnit, body: Callable[[list[Expr], int, int], None]) -> None:
-    """Emit the loops; body(offset per tensor, width, count)."""
+    """Emit the loops; body(offset per tensor, width, count). Threads share a single loop of whole vectors."""
+    vectors, rest = divmod(loops.extents[-1], unit.lanes)
+    parts = unit.shared(_COST * loops.extents[-1])
+    if len(loops.extents) == 1 and not rest and parts > 1:
+
+        def part(first: Expr, count: Expr) -> None:
+            def vector(i: Expr) -> None:
+                at = (first + i) * unit.lanes
+                body([at * steps[0] for steps in loops.strides], unit.lanes, unit.lanes)
+
+            loop(count, vector)
+
+        share(vectors, parts, part)
+        return
 
     def row(*outer: Expr) -> None:
         bases = [sum(i * s for i, s in zip(outer, steps, strict=False)) for steps in loops.strides]

@@ -16,7 +16,7 @@ from .convolution import Padding
 from .kernel import Step, TensorType
 from .vector_unit import VectorUnit
 
-_COST = 20  # multiply-accumulates that take as long as a byte
+_COST = 60  # multiply-accumulates that take as long as moving a byte, also to another core
 _SIGN_BIT = -128  # q xor 0x80 = q + 128 as uint8
 
 

@@ -61,13 +61,13 @@ def select(
     kind = rule_kind(op, constants)
     kernel = _kernel(kind, target)
     if kernel is None:
-        return (_portable(op, activations, constants, out, target),)
+        return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
     if isinstance(op, ops.MatMul):
         assert isinstance(kernel, DotProductKernel)
         if not fits(activations, kernel):
-            return (_portable(op, activations, constants, out, target),)
+            return (_portable(op, activations, constants, out, target, threads),)
         return matmul_dot(op, activations, out, kernel, unit_of(target, threads))
     return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target, threads))
 
@@ -97,10 +97,11 @@ def _portable(
     constants: Sequence[np.ndarray],
     out: TensorType,
     target: Descriptor,
+    threads: int,
 ) -> Step:
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
     args = (*range(len(activations)), *constants)
-    return Step(portable(op, inputs, out, unit_of(target)), args, out, f"{op.kind}_portable")
+    return Step(portable(op, inputs, out, unit_of(target, threads)), args, out, f"{op.kind}_portable")
 
 
 def select_concatenate(

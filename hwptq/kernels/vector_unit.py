@@ -12,7 +12,7 @@ from .requantize import GENERIC, packed_lanes
 
 #: The attribute of a module: the most threads that share a kernel.
 THREADS = "hwptq.threads"
-_LEAST_SHARED = 200_000  # multiply-accumulates: about a microsecond on one core
+_LEAST_SHARED = 3_000_000  # multiply-accumulates: where caches are apart, less does not pay
 _PARTS_PER_THREAD = 2  # as in backends/claim_pool.c: a thread that is late leaves half of its share to others
 
 

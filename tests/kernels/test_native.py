@@ -101,6 +101,15 @@ def test_matmul_of_two_activations_as_unsigned(random):
     check(matmul_case(random), VNNI)
 
 
+@settings(max_examples=15, deadline=None)
+@given(randoms, st.integers(1, 9), st.integers(2, 4))
+def test_additions_in_parts(random, vectors, threads):
+    op = ops.Add(3, -7, 2**20, 700_001, 2**30 + 12345, 21, 5, -100, 120)
+    shape = (1, vectors, 4, 16)
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(Case(op, (int8(random, *shape), int8(random, *shape)), ()), AVX2, threads)
+
+
 @settings(max_examples=30, deadline=None)
 @given(randoms, channels)
 def test_depthwise(random, groups):

@@ -6,9 +6,10 @@
         [--models resnet20,mobilenetv1-075] [--targets arm-cortex-a,arm-cortex-a-i8mm] [--functions 20]
 
 One thread, batch 1. Counts are differences between runs with N and N + 1 inferences, so start-up cancels.
-ONNX Runtime runs on an emulated Cortex-A76 (sdot) and on qemu's `max` (smmla), its model quantized per
-channel with unsigned and with signed activations. A ratio below 1 is fewer instructions than the better of
-those two on the CPU of the same kind. --functions lists the functions of hwptq that take most.
+ONNX Runtime runs on an emulated Cortex-A76 (dot products) and on qemu's `max` (matrix products too), its
+model quantized per channel with unsigned and with signed activations. A ratio below 1 is fewer instructions
+than the better of those two on the CPU of the same kind. --functions lists the functions of hwptq that take
+most.
 """
 
 from __future__ import annotations

@@ -58,6 +58,8 @@ def select(
     """
     if isinstance(op, Fp8Op):
         return select_fp8(op, activations, constants, out, target)
+    if target.tvm.get("kind") != "llvm":
+        raise ValueError(f"{target.name} computes in e4m3, and a {op.kind} of the model is in integers")
     kind = rule_kind(op, constants)
     kernel = _kernel(kind, target)
     if kernel is None:

@@ -13,8 +13,11 @@ from tvm import relax
 from hwptq.calibration import calibrate
 from hwptq.importer import import_onnx
 from hwptq.interpret import Interpreter
+from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.select import select
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.passes.select_kernels import integer_operator
+from hwptq.quant import integer_ops as ops
 from hwptq.quantize import fuse
 from hwptq.targets import load_target
 
@@ -81,8 +84,8 @@ def test_the_residual_joins_its_convolution(graphs) -> None:
 
 
 def test_the_result_is_real(graphs) -> None:
-    ops = operators(graphs[1])
-    assert [op.out for op in ops.values() if op.kind == "fp8_dense"] == ["float32"]
+    found = operators(graphs[1])
+    assert [op.out for op in found.values() if op.kind == "fp8_dense"] == ["float32"]
     assert str(graphs[1]["main"].ret_ty.dtype) == "float32"
 
 
@@ -114,3 +117,10 @@ def test_the_descriptor_of_the_accumulator_reaches_the_operators(graphs) -> None
     conv = next(op for op in operators(graphs[1]).values() if op.kind == "fp8_conv2d")
     assert conv.accumulator == (sums.step, sums.fraction_bits, sums.promote)
     assert json.loads(str(graphs[1]["main"].attrs["hwptq.layer_dtypes"]))["stem"] == [FP8, FP8]
+
+
+def test_an_integer_operator_is_refused() -> None:
+    op = ops.Lookup()
+    x, table = TensorType((4,), "int8"), np.zeros(256, np.int8)
+    with pytest.raises(ValueError, match="nvidia-hopper-fp8 computes in e4m3, and a lookup of the model"):
+        select(op, [x], [table], x, TARGET)

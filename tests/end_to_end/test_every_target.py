@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from integer_targets import INTEGER_TARGETS
 
-from hwptq.targets import load_target, target_names
+from hwptq.targets import load_target
 
 
-@pytest.mark.parametrize("name", target_names())
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
 def test_the_demo_is_bit_exact(name: str, demo: Callable[[str], Any]) -> None:
     model, tools = demo(name), load_target(name).toolchain
     exact = model.report["bit_exact"]

@@ -11,13 +11,14 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, depthwise_case, matmul_case, random_case
 from tvm import tirx
 from tvm_ffi import structural_walk
 
 from hwptq.kernels.register_tile import Mac
 from hwptq.quant import integer_ops as ops
-from hwptq.targets import load_target, target_names
+from hwptq.targets import load_target
 
 
 def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, int, int]]:
@@ -47,7 +48,7 @@ def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, in
         yield str(buffer), bound.min_value, bound.max_value + lanes - 1, size
 
 
-@pytest.mark.parametrize("name", target_names())
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
 @settings(max_examples=60, deadline=None)
 @given(random=st.randoms(use_true_random=False))
 def test_no_access_outside_a_buffer(name, random):

@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from integer_targets import INTEGER_TARGETS
 from kernel_cases import conv_case, depthwise_case, matmul_case, random_case
 from program_batch import run_batch
 from tvm.target import Target
@@ -18,7 +19,7 @@ from tvm.target import Target
 from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
-from hwptq.targets import Descriptor, load_target, target_names
+from hwptq.targets import Descriptor, load_target
 from hwptq.targets.schema import DepthwiseDotKernel
 
 CASES = 40
@@ -36,7 +37,7 @@ def runnable(name: str) -> Descriptor:
     return target
 
 
-@pytest.mark.parametrize("name", target_names())
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
 def test_a_batch_of_random_cases(name: str, tmp_path: Path):
     target = runnable(name)
     cases = [random_case(Random(seed)) for seed in range(CASES)]
@@ -62,7 +63,7 @@ def test_depthwise_by_dot_products_of_16_bytes(tile_pixels: int, tmp_path: Path)
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-@pytest.mark.parametrize("name", [n for n in target_names() if load_target(n).toolchain.instruction])
+@pytest.mark.parametrize("name", [n for n in INTEGER_TARGETS if load_target(n).toolchain.instruction])
 def test_the_promised_instruction_is_used(name: str, tmp_path: Path):
     target = load_target(name)
     if shutil.which(target.toolchain.objdump[0]) is None:

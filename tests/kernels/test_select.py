@@ -7,13 +7,14 @@ from random import Random
 
 import numpy as np
 import pytest
+from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
 from hwptq.kernels.builder import ELEMENT_BY_ELEMENT, TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.kernels.select import rule_kind, select
 from hwptq.quant import integer_ops as ops
-from hwptq.targets import load_target, target_names
+from hwptq.targets import load_target
 from hwptq.targets.schema import OpRule
 
 ARM = load_target("arm-cortex-a")
@@ -69,7 +70,7 @@ def test_other_operators_keep_their_arguments():
     assert step.args == (0, 1)
 
 
-@pytest.mark.parametrize("name", target_names())
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
 def test_int4_weights_take_half_the_bytes(name):
     """Every shipped CPU target, for a convolution whose channels fill its vectors."""
     case = conv((1, 1, 1, 1), channels=32)

@@ -11,6 +11,7 @@ from disassembly import instructions
 import hwptq
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
+from hwptq.recipe import RECIPES
 from hwptq.targets import Descriptor, load_target, target_names
 
 command = parser(__doc__)
@@ -37,7 +38,8 @@ def main() -> None:
             print(f"left out: {name}: {reason}")
             continue
         for case in args.cases.split(","):
-            with compiled(case, name, args.data, hwptq.Options(samples=args.samples)) as model:
+            options = hwptq.Options(samples=args.samples, recipe=RECIPES["fast"])  # the code is the same
+            with compiled(case, name, args.data, options) as model:
                 exact, cover = model.report["bit_exact"], model.report["coverage"]
                 functions = instructions(next(model.folder.glob("*.o")), target.toolchain.objdump)
             wanted = target.toolchain.instruction

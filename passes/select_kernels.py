@@ -46,7 +46,7 @@ class SelectKernels:
                 steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)
                 return _emit(r, steps, [r.get(t) for t in parts], str(var.name), functions)
             if op is None:
-                return _inlined(mod, r, value)
+                return _inlined(mod, r, str(var.name), value)
             args = list(value.args[1].fields)
             n = activation_count(op)
             activations = [r.get(a) for a in args[:n]]
@@ -57,16 +57,18 @@ class SelectKernels:
         return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
 
 
-def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
-    """The value of a binding; the operators of a composite that nothing quantized in place of its call."""
+def _inlined(mod: tvm.IRModule, r: Any, name: str, value: Any) -> Any:
+    """The value of the binding `name`; for a composite that nothing quantized, its operators."""
     if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
         return r.keep(value)
     func = mod[value.op]
     inner = dict(zip(func.params, map(r.get, value.args), strict=True))
+    *_, last = (var for var, step in bindings(func) if isinstance(step, relax.Call))
     for var, step in bindings(func):
         if isinstance(step, relax.Call):
             args = [inner.get(a, a) for a in step.args]
-            inner[var] = r.emit(relax.Call(step.op, args, step.attrs, step.ty_args), str(var.name))
+            call = relax.Call(step.op, args, step.attrs, step.ty_args)
+            inner[var] = r.emit(call, name if var == last else str(var.name))
         else:
             inner[var] = inner[step]
     return inner[func.body.body]

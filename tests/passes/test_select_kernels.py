@@ -14,6 +14,7 @@ from tvm import relax
 from hwptq.backends.toolchain import why_not_run
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
+from hwptq.passes.dataflow import bindings
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 
@@ -103,3 +104,12 @@ def test_weights_must_be_constants():
         builder.emit_func_output(out)
     with pytest.raises(ValueError, match="layer: weights, biases and tables must be constants"):
         SelectKernels(ARM)(builder.get())
+
+
+def test_what_stays_in_float_keeps_the_names_of_its_nodes():
+    """Verification finds tensors of the integer graph in the emitted one by their names."""
+    fused = apply(FuseConvRelu(), apply(FoldBatchNorm(), network()))
+    before = apply(LowerToInteger(), apply(InsertQDQ(ARM, stats_of(fused), exclude="stem|residual"), fused))
+    after = apply(SelectKernels(ARM), before)
+    names = [{str(v.name) for v, _ in bindings(m["main"])} for m in (before, after)]
+    assert {"stem", "residual"} <= names[0] <= names[1]

@@ -10,6 +10,7 @@ import onnx_models as om
 import pytest
 
 import hwptq
+from hwptq.backends import toolchain
 from hwptq.backends.sass import instructions
 from hwptq.backends.toolchain import find_program, why_not_run
 from hwptq.errors import InputError
@@ -30,7 +31,7 @@ def small_model(folder: Path) -> Path:
 
 
 def test_without_nvcc_there_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain, "find_program", lambda name: None)
     with pytest.raises(InputError, match=r"nvcc not found on PATH; .*hwptq\[cuda\]"):
         hwptq.compile(small_model(tmp_path), TARGET.name, SAMPLES, output=tmp_path / "out")
 

@@ -62,7 +62,7 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-#: The documented sets: README.md says what they do and how long they take.
+#: The documented sets: docs/accuracy.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
     "default": Recipe(smooth=True, equalize="auto", rounding="descent"),

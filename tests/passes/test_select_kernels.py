@@ -71,7 +71,8 @@ def test_a_second_time_changes_nothing(integer: tvm.IRModule):
 def test_layers_get_the_kernels_of_the_descriptor(integer: tvm.IRModule):
     kernels = SelectKernels(ARM)(integer)
     templates = {str(f.attrs[TEMPLATE]) for f in kernels.functions.values() if TEMPLATE in (f.attrs or {})}
-    assert {"dot_product", "depthwise", "portable"} <= templates
+    named = (ARM.kernels[ARM.rule(kind).kernel] for kind in ("conv2d", "depthwise_conv2d", "dense"))
+    assert {kernel.template for kernel in named} <= templates
     kept = [ops.from_json(str(f.attrs[ops.ATTRIBUTE])) for f in kernels.functions.values()
             if ops.ATTRIBUTE in (f.attrs or {})]  # fmt: skip
     assert not any(isinstance(op, ops.Conv2d | ops.Dense) for op in kept)

@@ -146,9 +146,9 @@ def test_the_checks_take_less_than_a_second(tmp_path: Path) -> None:
     load_target(path)  # imports TVM
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = sum(os.times()[:4])
         load_target(path)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(sum(os.times()[:4]) - start)  # of this process and those it waited for
     assert min(seconds) < 1
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from .errors import InputError
 from .quant.observers import OBSERVERS
 
-#: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too.
-ROUNDINGS = ("nearest", "gptq", "descent", "clamped")
+#: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too. "auto"
+#: is "descent" where weights have less than 8 bits; with 8, nearest and a correction of biases do as well.
+ROUNDINGS = ("nearest", "gptq", "descent", "clamped", "auto")
 #: "auto" equalizes where weights have one scale for all channels. With a scale each they gain nothing, and
 #: activations of which some channels become small lose accuracy.
 EQUALIZE = ("on", "off", "auto")
@@ -31,7 +32,7 @@ class Recipe:
     absorb: bool = False  # passes/absorb_high_bias.py
     observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py
-    correct_bias: bool = False  # passes/correct_bias.py
+    correct_bias: bool = False  # passes/correct_bias.py, where the rounding does not settle the biases
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -65,8 +66,8 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: docs/accuracy.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(smooth=True, equalize="auto", rounding="descent"),
-    "best": Recipe(smooth=True, equalize="auto", rounding="clamped"),
+    "default": Recipe(smooth=True, equalize="auto", rounding="auto", correct_bias=True),
+    "best": Recipe(smooth=True, equalize="auto", rounding="clamped", correct_bias=True),
 }
 
 

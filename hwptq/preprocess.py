@@ -129,6 +129,10 @@ def fit(
     """
     if stored.dtype.kind not in "biuf":
         raise InputError(f"{where}: holds {stored.dtype} data: only numbers are read")
+    if tuple(shape[:1]) != (1,):
+        raise InputError(
+            f"{where}: the graph takes {list(shape)}: export it with a batch, the first axis, of 1 or dynamic"
+        )
     try:
         value = transform(stored)
     except ValueError as error:

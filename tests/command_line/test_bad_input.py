@@ -46,6 +46,11 @@ def test_symbolic_axis(hwptq: Command):
     check(hwptq.refused(3), "input 'x': axis 1 is symbolic|input 'x'.*length")
 
 
+def test_fixed_batch(hwptq: Command):
+    save(model([node("Relu", "x", "y")], {"x": [2, 3, 5, 6]}), hwptq.folder)
+    check(hwptq.refused(2), r"the graph takes \[2, 3, 5, 6\]: export it with a batch")
+
+
 def test_nothing_to_quantize(hwptq: Command):
     save(model([node("Softmax", "x", "y", "softmax")], {"x": ["N", 3, 5, 6]}), hwptq.folder)
     check(

@@ -27,7 +27,7 @@ _FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 def integer_macs(op: ops.GraphOp, args: list[Any], out: Any) -> int:
     """Multiply-accumulates of one integer operator."""
     match op:
-        case ops.Conv2d() | ops.Dense():
+        case ops.Conv2d() | ops.Dense() | ops.DenseFloat():
             return prod(shape_of(out)) * prod(shape_of(args[1])[1:])
         case Fp8Conv2d() | Fp8Dense():
             return prod(shape_of(out)) * prod(shape_of(args[-3])[1:])
@@ -50,13 +50,13 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     for var, op, args in integer_nodes(mod):
         if isinstance(op, Fp8Conv2d | Fp8Dense | Fp8MatMul):
             rows.append(_fp8_row(var, op, args))
-        if not isinstance(op, ops.Conv2d | ops.Dense | ops.MatMul):
+        if not isinstance(op, ops.LayerOp | ops.MatMul):
             continue
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
         rows.append(
             {
                 "name": layer_name(str(var.name)),
-                "op": op.kind,
+                "op": op.kind.removesuffix("_float"),
                 "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
                 "macs": integer_macs(op, args, var),

@@ -25,6 +25,7 @@ from .passes.dataflow import bindings, constant, op_name, rewrite
 from .passes.quantizable import layer_name, node_name
 from .progress import Progress
 from .quant import fp8, reference
+from .quant.integer_ops import DenseFloat
 from .targets import Descriptor
 
 #: The executor where the reference stands in for a chip whose sums it models bit for bit.
@@ -153,6 +154,7 @@ class _Watch:
     def __init__(self, graphs: Graphs, evidence: Evidence):
         self.float32, self.integer = Interpreter(graphs.float32), Interpreter(graphs.integer)
         self.scales = _scales(graphs.qdq)
+        self.real = {str(v.name) for v, op, _ in integer_nodes(graphs.integer) if isinstance(op, DenseFloat)}
         self.evidence = evidence
         self.exact: list[np.ndarray] = []
 
@@ -167,6 +169,8 @@ class _Watch:
         def compare(name: str, q: np.ndarray) -> None:
             layer = node_name(name)
             exact = real.get(f"{layer}_dq", real.get(layer))  # a QDQ model may clamp by quantizing
+            if name in self.real and exact is not None:
+                self.evidence.layers.setdefault(layer, Sqnr()).add(exact, q)
             if layer in self.scales and exact is not None and q.dtype in (np.int8, fp8.DTYPE):
                 scale, zero = self.scales[layer]
                 value = (q.astype(np.float32) - zero) * scale

@@ -27,6 +27,11 @@ class Composite:
     result: Any  # the caller's expression
 
 
+def is_clamped(unit: Composite) -> bool:
+    """Whether a clamp ends the composite."""
+    return any(bool(np.any(np.isfinite(b))) for b in unit.bounds)
+
+
 def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
     """The composite that `call` calls, or None where it calls something else."""
     if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.GlobalVar):

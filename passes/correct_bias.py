@@ -67,7 +67,7 @@ class CorrectBias:
         walk = Lockstep(integer, samples)
         for var, value in bindings(integer["main"]):
             op, name = integer_operator(integer, value), layer_name(str(var.name))
-            if not isinstance(op, ops.Conv2d | ops.Dense) or not {name} <= found.keys() & wanted.keys():
+            if not isinstance(op, ops.LayerOp) or not {name} <= found.keys() & wanted.keys():
                 continue
             walk.run_to(var)
             inputs = [env[value.args[1].fields[0]] for env in walk.values]
@@ -86,8 +86,8 @@ def _corrected(
     assert bias is not None
     window = _Window()
     for x in inputs:
-        window.add(*(_row_sums(x) if isinstance(op, ops.Dense) else _integer_sums(op, weight, x)))
-    if isinstance(op, ops.Dense):
+        window.add(*(_row_sums(x) if isinstance(op, ops.DenseOp) else _integer_sums(op, weight, x)))
+    if isinstance(op, ops.DenseOp):
         mean = weight.astype(np.float64) @ window.mean + bias
     else:
         mean = conv_of_patch(weight, window.mean, op.groups) + bias

@@ -15,17 +15,20 @@ from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
 from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
 from .averaging import average_window
-from .composite import Composite, read_composite
+from .composite import Composite, is_clamped, read_composite
 from .dataflow import constant, op_name, shape_of
 from .operands import NotInteger, Operand, binary, call_constants, four, pair
-from .quantizable import DATA_MOVEMENT, elementwise_root
+from .quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
 from .rearrange import concat, moved
 from .table import tabulate
 
 
 @dataclass(frozen=True)
 class Output:
-    """How the result of a node is quantized, its name, and the bits of the node's weight and input."""
+    """How the result of a node is quantized, its name, and the bits of the node's weight and input.
+
+    real: it is not quantized but float32.
+    """
 
     scale: float
     zero: int
@@ -34,11 +37,12 @@ class Output:
     qmax: int = 127
     weight_bits: int = 8
     activation_bits: int = 8
+    real: bool = False
 
     @property
     def tensor_name(self) -> str:
         """The name of the result, beside the float tensor `name`; see node_name."""
-        return f"{self.name}_q"
+        return f"{self.name}{FLOAT_SUFFIX if self.real else '_q'}"
 
     @property
     def image_name(self) -> str:
@@ -81,6 +85,22 @@ def lower_node(emitter: Any, expr: Any, out: Output) -> Any:
     return rule(emitter, unit or value, out)
 
 
+def is_real_dense(emitter: Any, value: Any) -> bool:
+    """Whether `value` is a dense layer on integers without a clamp, which may have a float32 result."""
+    unit = read_composite(emitter.mod, value)
+    if unit is None or unit.kind != "matmul" or is_clamped(unit):
+        return False
+    x, weight = (emitter.values.get(a) for a in unit.args)
+    if op_name(x) != "dequantize" or op_name(weight) != "dequantize":
+        return False
+    held = constant(weight.args[0])
+    return (
+        held is not None
+        and held.ndim == 2
+        and {str(a.ty.dtype) for a in (x.args[0], weight.args[0])} == {"int8"}
+    )
+
+
 def _multiplier(real: Any) -> tuple[np.ndarray, np.ndarray]:
     try:
         return quantize_multiplier(np.asarray(real, np.float64))
@@ -94,14 +114,17 @@ def _scalar_multiplier(real: float) -> tuple[int, int]:
 
 
 def _weights(unit: Composite, x: Operand, w: Operand, weight: np.ndarray, out: Output) -> tuple[Any, ...]:
-    """(weight, bias, multiplier, shift) of a conv or dense; `weight` has the output channels first."""
+    """(weight, bias, multiplier, shift) of a conv or dense, or (weight, bias, scale) of one with a float
+    result; `weight` has the output channels first.
+    """
     if isinstance(x.tensor, np.ndarray):
         raise NotInteger("its input is a constant")
     if constant(unit.args[1]) is not None:
         raise NotInteger("its weight is not quantized")
+    scale = None if out.real else out.scale
     try:
         return accumulator_constants(
-            weight, w.scale, unit.bias, float(x.scale), x.zero, out.scale, out.weight_bits
+            weight, w.scale, unit.bias, float(x.scale), x.zero, scale, out.weight_bits
         )
     except ValueError as error:
         raise NotInteger(str(error)) from error
@@ -145,6 +168,9 @@ def _dense(e: Any, unit: Composite, out: Output) -> Any:
     if w.tensor.ndim != 2:
         raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
     constants = _weights(unit, x, w, np.ascontiguousarray(w.tensor.T), out)
+    if out.real:
+        real = ops.DenseFloat(out.weight_bits, out.activation_bits)
+        return e.call(real, [x.tensor], constants, shape_of(unit.result), "float32", out.tensor_name)
     op = ops.Dense(
         x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits
     )  # fmt: skip

@@ -38,7 +38,7 @@ def float_layer(interpreter: Interpreter, value: Any, env: dict[Any, Any]) -> tu
 class LayerColumns:
     """Chosen columns of one layer: x [G,N,K] in units of its integers less the zero point, y [G,N,R] real."""
 
-    def __init__(self, layer: QuantizedLayer, op: ops.Conv2d | ops.Dense, samples: int, seed: int = 0):
+    def __init__(self, layer: QuantizedLayer, op: ops.LayerOp, samples: int, seed: int = 0):
         self._layer, self._op = layer, op
         self._groups, self._rows, self._depth = layer.rows(layer.values).shape
         columns = min(COLUMNS, VALUES // (self._groups * self._depth))
@@ -49,7 +49,7 @@ class LayerColumns:
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """x: the operator's int8 input [N,H,W,I] or [..., K]; y: the float layer, [N,O,OH,OW] or [..., O]."""
-        if isinstance(self._op, ops.Dense):
+        if isinstance(self._op, ops.DenseOp):
             x_rows, y_rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
             chosen = self._choose(len(x_rows))
             columns, results = x_rows[chosen].astype(np.int16) - self._layer.x_zero, y_rows[chosen]

@@ -6,6 +6,7 @@ graph runs anywhere, and SelectKernels can find the operators again. Images beco
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from hwptq.quant.qparams import activation_qparams
 
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from .fp8_rules import Fp8Output, is_layer, lower_fp8
-from .integer_rules import Output, lower_node
+from .integer_rules import Output, is_real_dense, lower_node
 from .operands import NotInteger, Operand
 from .quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
 
@@ -50,6 +51,8 @@ class LowerToInteger:
             if name == "dequantize" and constant(value.args[0]) is None:
                 op = _dequantize(value)
                 return emitter.call(op, [r.get(value.args[0])], (), shape_of(value), "float32", str(var.name))
+            if is_real_dense(emitter, value) and not emitter.feeds_quantize(var):
+                return emitter.real_dense(var, value)
             if emitter.leaves_as_float(var, value):
                 return lower_fp8(emitter, var, emitter.fp8_output(1.0, str(var.name), "float32"))
             return r.keep(value)
@@ -134,6 +137,19 @@ class Emitter:
         readers = self._readers.get(var, [])
         followers = {op_name(self.values.get(v)) for u in readers for v in [u, *self._readers.get(u, [])]}
         return "quantize" not in followers
+
+    def feeds_quantize(self, var: Any) -> bool:
+        """Whether a quantize reads `var`, perhaps behind the clip of an int4 tensor."""
+        followers = {u: op_name(self.values.get(u)) for u in self._readers.get(var, [])}
+        return any(n == "quantize" or (n == "clip" and self.feeds_quantize(u)) for u, n in followers.items())
+
+    def real_dense(self, var: Any, value: Any) -> Any:
+        """A dense layer whose result is float32; the float operator where it has no integer form."""
+        try:
+            return lower_node(self, var, replace(self._output(1.0, 0, str(var.name)), real=True))
+        except NotInteger as error:
+            self.reasons[str(var.name)] = str(error)
+            return self.r.keep(value)
 
     def _output(self, scale: float, zero: int, name: str) -> Output:
         activation, weight = (integer_dtype(d) for d in self._dtypes.get(name, ("int8", "int8")))

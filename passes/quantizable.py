@@ -112,8 +112,14 @@ def ties_scale(value: Any, node_kind: str | None) -> bool:
     return node_kind in ("data_movement", "concat", "max_pool")
 
 
+#: Ends the name of the float32 result of an integer operator.
+FLOAT_SUFFIX = "_float"
+
+
 def node_name(tensor_name: str) -> str:
-    """The node whose result an integer tensor holds: "conv1_nhwc" and "conv1_q" are both of "conv1"."""
+    """The node whose result an integer operator yields: "conv1_nhwc" and "conv1_q" are both of "conv1"."""
+    if tensor_name.endswith(FLOAT_SUFFIX):
+        return tensor_name.removesuffix(FLOAT_SUFFIX)
     return tensor_name.removesuffix("_nhwc").removesuffix("_q")
 
 

@@ -15,6 +15,7 @@ from tvm import relax
 from hwptq.quant.dtypes import FLOAT8, INT8, Dtype, FloatDtype, tensor_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
+from .composite import is_clamped, read_composite
 from .dataflow import bindings, constant, op_name, users
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 from .summand import fused_summand
@@ -144,13 +145,24 @@ class QuantizationPlan:
         return list(nx.connected_components(graph))
 
     def _stays_unrounded(self, var: Any) -> bool:
-        """Whether the result of an fp8 layer is used as a real number: a float node reads it, or the graph's
-        user, or the add that it is computed together with.
+        """Whether the result of a layer is used as a real number. Of an fp8 layer: a float node reads it, or
+        the graph's user, or the add that it is computed together with. Of an integer one: float nodes only.
         """
-        if self.kinds.get(var) not in WEIGHTED or not isinstance(tensor_dtype(self.pair(var)[0]), FloatDtype):
+        if self.kinds.get(var) not in WEIGHTED:
             return False
         readers = self.readers.get(var, [])
+        if not isinstance(tensor_dtype(self.pair(var)[0]), FloatDtype):
+            real = self.target.rule(self.kinds[var]).float_output and self._unclamped(var)
+            return real and bool(readers) and all(self._in_float(u) for u in readers)
         return all(self.kinds.get(u) is None for u in readers) or self._joins_add(var, readers)
+
+    def _in_float(self, var: Any) -> bool:
+        """Whether `var` is an operator that stays in float, not the result of the graph."""
+        return isinstance(self.values.get(var), relax.Call) and self.kinds.get(var) is None
+
+    def _unclamped(self, var: Any) -> bool:
+        unit = read_composite(self.mod, self.values[var])
+        return unit is not None and not is_clamped(unit)
 
     def _joins_add(self, var: Any, readers: list[Any]) -> bool:
         """Whether `var` is the summand that its only reader, an add, takes from the accumulator."""
@@ -176,7 +188,7 @@ class QuantizationPlan:
                     if var not in member and not self._stays_unrounded(var):
                         continue
                     self.weights[var] = self._weight(var, value, source)
-                    if isinstance(source.dtype, FloatDtype):
+                    if isinstance(source.dtype, FloatDtype) or var not in member:
                         continue
                     i = member[var]
                     floor = _MARGIN * source.scale * float(self.weights[var].scale.max())

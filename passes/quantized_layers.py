@@ -1,4 +1,7 @@
-"""The layers of a QDQ function: composites of a quantized input and an int8 constant, read by a quantize."""
+"""The layers of a QDQ function: composites of a quantized input and an int8 constant, read by a quantize.
+
+Or a dense layer that only float operators read.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tvm import relax
 from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.dtypes import IntegerDtype, integer_dtype
 
-from .composite import Composite, emit_layer, read_composite
+from .composite import Composite, emit_layer, is_clamped, read_composite
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
 from .quantizable import layer_dtypes
 
@@ -30,7 +33,7 @@ class QuantizedLayer:
     dtype: IntegerDtype
     x_scale: float
     x_zero: int
-    out_scale: float
+    out_scale: float | None  # None: the result is float
 
     @property
     def name(self) -> str:
@@ -91,16 +94,16 @@ def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) ->
     x_dq, w_dq = values.get(x), values.get(weight_var)
     if op_name(x_dq) != "dequantize" or op_name(w_dq) != "dequantize":
         return None
-    out = _quantize_of(var, values, readers)
+    out, real = _quantize_of(var, values, readers), _stays_real(var, unit, values, readers)
     ints, scales = constant(w_dq.args[0]), constant(w_dq.args[1])
-    if out is None or ints is None or scales is None or constant(x_dq.args[0]) is not None:
+    if (out is None and not real) or ints is None or scales is None or constant(x_dq.args[0]) is not None:
         return None
     if ints.ndim not in (2, 4) or ints.dtype != np.int8:
         return None
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
     return QuantizedLayer(
         var, unit, weight_var, ints, scale, integer_dtype(dtypes.get(str(var.name), ("int8", "int8"))[1]),
-        *_params(x_dq), _params(out)[0],
+        *_params(x_dq), None if out is None else _params(out)[0],
     )  # fmt: skip
 
 
@@ -113,6 +116,12 @@ def _quantize_of(var: Any, values: Any, readers: Any) -> Any:
     if op_name(value) == "clip":
         return _quantize_of(who[0], values, readers)
     return value if op_name(value) == "quantize" else None
+
+
+def _stays_real(var: Any, unit: Composite, values: Any, readers: Any) -> bool:
+    """Whether a dense layer is read as numbers only."""
+    followers = {op_name(values.get(u)) for u in readers.get(var, [])}
+    return unit.kind == "matmul" and not is_clamped(unit) and not followers & {"quantize", "clip"}
 
 
 def _params(call: Any) -> tuple[float, int]:

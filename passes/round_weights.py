@@ -76,7 +76,7 @@ class RoundWeights:
         for var, value in bindings(integer["main"]):
             op = integer_operator(integer, value)
             name = layer_name(str(var.name))
-            if not isinstance(op, ops.Conv2d | ops.Dense) or not {name} <= layers.keys() & floats.keys():
+            if not isinstance(op, ops.LayerOp) or not {name} <= layers.keys() & floats.keys():
                 continue
             quantized.run_to(var)
             new[name] = self._layer(layers[name], op, value, exact, floats[name], quantized)
@@ -136,4 +136,6 @@ def _scale_limits(layer: QuantizedLayer, shape: tuple[int, ...]) -> tuple[np.nda
     bias = np.abs(layer.bias).reshape(shape)
     low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.dtype.bits)), 1e-12)
     factor = 2 ** (8 - layer.dtype.bits)
+    if layer.out_scale is None:
+        return low, np.full(shape, np.inf)
     return low, np.full(shape, _BELOW_HALF * factor * layer.out_scale / layer.x_scale)

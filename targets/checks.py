@@ -48,6 +48,8 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
             _check_kernel(kernel, join("kernel", name), problems)
     for rule in rules:
         _check_rule(rule, names, kernels, problems)
+        if rule.float_output and rule.op != "dense":
+            problems.add(f"op[{rule.op}].float_output", "only dense has it (leave it out)")
         _check_pairs(rule, str((tvm or {}).get("kind", "")), problems)
     if len(rules) == len(ops) and not problems.below("op"):
         _check_all_used(rules, names, problems)

@@ -415,6 +415,12 @@ class OpRule:
         ),
     )
     kernel: str = field(default="", metadata=about('name of a [kernel.*] table; "" = the portable code'))
+    float_output: bool = field(
+        default=False,
+        metadata=about(
+            "whether sums become float32 where only float operators read them, not int8 first; dense only"
+        ),
+    )
 
 
 @dataclass(frozen=True)

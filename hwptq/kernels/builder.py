@@ -80,7 +80,7 @@ class Flat:
         if count is None or count == lanes:
             T.buffer_store(self.buffer, value, [_index(self.first + offset, lanes)])
             return
-        name = f"llvm.masked.store.v{lanes}i{self.dtype.removeprefix('int')}.p0"
+        name = f"llvm.masked.store.v{lanes}{self.dtype.replace('int', 'i').replace('float', 'f')}.p0"
         mask = T.ramp(tirx.const(0, "int32"), 1, lanes) < constant(count, "int32", lanes)
         T.evaluate(
             T.call_llvm_intrin("void", name, value, T.address_of(self.buffer[self.first + offset]), mask)

@@ -83,20 +83,25 @@ class Convolution:
         return ((b * self.out[0] + row) * self.out[1] + col) * self.co
 
 
+def int8_bounds(op: ops.LayerOp) -> Bounds | None:
+    """What follows the shift of `op`; None where its result is float32."""
+    return None if isinstance(op, ops.DenseFloat) else bounds_of(op)
+
+
 def bounds_of(op: ops.Conv2d | ops.Dense) -> Bounds:
     """What follows the shift of `op`."""
     return Bounds(op.out_zero_point, op.lo, op.hi)
 
 
 def describe(
-    op: ops.Conv2d | ops.Dense, x: TensorType, weight: Sequence[int], out: TensorType
+    op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType
 ) -> tuple[Convolution, Padding]:
     """The convolution that `op` is, and the padding that x needs first. `weight` is the shape of the weights.
 
     Raises ValueError where the shapes do not belong together.
     """
-    if isinstance(op, ops.Dense):
-        return _dense(x, weight, out), Padding(value=op.in_zero_point)
+    if isinstance(op, ops.DenseOp):
+        return _dense(x, weight, out), Padding()
     batch, h, w, ci = x.shape
     co, kh, kw, depth = weight
     size = conv_output_shape((h, w), (kh, kw), op.strides, op.padding, op.dilation)

@@ -20,14 +20,14 @@ _LOADED_GROUPS = 4  # of a by-element instruction: the int32 lanes of a 128-bit 
 
 
 def dot_product(
-    op: ops.Conv2d | ops.Dense,
+    op: ops.LayerOp,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: DotProductKernel,
     unit: VectorUnit,
 ) -> tuple[Step, ...]:
-    """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
+    """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
     template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
     return tiled_steps(op, x, constants, out, template, unit)

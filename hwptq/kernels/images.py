@@ -10,9 +10,10 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 
 from .builder import Expr, Flat, cast, constant, local, loop, nest, splat
+from .convolution import int8_bounds
 from .elementwise import broadcast_strides, row_major
 from .kernel import TensorType
-from .requantize import Bounds, requantize
+from .requantize import Bounds, finish, requantize
 from .vector_unit import VectorUnit
 
 
@@ -85,12 +86,13 @@ def emit_conv2d(op: ops.Conv2d, inputs: Sequence[TensorType], out: TensorType) -
     return emit
 
 
-def emit_dense(op: ops.Dense, inputs: Sequence[TensorType], out: TensorType) -> Callable[..., None]:
-    """Code of Dense: a dot product of two contiguous rows per output value."""
+def emit_dense(op: ops.DenseOp, inputs: Sequence[TensorType], out: TensorType) -> Callable[..., None]:
+    """Code of Dense and DenseFloat: a dot product of two contiguous rows per output value."""
     co, depth = inputs[1].shape
-    bounds = Bounds(op.out_zero_point, op.lo, op.hi)
 
-    def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+    def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
+        *scales, y = rest
+
         def value(row: Expr, o: Expr) -> None:
             acc = local(1, "int32")
             acc.store(0, bias.load(o))
@@ -100,7 +102,7 @@ def emit_dense(op: ops.Dense, inputs: Sequence[TensorType], out: TensorType) -> 
                 acc.store(0, acc.load(0) + cast(a, "int32") * cast(b, "int32"))
 
             loop(depth, step)
-            result = requantize(acc.load(0), multiplier.load(o), shift.load(o), bounds, 1)
+            result = finish(acc.load(0), [s.load(o) for s in scales], int8_bounds(op), 1)
             y.store(row * co + o, result)
 
         nest((y.size // co, co), value)

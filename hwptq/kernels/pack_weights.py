@@ -7,6 +7,8 @@ surplus lanes hold zeros.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hwptq.quant.fixed_point import MAX_SHIFT
@@ -33,9 +35,9 @@ def pack_channels(values: np.ndarray, lanes: int, surplus: int = 0) -> np.ndarra
     return np.where(channels < 0, values.dtype.type(surplus), values[channels])
 
 
-def pack_scales(multiplier: np.ndarray, shift: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multiplier and shift [O] -> [vectors * lanes]; surplus lanes get a valid pair."""
-    return pack_channels(multiplier, lanes, 2**30), pack_channels(shift, lanes, MAX_SHIFT)
+def pack_scales(scales: Sequence[np.ndarray], lanes: int) -> list[np.ndarray]:
+    """(multiplier, shift) or (float32 scale,), [O] -> [vectors * lanes]; surplus lanes get valid values."""
+    return [pack_channels(s, lanes, surplus) for s, surplus in zip(scales, (2**30, MAX_SHIFT), strict=False)]
 
 
 def stored_rows(groups: int, bits: int) -> int:

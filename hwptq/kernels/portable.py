@@ -43,7 +43,7 @@ def portable(
 def _element_by_element(op: ops.IntegerOp, unit: VectorUnit) -> bool:
     if isinstance(op, ops.Quantize | ops.Dequantize):
         return unit.float_lanes == 1
-    return unit.lanes == 1 or isinstance(op, ops.Conv2d | ops.Dense | ops.Lookup)
+    return unit.lanes == 1 or isinstance(op, ops.LayerOp | ops.Lookup)
 
 
 def _emitter(
@@ -52,7 +52,7 @@ def _emitter(
     match op:
         case ops.Conv2d():
             return emit_conv2d(op, inputs, out)
-        case ops.Dense():
+        case ops.Dense() | ops.DenseFloat():
             return emit_dense(op, inputs, out)
         case ops.MatMul():
             return emit_matmul(op, inputs, out, unit)

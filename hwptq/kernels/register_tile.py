@@ -102,10 +102,11 @@ class Plan:
         return runs * stored_rows(self.mac.groups_of(self.conv.run), self.weight_bits)
 
     def tensors(self, x: TensorType, out: TensorType) -> list[TensorType]:
-        """Types of the parameters: x, packed weights, bias, multiplier, shift, out."""
+        """Types of the parameters: x, packed weights, bias, multiplier and shift (or scale), out."""
         lanes = self.stored_lanes
         weight = TensorType((self.vectors * self.stored_rows, lanes * self.mac.k), "int8")
-        return [x, weight, *[TensorType((self.vectors * lanes,), "int32")] * 3, out]
+        scales = ("float32",) if out.dtype == "float32" else ("int32", "int32")
+        return [x, weight, *(TensorType((self.vectors * lanes,), d) for d in ("int32", *scales)), out]
 
 
 def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
@@ -141,8 +142,10 @@ def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved
     return min(choices, key=cost)
 
 
-def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int = 1) -> Callable[..., None]:
+def emit_tiled(plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: int = 1) -> Callable[..., None]:
     """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights.
+
+    Without bounds y is float32, and a float32 scale stands for multiplier and shift.
 
     Each of `parts` takes some of the pixels, so that threads share the weights and none waits for another.
     """
@@ -151,14 +154,16 @@ def emit_tiled(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int = 1) -> 
     tiles = (conv.batch, conv.out[0], -(-plan.row_pixels // size))
     output = Output(conv.co, mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
 
-    def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+    def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
+        *scales, y = rest
+
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, size, plan.row_pixels)
             acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
             reduce_windows(plan, acc, x, _sources(plan, b, row, x0), weight, v0)
             values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(size)]
             pixels = [conv.pixel(b, row, _real(plan, x0 + i)) for i in range(size)]
-            store_tile(values, (multiplier, shift), y, pixels, v0, output, unit)
+            store_tile(values, scales, y, pixels, v0, output, unit)
 
         def block(v0: Expr, vectors: int, first: Expr, count: Expr) -> None:
             def numbered(i: Expr) -> None:

@@ -1,4 +1,4 @@
-"""The requantize epilogue: int32 accumulators -> int8, as scalar or vector code.
+"""The requantize epilogue: int32 accumulators -> int8 (or float32), as scalar or vector code.
 
     v = (acc * m + 2^30) >> 31          multiply_high
     y = clamp(((v + 2^(s-1)) >> s) + zero_point, lo, hi)         rounding_shift
@@ -56,6 +56,17 @@ def requantize(
         return _pack(parts, bounds, target)
     scaled = parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
     return _narrow(scaled, bounds, lanes, target)
+
+
+def finish(
+    acc: Expr, scales: Sequence[Expr], bounds: Bounds | None, lanes: int, target: Requantize = GENERIC
+) -> Expr:
+    """Accumulators -> int8 by (multiplier, shift), or without bounds -> float32 by a float32 (scale,)."""
+    if bounds is not None:
+        multiplier, shift = scales
+        return requantize(acc, multiplier, shift, bounds, lanes, target)
+    (scale,) = scales
+    return cast(acc, "float32", lanes) * scale
 
 
 def requantize_blocks(

@@ -61,7 +61,7 @@ def select(
     if target.tvm.get("kind") != "llvm":
         raise ValueError(f"{target.name} computes in e4m3, and a {op.kind} of the model is in integers")
     kind = rule_kind(op, constants)
-    kernel = _kernel(kind, target)
+    kernel = _kernel(kind, target, op)
     if kernel is None:
         return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
@@ -78,7 +78,7 @@ def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
     """The name under which a descriptor lists a kernel for `op`; "" for what only portable code computes."""
     if isinstance(op, ops.Lookup | ops.MatMul):
         return op.kind
-    if isinstance(op, ops.Dense):
+    if isinstance(op, ops.DenseOp):
         return "dense" if constants else ""
     if not isinstance(op, ops.Conv2d) or not constants:
         return ""
@@ -88,9 +88,11 @@ def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
     return "depthwise_conv2d" if depth == 1 and channels == op.groups else ""
 
 
-def _kernel(kind: str, target: Descriptor) -> Kernel | None:
+def _kernel(kind: str, target: Descriptor, op: ops.GraphOp) -> Kernel | None:
     rule = target.rule(kind)
-    return target.kernels[rule.kernel] if rule and rule.kernel else None
+    if rule is None or not rule.kernel or (isinstance(op, ops.DenseFloat) and not rule.float_output):
+        return None
+    return target.kernels[rule.kernel]
 
 
 def _portable(

@@ -1,4 +1,4 @@
-"""The end of a register tile: requantize its accumulators and store them."""
+"""The end of a register tile: requantize its accumulators, or make them float32, and store them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from .builder import Expr, Flat, powers, shuffle
-from .requantize import Bounds, requantize
+from .requantize import Bounds, finish
 from .vector_unit import VectorUnit
 
 _STORE_LANES = 16  # int8 values of the widest store where no instruction narrows more at once
@@ -18,12 +18,12 @@ _STORE_LANES = 16  # int8 values of the widest store where no instruction narrow
 class Output:
     """The rows that a tile is part of: `channels` values a pixel, in vectors of `lanes`.
 
-    `whole`: the tile has all channels of its pixels.
+    bounds: see `finish`; `whole`: the tile has all channels of its pixels.
     """
 
     channels: int
     lanes: int
-    bounds: Bounds
+    bounds: Bounds | None
     whole: bool
 
     @property
@@ -33,20 +33,21 @@ class Output:
 
 
 def store_tile(
-    acc: Sequence[Sequence[Expr]], scales: tuple[Flat, Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
+    acc: Sequence[Sequence[Expr]], scales: Sequence[Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
     output: Output, unit: VectorUnit,
 ) -> None:  # fmt: skip
-    """Requantize acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
+    """Finish acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
 
-    `scales` are multiplier and shift by channel. As many vectors as make a whole one of int8 go together.
+    `scales` are multiplier and shift, or the float32 scale, by channel. As many vectors as make a whole one
+    of int8 go together.
     """
     lanes, vectors = output.lanes, len(acc[0])
     cells = [(i, j) for i in range(len(acc)) for j in range(vectors)]
-    for group in _groups(cells, output, unit.whole_lanes):
+    for group in _groups(cells, output, unit.whole_lanes if output.bounds else 0):
         width = len(group) * lanes
         value = T.bind(_joined([acc[i][j] for i, j in group]))
-        multiplier, shift = (_factors(s, group, v0, lanes) for s in scales)
-        result = T.bind(requantize(value, multiplier, shift, output.bounds, width, unit.requantize))
+        factors = [_factors(s, group, v0, lanes) for s in scales]
+        result = T.bind(finish(value, factors, output.bounds, width, unit.requantize))
         if unit.masked and output.whole and (output.even or output.channels < lanes):
             _store_joined(result, width, group, y, pixels, output)
         else:
@@ -72,7 +73,7 @@ def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[l
 
 
 def _factors(scale: Flat, group: list[tuple[int, int]], v0: Expr, lanes: int) -> Expr:
-    """The multipliers or shifts of the vectors of `group`."""
+    """The multipliers, shifts or scales of the vectors of `group`."""
     parts = []
     for run in _runs(group, even=True, joined=False):
         parts.append(T.bind(scale.load((v0 + run[0][1]) * lanes, len(run) * lanes)))

@@ -1,4 +1,4 @@
-"""From a Conv2d or Dense to the steps that compute it: pack the input where needed, then the tiled kernel."""
+"""From a layer to the steps that compute it: pack the input where needed, then the tiled kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from hwptq.quant import integer_ops as ops
 
 from .builder import TEMPLATE, primfunc
-from .convolution import bounds_of, describe
+from .convolution import describe, int8_bounds
 from .interleave_pixels import interleave_pixels
 from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import Packing, pack_input
@@ -33,15 +33,15 @@ class Template:
 
 
 def tiled_steps(
-    op: ops.Conv2d | ops.Dense,
+    op: ops.LayerOp,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
     template: Template,
     unit: VectorUnit,
 ) -> tuple[Step, ...]:
-    """The steps of `op`; `constants` are its weight, bias, multiplier and shift."""
-    weight, bias, multiplier, shift = constants
+    """The steps of `op`; `constants` are its weight, bias, multiplier and shift (or scale)."""
+    weight, bias, *scales = constants
     mac = template.mac
     wide = None
     if mac.aligned and x.shape[-1] % mac.k:
@@ -55,18 +55,18 @@ def tiled_steps(
     before = _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
-    body = emit_tiled(plan, bounds_of(op), unit, parts)
+    body = emit_tiled(plan, int8_bounds(op), unit, parts)
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
-        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds_of(op), unit, 1))
+        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), int8_bounds(op), unit, 1))
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
-    args = (
+    args: tuple[int | np.ndarray, ...] = (
         PREVIOUS if before else 0,
         pack_weights(weight, conv.run, plan.stored_lanes, mac.k, op.weight_bits, plan.tile.vectors),
         pack_channels(bias, plan.stored_lanes),
-        *pack_scales(multiplier, shift, plan.stored_lanes),
+        *pack_scales(scales, plan.stored_lanes),
     )
     return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
 

@@ -17,14 +17,14 @@ from .vector_unit import VectorUnit
 
 
 def vector(
-    op: ops.Conv2d | ops.Dense,
+    op: ops.LayerOp,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: VectorKernel,
     unit: VectorUnit,
 ) -> tuple[Step, ...]:
-    """The steps of a Conv2d (one group) or Dense; `constants` are its weight, bias, multiplier and shift."""
+    """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
     template = Template(kernel.template, _mac(kernel.lanes), tile, kernel.tile_vectors)
     return tiled_steps(op, x, constants, out, template, unit)

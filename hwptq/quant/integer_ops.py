@@ -57,6 +57,19 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class DenseFloat:
+    """(x [..., K], w [O,K], bias int32 [O], scale float32 [O]) -> float32 [..., O]: a Dense read as numbers.
+
+    float32(acc) * scale: acc, as in Dense, is rounded once to the nearest float32, ties to even, and the
+    product once. weight_bits and activation_bits as in Conv2d.
+    """
+
+    kind: ClassVar[str] = "dense_float"
+    weight_bits: int = 8
+    activation_bits: int = 8
+
+
+@dataclass(frozen=True)
 class MatMul:
     """(a [..., M,K], b [..., K,N]) -> [..., M,N], leading axes broadcast; acc = sum (a - za) * (b - zb)."""
 
@@ -181,9 +194,10 @@ class Dequantize:
     zero_point: int
 
 
-IntegerOp = (
-    Conv2d | Dense | MatMul | Add | Mul | Clamp | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
-)
+#: Layers: operators with weights.
+DenseOp = Dense | DenseFloat
+LayerOp = Conv2d | DenseOp
+IntegerOp = LayerOp | MatMul | Add | Mul | Clamp | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
 #: What a node of a quantized graph computes.
 GraphOp = IntegerOp | Fp8Op
 _BY_KIND: dict[str, type] = {cls.kind: cls for cls in get_args(GraphOp)}

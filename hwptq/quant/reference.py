@@ -45,6 +45,10 @@ def _dense(op: ops.Dense, x, w, bias, multiplier, shift) -> np.ndarray:
     return requantize(exact_matmul(x, w.T) + bias, multiplier, shift, op.out_zero_point, op.lo, op.hi)
 
 
+def _dense_float(op: ops.DenseFloat, x, w, bias, scale) -> np.ndarray:
+    return (exact_matmul(x, w.T) + bias).astype(np.float32) * scale
+
+
 def _matmul(op: ops.MatMul, a, b) -> np.ndarray:
     acc = exact_matmul(a.astype(np.int32) - op.a_zero_point, b.astype(np.int32) - op.b_zero_point)
     return requantize(acc, op.multiplier, op.shift, op.out_zero_point, op.lo, op.hi)  # type: ignore[arg-type]
@@ -101,6 +105,7 @@ def _dequantize(op: ops.Dequantize, x) -> np.ndarray:
 _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Conv2d: _conv2d,
     ops.Dense: _dense,
+    ops.DenseFloat: _dense_float,
     ops.MatMul: _matmul,
     ops.Add: _add,
     ops.Mul: _mul,

@@ -112,6 +112,17 @@ def dense_case(random: Random) -> Case:
     return Case(op, (int8(random, *rows, depth),), (weight, *scales(random, channels, depth)))
 
 
+def dense_float_case(random: Random) -> Case:
+    """A DenseFloat: sums beyond 2^24 too, which float32 rounds."""
+    case = dense_case(random)
+    channels = len(case.constants[0])
+    rng = np.random.default_rng(random.getrandbits(32))
+    bias = rng.integers(-(2**29), 2**29, channels).astype(np.int32)
+    scale = np.exp2(rng.uniform(-30, 4, channels)).astype(np.float32)
+    op = ops.DenseFloat(case.op.weight_bits)  # type: ignore[union-attr]
+    return Case(op, case.activations, (case.constants[0], random.choice((bias, bias >> 16)), scale))
+
+
 def depthwise_case(random: Random, largest: tuple[int, int] = (9, 33)) -> Case:
     """A depthwise Conv2d on an image as wide as some vectors, with windows of up to 6 x 5."""
     channels = random.choice((*CHANNELS, 48, 64, 70, 96, 128))
@@ -165,9 +176,11 @@ def check(case: Case, target: Descriptor, threads: int = 1) -> None:
 
 
 def random_case(random: Random) -> Case:
-    """A Conv2d, a depthwise one, or a Dense."""
+    """A Conv2d, a depthwise one, a Dense, or a DenseFloat."""
     channels = random.choice(CHANNELS)
-    match random.randrange(4):
+    match random.randrange(5):
+        case 4:
+            return dense_float_case(random)
         case 0:
             return dense_case(random)
         case 1:

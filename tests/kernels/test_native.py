@@ -16,6 +16,7 @@ from kernel_cases import (
     check,
     conv_case,
     dense_case,
+    dense_float_case,
     depthwise_case,
     int8,
     matmul_case,
@@ -40,6 +41,8 @@ from hwptq.targets.schema import DotProductKernel, MatrixMultiplyKernel, VectorK
 
 AVX2 = load_target("x86-64-avx2")
 VNNI = load_target("x86-64-vnni")
+#: AVX2 without kernels for float results.
+PORTABLE = replace(AVX2, ops=tuple(replace(rule, float_output=False) for rule in AVX2.ops))
 pytestmark = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")
 
 randoms = st.randoms(use_true_random=False)
@@ -62,6 +65,12 @@ def test_conv2d_by_int16_pairs(random, channels_in, channels_out):
 @given(randoms)
 def test_dense_by_int16_pairs(random):
     check(dense_case(random), AVX2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(randoms, st.sampled_from((AVX2, PORTABLE)))
+def test_dense_with_float_results(random, target):
+    check(dense_float_case(random), target)
 
 
 @pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")

@@ -75,6 +75,23 @@ def _dense(op: ops.Dense, x, w, bias, multiplier, shift) -> np.ndarray:
     return _fill((*x.shape[:-1], len(w)), value)
 
 
+def _dense_float(op: ops.DenseFloat, x, w, bias, scale) -> np.ndarray:
+    def value(*index: int) -> np.float32:
+        *row, channel = index
+        products = (int(a) * int(b) for a, b in zip(x[tuple(row)], w[channel], strict=True))
+        # a product of two float32 is exact in float64, so it is rounded once
+        return np.float32(float(_nearest_float32(int(bias[channel]) + sum(products))) * float(scale[channel]))
+
+    return _fill((*x.shape[:-1], len(w)), value, np.float32)
+
+
+def _nearest_float32(value: int) -> int:
+    """`value` to 24 significant bits, ties to even."""
+    dropped = 2 ** max(0, abs(value).bit_length() - 24)
+    quotient, rest = divmod(value, dropped)
+    return dropped * (quotient + (2 * rest > dropped or (2 * rest == dropped and quotient % 2)))
+
+
 def _matmul(op: ops.MatMul, a, b) -> np.ndarray:
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = (np.broadcast_to(t, (*lead, *t.shape[-2:])) for t in (a, b))
@@ -166,6 +183,7 @@ def _dequantize(op: ops.Dequantize, x) -> np.ndarray:
 _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Conv2d: _conv2d,
     ops.Dense: _dense,
+    ops.DenseFloat: _dense_float,
     ops.MatMul: _matmul,
     ops.Add: _add,
     ops.Mul: _mul,

@@ -69,6 +69,15 @@ def test_dense(seed, lead, depth, channels, zero_point, output):
     check(op, int8(rng, *lead, depth), int8(rng, channels, depth), *constants(rng, channels))
 
 
+@settings(max_examples=60, deadline=None)
+@given(seeds, st.lists(small, max_size=2), st.sampled_from((1, 7, 300)), small, st.integers(0, 29))
+def test_dense_float(seed, lead, depth, channels, bits):
+    rng = np.random.default_rng(seed)
+    bias = rng.integers(-(2**bits), 2**bits + 1, channels).astype(np.int32)
+    scale = np.exp2(rng.uniform(-30, 4, channels)).astype(np.float32)
+    check(ops.DenseFloat(), int8(rng, *lead, depth), int8(rng, channels, depth), bias, scale)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seeds, leading, pairs, st.sampled_from((1, 5, 270)), two_zero_points, multipliers, shifts, outputs)
 def test_matmul(seed, lead, sides, depth, zeros, multiplier, shift, output):

@@ -218,6 +218,10 @@ BROKEN = {
     "cost not a number": (("int8 = 0.03125", "int8 = nan"), "cost.int8: nan is out of range"),
     "cost infinite": (("int8 = 0.03125", "int8 = inf"), "cost.int8: inf is out of range"),
     "cost as text": (("int8 = 0.03125", 'int8 = "1"'), "cost.int8: must be a number, not '1'"),
+    "float output of a convolution": (
+        ('op = "conv2d"\n', 'op = "conv2d"\nfloat_output = true\n'),
+        "op[conv2d].float_output: only dense has it",
+    ),
     "a date": (
         ("alignment = 64", "alignment = 2024-01-01"),
         "memory.alignment: must be a whole number, not 2024-01-01",

@@ -115,7 +115,8 @@ def test_no_data(hwptq: Command, data: str):
 
 
 def test_no_data_at_all(hwptq: Command):
-    outcome = hwptq("compile", hwptq.folder / "model.onnx", "--target", "x86-64-avx2")
+    files = (hwptq.folder / "model.onnx", "--output", hwptq.folder / "out")
+    outcome = hwptq("compile", *files, "--target", "x86-64-avx2")
     assert outcome.code == 2
     check(outcome.error, "give calibration data")
 

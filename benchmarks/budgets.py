@@ -18,10 +18,10 @@ import numpy as np
 from common import CASES, ROOT, parser, paths
 
 from hwptq import Options
-from hwptq.bit_widths import BitWidths, Chooser
-from hwptq.budget import Budget
+from hwptq.bitwidths.budget import Budget
+from hwptq.bitwidths.choose import BitWidths, Chooser
+from hwptq.bitwidths.drop_search import Trial
 from hwptq.data import open_dataset
-from hwptq.drop_search import Trial
 from hwptq.flow import lower
 from hwptq.importer import import_onnx
 from hwptq.preprocess import load_preprocess

@@ -15,8 +15,8 @@ from hwptq import measure_sensitivity
 from hwptq.calibration import calibrate
 from hwptq.data import open_dataset
 from hwptq.importer import import_onnx
-from hwptq.passes.quantization_plan import WEIGHTED
-from hwptq.passes.uniform_variants import uniform_variants
+from hwptq.passes.graph.quantization_plan import WEIGHTED
+from hwptq.passes.graph.uniform_variants import uniform_variants
 from hwptq.preprocess import load_preprocess
 from hwptq.quantize import fuse
 from hwptq.targets import load_target

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from common import compiled, parser, paths, row
 
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import import_onnx
-from hwptq.interpret import Interpreter
 
 BOUND = 3.0  # percent
 command = parser(__doc__)

@@ -27,11 +27,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .artifact import CompiledModel, load
-    from .budget import parse_budget
+    from .bitwidths.budget import parse_budget
+    from .bitwidths.sensitivity import measure_sensitivity
     from .calibration import CalibrationStats, calibrate
     from .flow import compile, plan
     from .options import Options
-    from .sensitivity import measure_sensitivity
 
 _HOMES = {
     "CalibrationStats": "calibration",
@@ -40,8 +40,8 @@ _HOMES = {
     "calibrate": "calibration",
     "compile": "flow",
     "load": "artifact",
-    "measure_sensitivity": "sensitivity",
-    "parse_budget": "budget",
+    "measure_sensitivity": "bitwidths.sensitivity",
+    "parse_budget": "bitwidths.budget",
     "plan": "flow",
 }
 

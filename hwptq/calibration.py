@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 
 from .errors import InputError
-from .interpret import Interpreter
+from .evaluate.interpret import Interpreter
 from .quant.dtypes import INT8, IntegerDtype
 from .quant.observers import OBSERVERS, Observer, rows_of
 

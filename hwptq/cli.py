@@ -112,7 +112,7 @@ def compile_command(
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
-    from .budget import parse_budget
+    from .bitwidths.budget import parse_budget
     from .flow import compile, plan
     from .options import Options
     from .recipe import recipe as named_recipe

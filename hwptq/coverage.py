@@ -11,9 +11,9 @@ import tvm
 from tvm import relax
 
 from .kernels.builder import ELEMENT_BY_ELEMENT
-from .passes.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
-from .passes.macs import float_macs
-from .passes.quantizable import float_reasons, layer_name
+from .passes.graph.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
+from .passes.graph.macs import float_macs
+from .passes.graph.quantizable import float_reasons, layer_name
 from .passes.select_kernels import integer_operator
 from .quant import fp8
 from .quant import integer_ops as ops

@@ -15,15 +15,15 @@ from .backends.build import build
 from .backends.shared_library import build_library
 from .backends.static_program import LIBC, StaticProgram
 from .backends.toolchain import check_programs, run_command
-from .bit_widths import BitWidths, Chooser, check_wishes, searches, wished
+from .bitwidths.choose import BitWidths, Chooser, check_wishes, searches, wished
+from .bitwidths.drop_search import Trial, cheapest_within
 from .coverage import coverage
 from .data import Dataset, from_batches, open_dataset
-from .drop_search import Trial, cheapest_within
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
 from .importer import Model, import_onnx
 from .options import Options
 from .output_folder import staged
-from .passes.stored_bytes import layer_bytes
+from .passes.graph.stored_bytes import layer_bytes
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
 from .qdq_onnx import save_qdq

@@ -17,7 +17,7 @@ import tvm
 from onnx import TensorProto, numpy_helper
 from tvm import relax
 
-from hwptq.passes.dataflow import bindings, main_functions, op_name, rewrite
+from hwptq.passes.graph.dataflow import bindings, main_functions, op_name, rewrite
 
 from .errors import InputError, UnsupportedError
 from .onnx_operators import NamingImporter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .budget import Budget
+from .bitwidths.budget import Budget
 from .recipe import RECIPES, Recipe
 
 

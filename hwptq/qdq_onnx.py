@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from tvm import relax
 
 from . import __version__
-from .passes.dataflow import bindings, constant, op_name, shape_of
+from .passes.graph.dataflow import bindings, constant, op_name, shape_of
 
 OPSET = 19
 _IR_VERSION = 9

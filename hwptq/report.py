@@ -11,7 +11,7 @@ from .accuracy import layer_rows
 from .backends.static_program import StaticProgram
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .html_report import html_report
-from .passes.quantizable import equalization, layer_name
+from .passes.graph.quantizable import equalization, layer_name
 from .verify import Evidence, Graphs
 
 SCHEMA = 1

@@ -20,9 +20,9 @@ from .backends.static_program import StaticProgram
 from .backends.toolchain import run_command, why_not_run
 from .coverage import float_nodes, integer_nodes
 from .data import Dataset, Sample
-from .interpret import Interpreter
-from .passes.dataflow import bindings, constant, op_name, rewrite
-from .passes.quantizable import layer_name, node_name
+from .evaluate.interpret import Interpreter
+from .passes.graph.dataflow import bindings, constant, op_name, rewrite
+from .passes.graph.quantizable import layer_name, node_name
 from .progress import Progress
 from .quant import fp8, reference
 from .quant.integer_ops import DenseFloat

@@ -15,9 +15,9 @@ import tvm
 
 from hwptq.quant.patches import conv_of_patch
 
-from .channel_links import Link, Reader, channel_links, layers
-from .composite import Composite, emit_layer
-from .dataflow import constant, main_functions, rewrite
+from .graph.channel_links import Link, Reader, channel_links, layers
+from .graph.composite import Composite, emit_layer
+from .graph.dataflow import constant, main_functions, rewrite
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.AbsorbHighBias")

@@ -12,17 +12,17 @@ from typing import Any
 import networkx as nx
 import tvm
 
-from hwptq.assign import Candidate, Infeasible, assign, cheapest, total
-from hwptq.budget import Budget
+from hwptq.bitwidths.assign import Candidate, Infeasible, assign, cheapest, total
+from hwptq.bitwidths.budget import Budget
 from hwptq.errors import BudgetError, HwptqError, UnsupportedError
 
-from .dataflow import bindings, main_functions, reads
-from .layer_costs import LayerCosts
-from .quantizable import with_assignment
-from .quantization_plan import Pair
-from .uniform_variants import Variants, uniform_variants
+from .graph.dataflow import bindings, main_functions, reads
+from .graph.layer_costs import LayerCosts
+from .graph.quantizable import with_assignment
+from .graph.quantization_plan import Pair
+from .graph.uniform_variants import Variants, uniform_variants
 
-#: Sensitivity of each layer to each of its pairs, as hwptq.sensitivity measures it.
+#: Sensitivity of each layer to each of its pairs, as hwptq.bitwidths.sensitivity measures it.
 Sensitivities = Mapping[str, Mapping[Pair, float]]
 Pairs = dict[str, Pair]
 

@@ -19,25 +19,25 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hwptq.interpret import Interpreter
-from hwptq.lockstep import Lockstep, live_bytes
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
-from .channel_links import layers
-from .composite import Composite
-from .dataflow import bindings, constant, shape_of
-from .lower_to_integer import LowerToInteger
-from .quantizable import layer_name
-from .quantized_layers import (
+from .graph.channel_links import layers
+from .graph.composite import Composite
+from .graph.dataflow import bindings, constant, shape_of
+from .graph.quantizable import layer_name
+from .graph.quantized_layers import (
     LayerConstants,
     QuantizedLayer,
     operator_constants,
     quantized_layers,
     with_layer_constants,
 )
+from .lower_to_integer import LowerToInteger
 from .select_kernels import integer_operator
 
 #: Most samples to use, and bytes of integer activations to hold; a mean needs no more.

@@ -17,15 +17,15 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.lockstep import Lockstep
+from hwptq.evaluate.lockstep import Lockstep
 from hwptq.quant import fp8, reference
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
-from .composite import read_composite
 from .correct_bias import float_means
-from .dataflow import bindings, constant, op_name, rewrite
+from .graph.composite import read_composite
+from .graph.dataflow import bindings, constant, op_name, rewrite
 from .lower_to_integer import LowerToInteger
 from .select_kernels import integer_operator
 

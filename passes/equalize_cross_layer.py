@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import tvm
 
-from .channel_links import Link, Reader, channel_links, layers
-from .composite import Composite, emit_layer
-from .dataflow import constant, main_functions, rewrite
-from .quantizable import with_equalization
+from .graph.channel_links import Link, Reader, channel_links, layers
+from .graph.composite import Composite, emit_layer
+from .graph.dataflow import constant, main_functions, rewrite
+from .graph.quantizable import with_equalization
 
 #: A channel whose largest weight is below this part of its layer's largest is dead.
 DEAD = 1e-4

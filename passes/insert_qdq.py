@@ -13,9 +13,9 @@ from tvm import relax
 from hwptq.quant.dtypes import INT4, Dtype, FloatDtype
 from hwptq.quant.qparams import QParams
 
-from .dataflow import main_functions, rewrite
-from .quantizable import assignment, with_float_reasons, with_layer_dtypes
-from .quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
+from .graph.dataflow import main_functions, rewrite
+from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes
+from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.InsertQDQ")

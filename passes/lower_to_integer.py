@@ -22,11 +22,11 @@ from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.fp8_ops import Fp8Dequantize, Fp8Quantize
 from hwptq.quant.qparams import activation_qparams
 
-from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
-from .fp8_rules import Fp8Output, is_layer, lower_fp8
-from .integer_rules import Output, is_real_dense, lower_node
-from .operands import NotInteger, Operand
-from .quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
+from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .graph.quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
+from .rules.fp8 import Fp8Output, is_layer, lower_fp8
+from .rules.integer import Output, is_real_dense, lower_node
+from .rules.operands import NotInteger, Operand
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")

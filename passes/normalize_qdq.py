@@ -10,8 +10,8 @@ from tvm import relax
 
 from hwptq.quant.dtypes import INT4, INT8
 
-from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
-from .quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
+from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .graph.quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
 
 _TIED = DATA_MOVEMENT | {"nn.max_pool2d"}
 _UNSIGNED_OFFSET = 128

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hwptq.lockstep import Lockstep, live_bytes
+from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
 
-from .dataflow import bindings, constant
-from .layer_columns import LayerColumns, float_layer
-from .lower_to_integer import LowerToInteger
-from .quantizable import layer_name
-from .quantized_layers import (
+from .graph.dataflow import bindings, constant
+from .graph.layer_columns import LayerColumns, float_layer
+from .graph.quantizable import layer_name
+from .graph.quantized_layers import (
     LayerConstants,
     QuantizedLayer,
     operator_constants,
     quantized_layers,
     with_layer_constants,
 )
+from .lower_to_integer import LowerToInteger
 from .select_kernels import integer_operator
 
 _CLAMPED_ROUNDS = 4  # of targets set anew

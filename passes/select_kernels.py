@@ -16,7 +16,7 @@ from hwptq.kernels.vector_unit import THREADS
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
-from .dataflow import bindings, constant, op_name, rewrite, shape_of
+from .graph.dataflow import bindings, constant, op_name, rewrite, shape_of
 
 _TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul, Fp8Add, Fp8Mul, Fp8MatMul)
 

@@ -15,10 +15,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.interpret import Interpreter
+from hwptq.evaluate.interpret import Interpreter
 
-from .composite import Composite, read_composite
-from .dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .graph.composite import Composite, read_composite
+from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SmoothActivations")

@@ -19,14 +19,14 @@ FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets
 LAYERS = (
     r"hwptq\.errors",
     r"hwptq\.quant\..*",
-    r"hwptq\.(assign|budget)",
+    r"hwptq\.bitwidths(\.(assign|budget))?",
     r"hwptq\.targets(\..*)?",
     r"hwptq\.kernels\..*",
-    r"hwptq\.passes\.(dataflow|composite)",
-    r"hwptq\.(interpret|lockstep|numpy_operators)",
+    r"hwptq\.passes\.graph(\.(dataflow|composite))?",
+    r"hwptq\.evaluate(\..*)?",
     r"hwptq\.passes(\..*)?",
     r"hwptq\.backends\..*",
-    r"hwptq\.(?!cli$|__main__$)\w+",
+    r"hwptq\.(?!cli$|__main__$)\w+(\.\w+)?",
     r"hwptq\.(cli|__main__)",
 )
 

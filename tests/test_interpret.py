@@ -10,7 +10,7 @@ import tvm
 from onnx_models import normal
 from tvm import relax
 
-from hwptq.interpret import Interpreter
+from hwptq.evaluate.interpret import Interpreter
 
 op, nn = relax.op, relax.op.nn
 

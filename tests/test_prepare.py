@@ -10,7 +10,7 @@ from tvm import relax
 import hwptq
 from hwptq.data import from_batches
 from hwptq.importer import import_onnx
-from hwptq.passes.dataflow import bindings, constant
+from hwptq.passes.graph.dataflow import bindings, constant
 from hwptq.progress import Progress
 from hwptq.quantize import fuse, prepare
 from hwptq.recipe import recipe

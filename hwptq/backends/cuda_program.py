@@ -7,7 +7,7 @@ from pathlib import Path
 import tvm
 
 from hwptq.errors import HwptqError
-from hwptq.passes.dataflow import bindings, constant, shape_of
+from hwptq.passes.graph.dataflow import bindings, constant, shape_of
 from hwptq.targets import Descriptor
 
 from .c_source import data_file, identifier

@@ -11,7 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from hwptq.kernels.vector_unit import THREADS
-from hwptq.passes.dataflow import bindings, constant, shape_of
+from hwptq.passes.graph.dataflow import bindings, constant, shape_of
 
 _ALLOCATIONS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.memory.alloc_storage")
 _FREES = ("relax.memory.kill_tensor", "relax.memory.kill_storage")

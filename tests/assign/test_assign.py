@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwptq.assign import Candidate, Choice, Infeasible, Layers, assign, total
+from hwptq.bitwidths.assign import Candidate, Choice, Infeasible, Layers, assign, total
 
 PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
 Groups = Sequence[frozenset[str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwptq.budget import Budget, parse_budget
+from hwptq.bitwidths.budget import Budget, parse_budget
 from hwptq.errors import InputError
 
 

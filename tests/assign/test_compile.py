@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 import hwptq
-from hwptq import drop_search
-from hwptq.bit_widths import Chooser
-from hwptq.budget import Budget, parse_budget
+from hwptq.bitwidths import drop_search
+from hwptq.bitwidths.budget import Budget, parse_budget
+from hwptq.bitwidths.choose import Chooser
 from hwptq.cli import app
 from hwptq.data import open_dataset
 from hwptq.errors import AccuracyError, BudgetError, InputError, UnsupportedError

@@ -10,8 +10,8 @@ import pytest
 import tvm
 
 from hwptq.calibration import calibrate
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import import_onnx
-from hwptq.interpret import Interpreter
 from hwptq.passes import CorrectFp8Bias, InsertQDQ, LowerToInteger
 from hwptq.quantize import fuse
 from hwptq.targets import load_target

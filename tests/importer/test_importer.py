@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import expected, model, node, normal, save
 
 from hwptq.errors import InputError, UnsupportedError
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import Model, import_onnx
-from hwptq.interpret import Interpreter
-from hwptq.passes.dataflow import bindings, op_name
+from hwptq.passes.graph.dataflow import bindings, op_name
 
 WEIGHTS = {"w": normal(0, 4, 3, 3, 3), "b": normal(1, 4)}
 CONV = node("Conv", "x w b", "y", "first/conv", pads=[1, 1, 1, 1])

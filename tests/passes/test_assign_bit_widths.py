@@ -13,16 +13,16 @@ from relax_graphs import apply, network, run, samples, stats_of
 from tvm import relax
 
 from hwptq import passes
-from hwptq.budget import parse_budget
+from hwptq.bitwidths.budget import parse_budget
+from hwptq.bitwidths.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.data import Sample
 from hwptq.errors import BudgetError, UnsupportedError
 from hwptq.passes.assign_bit_widths import Pairs, at_precision, end_layers, within_budget
-from hwptq.passes.dataflow import bindings
-from hwptq.passes.layer_costs import LayerCosts
-from hwptq.passes.quantizable import assignment, layer_dtypes
-from hwptq.passes.stored_bytes import stored_bytes
-from hwptq.passes.uniform_variants import Variants, uniform_variants
-from hwptq.sensitivity import Sensitivity, measure_sensitivity
+from hwptq.passes.graph.dataflow import bindings
+from hwptq.passes.graph.layer_costs import LayerCosts
+from hwptq.passes.graph.quantizable import assignment, layer_dtypes
+from hwptq.passes.graph.stored_bytes import stored_bytes
+from hwptq.passes.graph.uniform_variants import Variants, uniform_variants
 from hwptq.targets import Descriptor, load_target
 
 W8, W4, A4 = ("int8", "int8"), ("int8", "int4"), ("int4", "int4")

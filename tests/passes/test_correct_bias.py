@@ -10,10 +10,10 @@ from relax_graphs import apply, const, graph, network, nn, op, samples, stats_of
 from tvm import relax
 
 from hwptq import passes
-from hwptq.interpret import Interpreter
-from hwptq.passes.channel_links import layers
-from hwptq.passes.dataflow import bindings, constant, rewrite
-from hwptq.passes.quantizable import layer_name
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.passes.graph.channel_links import layers
+from hwptq.passes.graph.dataflow import bindings, constant, rewrite
+from hwptq.passes.graph.quantizable import layer_name
 from hwptq.passes.select_kernels import integer_operator
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target

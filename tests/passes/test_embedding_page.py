@@ -12,8 +12,8 @@ from relax_graphs import network, samples
 from tvm import relax
 
 from hwptq import passes
-from hwptq.interpret import Interpreter
-from hwptq.passes.quantizable import assignment
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.passes.graph.quantizable import assignment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding="utf-8")
 

@@ -10,9 +10,9 @@ from relax_graphs import apply, const, graph, network, nn, op, operators, output
 from tvm import relax
 
 from hwptq import passes
-from hwptq.passes.channel_links import channel_links, layers
 from hwptq.passes.equalize_cross_layer import DEAD
-from hwptq.passes.quantizable import equalization
+from hwptq.passes.graph.channel_links import channel_links, layers
+from hwptq.passes.graph.quantizable import equalization
 from hwptq.targets import load_target
 
 

@@ -11,9 +11,9 @@ import tvm
 from relax_graphs import Emit, apply, const, graph, nn, op, run, samples, stats_of
 
 from hwptq.coverage import bits, coverage, integer_nodes
-from hwptq.interpret import Interpreter
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.passes import CorrectBias, FuseConvRelu, InsertQDQ, LowerToInteger, RoundWeights
-from hwptq.passes.dataflow import constant
+from hwptq.passes.graph.dataflow import constant
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 

@@ -10,8 +10,8 @@ from relax_graphs import apply, const, graph, network, nn, op, operators, output
 from tvm import relax
 
 from hwptq.passes import FoldBatchNorm, FuseConvRelu
-from hwptq.passes.composite import Composite, read_composite
-from hwptq.passes.dataflow import bindings
+from hwptq.passes.graph.composite import Composite, read_composite
+from hwptq.passes.graph.dataflow import bindings
 
 IMAGE = (1, 4, 5, 6)
 

@@ -11,10 +11,10 @@ import tvm
 from relax_graphs import apply, const, graph, network, nn, op, operators, same, samples, sqnr, stats_of
 from tvm import relax
 
-from hwptq.interpret import Interpreter
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ
-from hwptq.passes.dataflow import bindings, constant, op_name
-from hwptq.passes.quantizable import LAYER_DTYPES, float_reasons, layer_dtypes
+from hwptq.passes.graph.dataflow import bindings, constant, op_name
+from hwptq.passes.graph.quantizable import LAYER_DTYPES, float_reasons, layer_dtypes
 from hwptq.targets import load_target
 
 ARM = load_target("arm-cortex-a")

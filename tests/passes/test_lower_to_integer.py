@@ -13,8 +13,8 @@ from tvm import relax
 
 from hwptq.coverage import bits, coverage, float_macs, float_nodes, integer_nodes
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger
-from hwptq.passes.dataflow import bindings, constant, op_name
-from hwptq.passes.quantizable import float_reasons
+from hwptq.passes.graph.dataflow import bindings, constant, op_name
+from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 

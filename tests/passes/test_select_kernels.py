@@ -14,7 +14,7 @@ from tvm import relax
 from hwptq.backends.toolchain import why_not_run
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.passes.dataflow import bindings
+from hwptq.passes.graph.dataflow import bindings
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 

@@ -13,8 +13,8 @@ from onnx_models import model, node, normal, save
 from hwptq import passes
 from hwptq.calibration import calibrate
 from hwptq.coverage import float_nodes
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import import_onnx
-from hwptq.interpret import Interpreter
 from hwptq.qdq_onnx import NotExportable, export_qdq, save_qdq
 from hwptq.quantize import fuse
 from hwptq.targets import load_target

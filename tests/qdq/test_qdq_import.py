@@ -13,9 +13,9 @@ from onnx_models import expected, model, node, normal, save
 from hwptq import passes
 from hwptq.coverage import bits, float_nodes
 from hwptq.errors import UnsupportedError
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import import_onnx
-from hwptq.interpret import Interpreter
-from hwptq.passes.dataflow import bindings, op_name
+from hwptq.passes.graph.dataflow import bindings, op_name
 
 SCALES = {"input": 0.05, "conv": 0.1, "dense": 0.2}
 

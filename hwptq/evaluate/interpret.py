@@ -16,9 +16,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from ..passes.graph.dataflow import Constant, bindings, op_name, reads
+from ..quant import integer_ops, reference
 from .numpy_operators import prepare
-from .passes.dataflow import Constant, bindings, op_name, reads
-from .quant import integer_ops, reference
 
 Observe = Callable[[str, np.ndarray], None]
 _ONE_BUILDER = Lock()  # TVM keeps one stack of BlockBuilders for all threads

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tvm
 
+from ..passes.graph.dataflow import bindings, reads
 from .interpret import Interpreter
-from .passes.dataflow import bindings, reads
 
 
 class Lockstep:

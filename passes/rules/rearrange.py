@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm import relax
 
-from .dataflow import op_name, shape_of
+from ..graph.dataflow import op_name, shape_of
 from .operands import NotInteger, Operand
 
 #: (emitter, operand, output) -> the operand's values in the output's scale.

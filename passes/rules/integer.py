@@ -14,13 +14,13 @@ from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
 from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
+from ..graph.composite import Composite, is_clamped, read_composite
+from ..graph.dataflow import constant, op_name, shape_of
+from ..graph.quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
+from ..graph.table import tabulate
 from .averaging import average_window
-from .composite import Composite, is_clamped, read_composite
-from .dataflow import constant, op_name, shape_of
 from .operands import NotInteger, Operand, binary, call_constants, four, pair
-from .quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
 from .rearrange import concat, moved
-from .table import tabulate
 
 
 @dataclass(frozen=True)

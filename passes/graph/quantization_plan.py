@@ -15,10 +15,10 @@ from tvm import relax
 from hwptq.quant.dtypes import FLOAT8, INT8, Dtype, FloatDtype, tensor_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
+from ..rules.summand import fused_summand
 from .composite import is_clamped, read_composite
 from .dataflow import bindings, constant, op_name, users
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
-from .summand import fused_summand
 
 #: Kinds of nodes with a constant weight.
 WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")

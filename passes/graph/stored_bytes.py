@@ -8,9 +8,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from ..select_kernels import activation_count, integer_operator, kernel_steps
 from .dataflow import bindings, constant
 from .quantizable import layer_name
-from .select_kernels import activation_count, integer_operator, kernel_steps
 
 
 def layer_bytes(integer: tvm.IRModule, target: Any) -> dict[str, int]:

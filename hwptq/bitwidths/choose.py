@@ -8,11 +8,10 @@ from typing import Any
 
 import tvm
 
-from .budget import Budget
-from .data import Dataset
-from .errors import BudgetError, InputError
-from .options import Options
-from .passes.assign_bit_widths import (
+from ..data import Dataset
+from ..errors import BudgetError, InputError
+from ..options import Options
+from ..passes.assign_bit_widths import (
     Pairs,
     at_precision,
     end_layers,
@@ -21,12 +20,13 @@ from .passes.assign_bit_widths import (
     least_cost,
     within_budget,
 )
-from .passes.layer_costs import LayerCosts
-from .passes.quantizable import with_assignment
-from .passes.uniform_variants import Layer, Pair, Variants, uniform_variants
-from .progress import Progress
+from ..passes.graph.layer_costs import LayerCosts
+from ..passes.graph.quantizable import with_assignment
+from ..passes.graph.uniform_variants import Layer, Pair, Variants, uniform_variants
+from ..progress import Progress
+from ..targets import Descriptor
+from .budget import Budget
 from .sensitivity import Sensitivity, measure_sensitivity
-from .targets import Descriptor
 
 #: What --precision takes: (activation, weight) dtypes.
 PRECISIONS: dict[str, Pair] = {

@@ -8,8 +8,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from .composite import read_composite
-from .dataflow import op_name, shape_of
+from ..graph.composite import read_composite
+from ..graph.dataflow import op_name, shape_of
 
 
 def fused_summand(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.interpret import Interpreter
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.clamped_target import clamped_target

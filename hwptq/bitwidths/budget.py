@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from math import ceil, floor
 
-from .errors import InputError
+from ..errors import InputError
 
 _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20}
 _NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)"

@@ -12,8 +12,8 @@ import tvm
 
 from hwptq.quant.dtypes import bits_of
 
+from ..insert_qdq import InsertQDQ
 from .dataflow import main_functions
-from .insert_qdq import InsertQDQ
 from .macs import node_macs
 from .quantizable import layer_dtypes
 from .quantization_plan import Choices, Pair, QuantizationPlan, data_of

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import tvm
 
-from .accuracy import drop, load_metric
-from .backends.build import build
-from .backends.toolchain import run_command, why_not_run
-from .bit_widths import BitWidths, Chooser
+from ..accuracy import drop, load_metric
+from ..backends.build import build
+from ..backends.toolchain import run_command, why_not_run
+from ..data import Dataset
+from ..errors import InputError
+from ..evaluate.interpret import Interpreter
+from ..options import Options
+from ..progress import Progress
+from ..targets import Descriptor
+from ..verify import Graphs, run_emitted
 from .budget import Budget
-from .data import Dataset
-from .errors import InputError
-from .interpret import Interpreter
-from .options import Options
-from .progress import Progress
-from .targets import Descriptor
-from .verify import Graphs, run_emitted
+from .choose import BitWidths, Chooser
 
 #: The range between the least and the greatest bytes of weights is searched in so many steps.
 STEPS = 16

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .quant import reference
+from ..quant import reference
 
 Evaluate = Callable[..., np.ndarray | None]
 

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.interpret import Interpreter
+from hwptq.evaluate.interpret import Interpreter
 
 from .dataflow import constant
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .dataflow import op_name, shape_of
+from ..graph.dataflow import op_name, shape_of
 from .operands import NotInteger, four, pair
 
 

@@ -16,13 +16,13 @@ from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant.fp8_accumulate import Accumulator
 
+from ..graph.composite import Composite, read_composite
+from ..graph.dataflow import constant, op_name, shape_of
+from ..graph.quantizable import DATA_MOVEMENT, elementwise_root
+from ..graph.table import tabulate
 from .averaging import average_window
-from .composite import Composite, read_composite
-from .dataflow import constant, op_name, shape_of
 from .operands import NotInteger, Operand, binary, four, pair
-from .quantizable import DATA_MOVEMENT, elementwise_root
 from .rearrange import concat, moved
-from .table import tabulate
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The choice of bit widths: sensitivity, budgets, the optimisation, the search for an accuracy."""

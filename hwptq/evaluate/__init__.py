@@ -1,0 +1,1 @@
+"""Evaluating Relax modules in numpy, binding by binding."""

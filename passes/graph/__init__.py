@@ -1,0 +1,1 @@
+"""Reading and rewriting graphs: what the passes are built on."""

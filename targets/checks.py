@@ -9,20 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .problems import Problems, join, show, suggest
-from .schema import (
-    WEIGHTED_OPS,
+from .kernel_tables import (
     DepthwiseKernel,
     DotProductKernel,
-    Elementwise,
     MatrixMultiplyKernel,
-    Memory,
-    OpRule,
-    Requantize,
     TableLookupKernel,
-    Toolchain,
     WgmmaKernel,
 )
+from .problems import Problems, join, show, suggest
+from .schema import WEIGHTED_OPS, Elementwise, Memory, OpRule, Requantize, Toolchain
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
 MIN_VECTOR_BITS = 32

@@ -10,8 +10,8 @@ import types
 import typing
 from typing import Any
 
+from .about import About
 from .problems import Problems, join, show, suggest
-from .schema import About
 
 MAX_STRING = 200  # characters
 MAX_ITEMS = 64  # of a list or a table

@@ -16,8 +16,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from .about import About
 from .convert import MAX_ITEMS, MAX_STRING, about_of, is_required, kernel_classes, key_of
-from .schema import About, Descriptor
+from .schema import Descriptor
 
 Schema = dict[str, Any]
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .isolate import Crash, can_isolate, isolated
+from .kernel_tables import DepthwiseDotKernel, DotProductKernel, MatrixMultiplyKernel, TableLookupKernel
 from .problems import Problems, join, show, suggest
-from .schema import DepthwiseDotKernel, DotProductKernel, MatrixMultiplyKernel, Requantize, TableLookupKernel
+from .schema import Requantize
 
 Finding = list[str]
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")

@@ -14,8 +14,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from .about import About
 from .convert import about_of, is_required, kernel_classes, key_of
-from .schema import About, Descriptor
+from .schema import Descriptor
 
 BEGIN = "<!-- fields: begin (python -m hwptq.targets.reference docs/targets.md) -->"
 END = "<!-- fields: end -->"

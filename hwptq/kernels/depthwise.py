@@ -8,7 +8,8 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import DepthwiseKernel, Requantize
+from hwptq.targets.kernel_tables import DepthwiseKernel
+from hwptq.targets.schema import Requantize
 
 from .builder import TEMPLATE, Expr, Flat, cast, local, nest, primfunc, spans
 from .convolution import Convolution, bounds_of, describe

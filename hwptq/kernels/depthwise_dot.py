@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fixed_point import MAX_SHIFT
-from hwptq.targets.schema import DepthwiseDotKernel, DepthwiseKernel
+from hwptq.targets.kernel_tables import DepthwiseDotKernel, DepthwiseKernel
 
 from .builder import TEMPLATE, Expr, Flat, dtype_of, local, loop, nest, primfunc, share, shuffle, unravel
 from .convolution import Convolution, bounds_of, describe

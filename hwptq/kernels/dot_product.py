@@ -8,7 +8,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import DotProductKernel
+from hwptq.targets.kernel_tables import DotProductKernel
 
 from .builder import Expr, dtype_of, shuffle, splat
 from .kernel import Step, TensorType

@@ -8,16 +8,16 @@ import numpy as np
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Op
-from hwptq.targets.schema import (
+from hwptq.targets.kernel_tables import (
     DepthwiseDotKernel,
     DepthwiseKernel,
-    Descriptor,
     DotProductKernel,
     Kernel,
     MatrixMultiplyKernel,
     TableLookupKernel,
     VectorKernel,
 )
+from hwptq.targets.schema import Descriptor
 
 from .concatenate import concatenate
 from .cuda.select import select_fp8

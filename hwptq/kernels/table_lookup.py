@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import TableLookupKernel
+from hwptq.targets.kernel_tables import TableLookupKernel
 
 from .builder import TEMPLATE, Expr, Flat, dtype_of, primfunc, spans
 from .kernel import Step, TensorType

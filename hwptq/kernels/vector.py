@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
-from hwptq.targets.schema import VectorKernel
+from hwptq.targets.kernel_tables import VectorKernel
 
 from .builder import Expr, cast, splat
 from .kernel import Step, TensorType

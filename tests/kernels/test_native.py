@@ -37,7 +37,7 @@ from hwptq.kernels.tiled import Template, tiled_steps
 from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.schema import DotProductKernel, MatrixMultiplyKernel, VectorKernel
+from hwptq.targets.kernel_tables import DotProductKernel, MatrixMultiplyKernel, VectorKernel
 
 AVX2 = load_target("x86-64-avx2")
 VNNI = load_target("x86-64-vnni")

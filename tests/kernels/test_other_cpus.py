@@ -20,7 +20,7 @@ from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.schema import DepthwiseDotKernel
+from hwptq.targets.kernel_tables import DepthwiseDotKernel
 
 CASES = 40
 

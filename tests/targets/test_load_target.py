@@ -12,13 +12,9 @@ from descriptors import ARM, edited, written
 
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target, target_names
+from hwptq.targets.kernel_tables import DepthwiseDotKernel, DotProductKernel, VectorKernel
 from hwptq.targets.read import FOLDER
-from hwptq.targets.schema import (
-    OP_KINDS,
-    DepthwiseDotKernel,
-    DotProductKernel,
-    VectorKernel,
-)
+from hwptq.targets.schema import OP_KINDS
 
 SHIPPED = ["arm-cortex-a", "arm-cortex-a53", "riscv64-rvv", "x86-64-avx2", "x86-64-vnni"]
 

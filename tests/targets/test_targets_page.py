@@ -9,9 +9,9 @@ import pytest
 from descriptors import ARM
 
 from hwptq.targets import load_target, target_names
+from hwptq.targets.kernel_tables import DotProductKernel
 from hwptq.targets.read import FOLDER
 from hwptq.targets.reference import rewrite
-from hwptq.targets.schema import DotProductKernel
 
 PAGE = (FOLDER.parent / "docs" / "targets.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```toml\n(.*?)```", PAGE, re.DOTALL))

@@ -12,7 +12,7 @@ from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
 from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
-from hwptq.targets.schema import WgmmaKernel
+from hwptq.targets.kernel_tables import WgmmaKernel
 
 from .flat import PIPELINE
 from .pack import pack_product, pad_channels

@@ -9,7 +9,8 @@ import numpy as np
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.quant import fp8_ops as ops
-from hwptq.targets.schema import Descriptor, WgmmaKernel
+from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.targets.schema import Descriptor
 
 from .fp8_elementwise import simple_kernel
 from .fp8_products import product_steps

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product as pairs
 from math import prod
 
-from hwptq.targets.schema import WgmmaKernel
+from hwptq.targets.kernel_tables import WgmmaKernel
 
 ROWS = 128  # output rows of a tile: two warpgroups with 64 each
 PERMUTED = 64  # columns of the weights that are permuted among themselves

@@ -1,0 +1,31 @@
+"""What is said about a field of a descriptor: what the loader checks and the docs list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WORD = {"pattern": r"[A-Za-z0-9][A-Za-z0-9_.-]*", "like": "letters, digits, '-', '_' and '.'"}
+
+
+INTRINSIC = {"pattern": r"(llvm\.[A-Za-z0-9_.]+)?", "like": "the name of an LLVM intrinsic, llvm.*"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known about one field besides its type; limits hold for each element of a list."""
+
+    doc: str
+    key: str = ""  # key in the file where it differs from the field's name
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str | int, ...] = ()
+    power_of_two: bool = False
+    not_empty: bool = False
+    pattern: str = ""  # regular expression of a string, or of the keys of a table
+    like: str = ""  # the pattern in words
+    keys: tuple[str, ...] = ()  # the only keys of a table
+
+
+def about(doc: str, **limits: object) -> dict[str, About]:
+    """`field(metadata=about("meaning in its unit", low=1))`."""
+    return {"about": About(doc, **limits)}  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""The [kernel.*] tables of a descriptor: one dataclass per template, with the data that fills it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from .about import INTRINSIC, about
+
+
+@dataclass(frozen=True)
+class DotProductKernel:
+    """acc[lanes] += sum over k of activation[k] * weight[lanes][k], one instruction."""
+
+    template: ClassVar[str] = "dot_product"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "matmul")
+    intrinsic: str = field(
+        metadata=about("LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512", not_empty=True, **INTRINSIC)
+    )
+    lanes: int = field(metadata=about("int32 accumulators per vector", low=1, high=1024))
+    k: int = field(metadata=about("products summed into each lane", low=1, high=64))
+    operand_bits: int = field(
+        metadata=about(
+            "width of both operands in bits; lanes * k * operand_bits = vector bits", choices=(8, 16)
+        )
+    )
+    unsigned_activation: bool = field(
+        default=False, metadata=about("activations enter as uint8 (q + 128), the bias repairs it")
+    )
+    accumulates: bool = field(
+        default=True, metadata=about("the intrinsic takes the accumulator as its first operand")
+    )
+    by_element: bool = field(
+        default=False,
+        metadata=about("4 groups of k activations are loaded at once and picked by lane (sdot by element)"),
+    )
+    tile_pixels: int = field(default=7, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=2, metadata=about("vectors of output channels kept in registers, per pixel", low=1, high=64)
+    )
+    dense_vectors: int = field(
+        default=4, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
+    operands_as_int32: bool = field(
+        default=False,
+        metadata=about("LLVM types both operands as vectors of int32 (Hexagon), not of operand_bits"),
+    )
+    aligned: bool = field(
+        default=False,
+        metadata=about(
+            "activations are loaded from multiples of k elements only, so channels are filled up to it; for "
+            "devices without unaligned scalar loads"
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class MatrixMultiplyKernel:
+    """acc[rows][columns] += sum over k of activation[row][k] * weight[column][k], one instruction."""
+
+    template: ClassVar[str] = "matrix_multiply"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    intrinsic: str = field(
+        metadata=about("LLVM name, e.g. llvm.aarch64.neon.smmla.v4i32.v16i8", not_empty=True, **INTRINSIC)
+    )
+    rows: int = field(
+        metadata=about("pixels per instruction; rows * k bytes make an operand", low=1, high=64)
+    )
+    columns: int = field(
+        metadata=about("output channels per instruction; columns * k bytes make the other", low=1, high=64)
+    )
+    k: int = field(metadata=about("products of int8 summed into each accumulator", low=1, high=64))
+    tile_pixels: int = field(default=8, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=4, metadata=about("times `columns` output channels kept in registers", low=1, high=64)
+    )
+    dense_vectors: int = field(
+        default=8, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
+
+
+@dataclass(frozen=True)
+class VectorKernel:
+    """Portable multiply-accumulate over a vector of output channels: no intrinsic, any LLVM target."""
+
+    template: ClassVar[str] = "vector"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    lanes: int = field(default=4, metadata=about("int32 accumulators per vector", low=1, high=1024))
+    tile_pixels: int = field(default=4, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=2, metadata=about("vectors of output channels kept in registers, per pixel", low=1, high=64)
+    )
+
+
+@dataclass(frozen=True)
+class DepthwiseKernel:
+    """Vector of channels, int16 products, int32 sums: no intrinsic."""
+
+    template: ClassVar[str] = "depthwise"
+    serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)
+    lanes: int = field(default=16, metadata=about("channels per step", low=1, high=1024))
+    tile_pixels: int = field(default=2, metadata=about("output pixels kept in registers", low=1, high=64))
+
+
+@dataclass(frozen=True)
+class DepthwiseDotKernel:
+    """Depthwise by acc[lanes] += sum over 4 of activation * weight: four rows, interleaved."""
+
+    template: ClassVar[str] = "depthwise_dot_product"
+    serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)
+    intrinsic: str = field(
+        metadata=about(
+            "LLVM name of an instruction that adds 4 products of 8 bits to each lane",
+            not_empty=True,
+            **INTRINSIC,
+        )
+    )
+    lanes: int = field(metadata=about("int32 accumulators per vector", low=4, high=1024))
+    unsigned_activation: bool = field(
+        default=False, metadata=about("activations enter as uint8 (q + 128), the bias repairs it")
+    )
+    tile_pixels: int = field(
+        default=1,
+        metadata=about("output pixels that share interleaved columns; 1 = rows as they lie", low=1, high=64),
+    )
+    operands_as_int32: bool = field(
+        default=False, metadata=about("LLVM types both operands as vectors of int32 (Hexagon), not of int8")
+    )
+    block: int = field(
+        default=16,
+        metadata=about(
+            "bytes within which the device interleaves vectors: 16 on x86-64, a whole vector on Hexagon",
+            low=16,
+            high=1024,
+            power_of_two=True,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class TableLookupKernel:
+    """Bytes selected from a table in registers, 32 entries an instruction (vlut32 of Hexagon)."""
+
+    template: ClassVar[str] = "table_lookup"
+    serves: ClassVar[tuple[str, ...]] = ("lookup",)
+    intrinsic: str = field(
+        metadata=about(
+            "LLVM intrinsic of (indices, 128 entries, b) -> entries of the indices in block b of 32, else 0",
+            not_empty=True,
+            **INTRINSIC,
+        )
+    )
+    joining: str = field(
+        metadata=about(
+            "LLVM intrinsic of (v, indices, entries, b) -> v or the same", not_empty=True, **INTRINSIC
+        )
+    )
+
+
+@dataclass(frozen=True)
+class WgmmaKernel:
+    """Tiles of a product of e4m3 on the tensor cores of NVIDIA Hopper: wgmma, fed by TMA."""
+
+    template: ClassVar[str] = "wgmma"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "matmul")
+    columns: tuple[int, ...] = field(
+        default=(128, 64),
+        metadata=about("output channels of a tile, candidates", choices=(64, 128, 256), not_empty=True),
+    )
+    stages: int = field(default=6, metadata=about("tiles of the operands in flight", low=2, high=16))
+    shared_memory: int = field(
+        default=232448, metadata=about("bytes of shared memory of a block", low=2**14, high=2**20)
+    )
+    multiprocessors: int = field(
+        default=132, metadata=about("blocks that run at the same time", low=1, high=4096)
+    )
+    channel_alignment: int = field(
+        default=16,
+        metadata=about(
+            "channels of a tensor are padded to a multiple of it", low=16, high=128, power_of_two=True
+        ),
+    )
+
+
+Kernel = (
+    DotProductKernel
+    | MatrixMultiplyKernel
+    | VectorKernel
+    | DepthwiseKernel
+    | DepthwiseDotKernel
+    | TableLookupKernel
+    | WgmmaKernel
+)

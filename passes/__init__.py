@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .equalize_cross_layer import EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu
+    from .graph.uniform_variants import uniform_variants
     from .insert_qdq import InsertQDQ
     from .lower_to_integer import LowerToInteger
     from .normalize_qdq import NormalizeQDQ, is_quantized
@@ -36,6 +37,7 @@ __all__ = [
     "SelectKernels",
     "SmoothActivations",
     "is_quantized",
+    "uniform_variants",
 ]
 _HOMES = {
     "AbsorbHighBias": "absorb_high_bias",
@@ -53,6 +55,7 @@ _HOMES = {
     "SelectKernels": "select_kernels",
     "SmoothActivations": "smooth_activations",
     "is_quantized": "normalize_qdq",
+    "uniform_variants": "graph.uniform_variants",
 }
 
 

@@ -34,7 +34,7 @@ def test_the_last_vector_overlaps():
 def test_fewer_channels_than_lanes():
     assert channels_of(3, 4).tolist() == [[0, 1, 2, -1]]
     assert pack_channels(np.array([5, 6, 7], np.int32), 4).tolist() == [5, 6, 7, 0]
-    multiplier, shift = pack_scales(np.full(3, 2**31 - 1, np.int32), np.full(3, 4, np.int32), 4)
+    multiplier, shift = pack_scales([np.full(3, 2**31 - 1, np.int32), np.full(3, 4, np.int32)], 4)
     assert (multiplier[3], shift[3]) == (2**30, 31)
 
 

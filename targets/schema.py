@@ -203,8 +203,8 @@ class OpRule:
     granularity: str = field(
         default="channel",
         metadata=about(
-            "how many scales the weights have: one, one per output channel, one per group of inputs",
-            choices=("tensor", "channel", "group"),
+            "how many scales the weights have: one, or one per output channel",
+            choices=("tensor", "channel"),
         ),
     )
     kernel: str = field(default="", metadata=about('name of a [kernel.*] table; "" = the portable code'))

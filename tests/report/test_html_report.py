@@ -114,3 +114,11 @@ def test_names_of_a_model_are_text() -> None:
     report = copy.deepcopy(REPORT)
     report["layers"][0]["name"] = "<script>alert(1)</script>"
     assert "script" not in _read(report).tags
+
+
+def test_shows_how_the_dtypes_were_chosen() -> None:
+    report = copy.deepcopy(REPORT)
+    report["assignment"] = {"budget": "weights=640kB", "tried": [{"weights": 630_000.0, "drop": 0.25}]}
+    words = _read(report).words
+    assert "Budget: weights=640kB. Choices that were compiled and run:" in words
+    assert {"630,000", "+0.25"} <= set(words)

@@ -14,7 +14,8 @@ import tvm
 from gpu_cases import Case, equality_cases, speed_cases
 
 from hwptq.backends.cuda_compile import compile_kernels
-from hwptq.kernels.cuda.wgmma import Epilogue, wgmma_kernel
+from hwptq.kernels.cuda.wgmma import wgmma_kernel
+from hwptq.kernels.cuda.wgmma_store import Epilogue
 from hwptq.targets import load_target
 
 INFINITY = float("inf")

@@ -15,10 +15,12 @@ from hwptq.quant import fp8_ops as ops
 from hwptq.targets.kernel_tables import WgmmaKernel
 
 from .flat import PIPELINE
+from .operand import E4M3
 from .pack import pack_product, pad_channels
 from .packing import filled, packed_weights
 from .tiling import Problem, Tiling, choose, round_up
-from .wgmma import STEP, Epilogue, wgmma_kernel
+from .wgmma import wgmma_kernel
+from .wgmma_store import Epilogue
 
 _NO_RESIDUAL = (fp8.as_float8(np.zeros((1, 1), np.uint8)), np.zeros(1, np.float32))
 
@@ -62,9 +64,9 @@ def _multiply(
 def _model(op: Any, images: tuple[int, int, int, int], outputs: int) -> dict[str, Any]:
     """Fields of a Problem that every operator has; channels as TMA sees them."""
     step, _, promote = op.accumulator
-    if step != STEP:
-        raise ValueError(f"wgmma sums {STEP} products of e4m3 at once, not {step}")
-    return {"images": images, "outputs": outputs, "step": step, "promote": promote}
+    if step != E4M3.step:
+        raise ValueError(f"wgmma sums {E4M3.step} products of e4m3 at once, not {step}")
+    return {"images": images, "outputs": outputs, "promote": promote, "operand": E4M3}
 
 
 def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:

@@ -1,4 +1,4 @@
-"""How a product of e4m3 is cut into tiles for the tensor cores: every product is seen as a convolution."""
+"""How a product is cut into tiles for the tensor cores: every product is seen as a convolution."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from math import prod
 
 from hwptq.targets.kernel_tables import WgmmaKernel
 
+from .operand import E4M3, Operand
+
 ROWS = 128  # output rows of a tile: two warpgroups with 64 each
 PERMUTED = 64  # columns of the weights that are permuted among themselves
 _PROMOTED = 128  # columns at most where sums take twice the registers
@@ -17,7 +19,7 @@ _SWIZZLES = {32: 1, 64: 2, 128: 3}  # bytes of a row in shared memory -> CUtenso
 
 @dataclass(frozen=True)
 class Problem:
-    """x [N,H,W,C] e4m3 with w [G,O,KH*KW*C'] -> [N,OH,OW,O].
+    """x [N,H,W,C] with w [G,O,KH*KW*C'] -> [N,OH,OW,O].
 
     A dense layer over M rows is the 1x1 convolution of one image [1,1,M,C]; a batched product has one image
     and one set of weights (G) per batch.
@@ -31,8 +33,13 @@ class Problem:
     dilation: tuple[int, int] = (1, 1)
     out_shape: tuple[int, int] = (1, 1)  # OH, OW
     groups_of_weights: int = 1  # 1, or N
-    step: int = 32  # products per instruction
-    promote: int = 128
+    promote: int = 128  # products after which sums become float32; 0 = never
+    operand: Operand = E4M3
+
+    @property
+    def step(self) -> int:
+        """Products per instruction."""
+        return self.operand.step
 
     @property
     def taps(self) -> int:
@@ -63,7 +70,7 @@ class Tiling:
 
     @property
     def swizzle(self) -> int:
-        return _SWIZZLES[self.chunk]
+        return _SWIZZLES[self.chunk * self.problem.operand.bytes]
 
     @property
     def chunks(self) -> int:
@@ -107,7 +114,7 @@ def candidates(problem: Problem, kernel: WgmmaKernel) -> Iterator[Tiling]:
     for columns in kernel.columns:
         if columns > round_up(problem.outputs, PERMUTED) or (problem.promote and columns > _PROMOTED):
             continue
-        stage = (ROWS + columns) * chunk
+        stage = (ROWS + columns) * chunk * problem.operand.bytes
         stages = min(kernel.stages, (kernel.shared_memory - 2048) // stage)
         base = Tiling(problem, columns, chunk, stages, 1, 8 if problem.taps == 1 else 1, _box(problem))
         yield replace(base, blocks=min(kernel.multiprocessors, prod(base.grid)))
@@ -126,7 +133,7 @@ def _rounds(tiling: Tiling, kernel: WgmmaKernel) -> float:
 def _chunk(problem: Problem) -> int:
     """Channels per step: the widest that divides those of a tap, and after which promotion can come."""
     depth = round_up(problem.images[3], problem.step)
-    for chunk in (128, 64, 32):
+    for chunk in (width // problem.operand.bytes for width in sorted(_SWIZZLES, reverse=True)):
         fits = depth % chunk == 0 or (problem.taps == 1 and depth > chunk)
         if fits and problem.promote % chunk == 0:
             return chunk

@@ -1,0 +1,25 @@
+"""The dtypes whose products Hopper's tensor cores sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwptq.quant import fp8
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What wgmma multiplies: both operands have one dtype."""
+
+    dtype: str
+    bytes: int  # of an element
+    step: int  # products that an instruction sums
+    name: str  # of sums and operands in PTX
+    sums: str  # dtype of the accumulators
+
+    def instruction(self, columns: int) -> str:
+        """PTX of the product of 64 rows and `columns` columns over one step."""
+        return f"wgmma.mma_async.sync.aligned.m64n{columns}k{self.step}.{self.name}"
+
+
+E4M3 = Operand(fp8.DTYPE, 1, 32, "f32.e4m3.e4m3", "float32")

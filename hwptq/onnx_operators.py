@@ -127,6 +127,11 @@ def _layer_norm(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.Tuple([out, relax.const(0.0), relax.const(0.0)])
 
 
+def _dropout(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Dropout, which in inference gives its input; with its mask asked for, TVM's own converter is used."""
+    return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
+
+
 def _sum(inputs: Sequence[Any], attrs: Any) -> Any:
     """Sum as additions, one operand after the other."""
     first, *others = [x for x in inputs if x is not None]
@@ -136,6 +141,7 @@ def _sum(inputs: Sequence[Any], attrs: Any) -> Any:
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
+    "Dropout": _dropout,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,

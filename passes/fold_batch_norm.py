@@ -40,7 +40,7 @@ class FoldBatchNorm:
             values, readers = dict(bindings(func)), users(func)
             for var, value in values.items():
                 if op_name(value) == "nn.batch_norm":
-                    fold = _match(value, values, readers)
+                    fold = _match(var, value, values, readers)
                     if fold is not None:
                         folds[var] = fold
 
@@ -51,7 +51,7 @@ class FoldBatchNorm:
                 return None
             if op_name(value) != "nn.batch_norm":
                 return r.keep(value)
-            scale, shift = _affine(value)
+            scale, shift = _affine(var, value)
             if scale is None or shift is None:
                 return r.keep(value)
             fold = folds.get(var)
@@ -69,13 +69,18 @@ class FoldBatchNorm:
         return rewrite(mod, visit)
 
 
-def _affine(call: Any) -> tuple[Any, Any]:
+def _affine(var: Any, call: Any) -> tuple[Any, Any]:
     """(s, beta - mean * s) of a batch_norm with constant statistics, float32 [C]; else (None, None)."""
     stats = [constant(a) for a in call.args[1:5]]
     if any(s is None for s in stats):
         return None, None
-    gamma, beta, mean, var = (np.asarray(s, dtype=np.float64) for s in stats)
-    scale = gamma / np.sqrt(var + float(call.attrs.epsilon))
+    gamma, beta, mean, variance = (np.asarray(s, dtype=np.float64) for s in stats)
+    squares = variance + float(call.attrs.epsilon)
+    if (squares <= 0).any():
+        raise ValueError(
+            f"{var.name}: a variance of this batch norm is negative; repair the model's statistics"
+        )
+    scale = gamma / np.sqrt(squares)
     return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
 
@@ -85,9 +90,9 @@ def _spread(call: Any) -> list[int]:
     return shape
 
 
-def _match(call: Any, values: Any, readers: Any) -> _Fold | None:
+def _match(var: Any, call: Any, values: Any, readers: Any) -> _Fold | None:
     """The conv or matmul (and its bias) that `call` can be folded into."""
-    scale, shift = _affine(call)
+    scale, shift = _affine(var, call)
     source = call.args[0]
     if scale is None or len(readers.get(source, [])) != 1:
         return None

@@ -110,7 +110,17 @@ class QuantizationPlan:
         free = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
         islands = {v for c in free for v in c}
         self.reasons |= {str(v.name): "no operator beside it computes in integers" for v in islands}
-        return {v: None if v in islands else k for v, k in kinds.items()}
+        return self._without_last_tables({v: None if v in islands else k for v, k in kinds.items()})
+
+    def _without_last_tables(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
+        """Leave tables in float that only operators in float read: int8 would lose, and gain nothing."""
+        left = dict(kinds)
+        for var in reversed(self.values):
+            readers = self.readers.get(var, [])
+            if left[var] == "lookup" and readers and all(self._in_float(u, left) for u in readers):
+                left[var] = None
+                self.reasons[str(var.name)] = "only operators in float read it"
+        return left
 
     def _may_be_lookup(self, var: Any) -> bool:
         return self.kinds[var] in ("lookup", "add", "mul") and self.target.rule("lookup") is not None
@@ -153,12 +163,12 @@ class QuantizationPlan:
         readers = self.readers.get(var, [])
         if not isinstance(tensor_dtype(self.pair(var)[0]), FloatDtype):
             real = self.target.rule(self.kinds[var]).float_output and self._unclamped(var)
-            return real and bool(readers) and all(self._in_float(u) for u in readers)
+            return real and bool(readers) and all(self._in_float(u, self.kinds) for u in readers)
         return all(self.kinds.get(u) is None for u in readers) or self._joins_add(var, readers)
 
-    def _in_float(self, var: Any) -> bool:
+    def _in_float(self, var: Any, kinds: Mapping[Any, str | None]) -> bool:
         """Whether `var` is an operator that stays in float, not the result of the graph."""
-        return isinstance(self.values.get(var), relax.Call) and self.kinds.get(var) is None
+        return isinstance(self.values.get(var), relax.Call) and kinds.get(var) is None
 
     def _unclamped(self, var: Any) -> bool:
         unit = read_composite(self.mod, self.values[var])

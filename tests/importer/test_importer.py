@@ -73,6 +73,14 @@ def test_lp_normalization(tmp_path: Path, attributes: dict[str, int]):
     check(proto, tmp_path, x=np.abs(normal(0, 1, 3, 4)))  # onnx' own 1-norm forgets the absolute value
 
 
+@pytest.mark.parametrize("opset", [10, 13])
+def test_dropout_is_gone(tmp_path: Path, opset: int):
+    nodes = [node("Relu", "x", "y"), node("Dropout", "y", "z"), node("Neg", "z", "out")]
+    imported = check(model(nodes, {"x": ["N", 3, 4]}, opset=opset), tmp_path)
+    operators = [op_name(value) for _, value in bindings(imported.module["main"])]
+    assert [name for name in operators if name] == ["nn.relu", "negative"]
+
+
 def test_float16_is_widened(tmp_path: Path):
     half = {k: v.astype(np.float16) for k, v in WEIGHTS.items()}
     two = numpy_helper.from_array(np.array(2, np.float16))

@@ -156,3 +156,12 @@ def test_statistics_that_are_computed():
         return emit(emit(nn.batch_norm(y, *stats, 1, training=False))[0])
 
     fold(graph(build, x=(1, 4, 3, 3), gamma=(4,)), ["nn.conv2d", "nn.batch_norm"])
+
+
+def test_a_negative_variance_is_named():
+    values = [relax.const(np.full(4, v, "float32")) for v in (1, 0, 0, -1)]
+    mod = graph(
+        lambda emit, x: emit(nn.batch_norm(emit(nn.relu(x)), *values, axis=1)[0], "norm"), x=(1, 4, 3, 3)
+    )
+    with pytest.raises(ValueError, match="a variance of this batch norm is negative"):
+        apply(FoldBatchNorm(), mod)

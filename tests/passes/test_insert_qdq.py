@@ -116,6 +116,18 @@ def test_operators_that_the_target_lacks_stay_in_float(demo: tvm.IRModule, stats
     assert set(weights(qdq)) == {"stem", "dense"}
 
 
+def test_tables_that_only_float_reads_are_not_worth_it():
+    def build(emit: Any, x: Any) -> Any:
+        y = emit(nn.conv2d(x, const(4, 3, 1, 1)), "conv")
+        squares = emit(op.square(emit(op.tanh(y), "tanh")), "square")
+        return emit(op.cumsum(squares, 1), "cumsum")
+
+    mod = fused(build, x=(1, 3, 4, 4))
+    qdq = apply(InsertQDQ(ARM, stats_of(mod)), mod)
+    assert set(weights(qdq)) == {"conv"}
+    assert float_reasons(qdq["main"]) == dict.fromkeys(("tanh", "square"), "only operators in float read it")
+
+
 def test_tables_alone_are_not_worth_it():
     mod = fused(lambda emit, x: emit(op.sigmoid(emit(op.tanh(x), "tanh")), "sigmoid"), x=(1, 8))
     qdq = apply(InsertQDQ(ARM, stats_of(mod)), mod)

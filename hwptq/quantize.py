@@ -16,13 +16,9 @@ from .calibration import CalibrationStats, calibrate
 from .data import Dataset
 from .errors import InputError
 from .options import Options
-from .passes.graph.dataflow import main_functions
-from .passes.graph.quantizable import layer_dtypes
 from .progress import Progress
 from .quant import fp8
-from .quant.dtypes import INT4
 from .quant.fp8_accumulate import Accumulator
-from .recipe import Recipe
 from .targets import Descriptor
 
 
@@ -83,29 +79,20 @@ def insert(
     """Quantize a prepared module, with the dtypes recorded on it, else the first of the target's."""
     batches, recipe = Batches(data, progress), options.recipe
     qdq = _apply(passes.InsertQDQ(target, stats, options.weight_granularity, options.keep_float), float32)
-    rounding = _rounding(recipe, qdq)
-    if rounding != "nearest":
+    if recipe.rounding != "nearest":
         with progress.stage("round weights"):
-            step = passes.RoundWeights(float32, batches, passes.RoundingOptions(rounding))
+            step = passes.RoundWeights(float32, batches, passes.RoundingOptions(recipe.rounding))
             qdq = _apply(step, qdq)
     elif recipe.correct_bias:
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)
     offers_fp8 = any(fp8.DTYPE in pair for rule in target.ops for pair in rule.pairs)
-    if offers_fp8 and (recipe.correct_bias or rounding != "nearest"):
+    if offers_fp8 and (recipe.correct_bias or recipe.rounding != "nearest"):
         sums = target.fp8_accumulator
         accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
         with progress.stage("correct e4m3 bias"):
             qdq = _apply(passes.CorrectFp8Bias(float32, batches, accumulator), qdq)
     return Quantized(float32, qdq)
-
-
-def _rounding(recipe: Recipe, qdq: tvm.IRModule) -> str:
-    """The rounding of a recipe, where "auto" depends on the dtypes of the weights."""
-    if recipe.rounding != "auto":
-        return recipe.rounding
-    pairs = [pair for _, f in main_functions(qdq) for pair in layer_dtypes(f).values()]
-    return "descent" if any(weight == INT4.name for _, weight in pairs) else "nearest"
 
 
 def normalize(module: tvm.IRModule) -> Quantized:

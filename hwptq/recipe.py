@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .errors import InputError
+from .quant.layer_rounding import METHODS
 from .quant.observers import OBSERVERS
 
-#: How a weight becomes an integer (quant/layer_rounding.py); all but "nearest" settle the biases too. "auto"
-#: is "descent" where weights have less than 8 bits; with 8, nearest and a correction of biases do as well.
-ROUNDINGS = ("nearest", "gptq", "descent", "clamped", "auto")
+#: How a weight becomes an integer; all but "nearest" settle the biases too.
+ROUNDINGS = METHODS
 #: "auto" equalizes where weights have one scale for all channels. With a scale each they gain nothing, and
 #: activations of which some channels become small lose accuracy.
 EQUALIZE = ("on", "off", "auto")
@@ -66,7 +66,7 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: docs/accuracy.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(smooth=True, equalize="auto", rounding="auto", correct_bias=True),
+    "default": Recipe(smooth=True, equalize="auto", rounding="descent", correct_bias=True),
     "best": Recipe(smooth=True, equalize="auto", rounding="clamped", correct_bias=True),
 }
 

@@ -38,11 +38,11 @@ class Lockstep:
     def settle(self, results: Sequence[Any]) -> None:
         """Go past the next binding, whose value for each sample is given."""
         var, value = self._bindings[self._next]
+        dead = [source for source in reads(value) if self._last[source] == self._next]
         for env, result in zip(self.values, results, strict=True):
             env[var] = result
-            for source in reads(value):
-                if self._last[source] == self._next:
-                    env.pop(source, None)
+            for source in dead:
+                env.pop(source, None)
             if var not in self._last:
                 del env[var]
         self._next += 1

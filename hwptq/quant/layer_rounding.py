@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .adaround import adaround
 from .rounding import compensation, descend, gptq, nearest, refit_scale, rounding_loss
 
-#: How integers are found, each at least as good as those before it. "clamped" is "descent", then more of it
-#: with targets that allow for a clamp behind the layer (quant/clamped_target.py; that takes the data).
-METHODS = ("nearest", "gptq", "descent", "clamped")
+#: How integers are found. "descent" starts from "gptq"; "clamped" is "descent", then more of it with targets
+#: that allow for a clamp behind the layer (quant/clamped_target.py; that takes the data).
+METHODS = ("nearest", "adaround", "gptq", "descent", "clamped")
 _REFITS = 3  # alternations between integers and scales
 _FRACTIONS = np.linspace(1.0, 0.4, 25)
 _COARSE_FRACTIONS = np.linspace(1.0, 0.5, 11)
@@ -47,6 +48,8 @@ def solve(problem: RoundingProblem, method: str = "descent") -> tuple[np.ndarray
     scale = search_scale(problem, _nearest, _FRACTIONS)
     if method == "nearest":
         return _nearest(problem, scale), scale
+    if method == "adaround":
+        return adaround(problem.target, problem.gram, scale, problem.qmax), scale
     by = compensation(problem.gram)
 
     def compensated(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:

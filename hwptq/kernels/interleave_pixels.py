@@ -7,31 +7,35 @@ from __future__ import annotations
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import TEMPLATE, Expr, Flat, loop, powers, primfunc
+from .builder import TEMPLATE, Expr, Flat, loop, nest, powers, primfunc
 from .kernel import Argument, Step, TensorType
-from .register_tile import Mac
+from .register_tile import Plan, real_pixel, start_of
 
 
-def interleave_pixels(x: TensorType, source: Argument, pixels: int, channels: int, mac: Mac) -> Step:
-    """The step int8 [pixels, channels] -> [ceil(pixels / rows), ceil(channels / k), rows, k].
+def interleave_pixels(x: TensorType, source: Argument, channels: int, plan: Plan) -> Step:
+    """The step int8 [pixels, channels] -> [tiles, ceil(channels / k), lines of a tile, rows, k].
 
-    The last pixel is repeated to fill its rows. What fills the last group of channels is left unwritten: it
-    meets weights of 0.
+    So a tile of `plan` reads everything in order. The last tile overlaps the one before it, and pixels that
+    fill its lines repeat the last one. What fills the last group of channels is left unwritten: it meets
+    weights of 0.
     """
+    mac, size = plan.mac, plan.tile.pixels
     rows, k = mac.rows, mac.k
-    lines, groups = -(-pixels // rows), mac.groups_of(channels)
+    tiles, lines, groups = -(-plan.row_pixels // size), size // rows, mac.groups_of(channels)
     whole, rest = divmod(channels, k)
-    out = TensorType((lines * groups * rows * k,), "int8")
+    group = lines * rows * k
+    out = TensorType((tiles * groups * group,), "int8")
 
     def emit(image: Flat, packed: Flat) -> None:
-        def line(i: Expr) -> None:
-            sources = [_pixel(i * rows + r, pixels, rows) * channels for r in range(rows)]
-            target = i * groups * rows * k
+        def line(t: Expr, i: Expr) -> None:
+            first = start_of(t, size, plan.row_pixels) + i * rows
+            sources = [real_pixel(plan, first + r) * channels for r in range(rows)]
+            target = t * groups * group + i * rows * k
 
             def copy(at: Expr, count: int) -> None:
                 loaded = [T.bind(image.load(s + at * k, count * k)) for s in sources]
                 for u in range(count):
-                    packed.store(target + (at + u) * rows * k, mac.pick(loaded, u, count), rows * k)
+                    packed.store(target + (at + u) * group, mac.pick(loaded, u, count), rows * k)
 
             full, odd = divmod(whole, mac.groups)
             if full:
@@ -44,15 +48,10 @@ def interleave_pixels(x: TensorType, source: Argument, pixels: int, channels: in
                 done = 0
                 for count in powers(rest, k):
                     value = image.load(first + whole * k + done, count)
-                    packed.store(target + (whole * rows + r) * k + done, value, count)
+                    packed.store(target + whole * group + r * k + done, value, count)
                     done += count
 
-        loop(lines, line)
+        nest((tiles, lines), line)
 
     func = primfunc([TensorType(x.shape, "int8"), out], {TEMPLATE: "interleave_pixels"}, emit)
     return Step(func, (source,), out, "interleave_pixels")
-
-
-def _pixel(index: Expr, pixels: int, rows: int) -> Expr:
-    """Those beyond the last pixel repeat it."""
-    return index if pixels % rows == 0 else T.min(index, pixels - 1)

@@ -17,6 +17,7 @@ from .convolution import Convolution
 from .kernel import TensorType
 from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds
+from .store_rows import store_rows
 from .store_tile import Output, store_tile
 from .vector_unit import VectorUnit
 
@@ -116,7 +117,7 @@ def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
 
 
 def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool = False) -> Tile:
-    """The tile for a shape, with at most as many accumulators and vectors as `tile`.
+    """The tile for a shape, within the registers of `tile`.
 
     Of interleaved pixels it takes whole instructions. What counts is the work, with that of overlapping
     parts, and the loads for each multiply-accumulate.
@@ -133,13 +134,41 @@ def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved
     for v in range(1, min(tile.vectors, vectors) + 1):
         pixels = even(conv.out[1], registers // v)
         choices.append(Tile(whole(pixels) if interleaved else pixels, v))
+    if mac.rows > 1 and not interleaved:
+        choices = _windows_in_registers(conv, mac, tile, vectors)
+    activation, weight = _load_costs(mac, interleaved)
 
     def cost(choice: Tile) -> float:
         parts = blocks(vectors, choice.vectors)
-        work = sum(count * (size + _LOAD_COST * (size / choice.pixels + 1)) for _, count, size in parts)
+        work = sum(count * (size + weight * size / choice.pixels + activation) for _, count, size in parts)
         return work * -(-conv.out[1] // choice.pixels) * whole(choice.pixels)
 
     return min(choices, key=cost)
+
+
+def _windows_in_registers(conv: Convolution, mac: Mac, tile: Tile, vectors: int) -> list[Tile]:
+    """Tiles of windows for `mac.rows` pixels an instruction: each pixel is loaded to a register of its own.
+
+    Together with the accumulators and weights that is at most what the largest tile of interleaved pixels
+    takes, which are loaded in pairs of operands.
+    """
+    most = tile.pixels // mac.rows * tile.vectors + tile.vectors + 2
+    return [
+        Tile(pixels, v)
+        for v in range(1, min(vectors, most) + 1)
+        for pixels in range(1, conv.out[1] + 1)
+        if pixels == even(conv.out[1], pixels) and -(-pixels // mac.rows) * (v + mac.rows) + v <= most
+    ] or [Tile(1, 1)]
+
+
+def _load_costs(mac: Mac, interleaved: bool) -> tuple[float, float]:
+    """Of an operand of activations and one of weights, in multiply-accumulates.
+
+    Where an instruction has several rows: one load fills two registers, and a window is loaded and shuffled.
+    """
+    if mac.rows == 1:
+        return _LOAD_COST, _LOAD_COST
+    return 0.5 if interleaved else 2.0, 0.5 * mac.rows
 
 
 def emit_tiled(plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: int = 1) -> Callable[..., None]:
@@ -160,10 +189,15 @@ def emit_tiled(plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: int =
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, size, plan.row_pixels)
             acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
-            reduce_windows(plan, acc, x, _sources(plan, b, row, x0), weight, v0)
-            values = [_row(acc[i // mac.rows], mac, i % mac.rows) for i in range(size)]
-            pixels = [conv.pixel(b, row, _real(plan, x0 + i)) for i in range(size)]
-            store_tile(values, scales, y, pixels, v0, output, unit)
+            sources = _lines(plan, t) if plan.interleaved else _windows(plan, b, row, x0)
+            reduce_windows(plan, acc, x, sources, weight, v0)
+            values = [[cell.load(0, mac.rows * mac.lanes) for cell in line] for line in acc]
+            pixels = [conv.pixel(b, row, real_pixel(plan, x0 + i)) for i in range(size)]
+            if mac.rows == 1:
+                store_tile(values, scales, y, pixels, v0, output, unit)
+            else:
+                lines = [pixels[i : i + mac.rows] for i in range(0, size, mac.rows)]
+                store_rows(values, scales, y, lines, v0, output, unit)
 
         def block(v0: Expr, vectors: int, first: Expr, count: Expr) -> None:
             def numbered(i: Expr) -> None:
@@ -189,7 +223,7 @@ def start_of(index: Expr, size: int, extent: int) -> Expr:
     return index * size if extent % size == 0 else T.min(index * size, extent - size)
 
 
-def _real(plan: Plan, pixel: Expr) -> Expr:
+def real_pixel(plan: Plan, pixel: Expr) -> Expr:
     """The output pixel of an interleaved one: those beyond the last repeat it."""
     last = plan.conv.out[1] - 1
     return pixel if plan.row_pixels == last + 1 else T.min(pixel, last)
@@ -207,17 +241,20 @@ def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> li
     return acc
 
 
-def _sources(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
-    """Where in x each line of a tile begins if pixels are interleaved, else the window of each pixel.
+def _lines(plan: Plan, t: Expr) -> list[Expr]:
+    """Where in x each line of tile t begins: see interleave_pixels."""
+    mac, lines = plan.mac, plan.tile.pixels // plan.mac.rows
+    size = mac.rows * mac.k
+    return [(t * mac.groups_of(plan.conv.ci) * lines + i) * size for i in range(lines)]
 
-    The last line of windows may have fewer pixels than rows: it computes its last pixel twice.
+
+def _windows(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
+    """Where in x the window of each pixel of a tile begins.
+
+    The last line may have fewer pixels than rows: it computes its last pixel twice.
     """
-    conv, mac, size = plan.conv, plan.mac, plan.tile.pixels
-    lines = -(-size // mac.rows)
-    if not plan.interleaved:
-        return [conv.window(b, row, x0 + min(i, size - 1)) for i in range(lines * mac.rows)]
-    line = mac.groups_of(conv.ci) * mac.rows * mac.k
-    return [(T.floordiv(x0, mac.rows) + i) * line for i in range(lines)]
+    size, rows = plan.tile.pixels, plan.mac.rows
+    return [plan.conv.window(b, row, x0 + min(i, size - 1)) for i in range(-(-size // rows) * rows)]
 
 
 def reduce_windows(
@@ -265,7 +302,7 @@ def _activation_operands(
     mac = plan.mac
     if plan.interleaved:
         size = mac.rows * mac.k
-        return lambda line, u: T.bind(x.load(sources[line] + (group + u) * size, size))
+        return lambda line, u: T.bind(x.load(sources[line] + (group + u) * len(sources) * size, size))
     loaded = [T.bind(x.load(s + tap + group * mac.k, count * mac.k)) for s in sources]
     return lambda line, u: mac.pick(loaded[line * mac.rows : (line + 1) * mac.rows], u, count)
 
@@ -294,12 +331,3 @@ def _nibble(packed: Expr, index: int, width: int) -> Expr:
     if index == 0:
         return T.shift_left(packed, constant(4, "int8", width))
     return T.bitwise_and(packed, constant(-16, "int8", width))
-
-
-def _row(cells: list[Flat], mac: Mac, row: int) -> list[Expr]:
-    """The sums of one pixel, a vector of channels from each accumulator."""
-    size = mac.rows * mac.lanes
-    if mac.rows == 1:
-        return [cell.load(0, size) for cell in cells]
-    lanes = range(row * mac.lanes, (row + 1) * mac.lanes)
-    return [shuffle([cell.load(0, size)], lanes) for cell in cells]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Requantize
@@ -24,11 +25,15 @@ _PACKED = 4  # int32 vectors that fill one vector of int8
 
 @dataclass(frozen=True)
 class Bounds:
-    """What follows the shift: zero point and clamp of the int8 output."""
+    """What follows the shift: zero point and clamp of the int8 output.
+
+    `fits_int16`: no result is beyond int16 before the clamp, with or without its zero point.
+    """
 
     zero_point: int
     lo: int
     hi: int
+    fits_int16: bool = False
 
 
 #: No intrinsics: 64-bit products.
@@ -160,22 +165,31 @@ def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requanti
 def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr:
     """Zero point, clamp and conversion by plain code."""
     if target.saturating_casts and lanes > 1:
-        words = _saturated(value, "int16", lanes)
-        if bounds.zero_point:
-            zero = constant(bounds.zero_point, "int16", lanes)
-            name = f"llvm.sadd.sat.v{lanes}i16"
-            words = T.call_llvm_pure_intrin(dtype_of("int16", lanes), name, words, zero)
-        return _clamped(_saturated(words, "int8", lanes), bounds, lanes)
+        words = cast(value, "int16", lanes) if bounds.fits_int16 else _saturated(value, "int16", lanes)
+        return _clamped(_bytes(words, bounds.zero_point, lanes), bounds, lanes)
     shifted = value + constant(bounds.zero_point, "int32", lanes)
     limits = [constant(limit, "int32", lanes) for limit in (bounds.lo, bounds.hi)]
     return cast(clamp(shifted, *limits), "int8", lanes)
 
 
+def _bytes(words: Expr, zero_point: int, lanes: int) -> Expr:
+    """int16 -> int8, with the zero point, by saturation."""
+    if zero_point == -128:  # v - 128 in int8 is v in uint8 with the other sign bit
+        unsigned = _saturated(words, "uint8", lanes)
+        return T.bitwise_xor(T.reinterpret(dtype_of("int8", lanes), unsigned), constant(-128, "int8", lanes))
+    if zero_point:
+        zero = constant(zero_point, "int16", lanes)
+        words = T.call_llvm_pure_intrin(dtype_of("int16", lanes), f"llvm.sadd.sat.v{lanes}i16", words, zero)
+    return _saturated(words, "int8", lanes)
+
+
 def _saturated(value: Expr, dtype: str, lanes: int) -> Expr:
     """`value` in half its bits: a clamp and a cast, which LLVM makes one instruction."""
-    bits = int(dtype.removeprefix("int"))
-    limits = [constant(limit, f"int{2 * bits}", lanes) for limit in (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)]
-    return cast(clamp(value, *limits), dtype, lanes)
+    limits = np.iinfo(dtype)
+    wide = f"int{2 * limits.bits}"
+    return cast(
+        clamp(value, *(constant(int(v), wide, lanes) for v in (limits.min, limits.max))), dtype, lanes
+    )
 
 
 def _pack(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:

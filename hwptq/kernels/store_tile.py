@@ -51,7 +51,7 @@ def store_tile(
         if unit.masked and output.whole and (output.even or output.channels < lanes):
             _store_joined(result, width, group, y, pixels, output)
         else:
-            _store(result, width, group, y, pixels, v0, output, unit.masked)
+            store_cells(result, width, group, y, pixels, v0, output, unit.masked)
 
 
 def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[list[tuple[int, int]]]:
@@ -86,11 +86,11 @@ def _joined(vectors: Sequence[Expr]) -> Expr:
     return shuffle(vectors, range(sum(int(v.ty.dtype.lanes) for v in vectors)))
 
 
-def _store(
+def store_cells(
     result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], v0: Expr,
     output: Output, masked: bool,
 ) -> None:  # fmt: skip
-    """Store the vectors of `group`, those together that stand side by side."""
+    """Store the vectors of `group`, (pixel, vector) each, those together that stand side by side."""
     lanes, at = output.lanes, 0
     for run in _runs(group, output.even, output.whole):
         i, j = run[0]

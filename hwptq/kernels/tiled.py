@@ -17,6 +17,7 @@ from .kernel import PREVIOUS, Step, TensorType
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled, fit
+from .result_range import proven
 from .scratchpad import emit_bands, plan_bands
 from .vector_unit import VectorUnit
 from .widen_channels import widen_channels, widen_weight
@@ -55,10 +56,11 @@ def tiled_steps(
     before = _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
-    body = emit_tiled(plan, int8_bounds(op), unit, parts)
+    bounds = proven(int8_bounds(op), constants)
+    body = emit_tiled(plan, bounds, unit, parts)
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
-        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), int8_bounds(op), unit, 1))
+        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, unit, 1))
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
@@ -73,7 +75,6 @@ def tiled_steps(
 
 def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...]:
     """The steps that bring x into the layout that the kernel reads; the first one may have `wide`ned it."""
-    mac, conv = plan.mac, plan.conv
     packed = None if packing.unit.scratchpad else pack_input(packing)
     steps = (wide,) if wide else ()
     if packed:
@@ -81,4 +82,4 @@ def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...
     if not plan.interleaved:
         return steps
     source = PREVIOUS if steps else 0
-    return (*steps, interleave_pixels(packed.out if packed else packing.x, source, conv.out[1], conv.ci, mac))
+    return (*steps, interleave_pixels(packed.out if packed else packing.x, source, plan.conv.ci, plan))

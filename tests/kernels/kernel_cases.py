@@ -102,6 +102,15 @@ def conv_case(random: Random, channels_in: int, channels_out: int, groups: int =
     return Case(op, (x,), (weight, *scales(random, channels_out, depth * kernel[0] * kernel[1])))
 
 
+def pointwise_case(random: Random, pixels: int) -> Case:
+    """A 1x1 Conv2d on a row of so many pixels."""
+    depth, channels, bits = random.choice(CHANNELS), random.choice(CHANNELS), random.choice((8, 8, 4))
+    zeros = (0, 0, 0, 0)
+    op = ops.Conv2d((1, 1), zeros, (1, 1), 1, random.choice((-128, 0)), *_output(random), weight_bits=bits)
+    constants = (weights(random, bits, channels, 1, 1, depth), *scales(random, channels, depth))
+    return Case(op, (int8(random, 1, 1, pixels, depth),), constants)
+
+
 def dense_case(random: Random) -> Case:
     """A Dense on one or several rows."""
     rows = random.choice(((1,), (1,), (2, 3), (7,), ()))

@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 import pytest
 from integer_targets import INTEGER_TARGETS
-from kernel_cases import conv_case, depthwise_case, matmul_case, random_case
+from kernel_cases import conv_case, depthwise_case, matmul_case, pointwise_case, random_case
 from program_batch import run_batch
 from tvm.target import Target
 
@@ -49,6 +49,15 @@ def test_matmul_of_two_activations(tmp_path: Path):
     target = runnable("arm-cortex-a")
     cases = [matmul_case(Random(seed)) for seed in range(CASES)]
     assert "matmul_dot_product" in {case.steps(target)[-1].name for case in cases}
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_interleaved_pixels(tmp_path: Path):
+    """1x1 on up to 41 pixels: the last tile overlaps, or has a pixel too many; at all channel tails."""
+    target = runnable("arm-cortex-a-i8mm")
+    cases = [pointwise_case(Random(seed), seed + 2) for seed in range(CASES)]
+    assert "interleave_pixels" in {case.steps(target)[-2].name for case in cases}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

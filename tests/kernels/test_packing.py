@@ -14,6 +14,8 @@ from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.pack_input import Packing, pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
 from hwptq.kernels.register_tile import Tile, blocks, even, fit, powers
+from hwptq.kernels.requantize import Bounds
+from hwptq.kernels.result_range import proven
 from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.targets import load_target
 
@@ -95,6 +97,18 @@ def test_the_tile_fits_the_shape():
 def test_rows_of_a_matrix_product_are_not_wasted():
     kernel = load_target("arm-cortex-a-i8mm").kernels["smmla"]
     assert fit(replace(CONV, out=(3, 6)), matrix_multiply.mac_of(kernel), Tile(8, 4), 8).pixels % 2 == 0
+
+
+def test_results_that_are_proven_to_fit_int16():
+    """|acc| <= 1000 + 128 * 200 fits; with 250 times 1 and zero point -128 it is 33128 from zero."""
+    bounds, weight = Bounds(0, -128, 127), np.array([[100, -100]], np.int8)
+    constants = [weight, *(np.array([v], np.int32) for v in (1000, 2**31 - 1, 0))]
+    assert proven(bounds, constants).fits_int16
+    assert not proven(
+        replace(bounds, zero_point=-128), [np.full((1, 250), 1, np.int8), *constants[1:]]
+    ).fits_int16
+    assert not proven(bounds, [weight, np.array([-(2**29)], np.int32), *constants[2:]]).fits_int16
+    assert proven(None, []) is None
 
 
 def test_a_window_without_dilation_is_read_row_by_row():

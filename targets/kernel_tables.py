@@ -129,8 +129,9 @@ class DepthwiseDotKernel:
     block: int = field(
         default=16,
         metadata=about(
-            "bytes within which the device interleaves vectors: 16 on x86-64, a whole vector on Hexagon",
-            low=16,
+            "bytes within which the device interleaves vectors: 16 on x86-64; 4 on Hexagon, where it takes "
+            "every other byte",
+            low=4,
             high=1024,
             power_of_two=True,
         ),

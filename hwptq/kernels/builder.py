@@ -53,6 +53,13 @@ def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
     return tirx.Shuffle(list(vectors), list(indices))
 
 
+def every_other(a: Expr, b: Expr, rest: int, unit: int) -> Expr:
+    """Every other unit of `unit` bytes of a and b in turn, of two the one with index `rest`."""
+    width = int(a.ty.dtype.lanes)
+    starts = range(rest * unit, width, 2 * unit)
+    return shuffle([a, b], [v + i for at in starts for v in (at, width + at) for i in range(unit)])
+
+
 def clamp(value: Expr, lo: Expr, hi: Expr) -> Expr:
     """`value` limited to [lo, hi]."""
     return T.max(T.min(value, hi), lo)

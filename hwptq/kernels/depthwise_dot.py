@@ -22,7 +22,20 @@ from hwptq.quant import integer_ops as ops
 from hwptq.quant.fixed_point import MAX_SHIFT
 from hwptq.targets.kernel_tables import DepthwiseDotKernel, DepthwiseKernel
 
-from .builder import TEMPLATE, Expr, Flat, dtype_of, local, loop, nest, primfunc, share, shuffle, unravel
+from .builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    dtype_of,
+    every_other,
+    local,
+    loop,
+    nest,
+    primfunc,
+    share,
+    shuffle,
+    unravel,
+)
 from .convolution import Convolution, bounds_of, describe
 from .depthwise import depthwise
 from .kernel import PREVIOUS, Step, TensorType
@@ -158,7 +171,7 @@ def _tile(conv: Convolution, width: int, most: int) -> int:
 def _lane_order(plan: Plan) -> np.ndarray:
     """The byte that lands in each lane when four vectors are interleaved: int [4, width / 4].
 
-    Block b of 16 bytes goes to lanes 4b ... 4b+3 of the four results, four bytes to each; larger ones alike.
+    Block b of 16 bytes goes to lanes 4b ... 4b+3 of the four results, four bytes to each; other sizes alike.
     """
     lanes, part = np.arange(plan.width // _ROWS), plan.block // _ROWS
     first = lanes // part * plan.block + lanes % part
@@ -261,7 +274,8 @@ def _sum_taps(
     def column(at: Expr, uses: Sequence[tuple[int, Expr]]) -> None:
         """Column `at` of the window; `uses` are the pixels that it belongs to, each with its tap."""
         for g in range(plan.groups):
-            numbers = [min(g * _ROWS + t, rows - 1) for t in range(_ROWS)]  # beyond the last row: weight 0
+            # beyond the last row any will do, the weights are 0: two that differ make cheaper shuffles
+            numbers = [n if n < rows else g * _ROWS for n in range(g * _ROWS, (g + 1) * _ROWS)]
             loaded = {n: T.bind(x.load(window + conv.tap(n, 0) + at, width)) for n in dict.fromkeys(numbers)}
             taken = [T.reinterpret(dtype_of("int8", width), loaded[n]) for n in numbers]
             operands = _interleave(taken, plan.block)
@@ -295,6 +309,10 @@ def _shared_columns(conv: Convolution, pixels: int) -> dict[int, list[tuple[int,
 def _interleave(rows: Sequence[Expr], block: int) -> list[Expr]:
     """Four vectors a, b, c, d -> four vectors of the groups a[i] b[i] c[i] d[i], ordered by _lane_order."""
     a, b, c, d = rows
+    if block == _ROWS:
+        even, odd = ((T.bind(every_other(a, b, r, 1)), T.bind(every_other(c, d, r, 1))) for r in (0, 1))
+        (zero, two), (one, three) = ([T.bind(every_other(*h, r, 2)) for r in (0, 1)] for h in (even, odd))
+        return [zero, one, two, three]
     halves = [
         (T.bind(_unpack(a, b, part, 1, block)), T.bind(_unpack(c, d, part, 1, block))) for part in (0, 1)
     ]

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Requantize
 
-from .builder import Expr, cast, clamp, constant, dtype_of, shuffle
+from .builder import Expr, cast, clamp, constant, dtype_of, every_other, shuffle
 
 _PACKED = 4  # int32 vectors that fill one vector of int8
 
@@ -80,7 +80,8 @@ def requantize_blocks(
 ) -> Expr:  # fmt: skip
     """Four int32x`lanes` vectors whose lanes 4b ... 4b+3, one after the other, are block b of the result.
 
-    So it is with blocks of 16 bytes; larger ones take more lanes of each vector.
+    So it is with blocks of 16 bytes; larger ones take more lanes of each vector, and a block of 4 is one lane
+    of each, whose lowest bytes stand together then.
 
     That is the order in which packing narrows them, so nothing is moved where the target packs.
     """
@@ -88,6 +89,13 @@ def requantize_blocks(
         scaled = [_by_wide_products(*v, target) for v in zip(acc, multiplier, shift, strict=True)]
         return _clamped(_pack_four(scaled, bounds, target), bounds, _PACKED * lanes)
     total = _PACKED * lanes
+    if block == _PACKED and lanes == target.lanes and target.multiply_high:
+        words = [
+            T.reinterpret(dtype_of("int8", total), _bounded(_by_intrinsics(*v, target), bounds, lanes))
+            for v in zip(acc, multiplier, shift, strict=True)
+        ]
+        pairs = [T.bind(every_other(a, b, 0, 1)) for a, b in (words[:2], words[2:])]
+        return every_other(*pairs, 0, 2)
     value, factor, by = (shuffle(v, range(total)) for v in (acc, multiplier, shift))
     narrow = requantize(value, factor, by, bounds, total, target)
     each = block // _PACKED
@@ -167,9 +175,13 @@ def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr
     if target.saturating_casts and lanes > 1:
         words = cast(value, "int16", lanes) if bounds.fits_int16 else _saturated(value, "int16", lanes)
         return _clamped(_bytes(words, bounds.zero_point, lanes), bounds, lanes)
+    return cast(_bounded(value, bounds, lanes), "int8", lanes)
+
+
+def _bounded(value: Expr, bounds: Bounds, lanes: int) -> Expr:
+    """Zero point and clamp, in 32 bits."""
     shifted = value + constant(bounds.zero_point, "int32", lanes)
-    limits = [constant(limit, "int32", lanes) for limit in (bounds.lo, bounds.hi)]
-    return cast(clamp(shifted, *limits), "int8", lanes)
+    return clamp(shifted, *(constant(limit, "int32", lanes) for limit in (bounds.lo, bounds.hi)))
 
 
 def _bytes(words: Expr, zero_point: int, lanes: int) -> Expr:

@@ -94,8 +94,8 @@ def requantize_blocks(
             T.reinterpret(dtype_of("int8", total), _bounded(_by_intrinsics(*v, target), bounds, lanes))
             for v in zip(acc, multiplier, shift, strict=True)
         ]
-        pairs = [T.bind(every_other(a, b, 0, 1)) for a, b in (words[:2], words[2:])]
-        return every_other(*pairs, 0, 2)
+        first, second = (T.bind(every_other(a, b, 0, 1)) for a, b in (words[:2], words[2:]))
+        return every_other(first, second, 0, 2)
     value, factor, by = (shuffle(v, range(total)) for v in (acc, multiplier, shift))
     narrow = requantize(value, factor, by, bounds, total, target)
     each = block // _PACKED

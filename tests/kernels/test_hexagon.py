@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from elementwise_cases import KINDS
-from kernel_cases import CHANNELS, Case, conv_case, type_of
+from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, type_of
 from program_batch import run_batch
 from test_other_cpus import runnable
 
@@ -26,6 +26,13 @@ CASES = 8  # of each kind
 def test_operators_without_weights(kind, tmp_path: Path):
     target = runnable("hexagon-v66-npu")
     cases = [kind(Random(seed)) for seed in range(CASES)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_depthwise(tmp_path: Path):
+    target = runnable("hexagon-v66-npu")
+    cases = [depthwise_case(Random(seed)) for seed in range(24)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

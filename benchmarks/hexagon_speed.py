@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tvm
 from models import Case, load_case
-from programs import quantized
+from programs import quantized, timed_calls
 
 from hwptq.backends.c_source import identifier
 from hwptq.backends.memory_plan import MemoryPlan, plan_memory
@@ -106,17 +106,11 @@ def call_seconds(plan: MemoryPlan, case: Case, target: Descriptor, folder: Path,
     """float64 [repeat, calls]: of each call of `plan`. Models of one input and one output only."""
     prefix = identifier(case.name)
     compile_parts(plan, prefix, target, folder)
-    lines = (folder / "calls.c").read_text(encoding="utf-8").splitlines()
-    calls = 0
-    for i, line in enumerate(lines):
-        if line.startswith("    status |= "):
-            lines[i] = f"{line} start = mark({calls}, start);"
-            calls += 1
-    timed = "\n".join(lines).replace("int32_t status = 0;", "int32_t status = 0; int64_t start = now();")
+    timed = timed_calls((folder / "calls.c").read_text(encoding="utf-8"))
     (tensor,), (result,) = plan.inputs, plan.outputs
     behind = target.memory.readable_behind
     main = _MAIN.format(
-        prefix=prefix, upper=prefix.upper(), count=calls, repeat=repeat, run=timed,
+        prefix=prefix, upper=prefix.upper(), count=len(plan.calls), repeat=repeat, run=timed,
         in_bytes=tensor.nbytes, out_bytes=result.nbytes + behind,
     )  # fmt: skip
     (folder / "timed.c").write_text(main, encoding="utf-8")
@@ -126,7 +120,7 @@ def call_seconds(plan: MemoryPlan, case: Case, target: Descriptor, folder: Path,
     sample = np.ascontiguousarray(case.samples[0][tensor.name], tensor.dtype).tobytes()
     run = [*tools.run, str(folder / "timed")]
     output = subprocess.run(run, input=sample, stdout=subprocess.PIPE, check=True).stdout
-    return np.frombuffer(output, np.int64).reshape(repeat, calls) * 1e-9
+    return np.frombuffer(output, np.int64).reshape(repeat, len(plan.calls)) * 1e-9
 
 
 def layers(graphs: Graphs, plan: MemoryPlan, seconds: np.ndarray) -> list[Layer]:

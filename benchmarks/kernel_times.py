@@ -8,7 +8,6 @@ A line gives the least time of a kernel over the repetitions, its share.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 from models import NAMES, Case, load_case
-from programs import quantized
+from programs import quantized, timed_calls
 
 from hwptq.backends.c_source import identifier
 from hwptq.backends.memory_plan import MemoryPlan, plan_memory
@@ -61,9 +60,7 @@ def kernel_seconds(
     prefix = identifier(case.name)
     compile_parts(plan, prefix, target, folder)
     calls = (folder / "calls.c").read_text(encoding="utf-8")
-    number = iter(range(len(plan.calls)))
-    timed = re.sub(r"    status \|= .*;", lambda m: f"{m[0]} start = mark({next(number)}, start);", calls)
-    timed = timed.replace("int32_t status = 0;", "int32_t status = 0; int64_t start = now();")
+    timed = timed_calls(calls)
     (tensor,), (result,) = plan.inputs, plan.outputs
     main = _MAIN.format(
         prefix=prefix, upper=prefix.upper(), count=len(plan.calls), run=timed, in_bytes=tensor.nbytes,

@@ -37,8 +37,8 @@ def header(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
         *_interface(plan.inputs, upper, "INPUT"),
         *_interface(plan.outputs, upper, "OUTPUT"),
         "",
-        "/* Computes the outputs of one sample; `arena` is scratch memory. Returns 0, or another value where",
-        "   a kernel ran out of scratch memory. */",
+        "/* Computes the outputs of one sample; `arena` is its memory. Returns 0, or stops at a kernel that",
+        "   asks for more scratch memory than there is, and returns its number, from 1 on. */",
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena);",
         "",
         f"#define {upper}_THREADS {plan.threads}",
@@ -73,13 +73,15 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena_) {{",
         "    uint8_t *arena = arena_;",
         f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
-        "    int32_t status = 0;",
         "    (void)arena, (void)weights;",
         *(["    use_workspace();"] if workspace else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
-        *(f"    status |= {prefix}_{c.function}({', '.join(map(_address, c.args))});" for c in plan.calls),
+        *(
+            f"    if ({prefix}_{c.function}({', '.join(map(_address, c.args))})) return {number};"
+            for number, c in enumerate(plan.calls, 1)
+        ),
         *(f"    __builtin_memcpy({_address(to)}, {_address(source)}, {n});" for source, to, n in plan.copies),
-        "    return status;",
+        "    return 0;",
         "}",
     ]
     return "\n".join(lines) + "\n"

@@ -23,6 +23,7 @@ from .quantizable import elementwise_root, kind, ties_scale, weight_of
 #: Kinds of nodes with a constant weight.
 WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
 _FREE = ("lookup", "data_movement", "concat")
+_TABLES = ("lookup", "add", "mul")  # kinds of what may be a function of one tensor, element by element
 _ROUNDS = 100  # more than any chain of raised scales is long
 _MARGIN = 2.001  # output scale over product of input and weight scale: keeps multipliers below 1/2
 
@@ -113,17 +114,35 @@ class QuantizationPlan:
         return self._without_last_tables({v: None if v in islands else k for v, k in kinds.items()})
 
     def _without_last_tables(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
-        """Leave tables in float that only operators in float read: int8 would lose, and gain nothing."""
+        """Leave tables in float that only operators in float read: int8 would lose, and gain nothing.
+
+        With data movement in between, that stays in float too.
+        """
         left = dict(kinds)
+
+        def moved(var: Any) -> list[Any] | None:
+            """Data movement between `var` and its readers, where those are all in float; else None."""
+            found = []
+            for user in self.readers.get(var, []):
+                if left.get(user) == "data_movement":
+                    behind = moved(user)
+                    if behind is None:
+                        return None
+                    found += [user, *behind]
+                elif not self._in_float(user, left):
+                    return None
+            return found if self.readers.get(var) else None
+
         for var in reversed(self.values):
-            readers = self.readers.get(var, [])
-            if left[var] == "lookup" and readers and all(self._in_float(u, left) for u in readers):
-                left[var] = None
-                self.reasons[str(var.name)] = "only operators in float read it"
+            if left[var] in _TABLES and elementwise_root(var, self.values) != var:
+                between = moved(var)
+                for v in [] if between is None else [var, *between]:
+                    left[v] = None
+                    self.reasons[str(v.name)] = "only operators in float read it"
         return left
 
     def _may_be_lookup(self, var: Any) -> bool:
-        return self.kinds[var] in ("lookup", "add", "mul") and self.target.rule("lookup") is not None
+        return self.kinds[var] in _TABLES and self.target.rule("lookup") is not None
 
     def _root(self, var: Any) -> Any:
         """The tensor that `var` becomes a table of; itself where it becomes none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from .cuda.select import select_fp8
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
+from .grouped_convolution import grouped_convolution
 from .kernel import Step, TensorType
 from .matmul_dot import fits, matmul_dot
 from .matrix_multiply import matrix_multiply
@@ -71,7 +73,14 @@ def select(
         if not fits(activations, kernel):
             return (_portable(op, activations, constants, out, target, threads),)
         return matmul_dot(op, activations, out, kernel, unit_of(target, threads))
-    return _TEMPLATES[type(kernel)](op, activations[0], constants, out, kernel, unit_of(target, threads))
+    unit, template = unit_of(target, threads), _TEMPLATES[type(kernel)]
+    if kind == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1:
+
+        def plain(*single: Any) -> tuple[Step, ...]:
+            return template(*single, kernel, unit)
+
+        return grouped_convolution(op, activations[0], constants, out, plain, unit)
+    return template(op, activations[0], constants, out, kernel, unit)
 
 
 def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
@@ -82,10 +91,8 @@ def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
         return "dense" if constants else ""
     if not isinstance(op, ops.Conv2d) or not constants:
         return ""
-    if op.groups == 1:
-        return "conv2d"
     channels, _, _, depth = constants[0].shape
-    return "depthwise_conv2d" if depth == 1 and channels == op.groups else ""
+    return "depthwise_conv2d" if op.groups > 1 and depth == 1 and channels == op.groups else "conv2d"
 
 
 def _kernel(kind: str, target: Descriptor, op: ops.GraphOp) -> Kernel | None:

@@ -185,9 +185,14 @@ def check(case: Case, target: Descriptor, threads: int = 1) -> None:
 
 
 def random_case(random: Random) -> Case:
-    """A Conv2d, a depthwise one, a Dense, or a DenseFloat."""
+    """A Conv2d, one in groups, a depthwise one, a Dense, or a DenseFloat."""
     channels = random.choice(CHANNELS)
-    match random.randrange(5):
+    match random.randrange(6):
+        case 5:
+            groups = random.choice((2, 3, 8))
+            return conv_case(
+                random, groups * random.choice((2, 5, 16)), groups * random.choice((1, 4, 17)), groups
+            )
         case 4:
             return dense_float_case(random)
         case 0:

@@ -11,6 +11,7 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
 from hwptq.kernels.builder import ELEMENT_BY_ELEMENT, TEMPLATE
+from hwptq.kernels.grouped_convolution import bundle_of, diagonal
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.kernels.select import rule_kind, select
 from hwptq.quant import integer_ops as ops
@@ -35,7 +36,8 @@ def templates(case: Case, target=ARM) -> list[str]:
 def test_rules_name_the_template():
     assert templates(conv((0, 0, 0, 0))) == ["dot_product"]
     assert templates(conv((0, 0, 0, 0), groups=16)) == ["depthwise_dot_product"]
-    assert templates(conv((0, 0, 0, 0), groups=4)) == ["portable"]
+    grouped = ["slice_channels", "dot_product"] * 2
+    assert templates(conv((0, 0, 0, 0), channels=64, groups=2)) == [*grouped, "concatenate"]
     assert templates(dense_case(Random(1)))[-1] == "dot_product"
 
 
@@ -94,10 +96,24 @@ def test_shapes_that_do_not_belong_together_are_refused():
         select(case.op, [type_of(case.activations[0])], case.constants, wrong, ARM)
 
 
-def test_a_depthwise_multiplier_is_left_to_the_portable_code():
+def test_a_depthwise_multiplier_is_a_convolution_in_groups():
     op = conv((0, 0, 0, 0), groups=16).op
     assert rule_kind(op, [np.zeros((16, 3, 3, 1))]) == "depthwise_conv2d"
-    assert rule_kind(op, [np.zeros((32, 3, 3, 1))]) == ""
+    assert rule_kind(op, [np.zeros((32, 3, 3, 1))]) == "conv2d"
+
+
+@pytest.mark.parametrize(
+    ("groups", "inputs", "outputs", "bundle"),
+    [(2, 48, 128, 1), (32, 4, 4, 4), (8, 1, 2, 8), (3, 1, 1, 3), (2, 8, 8, 2), (4, 34, 34, 1)],
+)
+def test_groups_are_bundled_as_far_as_it_saves_work(groups: int, inputs: int, outputs: int, bundle: int):
+    assert bundle_of(groups, inputs, outputs) == bundle
+
+
+def test_weights_of_a_bundle():
+    weight = np.arange(1, 9, dtype=np.int8).reshape(4, 1, 1, 2)
+    expected = [[1, 2, 0, 0], [3, 4, 0, 0], [0, 0, 5, 6], [0, 0, 7, 8]]
+    np.testing.assert_array_equal(diagonal(weight, 2).reshape(4, 4), expected)
 
 
 def test_code_for_one_element_at_a_time_is_marked():
@@ -108,7 +124,8 @@ def test_code_for_one_element_at_a_time_is_marked():
     x = np.zeros((1, 2, 2, 4), np.int8)
     lookup = Case(ops.Lookup(), (x,), (np.zeros(256, np.int8),))
     quantize = Case(ops.Quantize(1.0, 0), (x.astype(np.float32),), ())
-    assert marked(conv((0, 0, 0, 0), groups=4), ARM)
+    without = replace(ARM, ops=tuple(r for r in ARM.ops if r.op != "conv2d"))
+    assert marked(conv((0, 0, 0, 0), groups=4), without)
     assert not marked(conv((0, 0, 0, 0)), ARM)
     assert [marked(lookup, t) for t in (ARM, hexagon)] == [True, False]
     assert [marked(quantize, t) for t in (ARM, hexagon)] == [False, True]

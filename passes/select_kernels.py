@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
 from hwptq.kernels.kernel import Step, TensorType
+from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
+from hwptq.kernels.wishes import Wish, wishes, writes_layouts
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
-from .graph.dataflow import bindings, constant, op_name, rewrite, shape_of
+from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
+from .graph.layouts import stored_layouts
 
 _TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul, Fp8Add, Fp8Mul, Fp8MatMul)
 
@@ -38,20 +42,24 @@ class SelectKernels:
         primitive = [(gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)]
         functions = {StructuralKey(f): gv for gv, f in primitive}  # type: ignore[call-arg]
 
+        layouts: dict[Any, Layout] = {}
+        for _, func in main_functions(mod):
+            layouts |= stored_layouts(func, lambda var, value: _reading(mod, var, value, self.target))
+        emitter = _Emitter(functions, layouts)
+
         def visit(r: Any, var: Any, value: Any) -> Any:
             op = integer_operator(mod, value)
             if op is None and op_name(value) == "concat" and str(var.ty.dtype) == "int8":
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)
-                return _emit(r, steps, [r.get(t) for t in parts], str(var.name), functions)
+                return emitter.emit(r, steps, parts, var)
             if op is None:
                 return _inlined(mod, r, str(var.name), value)
             args = list(value.args[1].fields)
             n = activation_count(op)
-            activations = [r.get(a) for a in args[:n]]
-            steps = kernel_steps(op, activations, args[n:], var, self.target, self.threads)
-            return _emit(r, steps, activations, str(var.name), functions)
+            steps = kernel_steps(op, args[:n], args[n:], var, self.target, self.threads, layouts)
+            return emitter.emit(r, steps, args[:n], var)
 
         out = rewrite(mod, visit)
         return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
@@ -88,12 +96,17 @@ def activation_count(op: ops.GraphOp) -> int:
 
 
 def kernel_steps(
-    op: ops.GraphOp, activations: list[Any], constants: list[Any], out: Any, target: Any, threads: int = 1
-) -> tuple[Step, ...]:
-    """The steps by which `target` computes `op`, whose result is the var `out`."""
+    op: ops.GraphOp, activations: list[Any], constants: list[Any], out: Any, target: Any, threads: int = 1,
+    layouts: Mapping[Any, Layout] | None = None,
+) -> tuple[Step, ...]:  # fmt: skip
+    """The steps by which `target` computes `op`, whose result is the var `out`.
+
+    `layouts` are those of tensors that are not stored plainly.
+    """
     arrays = [_array(c, out) for c in constants]
+    types = [_type(t, (layouts or {}).get(t, PLAIN)) for t in (*activations, out)]
     try:
-        return select(op, [_type(a) for a in activations], arrays, _type(out), target, threads)
+        return select(op, types[:-1], arrays, types[-1], target, threads)
     except ValueError as error:
         raise ValueError(f"{out.name}: {error}") from error
 
@@ -105,21 +118,54 @@ def _array(expr: Any, var: Any) -> np.ndarray:
     return value
 
 
-def _type(expr: Any) -> TensorType:
-    return TensorType(shape_of(expr), str(expr.ty.dtype))
+def _type(expr: Any, layout: Layout = PLAIN) -> TensorType:
+    return TensorType(shape_of(expr), str(expr.ty.dtype), layout)
 
 
-def _emit(r: Any, steps: tuple[Step, ...], activations: list[Any], name: str, functions: Any) -> Any:
-    results: list[Any] = []
-    for i, step in enumerate(steps):
-        args = [
-            relax.const(a) if isinstance(a, np.ndarray) else results[a] if a < 0 else activations[a]
-            for a in step.args
-        ]
-        key = StructuralKey(step.func)  # type: ignore[call-arg]
-        if key not in functions:
-            functions[key] = r.add_function(step.func, f"hwptq_{step.name}")
-        gv = functions[key]
-        call = relax.call_tir(gv, args, relax.TensorType(step.out.shape, step.out.dtype))
-        results.append(r.emit(call, name if i == len(steps) - 1 else f"{name}_{step.name}"))
-    return results[-1]
+def _reading(mod: tvm.IRModule, var: Any, value: Any, target: Any) -> Any:
+    """What layouts the kernel of a binding reads and writes: see stored_layouts."""
+    op = integer_operator(mod, value)
+    if op is None:
+        return None
+    args = list(value.args[1].fields)
+    n = activation_count(op)
+    arrays = [_array(c, var) for c in args[n:]]
+    operator = op, [_type(a) for a in args[:n]], arrays, _type(var), target
+    found: list[tuple[Any, Wish]] = list(zip(args[:n], wishes(*operator), strict=True))
+    return found, writes_layouts(*operator)
+
+
+class _Emitter:
+    """Emits steps. Those that compute the same from the same are emitted once, as is each PrimFunc."""
+
+    def __init__(self, functions: dict[Any, Any], layouts: Mapping[Any, Layout]):
+        self.functions, self.layouts = functions, layouts
+        self._done: dict[Any, Any] = {}
+
+    def emit(self, r: Any, steps: tuple[Step, ...], activations: list[Any], var: Any) -> Any:
+        """The result of `steps`; that of the last one gets the name of `var` if it is stored plainly."""
+        name = f"{var.name}_packed" if var in self.layouts else str(var.name)
+        results: list[Any] = []
+        for step in steps:
+            args = [
+                a if isinstance(a, np.ndarray) else results[a] if a < 0 else r.get(activations[a])
+                for a in step.args
+            ]
+            results.append(self._call(r, step, args, name if step is steps[-1] else f"{name}_{step.name}"))
+        return results[-1]
+
+    def _call(self, r: Any, step: Step, args: list[Any], name: str) -> Any:
+        function = StructuralKey(step.func)  # type: ignore[call-arg]
+        if function not in self.functions:
+            self.functions[function] = r.add_function(step.func, f"hwptq_{step.name}")
+        gv = self.functions[function]
+        again = (gv, *args) if all(isinstance(a, relax.Var) for a in args) else None
+        if again in self._done:
+            return self._done[again]
+        arrays = [relax.const(a) if isinstance(a, np.ndarray) else a for a in args]
+        stored = step.out.stored
+        call = relax.call_tir(gv, arrays, relax.TensorType(stored.shape, stored.dtype))
+        result = r.emit(call, name)
+        if again:
+            self._done[again] = result
+        return result

@@ -155,6 +155,8 @@ def _check_requantize(requantize: Requantize, problems: Problems) -> None:
     missing = [key for key in ("pack_words", "pack_bytes") if not getattr(requantize, key)]
     if len(missing) == 1:
         problems.add(f"requantize.{missing[0]}", "missing: give both intrinsics or none")
+    if requantize.pack_unsigned_bytes and not requantize.pack_bytes:
+        problems.add("requantize.pack_bytes", "missing: pack_unsigned_bytes goes with it")
     for key in ("wide_products", "pack_bytes"):
         if getattr(requantize, key) and requantize.lanes < 4:
             problems.add(f"requantize.{key}", f"needs 4 lanes or more, not {requantize.lanes}")

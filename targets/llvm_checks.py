@@ -193,7 +193,8 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             name, why = getattr(requantize, key), f"lanes {requantize.lanes} make operands {vector}"
             count = 3 if key == "multiply_high" and requantize.multiply_low else 2
             calls.append(Call(f"requantize.{key}", name, vector, (vector,) * count, why))
-        for key, dtype, lanes in (("pack_words", "int32", 1), ("pack_bytes", "int16", 2)):
+        packs = (("pack_words", "int32", 1), ("pack_bytes", "int16", 2), ("pack_unsigned_bytes", "int16", 2))
+        for key, dtype, lanes in packs:
             operand = Vector(dtype, lanes * requantize.lanes)
             narrow = Vector("int16" if lanes == 1 else "int8", 2 * operand.lanes)
             why = f"lanes {requantize.lanes} make operands {operand}"

@@ -144,6 +144,14 @@ class Requantize:
             **INTRINSIC,
         ),
     )
+    pack_unsigned_bytes: str = field(
+        default="",
+        metadata=about(
+            "the same from int16 to uint8, e.g. llvm.x86.avx512.packuswb.512; where kernels take unsigned "
+            "activations",
+            **INTRINSIC,
+        ),
+    )
     saturating_casts: bool = field(
         default=False,
         metadata=about("one instruction halves the bits of each lane with saturation, e.g. sqxtn"),

@@ -87,11 +87,16 @@ class Flat:
         if count is None or count == lanes:
             T.buffer_store(self.buffer, value, [_index(self.first + offset, lanes)])
             return
-        name = f"llvm.masked.store.v{lanes}{self.dtype.replace('int', 'i').replace('float', 'f')}.p0"
+        name = f"llvm.masked.store.v{lanes}{_llvm_type(self.dtype)}.p0"
         mask = T.ramp(tirx.const(0, "int32"), 1, lanes) < constant(count, "int32", lanes)
         T.evaluate(
             T.call_llvm_intrin("void", name, value, T.address_of(self.buffer[self.first + offset]), mask)
         )
+
+
+def _llvm_type(dtype: str) -> str:
+    """("uint8") -> "i8"."""
+    return dtype.removeprefix("u").replace("int", "i").replace("float", "f")
 
 
 def _index(offset: Expr, lanes: int) -> Expr:
@@ -135,11 +140,12 @@ def primfunc(
         T.func_name("kernel")
         T.func_attr({"tirx.noalias": True, **attributes})
         names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
-        params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, tensors, strict=True)]
+        stored = [t.stored for t in tensors]
+        params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, stored, strict=True)]
         with T.sblock("kernel"):  # one opaque block: analyses of Relax expect to find a block
             T.reads([])
             T.writes([])
-            body(*(_flatten(p, t) for p, t in zip(params, tensors, strict=True)))
+            body(*(_flatten(p, t) for p, t in zip(params, stored, strict=True)))
     return builder.get().without_attr("global_symbol")  # the name is given where it joins a module
 
 

@@ -1,4 +1,4 @@
-"""The one shape behind convolution and dense: an image without padding, and a window that walks over it."""
+"""The one shape behind convolution and dense: an image with its padding, and a window that walks over it."""
 
 from __future__ import annotations
 
@@ -11,44 +11,28 @@ from hwptq.quant.window import conv_output_shape
 
 from .builder import Expr
 from .kernel import TensorType
+from .layout import UNPADDED, Padding
 from .requantize import Bounds
 
 
 @dataclass(frozen=True)
-class Padding:
-    """What is added around an image [N,H,W,C] before it is convolved: `value` in the border."""
-
-    top: int = 0
-    left: int = 0
-    bottom: int = 0
-    right: int = 0
-    value: int = 0
-
-    @property
-    def empty(self) -> bool:
-        return not (self.top or self.left or self.bottom or self.right)
-
-    def around(self, image: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the padded image."""
-        return image[0] + self.top + self.bottom, image[1] + self.left + self.right
-
-
-@dataclass(frozen=True)
 class Convolution:
-    """x [batch,H,W,ci] -> y [batch,OH,OW,co]; the padding, if any, is part of x.
+    """x [batch,H,W,ci] -> y [batch,OH,OW,co]; the padding, if any, is part of x, and y may get a border.
 
     A window is read as `runs` stretches of `run` neighbouring elements: without horizontal dilation a row
     of the window is one stretch, so 3x3 on 16 channels has 3 runs of 48.
     """
 
     batch: int
-    image: tuple[int, int]  # H, W with padding
+    image: tuple[int, int]  # H, W with all that surrounds x
     ci: int
     out: tuple[int, int]  # OH, OW
     co: int
     kernel: tuple[int, int]
     strides: tuple[int, int]
     dilation: tuple[int, int]
+    origin: int = 0  # offset in x of the first element of the first window
+    border: Padding = UNPADDED  # around y
 
     @property
     def pointwise(self) -> bool:
@@ -72,7 +56,7 @@ class Convolution:
     def window(self, b: Expr, row: Expr, col: Expr) -> Expr:
         """Offset in x of the first element of output pixel (b, row, col)."""
         y, x = row * self.strides[0], col * self.strides[1]
-        return ((b * self.image[0] + y) * self.image[1] + x) * self.ci
+        return ((b * self.image[0] + y) * self.image[1] + x) * self.ci + self.origin
 
     def tap(self, ky: Expr, kx: Expr) -> Expr:
         """Offset of tap (ky, kx) from the first element of its window."""
@@ -80,7 +64,8 @@ class Convolution:
 
     def pixel(self, b: Expr, row: Expr, col: Expr) -> Expr:
         """Offset in y of the first channel of an output pixel."""
-        return ((b * self.out[0] + row) * self.out[1] + col) * self.co
+        height, width = self.border.around(self.out)
+        return ((b * height + row + self.border.top) * width + col + self.border.left) * self.co
 
 
 def int8_bounds(op: ops.LayerOp) -> Bounds | None:
@@ -93,24 +78,31 @@ def bounds_of(op: ops.Conv2d | ops.Dense) -> Bounds:
     return Bounds(op.out_zero_point, op.lo, op.hi)
 
 
-def describe(
-    op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType
-) -> tuple[Convolution, Padding]:
-    """The convolution that `op` is, and the padding that x needs first. `weight` is the shape of the weights.
+def wanted_padding(op: ops.LayerOp) -> Padding:
+    """The border that x needs around it."""
+    if not isinstance(op, ops.Conv2d) or not any(op.padding):
+        return UNPADDED
+    return Padding(*op.padding, op.in_zero_point)
 
-    Raises ValueError where the shapes do not belong together.
+
+def describe(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType) -> Convolution:
+    """The convolution that `op` is on an x that has the padding, and perhaps more, around it.
+
+    `weight` is the shape of the weights. Raises ValueError where the shapes do not belong together.
     """
     if isinstance(op, ops.DenseOp):
-        return _dense(x, weight, out), Padding()
+        return _dense(x, weight, out)
     batch, h, w, ci = x.shape
     co, kh, kw, depth = weight
     size = conv_output_shape((h, w), (kh, kw), op.strides, op.padding, op.dilation)
     if out.shape != (batch, *size, co) or ci != depth * op.groups:
         raise ValueError(f"conv2d: {x.shape} with weights {tuple(weight)} does not give {out.shape}")
-    padding = Padding(*op.padding, op.in_zero_point)
-    image = padding.around((h, w))
-    conv = Convolution(batch, image, ci, size, co, (kh, kw), op.strides, op.dilation)
-    return flattened(conv), padding
+    image, around = x.layout.image(x.shape), x.layout.padding
+    origin = ((around.top - op.padding[0]) * image[1] + around.left - op.padding[1]) * ci
+    border = out.layout.padding
+    return flattened(
+        Convolution(batch, image, ci, size, co, (kh, kw), op.strides, op.dilation, origin, border)
+    )
 
 
 def _dense(x: TensorType, weight: Sequence[int], out: TensorType) -> Convolution:
@@ -124,9 +116,12 @@ def _dense(x: TensorType, weight: Sequence[int], out: TensorType) -> Convolution
 def flattened(conv: Convolution) -> Convolution:
     """The same convolution with the longest rows of output pixels.
 
-    1x1 with stride 1 is one row of all pixels; an image of one column becomes one of one row.
+    1x1 with stride 1 is one row of all pixels; an image of one column becomes one of one row. Not so where
+    something lies between the rows.
     """
-    if conv.kernel == (1, 1) and conv.strides == (1, 1):
+    if not conv.border.empty:
+        return conv
+    if conv.kernel == (1, 1) and conv.strides == (1, 1) and conv.image == conv.out:
         row = (1, conv.batch * prod(conv.image))
         return replace(conv, batch=1, image=row, out=row)
     if conv.image[1] == 1 and conv.kernel[1] == 1:

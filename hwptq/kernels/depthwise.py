@@ -9,15 +9,16 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DepthwiseKernel
-from hwptq.targets.schema import Requantize
 
 from .builder import TEMPLATE, Expr, Flat, cast, local, nest, primfunc, spans
-from .convolution import Convolution, bounds_of, describe
+from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .kernel import PREVIOUS, Step, TensorType
+from .layout import Layout
 from .pack_input import Packing, pack_input
 from .register_tile import even
-from .requantize import Bounds, requantize
+from .requantize import Bounds, finish
 from .scratchpad import emit_bands, plan_bands
+from .stored import Stored
 from .vector_unit import VectorUnit
 
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
@@ -33,18 +34,18 @@ def depthwise(
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, *rest = constants
-    conv, padding = describe(op, x, weight.shape, out)
-    packing = Packing(x, padding, unit)
+    packing = Packing(x, Layout(wanted_padding(op)), unit)
+    conv = describe(op, packing.read, weight.shape, out)
     bands = plan_bands(packing, conv, unit.scratchpad) if unit.scratchpad and packing.needed else None
     packed = None if bands else pack_input(packing)
     taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
     types = [
-        packed.out if packed else x,
+        packing.read if not bands else x,
         TensorType(taps.shape, "int16"),
         *[TensorType((conv.co,), "int32")] * 3,
         out,
     ]
-    body = _emit(bands.conv if bands else conv, kernel, bounds_of(op), unit.requantize)
+    body = _emit(bands.conv if bands else conv, kernel, bounds_of(op), out, unit)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")
@@ -52,7 +53,7 @@ def depthwise(
 
 
 def _emit(
-    conv: Convolution, kernel: DepthwiseKernel, bounds: Bounds, target: Requantize
+    conv: Convolution, kernel: DepthwiseKernel, bounds: Bounds, out: TensorType, unit: VectorUnit
 ) -> Callable[..., None]:
     """Code of (x packed, weights int16 [KH,KW,C], bias, multiplier, shift, y).
 
@@ -76,11 +77,12 @@ def _emit(
                 scales = multiplier.load(at, width), shift.load(at, width)
                 for i, cell in enumerate(acc):
                     value = T.bind(cell.load(0, width))
-                    result = requantize(value, *scales, bounds, width, target)
+                    result = finish(value, scales, bounds, width, unit.requantize, y.dtype)
                     y.store(conv.pixel(b, row, x0 + i) + at, result, width)
 
             spans(conv.co, kernel.lanes, channels)
 
+        Stored(y, out).fill_border(unit)
         nest((conv.batch, conv.out[0], -(-columns // pixels)), tile)
 
     return emit

@@ -36,15 +36,17 @@ from .builder import (
     shuffle,
     unravel,
 )
-from .convolution import Convolution, bounds_of, describe
+from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .depthwise import depthwise
 from .kernel import PREVIOUS, Step, TensorType
+from .layout import Layout
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
 from .register_tile import even
 from .requantize import Bounds, requantize_blocks
 from .scratchpad import emit_bands, plan_bands
 from .store_tile import store_part
+from .stored import Stored
 from .vector_unit import VectorUnit
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
@@ -135,13 +137,11 @@ def depthwise_dot(
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
-    conv, padding = describe(op, x, weight.shape, out)
-    if conv.kernel[0] == 1:
+    if weight.shape[1] == 1:
         return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit)
-    width = _ROWS * kernel.lanes
-    plan = Plan(conv, width, _tile(conv, width, kernel.tile_pixels), kernel.block)
-    slack = plan.width if plan.line < plan.width else 0
-    packing = Packing(x, padding, unit, slack, "uint8" if kernel.unsigned_activation else "int8")
+    packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel), unit)
+    conv = describe(op, packing.read, weight.shape, out)
+    plan = _plan(conv, kernel)
     bands = plan_bands(packing, conv, unit.scratchpad) if unit.scratchpad and packing.needed else None
     plan = replace(plan, conv=bands.conv) if bands else plan
     packed = None if bands else pack_input(packing)
@@ -152,13 +152,29 @@ def depthwise_dot(
         _pack_taps(taps, plan),
         *(_pack(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
     ]
-    types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
+    types = [packing.read if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
     parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
-    body = _emit(plan, kernel, bounds_of(op), unit, 1 if bands else parts)
+    body = _emit(plan, kernel, bounds_of(op), out, unit, 1 if bands else parts)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
+
+
+def wanted_layout(
+    op: ops.Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel
+) -> Layout:
+    """What the kernel reads: `weight` is the shape of the weights."""
+    if weight[1] == 1:
+        return Layout(wanted_padding(op))
+    layout = Layout(wanted_padding(op), "uint8" if kernel.unsigned_activation else "int8")
+    plan = _plan(describe(op, replace(x, layout=layout), weight, out), kernel)
+    return replace(layout, slack=plan.width if plan.line < plan.width else 0)
+
+
+def _plan(conv: Convolution, kernel: DepthwiseDotKernel) -> Plan:
+    width = _ROWS * kernel.lanes
+    return Plan(conv, width, _tile(conv, width, kernel.tile_pixels), kernel.block)
 
 
 def _tile(conv: Convolution, width: int, most: int) -> int:
@@ -198,7 +214,7 @@ def _pack_taps(taps: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def _emit(
-    plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, unit: VectorUnit, parts: int
+    plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, out: TensorType, unit: VectorUnit, parts: int
 ) -> Callable[..., None]:
     """Code of (x packed, taps, bias, multiplier, shift, y)."""
     conv, lanes = plan.conv, kernel.lanes
@@ -220,11 +236,12 @@ def _emit(
             multipliers, shifts = operands(multiplier), operands(shift)
             for (r, p), line in acc.items():
                 values = [T.bind(cell.load(0, lanes)) for cell in line]
-                factors = (multipliers, shifts, bounds, unit.requantize, lanes, plan.block)
+                factors = (multipliers, shifts, bounds, unit.requantize, lanes, plan.block, y.dtype)
                 result = T.bind(requantize_blocks(values, *factors))
                 offset = conv.pixel(b, row + r, x0 + p) + start
                 store_part(y, offset, result, plan.width, 0, min(plan.width, plan.line), unit.masked)
 
+        Stored(y, out).fill_border(unit)
         columns = 1 if plan.by_rows else -(-conv.out[1] // plan.pixels)
         lines = (conv.batch, pairs, plan.vectors)
 

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 import tvm
 
+from .layout import PLAIN, Layout
+
 
 @dataclass(frozen=True)
 class TensorType:
-    """Shape and dtype of one tensor."""
+    """Shape and dtype of one tensor, and how it lies in memory."""
 
     shape: tuple[int, ...]
     dtype: str
+    layout: Layout = PLAIN
+
+    @property
+    def stored(self) -> TensorType:
+        """The plain array that holds it: itself, or one row of all elements in another layout."""
+        if self.layout == PLAIN:
+            return self
+        return TensorType((self.layout.elements(self.shape),), self.layout.dtype)
 
 
 #: A step's argument: the operator's activation of that index, the step that many before (negative), or a

@@ -19,10 +19,11 @@ from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DotProductKernel
 
 from .builder import TEMPLATE, Expr, Flat, cast, constant, local, loop, nest, primfunc, shuffle, splat
-from .convolution import Convolution, Padding
+from .convolution import Convolution
 from .dot_product import mac_of
 from .elementwise import broadcast_strides, row_major
 from .kernel import Argument, Step, TensorType
+from .layout import Layout
 from .pack_input import Packing, pack_input
 from .register_tile import Plan, Tile, accumulators, blocks, fit, reduce_windows, start_of
 from .requantize import Bounds
@@ -44,7 +45,7 @@ def matmul_dot(
     conv = Convolution(1, (1, m), k, (1, m), n, (1, 1), (1, 1), (1, 1))
     tile = fit(conv, mac, Tile(kernel.tile_pixels, kernel.tile_vectors), kernel.dense_vectors)
     plan = Plan(conv, mac, tile)
-    packed_a = pack_input(Packing(a, Padding(), unit, mac.slack(k), mac.activation))
+    packed_a = pack_input(Packing(a, Layout(dtype=mac.activation, slack=mac.slack(k)), unit))
     terms = [_pack(b, plan), _column_terms(op, b, plan), _row_terms(op, a)]
     before = [*([packed_a] if packed_a else []), *terms]
     channels = plan.vectors * mac.lanes

@@ -19,6 +19,7 @@ from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds
 from .store_rows import store_rows
 from .store_tile import Output, store_tile
+from .stored import Stored
 from .vector_unit import VectorUnit
 
 _LOAD_COST = 0.2  # of a multiply-accumulate
@@ -171,7 +172,9 @@ def _load_costs(mac: Mac, interleaved: bool) -> tuple[float, float]:
     return 0.5 if interleaved else 2.0, 0.5 * mac.rows
 
 
-def emit_tiled(plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: int = 1) -> Callable[..., None]:
+def emit_tiled(
+    plan: Plan, bounds: Bounds | None, out: TensorType, unit: VectorUnit, parts: int = 1
+) -> Callable[..., None]:
     """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights.
 
     Without bounds y is float32, and a float32 scale stands for multiplier and shift.
@@ -185,6 +188,7 @@ def emit_tiled(plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: int =
 
     def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
         *scales, y = rest
+        Stored(y, out).fill_border(unit)
 
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, size, plan.row_pixels)

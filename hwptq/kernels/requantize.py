@@ -19,13 +19,14 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.targets.schema import Requantize
 
 from .builder import Expr, cast, clamp, constant, dtype_of, every_other, shuffle
+from .encoding import encoded
 
 _PACKED = 4  # int32 vectors that fill one vector of int8
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What follows the shift: zero point and clamp of the int8 output.
+    """What follows the shift: zero point and clamp of the output, int8 or uint8.
 
     `fits_int16`: no result is beyond int16 before the clamp, with or without its zero point.
     """
@@ -34,6 +35,12 @@ class Bounds:
     lo: int
     hi: int
     fits_int16: bool = False
+    dtype: str = "int8"
+
+    @property
+    def unsigned(self) -> Bounds:
+        """Those of the same int8 values, stored as uint8 with 128 added."""
+        return Bounds(self.zero_point + 128, self.lo + 128, self.hi + 128, dtype="uint8")
 
 
 #: No intrinsics: 64-bit products.
@@ -48,7 +55,7 @@ def packed_lanes(target: Requantize) -> int:
 def requantize(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
-    """int32x`lanes` accumulators, multipliers and shifts -> int8x`lanes`."""
+    """int32x`lanes` accumulators, multipliers and shifts -> `lanes` values of the dtype of the bounds."""
     scale = _form(lanes, target)
     if scale is None:
         return _narrow(_generic(acc, multiplier, shift, lanes), bounds, lanes, target)
@@ -64,19 +71,24 @@ def requantize(
 
 
 def finish(
-    acc: Expr, scales: Sequence[Expr], bounds: Bounds | None, lanes: int, target: Requantize = GENERIC
-) -> Expr:
-    """Accumulators -> int8 by (multiplier, shift), or without bounds -> float32 by a float32 (scale,)."""
+    acc: Expr, scales: Sequence[Expr], bounds: Bounds | None, lanes: int, target: Requantize = GENERIC,
+    dtype: str = "int8",
+) -> Expr:  # fmt: skip
+    """Accumulators -> int8 by (multiplier, shift), or without bounds -> float32 by a float32 (scale,).
+
+    The int8 values are stored as `dtype`: see encoding.py.
+    """
     if bounds is not None:
         multiplier, shift = scales
-        return requantize(acc, multiplier, shift, bounds, lanes, target)
+        bounds, rest = _split(bounds, dtype, target)
+        return encoded(requantize(acc, multiplier, shift, bounds, lanes, target), rest, lanes)
     (scale,) = scales
     return cast(acc, "float32", lanes) * scale
 
 
 def requantize_blocks(
     acc: Sequence[Expr], multiplier: Sequence[Expr], shift: Sequence[Expr], bounds: Bounds,
-    target: Requantize, lanes: int, block: int = 16,
+    target: Requantize, lanes: int, block: int = 16, dtype: str = "int8",
 ) -> Expr:  # fmt: skip
     """Four int32x`lanes` vectors whose lanes 4b ... 4b+3, one after the other, are block b of the result.
 
@@ -85,17 +97,18 @@ def requantize_blocks(
 
     That is the order in which packing narrows them, so nothing is moved where the target packs.
     """
+    bounds, rest = _split(bounds, dtype, target)
+    total = _PACKED * lanes
     if target.pack_bytes and target.wide_products and lanes == target.lanes and block == 16:
         scaled = [_by_wide_products(*v, target) for v in zip(acc, multiplier, shift, strict=True)]
-        return _clamped(_pack_four(scaled, bounds, target), bounds, _PACKED * lanes)
-    total = _PACKED * lanes
+        return encoded(_clamped(_pack_four(scaled, bounds, target), bounds, total), rest, total)
     if block == _PACKED and lanes == target.lanes and target.multiply_high:
         words = [
-            T.reinterpret(dtype_of("int8", total), _bounded(_by_intrinsics(*v, target), bounds, lanes))
+            T.reinterpret(dtype_of(bounds.dtype, total), _bounded(_by_intrinsics(*v, target), bounds, lanes))
             for v in zip(acc, multiplier, shift, strict=True)
         ]
         first, second = (T.bind(every_other(a, b, 0, 1)) for a, b in (words[:2], words[2:]))
-        return every_other(first, second, 0, 2)
+        return encoded(every_other(first, second, 0, 2), rest, total)
     value, factor, by = (shuffle(v, range(total)) for v in (acc, multiplier, shift))
     narrow = requantize(value, factor, by, bounds, total, target)
     each = block // _PACKED
@@ -105,7 +118,14 @@ def requantize_blocks(
         for part in range(_PACKED)
         for i in range(each)
     ]
+    narrow = encoded(narrow, rest, total)
     return narrow if order == list(range(total)) else shuffle([narrow], order)
+
+
+def _split(bounds: Bounds, dtype: str, target: Requantize) -> tuple[Bounds, str]:
+    """Bounds of what the device narrows to at once, and the dtype to encode its result in."""
+    direct = dtype == "uint8" and bool(target.pack_unsigned_bytes or not target.pack_bytes)
+    return (bounds.unsigned, "int8") if direct else (bounds, dtype)
 
 
 def _form(lanes: int, target: Requantize) -> Expr:
@@ -172,10 +192,10 @@ def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requanti
 
 def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr:
     """Zero point, clamp and conversion by plain code."""
-    if target.saturating_casts and lanes > 1:
+    if target.saturating_casts and lanes > 1 and bounds.dtype == "int8":
         words = cast(value, "int16", lanes) if bounds.fits_int16 else _saturated(value, "int16", lanes)
         return _clamped(_bytes(words, bounds.zero_point, lanes), bounds, lanes)
-    return cast(_bounded(value, bounds, lanes), "int8", lanes)
+    return cast(_bounded(value, bounds, lanes), bounds.dtype, lanes)
 
 
 def _bounded(value: Expr, bounds: Bounds, lanes: int) -> Expr:
@@ -209,7 +229,7 @@ def _pack(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Expr:
     total, size = len(parts) * target.lanes, _PACKED * target.lanes
     filled = [*parts, *[parts[-1]] * (-len(parts) % _PACKED)]
     packed = [
-        _clamped(_in_order(_pack_four(filled[i : i + _PACKED], bounds, target), target.lanes), bounds, size)
+        _clamped(_in_order(_pack_four(filled[i : i + _PACKED], bounds, target), bounds, target), bounds, size)
         for i in range(0, len(filled), _PACKED)
     ]
     return packed[0] if total == size else shuffle(packed, range(total))
@@ -224,19 +244,22 @@ def _pack_four(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Exp
     if bounds.zero_point:
         name = f"llvm.sadd.sat.v{2 * lanes}i16"
         words = [T.call_llvm_pure_intrin(dtype, name, word, zero) for word in words]
-    return T.call_llvm_pure_intrin(dtype_of("int8", _PACKED * lanes), target.pack_bytes, *words)
+    name = target.pack_unsigned_bytes if bounds.dtype == "uint8" else target.pack_bytes
+    return T.call_llvm_pure_intrin(dtype_of(bounds.dtype, _PACKED * lanes), name, *words)
 
 
-def _in_order(packed: Expr, lanes: int) -> Expr:
+def _in_order(packed: Expr, bounds: Bounds, target: Requantize) -> Expr:
     """The result of _pack_four with one part after the other."""
+    lanes = target.lanes
     order = [block * _PACKED + part for part in range(_PACKED) for block in range(lanes // _PACKED)]
     words = shuffle([T.reinterpret(dtype_of("int32", lanes), packed)], order)
-    return T.reinterpret(dtype_of("int8", _PACKED * lanes), words)
+    return T.reinterpret(dtype_of(bounds.dtype, _PACKED * lanes), words)
 
 
 def _clamped(value: Expr, bounds: Bounds, lanes: int) -> Expr:
-    if bounds.hi < 127:
-        value = T.min(value, constant(bounds.hi, "int8", lanes))
-    if bounds.lo > -128:
-        value = T.max(value, constant(bounds.lo, "int8", lanes))
+    least, most = (0, 255) if bounds.dtype == "uint8" else (-128, 127)
+    if bounds.hi < most:
+        value = T.min(value, constant(bounds.hi, bounds.dtype, lanes))
+    if bounds.lo > least:
+        value = T.max(value, constant(bounds.lo, bounds.dtype, lanes))
     return value

@@ -15,6 +15,7 @@ from .builder import Expr, Flat, loop, nest, workspace
 from .convolution import Convolution
 from .pack_input import Packing
 from .register_tile import even
+from .stored import Stored
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def emit_bands(bands: Bands, conv: Convolution, compute: Callable[..., None]) ->
     def emit(x: Flat, *rest: Flat) -> None:
         *operands, y = rest
         scratch = workspace(bands.elements, packing.dtype)
+        source = Stored(x, packing.x)
         if bands.whole:
             packing.emit(x, scratch)
             compute(scratch, *operands, y)
@@ -74,7 +76,7 @@ def emit_bands(bands: Bands, conv: Convolution, compute: Callable[..., None]) ->
         def one(b: Expr, t: Expr) -> None:
             rows, height = cut.out[0], conv.out[0]
             first = t * rows if height % rows == 0 else T.min(t * rows, height - rows)
-            _pack_band(bands, x, scratch, b, first)
+            _pack_band(bands, source, Stored(scratch, packing.out), b, first)
             compute(scratch, *operands, y.behind((b * height + first) * conv.out[1] * conv.co))
 
         nest((conv.batch, bands.count), one)
@@ -82,23 +84,22 @@ def emit_bands(bands: Bands, conv: Convolution, compute: Callable[..., None]) ->
     return emit
 
 
-def _pack_band(bands: Bands, x: Flat, scratch: Flat, b: Expr, first: Expr) -> None:
+def _pack_band(bands: Bands, x: Stored, scratch: Stored, b: Expr, first: Expr) -> None:
     """Copy the input rows of the output rows from `first`, with the border, into `scratch`."""
     packing, conv = bands.packing, bands.conv
     padding, (_, h, w, c) = packing.padding, packing.x.shape
-    line = conv.image[1] * c
+    line, unit = conv.image[1] * c, packing.unit
 
     def row(r: Expr) -> None:
         source = first * conv.strides[0] + r - padding.top
-        start = (b * h + T.max(0, T.min(source, h - 1))) * w * c  # the limits show that it is inside
+        start = x.pixel(b, T.max(0, T.min(source, h - 1)), 0)  # the limits show that it is inside
         at = r * line
         with T.If(T.And(source >= 0, source < h)):
             with T.Then():
-                packing.fill(scratch, at, padding.left * c, padding.value)
+                scratch.fill(at, padding.left * c, padding.value, unit)
                 packing.copy(x, start, scratch, at + padding.left * c, w * c)
-                packing.fill(scratch, at + (padding.left + w) * c, padding.right * c, padding.value)
+                scratch.fill(at + (padding.left + w) * c, padding.right * c, padding.value, unit)
             with T.Else():
-                packing.fill(scratch, at, line, padding.value)
+                scratch.fill(at, line, padding.value, unit)
 
     loop(conv.image[0], row)
-    packing.fill(scratch, conv.image[0] * line, packing.slack, 0)

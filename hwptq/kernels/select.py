@@ -63,7 +63,7 @@ def select(
     if target.tvm.get("kind") != "llvm":
         raise ValueError(f"{target.name} computes in e4m3, and a {op.kind} of the model is in integers")
     kind = rule_kind(op, constants)
-    kernel = _kernel(kind, target, op)
+    kernel = kernel_of(op, constants, target)
     if kernel is None:
         return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
@@ -95,8 +95,9 @@ def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
     return "depthwise_conv2d" if op.groups > 1 and depth == 1 and channels == op.groups else "conv2d"
 
 
-def _kernel(kind: str, target: Descriptor, op: ops.GraphOp) -> Kernel | None:
-    rule = target.rule(kind)
+def kernel_of(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:
+    """The kernel that the rules of `target` name for `op`; None for portable code."""
+    rule = target.rule(rule_kind(op, constants))
     if rule is None or not rule.kernel or (isinstance(op, ops.DenseFloat) and not rule.float_output):
         return None
     return target.kernels[rule.kernel]

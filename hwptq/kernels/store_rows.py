@@ -35,7 +35,7 @@ def store_rows(
         row = [[j * cells + r * lanes + i for j in range(count) for i in range(lanes)] for r in range(rows)]
         for line, offsets in zip(acc, pixels, strict=True):
             joined = shuffle(line[at : at + count], range(count * cells)) if count > 1 else line[at]
-            result = T.bind(finish(joined, factors, output.bounds, count * cells, unit.requantize))
+            result = T.bind(finish(joined, factors, output.bounds, count * cells, unit.requantize, y.dtype))
             for r, offset in enumerate(offsets):
                 group = [(0, at + j) for j in range(count)]
                 values = T.bind(shuffle([result], row[r]))

@@ -47,7 +47,7 @@ def store_tile(
         width = len(group) * lanes
         value = T.bind(_joined([acc[i][j] for i, j in group]))
         factors = [_factors(s, group, v0, lanes) for s in scales]
-        result = T.bind(finish(value, factors, output.bounds, width, unit.requantize))
+        result = T.bind(finish(value, factors, output.bounds, width, unit.requantize, y.dtype))
         if unit.masked and output.whole and (output.even or output.channels < lanes):
             _store_joined(result, width, group, y, pixels, output)
         else:

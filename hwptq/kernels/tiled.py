@@ -11,9 +11,10 @@ import numpy as np
 from hwptq.quant import integer_ops as ops
 
 from .builder import TEMPLATE, primfunc
-from .convolution import describe, int8_bounds
+from .convolution import Convolution, describe, int8_bounds, wanted_padding
 from .interleave_pixels import interleave_pixels
 from .kernel import PREVIOUS, Step, TensorType
+from .layout import Layout
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled, fit
@@ -48,19 +49,19 @@ def tiled_steps(
     if mac.aligned and x.shape[-1] % mac.k:
         wide = widen_channels(x, -(-x.shape[-1] // mac.k) * mac.k, unit)
         x, weight = wide.out, widen_weight(weight, wide.out.shape[-1])
-    conv, padding = describe(op, x, weight.shape, out)
-    interleaved = mac.rows > 1 and conv.pointwise and conv.out[1] > 1
+    packing = Packing(x, wanted_layout(op, x, weight.shape, out, mac), unit)
+    conv = describe(op, packing.read, weight.shape, out)
+    interleaved = interleaves(mac, conv)
     tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
     plan = Plan(conv, mac, tile, op.weight_bits, interleaved, compact=unit.masked)
-    packing = Packing(x, padding, unit, 0 if interleaved else mac.slack(conv.run), mac.activation)
     before = _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
     bounds = proven(int8_bounds(op), constants)
-    body = emit_tiled(plan, bounds, unit, parts)
+    body = emit_tiled(plan, bounds, out, unit, parts)
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
-        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, unit, 1))
+        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit, 1))
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
@@ -71,6 +72,18 @@ def tiled_steps(
         *pack_scales(scales, plan.stored_lanes),
     )
     return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
+
+
+def wanted_layout(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> Layout:
+    """What the kernel reads, or what is interleaved before it; `weight` is the shape of the weights."""
+    layout = Layout(wanted_padding(op), mac.activation)
+    conv = describe(op, replace(x, layout=layout), weight, out)
+    return layout if interleaves(mac, conv) else replace(layout, slack=mac.slack(conv.run))
+
+
+def interleaves(mac: Mac, conv: Convolution) -> bool:
+    """Whether pixels are interleaved in a step of their own."""
+    return mac.rows > 1 and conv.pointwise and conv.out[1] > 1
 
 
 def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...]:

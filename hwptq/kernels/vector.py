@@ -26,11 +26,14 @@ def vector(
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    template = Template(kernel.template, _mac(kernel.lanes), tile, kernel.tile_vectors)
+    template = Template(kernel.template, mac_of(kernel), tile, kernel.tile_vectors)
     return tiled_steps(op, x, constants, out, template, unit)
 
 
-def _mac(lanes: int) -> Mac:
+def mac_of(kernel: VectorKernel) -> Mac:
+    """One multiply-accumulate as the register tile uses it."""
+    lanes = kernel.lanes
+
     def pick(loaded: list[Expr], u: int, groups: int) -> Expr:
         return splat(cast(loaded[0], "int32"), lanes)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from random import Random
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import tvm
 
 from hwptq.kernels.kernel import Step, TensorType
+from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.select import select
+from hwptq.kernels.wishes import wishes, writes_layouts
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.targets.schema import Descriptor
@@ -28,6 +31,7 @@ class Case:
     op: ops.IntegerOp
     activations: tuple[np.ndarray, ...]
     constants: tuple[np.ndarray, ...]
+    layouts: tuple[Layout, ...] = ()  # of the activations and of the result; none = plain ones
 
     def expected(self) -> np.ndarray:
         """The value that the reference computes."""
@@ -35,12 +39,39 @@ class Case:
 
     def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
         """The kernels selected for `target` and a number of threads."""
-        types = [type_of(a) for a in self.activations]
-        return select(self.op, types, self.constants, type_of(self.expected()), target, threads)
+        *types, out = self.types()
+        return select(self.op, types, self.constants, out, target, threads)
+
+    def types(self) -> list[TensorType]:
+        """Of the activations and the result."""
+        plain = [type_of(a) for a in (*self.activations, self.expected())]
+        return [replace(t, layout=layout) for t, layout in zip_longest(plain, self.layouts, fillvalue=PLAIN)]
+
+    def stored(self) -> list[np.ndarray]:
+        """The activations as they lie in memory."""
+        types = self.types()[:-1]
+        return [in_layout(a, t.layout) for a, t in zip(self.activations, types, strict=True)]
+
+    def in_order(self) -> np.ndarray:
+        """The expected result as it lies in memory; what the slack holds is UNWRITTEN."""
+        return in_layout(self.expected(), self.types()[-1].layout)
 
     def __str__(self) -> str:
         shapes = [a.shape for a in (*self.activations, *self.constants)]
-        return f"{self.op} on {shapes}"
+        return f"{self.op} on {shapes} {self.layouts or ''}"
+
+
+def in_layout(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """An int8 array as `layout` stores it, UNWRITTEN in the slack; one in the plain layout as it is."""
+    if layout == PLAIN:
+        return array
+    padding = layout.padding
+    if not padding.empty:
+        rows, columns = (padding.top, padding.bottom), (padding.left, padding.right)
+        array = np.pad(array, ((0, 0), rows, columns, (0, 0)), constant_values=padding.value)
+    offset = 128 if layout.dtype == "uint8" else 0
+    values = (array.reshape(-1).astype(np.int16) + offset).astype(layout.dtype)
+    return np.concatenate([values, np.full(layout.slack, UNWRITTEN, layout.dtype)])
 
 
 def type_of(array: np.ndarray) -> TensorType:
@@ -173,15 +204,35 @@ def run(arrays: Sequence[np.ndarray], steps: Sequence[Step], target: Descriptor)
             tensor(a) if isinstance(a, np.ndarray) else results[a] if a < 0 else activations[a]
             for a in step.args
         ]
-        results.append(tensor(np.full(step.out.shape, UNWRITTEN, step.out.dtype)))
+        stored = step.out.stored
+        results.append(tensor(np.full(stored.shape, UNWRITTEN, stored.dtype)))
         executable[name](*args, results[-1])
     return results[-1].numpy()
 
 
 def check(case: Case, target: Descriptor, threads: int = 1) -> None:
     """Fail unless the kernels selected for `target` compute exactly what the reference does."""
-    result = run(case.activations, case.steps(target, threads), target)
-    np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+    result = run(case.stored(), case.steps(target, threads), target)
+    np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
+
+
+def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:
+    """The case with an input that its kernel may take as it is, and a result in any layout it can write."""
+    *types, out = case.types()
+    layouts = []
+    for wish in wishes(case.op, types, case.constants, out, target):
+        layout, border = wish.layout, wish.layout.padding
+        if not wish.exact and random.random() < 0.5 and len(types[0].shape) == 4:
+            sides = [side + random.randrange(3) for side in border.sides]
+            value = 0 if border.empty else border.value
+            layout = Layout(Padding(*sides, value), layout.dtype, layout.slack + random.randrange(3))
+        layouts.append(random.choice((PLAIN, layout, layout)))
+    written = PLAIN
+    if writes_layouts(case.op, types, case.constants, out, target):
+        border = Padding(*(random.randrange(3) for _ in range(4)), random.choice((-128, -3, 127)))
+        border = border if len(out.shape) == 4 and not border.empty and random.random() < 0.7 else Padding()
+        written = Layout(border, random.choice(("int8", "uint8", "uint8", "int16")), random.choice((0, 5)))
+    return replace(case, layouts=(*layouts, written))
 
 
 def random_case(random: Random) -> Case:

@@ -51,11 +51,11 @@ class _Memory:
 
 
 def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[np.ndarray]:
-    """The results of all cases, computed by a program built in `folder`."""
+    """The results of all cases as they lie in memory, computed by a program built in `folder`."""
     memory, functions = _Memory(target.memory.alignment), {}
     prototypes, calls = [], []
     for i, case in enumerate(cases):
-        inputs = [memory.put(a) for a in case.activations]
+        inputs = [memory.put(a) for a in case.stored()]
         size = 0
         results: list[int] = []
         for j, step in enumerate(case.steps(target)):
@@ -65,15 +65,17 @@ def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[n
                 memory.put(a) if isinstance(a, np.ndarray) else results[a] if a < 0 else inputs[a]
                 for a in step.args
             ]
-            size = int(np.prod(step.out.shape, dtype=int)) * np.dtype(step.out.dtype).itemsize
-            results.append(memory.put(np.full(size + GUARD, UNWRITTEN, np.int8)))
+            stored = step.out.stored
+            before = np.full(stored.shape, UNWRITTEN, stored.dtype).tobytes() + bytes([UNWRITTEN]) * GUARD
+            size = len(before) - GUARD
+            results.append(memory.put(np.frombuffer(before, np.uint8)))
             prototypes.append(f"int32_t {name}({', '.join(['void *'] * (len(places) + 1))});")
             calls.append(
                 f"    if ({name}({', '.join(f'memory + {p}' for p in (*places, results[-1]))})) return 1;"
             )
         calls.append(f"    write_all(memory + {results[-1]}, {size + GUARD});")
     output = _build_and_run(functions, memory, "\n".join(prototypes), "\n".join(calls), target, folder)
-    expected = [case.expected() for case in cases]
+    expected = [case.in_order() for case in cases]
     ends = np.cumsum([values.nbytes + GUARD for values in expected])
     parts = np.split(np.frombuffer(output, np.uint8), ends[:-1])
     for case, part in zip(cases, parts, strict=True):

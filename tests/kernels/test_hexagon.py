@@ -13,7 +13,7 @@ from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, type_of
 from program_batch import run_batch
 from test_other_cpus import runnable
 
-from hwptq.kernels.convolution import Padding
+from hwptq.kernels.layout import Layout, Padding
 from hwptq.kernels.pack_input import Packing
 from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
@@ -60,7 +60,8 @@ def test_inputs_are_packed_into_the_scratchpad_as_a_whole_or_in_bands(scratchpad
         case = conv_case(random, channels, channels if groups > 1 else random.choice(CHANNELS), groups)
         cases += [case] if fits(case, target) else []
     packed = [
-        Packing(type_of(c.activations[0]), Padding(*c.op.padding), VectorUnit(128)).elements for c in cases
+        Packing(type_of(c.activations[0]), Layout(Padding(*c.op.padding)), VectorUnit(128)).elements
+        for c in cases
     ]
     assert any(size > scratchpad for size in packed) == (scratchpad < 10_000)
     assert all(step.name != "pack_input" for case in cases for step in case.steps(target))

@@ -24,6 +24,7 @@ from kernel_cases import (
     run,
     scales,
     type_of,
+    with_layouts,
 )
 
 from hwptq.backends.toolchain import why_not_run
@@ -108,6 +109,18 @@ def test_matmul_of_two_activations(random):
 @given(randoms)
 def test_matmul_of_two_activations_as_unsigned(random):
     check(matmul_case(random), VNNI)
+
+
+@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@settings(max_examples=60, deadline=None)
+@given(randoms, st.integers(1, 3))
+def test_layers_in_other_layouts(target, random, threads):
+    """The input may have a wider border than the kernel needs; the result a border, uint8 or int16."""
+    if why_not_run(target):
+        pytest.skip(f"{target.name}: {why_not_run(target)}")
+    case = random.choice((random_case, depthwise_case))(random)
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(with_layouts(case, random, target), target, threads)
 
 
 @settings(max_examples=15, deadline=None)

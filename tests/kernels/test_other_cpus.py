@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 import pytest
 from integer_targets import INTEGER_TARGETS
-from kernel_cases import conv_case, depthwise_case, matmul_case, pointwise_case, random_case
+from kernel_cases import conv_case, depthwise_case, matmul_case, pointwise_case, random_case, with_layouts
 from program_batch import run_batch
 from tvm.target import Target
 
@@ -43,6 +43,15 @@ def test_a_batch_of_random_cases(name: str, tmp_path: Path):
     cases = [random_case(Random(seed)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
+def test_layers_in_other_layouts(name: str, tmp_path: Path):
+    target = runnable(name)
+    cases = [with_layouts(random_case(Random(seed)), Random(seed), target) for seed in range(CASES)]
+    cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(10)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 
 
 def test_matmul_of_two_activations(tmp_path: Path):

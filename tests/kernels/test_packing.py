@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hwptq.kernels import matrix_multiply
-from hwptq.kernels.convolution import Convolution, Padding, flattened
+from hwptq.kernels.convolution import Convolution, flattened
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.pack_input import Packing, pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
 from hwptq.kernels.register_tile import Tile, blocks, even, fit, powers
@@ -120,6 +121,8 @@ def test_a_window_without_dilation_is_read_row_by_row():
 def test_pixels_become_one_row():
     pointwise = replace(CONV, kernel=(1, 1), out=(5, 6))
     assert flattened(pointwise).out == (1, 60)
+    for apart in (replace(pointwise, border=Padding(1)), replace(pointwise, image=(5, 8))):
+        assert flattened(apart) == apart
     column = replace(CONV, image=(9, 1), out=(7, 1), kernel=(3, 1))
     assert (flattened(column).image, flattened(column).out, flattened(column).kernel) == (
         (1, 9),
@@ -131,13 +134,12 @@ def test_pixels_become_one_row():
 
 def test_an_input_is_packed_only_where_something_changes():
     x = TensorType((1, 4, 4, 8), "int8")
-    assert pack_input(Packing(x, Padding(value=5), VectorUnit(16))) is None
+    assert pack_input(Packing(x, PLAIN, VectorUnit(16))) is None
     elements = [
-        pack_input(Packing(x, Padding(1), VectorUnit(16))),
-        pack_input(Packing(x, Padding(), VectorUnit(16), 3)),
-        pack_input(Packing(x, Padding(), VectorUnit(16), 0, "int16")),
+        pack_input(Packing(x, wanted, VectorUnit(16)))
+        for wanted in (Layout(Padding(1)), Layout(slack=3), Layout(dtype="int16"))
     ]
-    assert [s and s.out for s in elements] == [
+    assert [s and s.out.stored for s in elements] == [
         TensorType((160,), "int8"),
         TensorType((131,), "int8"),
         TensorType((128,), "int16"),

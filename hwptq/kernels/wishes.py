@@ -1,0 +1,106 @@
+"""In which layout the kernel of an operator wants to read its activations, and whether it can write any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.kernel_tables import (
+    DepthwiseDotKernel,
+    DepthwiseKernel,
+    DotProductKernel,
+    Kernel,
+    MatrixMultiplyKernel,
+    VectorKernel,
+)
+from hwptq.targets.schema import Descriptor
+
+from . import dot_product, matrix_multiply, vector
+from .convolution import describe, wanted_padding
+from .depthwise_dot import wanted_layout as wanted_by_depthwise
+from .kernel import TensorType
+from .layout import PLAIN, Layout, common
+from .register_tile import Mac
+from .select import kernel_of
+from .tiled import interleaves, wanted_layout
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A reader of a tensor takes `layout`, and if it is not `exact`, any that serves it."""
+
+    layout: Layout
+    exact: bool = False
+
+
+#: Of a reader that knows nothing of layouts.
+AS_IT_IS = Wish(PLAIN, exact=True)
+
+
+def wishes(
+    op: ops.GraphOp,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    target: Descriptor,
+) -> list[Wish]:
+    """The wish for each activation of `op`."""
+    kernel = kernel_of(op, constants, target)
+    if kernel is None or target.memory.scratchpad or not isinstance(op, ops.LayerOp):
+        return [AS_IT_IS for _ in activations]
+    x, weight = activations[0], constants[0].shape
+    mac = _mac(kernel)
+    if mac is not None:
+        return [Wish(wanted_layout(op, x, weight, out, mac), exact=_interleaved(op, x, weight, out, mac))]
+    assert isinstance(op, ops.Conv2d)
+    if isinstance(kernel, DepthwiseDotKernel):
+        return [Wish(wanted_by_depthwise(op, x, weight, out, kernel))]
+    return [Wish(Layout(wanted_padding(op)))]
+
+
+def writes_layouts(
+    op: ops.GraphOp,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    target: Descriptor,
+) -> bool:
+    """Whether the kernel of `op` can write its result in another layout than the plain one."""
+    kernel = kernel_of(op, constants, target)
+    if kernel is None or target.memory.scratchpad or not isinstance(op, ops.Conv2d | ops.Dense):
+        return False
+    mac = _mac(kernel)
+    return mac is None or not _interleaved(op, activations[0], constants[0].shape, out, mac)
+
+
+def agreed(wishes: Sequence[Wish]) -> Layout:
+    """The layout in which to store a tensor for all its readers; the plain one where they do not agree."""
+    layout = common([wish.layout for wish in wishes]) if wishes else None
+    if layout is None or any(wish.exact and wish.layout != layout for wish in wishes):
+        return PLAIN
+    return layout
+
+
+def _mac(kernel: Kernel) -> Mac | None:
+    """The instruction of kernels that work with a register tile."""
+    match kernel:
+        case DotProductKernel():
+            return dot_product.mac_of(kernel)
+        case MatrixMultiplyKernel():
+            return matrix_multiply.mac_of(kernel)
+        case VectorKernel():
+            return vector.mac_of(kernel)
+    assert isinstance(kernel, DepthwiseKernel | DepthwiseDotKernel)
+    return None
+
+
+def _interleaved(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> bool:
+    """Whether pixels are interleaved in a step of their own, which knows nothing of layouts."""
+    if mac.aligned and x.shape[-1] % mac.k:
+        return True  # or widened
+    layout = Layout(wanted_padding(op))
+    plain = TensorType(x.shape, x.dtype, layout)
+    return interleaves(mac, describe(op, plain, weight, out))

@@ -1,0 +1,31 @@
+"""The layout of each tensor of an integer graph: what all its readers want, if its producer can write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hwptq.kernels.layout import PLAIN, Layout
+from hwptq.kernels.wishes import AS_IT_IS, Wish, agreed
+
+from .dataflow import bindings, reads
+
+#: The (tensor, wish) pairs of one binding, and whether its result may have a layout; None for other bindings.
+Reader = Callable[[Any, Any], "tuple[list[tuple[Any, Wish]], bool] | None"]
+
+
+def stored_layouts(func: Any, reader: Reader) -> dict[Any, Layout]:
+    """var -> its layout, for those of `func` that are not stored plainly."""
+    wanted: dict[Any, list[Wish]] = {}
+    capable = []
+    for var, value in bindings(func):
+        found = reader(var, value)
+        pairs, writes = found if found else ([(tensor, AS_IT_IS) for tensor in reads(value)], False)
+        for tensor, wish in pairs:
+            wanted.setdefault(tensor, []).append(wish)
+        if writes:
+            capable.append(var)
+    for tensor in reads(func.body.body):
+        wanted.setdefault(tensor, []).append(AS_IT_IS)
+    layouts = {var: agreed(wanted.get(var, [])) for var in capable}
+    return {var: layout for var, layout in layouts.items() if layout != PLAIN}

@@ -1,12 +1,14 @@
 """The operators of a graph in e4m3, as frozen dataclasses: the fp8 side of integer_ops.py.
 
-Activations are float8_e4m3fn, images NHWC; real = value * scale, with no zero point. Whatever is computed in
-float32 on the way is one rounding to nearest at a time, so results are defined to the bit: `fma(a, b, c)`
-rounds once, and a result is encoded as fp8.encode says. `lo` and `hi` are bounds of the output in its own
-scale (infinite where there is none); a clamp turns NaN into `lo`, without one NaN stays NaN.
+Images are NHWC. Layers and products take float8_e4m3fn; the others, and a residual, also take int8, whose
+value is then x - zero_point. real = value * scale; e4m3 has no zero point. Whatever is computed in float32 on
+the way is one rounding to nearest at a time, so results are defined to the bit: `fma(a, b, c)` rounds once.
+`lo` and `hi` are bounds of the result y in the output's scale (infinite where there is none); a clamp turns
+NaN into `lo`, without one NaN stays NaN.
 
-`out` is the dtype of the output: float8_e4m3fn, or float32 at the end of a graph, where it is the real value.
-`accumulator` holds the fields of fp8_accumulate.Accumulator.
+`out` is the dtype of the output: float8_e4m3fn, encoded as fp8.encode says; int8, which is
+clamp(round_half_even(y) + out_zero_point, -128, 127) with -128 for NaN; or float32 at the end of a graph,
+where y is the real value. `accumulator` holds the fields of fp8_accumulate.Accumulator.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ class Fp8Conv2d:
     """(x [N,H,W,I], w [O,KH,KW,I/groups], scale [O], bias [O]) -> [N,OH,OW,O]; scale and bias float32.
 
     y = fma(acc, scale, bias). With a factor `residual` other than 0 a tensor r of the output's shape follows
-    x, and y becomes fma(r, residual, y).
+    x, and y becomes fma(value of r, residual, y).
 
     groups = 1: acc as in fp8_accumulate, over taps in row-major order, in each the channels, padded with
     zeros to a multiple of the accumulator's step. groups > 1: acc is a float32 that the (exact) products are
@@ -39,6 +41,8 @@ class Fp8Conv2d:
     out: str
     accumulator: tuple[int, int, int]
     residual: float = 0.0
+    residual_zero_point: int = 0
+    out_zero_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,39 @@ class Fp8Dense:
     out: str
     accumulator: tuple[int, int, int]
     residual: float = 0.0
+    residual_zero_point: int = 0
+    out_zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Conv2dToFp8:
+    """(x int8 [N,H,W,I], w int8 [O,KH,KW,I/groups], bias int32 [O], scale float32 [O]) -> e4m3 [N,OH,OW,O].
+
+    A layer in integers before one in e4m3: y = float32(acc) * scale, with acc as in integer_ops.Conv2d,
+    rounded once to the nearest float32, ties to even, and the product once.
+    """
+
+    kind: ClassVar[str] = "conv2d_to_fp8"
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]  # top, left, bottom, right
+    dilation: tuple[int, int]
+    groups: int
+    in_zero_point: int
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class DenseToFp8:
+    """(x int8 [..., K], w int8 [O,K], bias int32 [O], scale float32 [O]) -> e4m3 [..., O].
+
+    y as in Conv2dToFp8.
+    """
+
+    kind: ClassVar[str] = "dense_to_fp8"
+    in_zero_point: int
+    lo: float
+    hi: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +103,7 @@ class Fp8MatMul:
     hi: float
     out: str
     accumulator: tuple[int, int, int]
+    out_zero_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +115,10 @@ class Fp8Add:
     b_factor: float
     lo: float
     hi: float
+    a_zero_point: int = 0
+    b_zero_point: int = 0
+    out: str = "float8_e4m3fn"
+    out_zero_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,11 +129,15 @@ class Fp8Mul:
     factor: float
     lo: float
     hi: float
+    a_zero_point: int = 0
+    b_zero_point: int = 0
+    out: str = "float8_e4m3fn"
+    out_zero_point: int = 0
 
 
 @dataclass(frozen=True)
 class Fp8Lookup:
-    """(x, table float8_e4m3fn [256]) -> table[code of x]: any function of one tensor, exact."""
+    """(x e4m3, table [256]) -> table[code of x]: any function of one tensor, exact, in the table's dtype."""
 
     kind: ClassVar[str] = "fp8_lookup"
 
@@ -122,6 +168,9 @@ class Fp8AvgPool:
     out_shape: tuple[int, int]
     lo: float
     hi: float
+    in_zero_point: int = 0
+    out: str = "float8_e4m3fn"
+    out_zero_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +199,9 @@ class Fp8Dequantize:
     scale: float
 
 
+#: Layers in integers whose result is e4m3.
+LayerToFp8 = Conv2dToFp8 | DenseToFp8
 Fp8Op = (
-    Fp8Conv2d | Fp8Dense | Fp8MatMul | Fp8Add | Fp8Mul | Fp8Lookup
-    | Fp8MaxPool | Fp8AvgPool | Fp8Pad | Fp8Quantize | Fp8Dequantize
+    Fp8Conv2d | Fp8Dense | Conv2dToFp8 | DenseToFp8 | Fp8MatMul | Fp8Add | Fp8Mul
+    | Fp8Lookup | Fp8MaxPool | Fp8AvgPool | Fp8Pad | Fp8Quantize | Fp8Dequantize
 )  # fmt: skip

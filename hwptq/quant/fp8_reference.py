@@ -10,6 +10,7 @@ import numpy as np
 from . import fp8
 from . import fp8_ops as ops
 from .fp8_accumulate import Accumulator, product
+from .integer_sums import convolution_sum, exact_matmul
 from .window import ceil_padding, conv_output_shape, pad_image, windows
 
 
@@ -39,16 +40,28 @@ def clamp(y: np.ndarray, lo: float, hi: float) -> np.ndarray:
     return y
 
 
-def _store(y: np.ndarray, out: str) -> np.ndarray:
-    return fp8.as_float8(fp8.encode(y)) if out == fp8.DTYPE else y.astype(np.float32)
+def store(y: np.ndarray, out: str, zero_point: int = 0) -> np.ndarray:
+    """float32 `y` as the dtype `out`; see fp8_ops."""
+    if out == fp8.DTYPE:
+        return fp8.as_float8(fp8.encode(y))
+    if out == "int8":
+        return clamp(np.rint(y) + np.float32(zero_point), -128, 127).astype(np.int8)
+    return y.astype(np.float32)
+
+
+def value(x: np.ndarray, zero_point: int = 0) -> np.ndarray:
+    """What the codes of an e4m3 or int8 tensor stand for: float32, exact."""
+    if x.dtype == np.int8:
+        return (x.astype(np.int32) - zero_point).astype(np.float32)
+    return fp8.decode(fp8.as_codes(x))
 
 
 def _finish(op: ops.Fp8Conv2d | ops.Fp8Dense, acc, scale, bias, residual) -> np.ndarray:
     """From the accumulator, in the output's shape, to the output."""
     y = fma(acc, scale, bias)
     for r in residual:
-        y = fma(fp8.decode(fp8.as_codes(r)), np.asarray(op.residual, np.float32), y)
-    return _store(clamp(y, op.lo, op.hi), op.out)
+        y = fma(value(r, op.residual_zero_point), np.asarray(op.residual, np.float32), y)
+    return store(clamp(y, op.lo, op.hi), op.out, op.out_zero_point)
 
 
 def _conv2d(op: ops.Fp8Conv2d, x, *args) -> np.ndarray:
@@ -85,30 +98,44 @@ def _dense(op: ops.Fp8Dense, x, *args) -> np.ndarray:
     return _finish(op, acc.reshape(*x.shape[:-1], len(w)), scale, bias, residual)
 
 
+def _to_fp8(op: ops.LayerToFp8, acc: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return store(clamp(acc.astype(np.float32) * scale, op.lo, op.hi), fp8.DTYPE)
+
+
+def _conv2d_to_fp8(op: ops.Conv2dToFp8, x, w, bias, scale) -> np.ndarray:
+    return _to_fp8(op, convolution_sum(op, x, w, bias), scale)
+
+
+def _dense_to_fp8(op: ops.DenseToFp8, x, w, bias, scale) -> np.ndarray:
+    return _to_fp8(op, exact_matmul(x, w.T) + bias, scale)
+
+
 def _matmul(op: ops.Fp8MatMul, a, b) -> np.ndarray:
     acc = product(fp8.as_codes(a), fp8.as_codes(np.swapaxes(b, -1, -2)), Accumulator(*op.accumulator))
-    return _store(clamp(acc * np.float32(op.factor), op.lo, op.hi), op.out)
+    return store(clamp(acc * np.float32(op.factor), op.lo, op.hi), op.out, op.out_zero_point)
 
 
 def _add(op: ops.Fp8Add, a, b) -> np.ndarray:
-    scaled = fp8.decode(fp8.as_codes(b)) * np.float32(op.b_factor)
-    y = fma(fp8.decode(fp8.as_codes(a)), np.asarray(op.a_factor, np.float32), scaled)
-    return _store(clamp(y, op.lo, op.hi), fp8.DTYPE)
+    scaled = value(b, op.b_zero_point) * np.float32(op.b_factor)
+    y = fma(value(a, op.a_zero_point), np.asarray(op.a_factor, np.float32), scaled)
+    return store(clamp(y, op.lo, op.hi), op.out, op.out_zero_point)
 
 
 def _mul(op: ops.Fp8Mul, a, b) -> np.ndarray:
-    y = fp8.decode(fp8.as_codes(a)) * fp8.decode(fp8.as_codes(b)) * np.float32(op.factor)
-    return _store(clamp(y, op.lo, op.hi), fp8.DTYPE)
+    y = value(a, op.a_zero_point) * value(b, op.b_zero_point) * np.float32(op.factor)
+    return store(clamp(y, op.lo, op.hi), op.out, op.out_zero_point)
 
 
 def _lookup(op: ops.Fp8Lookup, x, table) -> np.ndarray:
-    return fp8.as_float8(fp8.as_codes(table)[fp8.as_codes(x)])
+    return table[fp8.as_codes(x)]
 
 
-def _window(op: ops.Fp8MaxPool | ops.Fp8AvgPool, x: np.ndarray, dilation: tuple[int, int], fill: float):
-    """float32 windows [N,OH,OW,C,KH,KW] of e4m3 images."""
+def _window(
+    op: ops.Fp8MaxPool | ops.Fp8AvgPool, x: np.ndarray, dilation: tuple[int, int], fill: float, zero: int = 0
+):
+    """float32 windows [N,OH,OW,C,KH,KW] of images."""
     padding = ceil_padding(op.padding, op.pool_size, op.strides, dilation, op.out_shape, x.shape[1:3])
-    padded = pad_image(fp8.decode(fp8.as_codes(x)), padding, np.float32(fill))
+    padded = pad_image(value(x, zero), padding, np.float32(fill))
     return windows(padded, op.pool_size, op.strides, dilation, op.out_shape)
 
 
@@ -117,16 +144,16 @@ def _max_pool(op: ops.Fp8MaxPool, x) -> np.ndarray:
     best = np.full(view.shape[:4], -np.inf, np.float32)
     for ky, kx in np.ndindex(*op.pool_size):
         best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
-    return _store(best, fp8.DTYPE)
+    return store(best, fp8.DTYPE)
 
 
 def _avg_pool(op: ops.Fp8AvgPool, x, factor) -> np.ndarray:
-    view = _window(op, x, (1, 1), 0)
+    view = _window(op, x, (1, 1), 0, op.in_zero_point)
     acc = np.zeros(view.shape[:4], np.float32)
     for ky, kx in np.ndindex(*op.pool_size):
         acc = acc + view[..., ky, kx]
     y = acc * factor.reshape(1, *op.out_shape, 1)
-    return _store(clamp(y, op.lo, op.hi), fp8.DTYPE)
+    return store(clamp(y, op.lo, op.hi), op.out, op.out_zero_point)
 
 
 def _pad(op: ops.Fp8Pad, x) -> np.ndarray:
@@ -136,7 +163,7 @@ def _pad(op: ops.Fp8Pad, x) -> np.ndarray:
 
 def _quantize(op: ops.Fp8Quantize, x) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return _store(x.astype(np.float32) * np.float32(op.factor), fp8.DTYPE)
+        return store(x.astype(np.float32) * np.float32(op.factor), fp8.DTYPE)
 
 
 def _dequantize(op: ops.Fp8Dequantize, x) -> np.ndarray:
@@ -146,6 +173,8 @@ def _dequantize(op: ops.Fp8Dequantize, x) -> np.ndarray:
 FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Fp8Conv2d: _conv2d,
     ops.Fp8Dense: _dense,
+    ops.Conv2dToFp8: _conv2d_to_fp8,
+    ops.DenseToFp8: _dense_to_fp8,
     ops.Fp8MatMul: _matmul,
     ops.Fp8Add: _add,
     ops.Fp8Mul: _mul,

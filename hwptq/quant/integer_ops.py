@@ -129,7 +129,7 @@ class Clamp:
 
 @dataclass(frozen=True)
 class Lookup:
-    """(x, table int8 [256]) -> table[x + 128]: any function of one int8 tensor, exact by construction."""
+    """(x, table [256]) -> table[x + 128]: any function of one int8 tensor, exact, in the table's dtype."""
 
     kind: ClassVar[str] = "lookup"
 

@@ -9,7 +9,8 @@ import numpy as np
 from . import fp8_reference
 from . import integer_ops as ops
 from .fixed_point import requantize
-from .window import ceil_padding, conv_output_shape, pad_image, windows
+from .integer_sums import convolution_sum, exact_matmul
+from .window import ceil_padding, pad_image, windows
 
 ADD_FRACTION_BITS = 20
 MUL_LEFT_SHIFT = 13
@@ -20,24 +21,8 @@ def evaluate(op: ops.GraphOp, *args: np.ndarray) -> np.ndarray:
     return _FUNCTIONS[type(op)](op, *args)
 
 
-def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Integer a @ b as int64, through floating-point BLAS where every partial sum is exactly representable.
-
-    |values| <= 255, so partial sums stay below 2^16 * K: exact in float32 for K <= 2^8, else in float64.
-    """
-    dtype = np.float32 if a.shape[-1] <= 2**8 else np.float64
-    return np.matmul(a.astype(dtype), b.astype(dtype)).astype(np.int64)
-
-
 def _conv2d(op: ops.Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
-    o, kh, kw, i = w.shape
-    oh, ow = conv_output_shape(x.shape[1:3], (kh, kw), op.strides, op.padding, op.dilation)
-    padded = pad_image(x, op.padding, op.in_zero_point)
-    view = windows(padded, (kh, kw), op.strides, op.dilation, (oh, ow))
-    n, g = x.shape[0], op.groups
-    cols = view.reshape(n * oh * ow, g, i * kh * kw).transpose(1, 0, 2)
-    weights = w.transpose(0, 3, 1, 2).reshape(g, o // g, i * kh * kw).transpose(0, 2, 1)
-    acc = exact_matmul(cols, weights).transpose(1, 0, 2).reshape(n, oh, ow, o) + bias
+    acc = convolution_sum(op, x, w, bias)
     return requantize(acc, multiplier, shift, op.out_zero_point, op.lo, op.hi)
 
 

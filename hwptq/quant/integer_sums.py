@@ -1,0 +1,30 @@
+"""Exact sums of products of integers, in numpy: what the accumulators of all layers in integers hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .window import conv_output_shape, pad_image, windows
+
+
+def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integer a @ b as int64, through floating-point BLAS where every partial sum is exactly representable.
+
+    |values| <= 255, so partial sums stay below 2^16 * K: exact in float32 for K <= 2^8, else in float64.
+    """
+    dtype = np.float32 if a.shape[-1] <= 2**8 else np.float64
+    return np.matmul(a.astype(dtype), b.astype(dtype)).astype(np.int64)
+
+
+def convolution_sum(op: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """acc = bias + sum x*w of a convolution: int64 [N,OH,OW,O]. `op` has the fields of Conv2d."""
+    o, kh, kw, i = w.shape
+    oh, ow = conv_output_shape(x.shape[1:3], (kh, kw), op.strides, op.padding, op.dilation)
+    padded = pad_image(x, op.padding, op.in_zero_point)
+    view = windows(padded, (kh, kw), op.strides, op.dilation, (oh, ow))
+    n, g = x.shape[0], op.groups
+    cols = view.reshape(n * oh * ow, g, i * kh * kw).transpose(1, 0, 2)
+    weights = w.transpose(0, 3, 1, 2).reshape(g, o // g, i * kh * kw).transpose(0, 2, 1)
+    return exact_matmul(cols, weights).transpose(1, 0, 2).reshape(n, oh, ow, o) + bias

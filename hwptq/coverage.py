@@ -17,7 +17,16 @@ from .passes.graph.quantizable import float_reasons, layer_name
 from .passes.select_kernels import integer_operator
 from .quant import fp8
 from .quant import integer_ops as ops
-from .quant.fp8_ops import Fp8Conv2d, Fp8Dense, Fp8Dequantize, Fp8MatMul, Fp8Quantize
+from .quant.fp8_ops import (
+    Conv2dToFp8,
+    DenseToFp8,
+    Fp8Conv2d,
+    Fp8Dense,
+    Fp8Dequantize,
+    Fp8MatMul,
+    Fp8Quantize,
+    LayerToFp8,
+)
 
 _BOUNDARY = (ops.Quantize, ops.Dequantize, Fp8Quantize, Fp8Dequantize)
 _QUANTIZED = ("int8", fp8.DTYPE)
@@ -27,7 +36,7 @@ _FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 def integer_macs(op: ops.GraphOp, args: list[Any], out: Any) -> int:
     """Multiply-accumulates of one integer operator."""
     match op:
-        case ops.Conv2d() | ops.Dense() | ops.DenseFloat():
+        case ops.Conv2d() | ops.Dense() | ops.DenseFloat() | Conv2dToFp8() | DenseToFp8():
             return prod(shape_of(out)) * prod(shape_of(args[1])[1:])
         case Fp8Conv2d() | Fp8Dense():
             return prod(shape_of(out)) * prod(shape_of(args[-3])[1:])
@@ -50,13 +59,13 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     for var, op, args in integer_nodes(mod):
         if isinstance(op, Fp8Conv2d | Fp8Dense | Fp8MatMul):
             rows.append(_fp8_row(var, op, args))
-        if not isinstance(op, ops.LayerOp | ops.MatMul):
+        if not isinstance(op, ops.LayerOp | ops.MatMul | LayerToFp8):
             continue
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
         rows.append(
             {
                 "name": layer_name(str(var.name)),
-                "op": op.kind.removesuffix("_float"),
+                "op": op.kind.removesuffix("_float").removesuffix("_to_fp8"),
                 "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
                 "macs": integer_macs(op, args, var),

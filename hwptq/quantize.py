@@ -79,20 +79,26 @@ def insert(
     """Quantize a prepared module, with the dtypes recorded on it, else the first of the target's."""
     batches, recipe = Batches(data, progress), options.recipe
     qdq = _apply(passes.InsertQDQ(target, stats, options.weight_granularity, options.keep_float), float32)
-    if recipe.rounding != "nearest":
+    in_fp8 = any(fp8.DTYPE in pair for pair in _pairs(qdq))
+    corrects = recipe.correct_bias or recipe.rounding != "nearest"
+    if recipe.rounding != "nearest" and not in_fp8:
         with progress.stage("round weights"):
             step = passes.RoundWeights(float32, batches, passes.RoundingOptions(recipe.rounding))
             qdq = _apply(step, qdq)
-    elif recipe.correct_bias:
+    elif recipe.correct_bias and not in_fp8:
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)
-    offers_fp8 = any(fp8.DTYPE in pair for rule in target.ops for pair in rule.pairs)
-    if offers_fp8 and (recipe.correct_bias or recipe.rounding != "nearest"):
+    if in_fp8 and corrects:
         sums = target.fp8_accumulator
         accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
         with progress.stage("correct e4m3 bias"):
             qdq = _apply(passes.CorrectFp8Bias(float32, batches, accumulator), qdq)
     return Quantized(float32, qdq)
+
+
+def _pairs(qdq: tvm.IRModule) -> list[tuple[str, str]]:
+    """The (activation, weight) dtypes of every layer of a QDQ module."""
+    return [pair for _, f in main_functions(qdq) for pair in layer_dtypes(f).values()]
 
 
 def normalize(module: tvm.IRModule) -> Quantized:

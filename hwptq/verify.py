@@ -92,7 +92,7 @@ def verify(
     """
     reason = why_not_run(target)
     run = run_command(target)
-    emulated = reason is not None and fp8.DTYPE in _dtypes(graphs.integer)
+    emulated = reason is not None and emulates(target)
     evidence = Evidence(_executor(reason, run, emulated), score)
     watch = _Watch(graphs, evidence)
     with TemporaryDirectory(prefix="hwptq-") as scratch:
@@ -123,8 +123,9 @@ def _executor(reason: str | None, run: Sequence[str], emulated: bool) -> str:
     return f"not run: {reason}" if reason else " ".join(run) or "native"
 
 
-def _dtypes(mod: tvm.IRModule) -> set[str]:
-    return {str(getattr(var.ty, "dtype", "")) for var, _ in bindings(mod["main"])}
+def emulates(target: Descriptor) -> bool:
+    """Whether the reference may stand in for a device that is not here: it models its sums bit for bit."""
+    return any(fp8.DTYPE in pair for rule in target.ops for pair in rule.pairs)
 
 
 def run_emitted(

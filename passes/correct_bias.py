@@ -71,27 +71,27 @@ class CorrectBias:
                 continue
             walk.run_to(var)
             inputs = [env[value.args[1].fields[0]] for env in walk.values]
-            new[name] = _corrected(found[name], op, value, inputs, wanted[name])
+            new[name] = corrected(found[name], op, value, inputs, wanted[name])
             constants = operator_constants(found[name], new[name])
             walk.settle([reference.evaluate(op, x, *constants) for x in inputs])
         return with_layer_constants(mod, new)
 
 
-def _corrected(
+def corrected(
     layer: QuantizedLayer, op: Any, call: Any, inputs: list[np.ndarray], wanted: np.ndarray
 ) -> LayerConstants:
-    """The layer with the bias that gives its accumulator the mean `wanted` (real, [O])."""
+    """A layer in integers with the bias that gives its accumulator the mean `wanted` (real, [O])."""
     weight, bias = (constant(a) for a in call.args[1].fields[1:3])
     assert weight is not None
     assert bias is not None
     window = _Window()
     for x in inputs:
-        window.add(*(_row_sums(x) if isinstance(op, ops.DenseOp) else _integer_sums(op, weight, x)))
-    if isinstance(op, ops.DenseOp):
+        window.add(*(_row_sums(x) if weight.ndim == 2 else _integer_sums(op, weight, x)))
+    if weight.ndim == 2:
         mean = weight.astype(np.float64) @ window.mean + bias
     else:
         mean = conv_of_patch(weight, window.mean, op.groups) + bias
-    unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - op.weight_bits)
+    unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.dtype.bits)
     limit = unit * (ACCUMULATOR_LIMIT // 4)
     held = np.rint(layer.bias.astype(np.float64) / unit)
     new = np.clip(wanted + (held - mean) * unit, -limit, limit)
@@ -149,7 +149,7 @@ def _float_mean(unit: Composite, mean: np.ndarray) -> np.ndarray:
     return conv_of_patch(weight.transpose(0, 2, 3, 1), mean, int(unit.head.attrs.groups)) + bias
 
 
-def _integer_sums(op: ops.Conv2d, weight: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
+def _integer_sums(op: Any, weight: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
     return patch_sums(x, weight.shape[1:3], op.strides, op.padding, op.dilation, op.in_zero_point)
 
 

@@ -1,9 +1,10 @@
-"""CorrectFp8Bias: shift the biases of layers in e4m3 so that rounding leaves the mean of each channel alone.
+"""CorrectFp8Bias: shift the biases of a graph in e4m3 so that rounding leaves the mean of each channel alone.
 
 Three fraction bits round weights and activations by up to 6 percent, and what that does to the mean of a
 channel goes through the whole network. A layer's bias becomes the mean that the float layer gives, less the
 mean that the rounded weights make of the rounded inputs; layer by layer, each on inputs that those before it
 have been corrected for (Nagel et al., 2019, "Data-free quantization", section 4.2, with measured means).
+Layers in integers between those in e4m3 are corrected on the way, as CorrectBias does it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from hwptq.evaluate.lockstep import Lockstep
 from hwptq.quant import fp8, reference
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.integer_ops import LayerOp
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
-from .correct_bias import float_means
+from .correct_bias import corrected, float_means
 from .graph.composite import read_composite
 from .graph.dataflow import bindings, constant, op_name, rewrite
+from .graph.quantizable import layer_name
+from .graph.quantized_layers import (
+    LayerConstants,
+    operator_constants,
+    quantized_layers,
+    with_layer_constants,
+)
 from .lower_to_integer import LowerToInteger
 from .select_kernels import integer_operator
 
@@ -35,7 +44,8 @@ SAMPLES = 64
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.CorrectFp8Bias")
 class CorrectFp8Bias:
-    """QDQ graph -> QDQ graph with corrected biases; integer layers and those without a bias stay as they are.
+    """QDQ graph with layers in e4m3 -> the same with corrected biases; any other graph stays as it is, and so
+    do layers in e4m3 without a bias.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
     ones are used; accumulator: as in LowerToInteger.
@@ -53,9 +63,17 @@ class CorrectFp8Bias:
         samples = list(islice(self.batches, SAMPLES))
         wanted = float_means(self.float_module, samples)
         graph = tvm.ir.transform.Sequential([LowerToInteger(self.accumulator)])(mod)
+        in_integers = quantized_layers(mod)
         walk, new = Lockstep(graph, samples), {}
+        integers: dict[str, LayerConstants] = {}
         for var, value in bindings(graph["main"]):
-            op = integer_operator(graph, value)
+            op, name = integer_operator(graph, value), layer_name(str(var.name))
+            if isinstance(op, LayerOp | ops.LayerToFp8) and {name} <= in_integers.keys() & wanted.keys():
+                walk.run_to(var)
+                inputs = [env[value.args[1].fields[0]] for env in walk.values]
+                integers[name] = corrected(in_integers[name], op, value, inputs, wanted[name])
+                constants = operator_constants(in_integers[name], integers[name])
+                walk.settle([reference.evaluate(op, x, *constants) for x in inputs])
             if not isinstance(op, ops.Fp8Conv2d | ops.Fp8Dense):
                 continue
             args = list(value.args[1].fields)
@@ -71,7 +89,7 @@ class CorrectFp8Bias:
             in_output = (bias * scale / layer.unit).astype(np.float32)
             walk.settle([reference.evaluate(op, *t, w, scale, in_output) for t in tensors])
             new[layer.name] = bias.astype(np.float32)
-        return _with_biases(mod, new)
+        return with_layer_constants(_with_biases(mod, new), integers)
 
 
 @dataclass(frozen=True)

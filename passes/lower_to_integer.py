@@ -24,7 +24,7 @@ from hwptq.quant.qparams import activation_qparams
 
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from .graph.quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
-from .rules.fp8 import Fp8Output, is_layer, lower_fp8
+from .rules.fp8 import Fp8Output, is_layer, lower_fp8, reads_fp8
 from .rules.integer import Output, is_real_dense, lower_node
 from .rules.operands import NotInteger, Operand
 
@@ -98,13 +98,14 @@ class Emitter:
     def quantize(self, var: Any, value: Any) -> Any:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
-        name, in_fp8 = node_name(str(var.name)), str(value.ty.dtype) == fp8.DTYPE
+        name, dtype = node_name(str(var.name)), str(value.ty.dtype)
+        in_fp8 = dtype == fp8.DTYPE
         try:
             source = str(getattr(value.args[0], "name", ""))
             if source in self._float:
                 raise NotInteger(self._float[source])
-            if in_fp8:
-                return lower_fp8(self, value.args[0], self.fp8_output(scale, name))
+            if in_fp8 or reads_fp8(self, value.args[0]):
+                return lower_fp8(self, value.args[0], self.fp8_output(scale, name, dtype, zero))
             return lower_node(self, value.args[0], self._output(scale, zero, name))
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
@@ -126,9 +127,9 @@ class Emitter:
         limits = tuple(np.full(shape[-1], limit, np.int8) for limit in (lo, hi))
         return self.call(ops.Clamp(), [tensor], limits, shape, "int8", name)
 
-    def fp8_output(self, scale: float, name: str, dtype: str = fp8.DTYPE) -> Fp8Output:
+    def fp8_output(self, scale: float, name: str, dtype: str, zero: int = 0) -> Fp8Output:
         """A result of the fp8 rules."""
-        return Fp8Output(scale, name, self._accumulator, dtype)
+        return Fp8Output(scale, name, self._accumulator, dtype, zero)
 
     def leaves_as_float(self, var: Any, value: Any) -> bool:
         """Whether `value` is an fp8 layer whose result is not quantized, nor joined by a quantized add."""

@@ -16,6 +16,7 @@ from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
 from hwptq.kernels.wishes import Wish, wishes, writes_layouts
+from hwptq.quant import fp8
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
@@ -49,7 +50,7 @@ class SelectKernels:
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             op = integer_operator(mod, value)
-            if op is None and op_name(value) == "concat" and str(var.ty.dtype) == "int8":
+            if op is None and op_name(value) == "concat" and str(var.ty.dtype) in ("int8", fp8.DTYPE):
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)

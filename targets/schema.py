@@ -276,6 +276,13 @@ class Descriptor:
     memory: Memory = field(
         default_factory=Memory, metadata=about("what the device's memory asks of the code")
     )
+    max_drop_saves: str = field(
+        default="weights",
+        metadata=about(
+            "what the dtypes chosen for --max-drop keep low: bytes of weights, or cycles after [cost]",
+            choices=("weights", "cycles"),
+        ),
+    )
     cost: dict[str, float] = field(
         default_factory=dict,
         metadata=about("cycles per multiply-accumulate, by weight dtype", low=1e-6, high=1e6, keys=DTYPES),

@@ -55,12 +55,17 @@ def compile_cuda(mod: tvm.IRModule, target: Any) -> Any:
 
 
 def compile_kernels(kernels: Mapping[str, Any], target: Any) -> Any:
-    """TIRx PrimFuncs by the name under which a runtime module will offer them."""
+    """PrimFuncs by the name under which a runtime module will offer them; TIRx where they don't say other."""
     _load_runtime()
     device = tvm.target.Target(dict(target), host="llvm")
-    named = {name: func.with_attr("global_symbol", name) for name, func in kernels.items()}
+    named = {
+        name: (func if PIPELINE in func.attrs else func.with_attr(PIPELINE, "tirx")).with_attr(
+            "global_symbol", name
+        )
+        for name, func in kernels.items()
+    }
     with _environment(), device:
-        return tvm.compile(tvm.IRModule(named), target=device, tir_pipeline="tirx")
+        return tvm.compile(tvm.IRModule(named), target=device, tir_pipeline=_NAME)
 
 
 def _graph_passes() -> Any:

@@ -47,7 +47,7 @@ class BitWidths:
     kept: Mapping[str, str] = field(default_factory=dict)  # layer -> why it stays at the highest precision
     budget: Budget | None = None
     sensitivity: Sensitivity | None = None
-    tried: tuple[tuple[float, float], ...] = ()  # predicted bytes of weights, and points lost by that code
+    tried: tuple[tuple[float, float], ...] = ()  # predicted cost, and points lost by that code
 
     def recorded(self, module: tvm.IRModule) -> tvm.IRModule:
         """A float module that tells InsertQDQ what was chosen."""
@@ -63,12 +63,13 @@ class BitWidths:
     def report(self, weight_bytes: int | None = None) -> dict[str, Any]:
         """The `assignment` object of the report; weight_bytes: what the artefact really holds."""
         kinds = ["weights", "cycles", "macs-int4"]
+        searched = self.budget.kind if self.budget else "weights"
         return {
             "budget": str(self.budget) if self.budget else None,
             "predicted": {kind: self.costs.total(kind, self.pairs) for kind in kinds},
             "highest_precision": {kind: self.costs.highest(kind) for kind in kinds},
             "weight_bytes": weight_bytes,
-            "tried": [{"weights": weights, "drop": drop} for weights, drop in self.tried],
+            "tried": [{searched: cost, "drop": drop} for cost, drop in self.tried],
             "sensitivity": self.sensitivity.measure if self.sensitivity else None,
             "layers": [self._row(name) for name in self.pairs],
         }
@@ -97,6 +98,7 @@ class Chooser:
         self, float32: tvm.IRModule, stats: Any, target: Descriptor, data: Dataset, options: Options,
         progress: Progress,
     ):  # fmt: skip
+        self.target = target
         self._float32, self._data, self._options, self._progress = float32, data, options, progress
         self.variants = uniform_variants(
             float32, target, stats, options.weight_granularity, options.keep_float

@@ -1,8 +1,11 @@
-"""--max-drop: the cheapest assignment of bit widths whose emitted code still holds it."""
+"""--max-drop: the cheapest assignment of bit widths whose emitted code still holds it.
+
+Where the device is not here, the model of its arithmetic, if there is one, runs instead of the code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +17,14 @@ import tvm
 from ..accuracy import drop, load_metric
 from ..backends.build import build
 from ..backends.toolchain import run_command, why_not_run
-from ..data import Dataset
+from ..data import Dataset, Sample
 from ..errors import InputError
 from ..evaluate.interpret import Interpreter
 from ..options import Options
+from ..passes.graph.stored_bytes import stored_bytes
 from ..progress import Progress
 from ..targets import Descriptor
-from ..verify import Graphs, run_emitted
+from ..verify import Graphs, emulates, run_emitted
 from .budget import Budget
 from .choose import BitWidths, Chooser
 
@@ -29,24 +33,25 @@ STEPS = 16
 
 
 def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], float], options: Options) -> BitWidths:
-    """The choice with the fewest bytes of weights, to a 16th of their range, that loses at most
-    `options.max_drop` points.
+    """The choice with the fewest bytes of weights, or cycles where the target saves those, to a 16th of their
+    range, that loses at most `options.max_drop` points.
 
-    Every choice looked at is the best one for its bytes, and `loss` runs its code. Bisection: as a rule more
-    bytes lose less. The highest precision is the last resort, and taken unseen.
+    Every choice looked at is the best one for its cost, and `loss` runs its code. Bisection: as a rule the
+    dearer loses less. The highest precision is the last resort, and taken unseen.
     """
     assert options.max_drop is not None
-    least, most = chooser.least("weights"), chooser.costs.highest("weights")
+    kind = chooser.target.max_drop_saves
+    least, most = chooser.least(kind), chooser.costs.highest(kind)
     tried: list[tuple[float, float]] = []
 
     def choose(step: int) -> BitWidths:
         # rounded up, so that the first step is feasible and the last is all
-        return chooser.choose(Budget("weights", float(np.ceil(least + (most - least) * step / STEPS))))
+        return chooser.choose(Budget(kind, float(np.ceil(least + (most - least) * step / STEPS))))
 
     def holds(step: int) -> bool:
         widths = choose(step)
         lost = loss(widths)
-        tried.append((chooser.costs.total("weights", widths.pairs), lost))
+        tried.append((chooser.costs.total(kind, widths.pairs), lost))
         return lost <= float(options.max_drop or 0)
 
     low, high = -1, STEPS  # `low` is too cheap, `high` holds
@@ -67,7 +72,8 @@ class Trial:
         options: Options, progress: Progress,
     ):  # fmt: skip
         reason = why_not_run(target)
-        if reason:
+        self._emulated = reason is not None and emulates(target)
+        if reason and not self._emulated:
             raise InputError(f"--max-drop needs code that runs here ({reason}); or give a --budget")
         self._target, self._outputs, self._data = target, outputs, data
         self._metric, self._progress = options.metric, progress
@@ -77,19 +83,31 @@ class Trial:
         self.weight_bytes = 0
 
     def loss(self, graphs: Graphs) -> float:
-        """Points that the emitted code loses against float32."""
+        """Points that the emitted code, or what stands in for it, loses against float32."""
         score = load_metric(self._metric)
-        with self._progress.stage("search"), TemporaryDirectory(prefix="hwptq-") as folder:
-            program = build(graphs.kernels, self._outputs, "trial", self._target, Path(folder))
-            for i, (sample, emitted) in enumerate(
-                run_emitted(program, run_command(self._target), self._data, self._progress, None)
-            ):
+        run = self._emulate if self._emulated else self._run
+        with self._progress.stage("search"):
+            for i, (sample, emitted) in enumerate(run(graphs)):
                 if i == len(self._exact):
                     self._exact.append(self._float32.run(sample.inputs))
-                assert emitted is not None
                 score.add(sample.label, {"float32": self._exact[i], "emitted": emitted})
-        self.accuracy, self.weight_bytes = score.report(), program.weight_bytes
+        self.accuracy = score.report()
         lost = drop(self.accuracy)
         if lost is None:
             raise InputError("--max-drop needs labels or a --metric; or give a --budget")
         return lost
+
+    def _run(self, graphs: Graphs) -> Iterator[tuple[Sample, list[np.ndarray]]]:
+        with TemporaryDirectory(prefix="hwptq-") as folder:
+            program = build(graphs.kernels, self._outputs, "trial", self._target, Path(folder))
+            self.weight_bytes = program.weight_bytes
+            command = run_command(self._target)
+            for sample, emitted in run_emitted(program, command, self._data, self._progress, None):
+                assert emitted is not None
+                yield sample, emitted
+
+    def _emulate(self, graphs: Graphs) -> Iterator[tuple[Sample, list[np.ndarray]]]:
+        reference = Interpreter(graphs.integer)
+        self.weight_bytes = stored_bytes(graphs.kernels, self._target)
+        for sample in self._progress.track(self._data, self._data.count):
+            yield sample, reference.run(sample.inputs)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..quant import reference
+from ..quant import fp8
+from ..quant.window import conv_output_shape, windows
 
 Evaluate = Callable[..., np.ndarray | None]
 
@@ -23,7 +24,7 @@ def _conv2d(call: Any) -> Evaluate | None:
     groups, (top, left, bottom, right) = int(a.groups), padding
 
     def evaluate(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        out = reference.conv_output_shape(x.shape[2:], w.shape[2:], strides, padding, dilation)
+        out = conv_output_shape(x.shape[2:], w.shape[2:], strides, padding, dilation)
         if any(padding):
             x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
         if w.shape[1] == 1 and groups == x.shape[1] == w.shape[0]:
@@ -41,7 +42,7 @@ def _by_matmul(
     if groups == kh == kw == 1:
         taken = x[:, :, :: strides[0], :: strides[1]][:, :, : out[0], : out[1]]
         return np.matmul(w.reshape(o, i), taken.reshape(n, i, pixels)).reshape(n, o, *out)
-    view = reference.windows(x.transpose(0, 2, 3, 1), (kh, kw), strides, dilation, out)
+    view = windows(x.transpose(0, 2, 3, 1), (kh, kw), strides, dilation, out)
     cols = view.transpose(0, 3, 4, 5, 1, 2).reshape(n, groups, i * kh * kw, pixels)
     return np.matmul(w.reshape(1, groups, o // groups, i * kh * kw), cols).reshape(n, o, *out)
 
@@ -82,7 +83,8 @@ def _along(axis: int, values: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _quantize(call: Any) -> Evaluate | None:
-    if str(call.attrs.out_dtype) != "int8":
+    to_fp8 = str(call.attrs.out_dtype) == fp8.DTYPE
+    if str(call.attrs.out_dtype) != "int8" and not to_fp8:
         return None
     axis = int(call.attrs.axis)
 
@@ -90,6 +92,8 @@ def _quantize(call: Any) -> Evaluate | None:
         if x.dtype != np.float32:
             return None
         scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
+        if to_fp8:  # has no zero point; and TVM's own casts to e4m3 are not exact
+            return fp8.as_float8(fp8.encode(x / scale))
         return np.clip(np.rint(x / scale) + zero.astype(np.float32), -128, 127).astype(np.int8)
 
     return evaluate
@@ -101,9 +105,11 @@ def _dequantize(call: Any) -> Evaluate | None:
     axis = int(call.attrs.axis)
 
     def evaluate(x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
+        scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
+        if x.dtype == fp8.DTYPE:
+            return fp8.decode(fp8.as_codes(x)) * scale
         if x.dtype != np.int8 or zero.dtype != np.int8:
             return None
-        scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
         return (x.astype(np.int32) - zero).astype(np.float32) * scale
 
     return evaluate

@@ -21,7 +21,7 @@ from hwptq.targets.kernel_tables import (
 from hwptq.targets.schema import Descriptor
 
 from .concatenate import concatenate
-from .cuda.select import select_fp8
+from .cuda.select import select_cuda, select_cuda_concatenate
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
@@ -58,10 +58,10 @@ def select(
     Its tensors are `activations`, then `constants`, in the order of the operator's docstring. Raises
     ValueError where the descriptor names a kernel that cannot compute the operator.
     """
+    if target.tvm.get("kind") == "cuda":
+        return select_cuda(op, activations, constants, out, target)
     if isinstance(op, Fp8Op):
-        return select_fp8(op, activations, constants, out, target)
-    if target.tvm.get("kind") != "llvm":
-        raise ValueError(f"{target.name} computes in e4m3, and a {op.kind} of the model is in integers")
+        raise ValueError(f"{target.name} computes in integers, and a {op.kind} of the model is in e4m3")
     kind = rule_kind(op, constants)
     kernel = kernel_of(op, constants, target)
     if kernel is None:
@@ -120,4 +120,6 @@ def select_concatenate(
     inputs: Sequence[TensorType], axis: int, out: TensorType, target: Descriptor
 ) -> tuple[Step, ...]:
     """The step that joins `inputs` along `axis`."""
+    if target.tvm.get("kind") == "cuda":
+        return select_cuda_concatenate(inputs, axis, out)
     return (concatenate(inputs, axis, out, unit_of(target)),)

@@ -30,3 +30,8 @@ def accumulator_constants(
         return weight, integer_bias.astype(np.int32), unit.astype(np.float32)
     multiplier, shift = quantize_multiplier(unit / np.float64(out_scale))
     return weight, integer_bias.astype(np.int32), multiplier, shift
+
+
+def in_output_scale(unit: np.ndarray, out_scale: float) -> np.ndarray:
+    """The factor, float32 [O], from an accumulator in units of `unit` to a result that is no integer."""
+    return (unit / np.float64(out_scale)).astype(np.float32)

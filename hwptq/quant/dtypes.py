@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 
@@ -24,17 +23,18 @@ class IntegerDtype:
 
 @dataclass(frozen=True)
 class FloatDtype:
-    """A float of `bits` bits, with its largest finite values."""
+    """A float of `bits` bits, `significand` of them the significand's; and its largest finite values."""
 
     name: str
     bits: int
+    significand: int
     qmin: float
     qmax: float
 
 
 INT8 = IntegerDtype("int8", 8)
 INT4 = IntegerDtype("int4", 4)
-FLOAT8 = FloatDtype("float8_e4m3fn", 8, -448.0, 448.0)
+FLOAT8 = FloatDtype("float8_e4m3fn", 8, 4, -448.0, 448.0)
 Dtype = IntegerDtype | FloatDtype
 _BY_NAME: dict[str, Dtype] = {d.name: d for d in (INT8, INT4, FLOAT8)}
 
@@ -55,9 +55,7 @@ def integer_dtype(name: str) -> IntegerDtype:
     return found
 
 
-def bits_of(dtype: str) -> int:
-    """The width of any dtype: "int4" -> 4, "float8_e4m3fn" -> 8, "bfloat16" -> 16."""
-    digits = re.search(r"\d+", dtype)
-    if digits is None:
-        raise ValueError(f"{dtype!r} does not tell its width")
-    return int(digits[0])
+def precision_of(dtype: str) -> int:
+    """How many bits tell neighbouring values apart: 8 in int8, 4 in e4m3 with its implied one."""
+    found = tensor_dtype(dtype)
+    return found.significand if isinstance(found, FloatDtype) else found.bits

@@ -143,6 +143,13 @@ class Fp8Lookup:
 
 
 @dataclass(frozen=True)
+class Fp8Clamp:
+    """(x [..., C], lo e4m3 [C], hi e4m3 [C]) -> x limited to [lo, hi], channel by channel; NaN becomes lo."""
+
+    kind: ClassVar[str] = "fp8_clamp"
+
+
+@dataclass(frozen=True)
 class Fp8MaxPool:
     """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins, and neither does NaN."""
 
@@ -203,5 +210,5 @@ class Fp8Dequantize:
 LayerToFp8 = Conv2dToFp8 | DenseToFp8
 Fp8Op = (
     Fp8Conv2d | Fp8Dense | Conv2dToFp8 | DenseToFp8 | Fp8MatMul | Fp8Add | Fp8Mul
-    | Fp8Lookup | Fp8MaxPool | Fp8AvgPool | Fp8Pad | Fp8Quantize | Fp8Dequantize
+    | Fp8Clamp | Fp8Lookup | Fp8MaxPool | Fp8AvgPool | Fp8Pad | Fp8Quantize | Fp8Dequantize
 )  # fmt: skip

@@ -126,6 +126,12 @@ def _mul(op: ops.Fp8Mul, a, b) -> np.ndarray:
     return store(clamp(y, op.lo, op.hi), op.out, op.out_zero_point)
 
 
+def _clamp(op: ops.Fp8Clamp, x, lo, hi) -> np.ndarray:
+    y, low, high = (value(t) for t in (x, lo, hi))
+    y = np.where(y > low, y, low)
+    return store(np.where(y < high, y, high), fp8.DTYPE)
+
+
 def _lookup(op: ops.Fp8Lookup, x, table) -> np.ndarray:
     return table[fp8.as_codes(x)]
 
@@ -178,6 +184,7 @@ FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Fp8MatMul: _matmul,
     ops.Fp8Add: _add,
     ops.Fp8Mul: _mul,
+    ops.Fp8Clamp: _clamp,
     ops.Fp8Lookup: _lookup,
     ops.Fp8MaxPool: _max_pool,
     ops.Fp8AvgPool: _avg_pool,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .reference import conv_output_shape
+from .window import conv_output_shape
 
 
 def patch_sums(

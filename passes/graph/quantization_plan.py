@@ -220,6 +220,8 @@ class QuantizationPlan:
                     if isinstance(source.dtype, FloatDtype) or var not in member:
                         continue
                     i = member[var]
+                    if isinstance(dtypes[i], FloatDtype):
+                        continue
                     floor = _MARGIN * source.scale * float(self.weights[var].scale.max())
                     chosen[i] = activation_qparams(*spans[i], max(floor, chosen[i].scale), dtypes[i])
             if chosen == before:
@@ -227,21 +229,30 @@ class QuantizationPlan:
         self.qparams = {v: chosen[i] for v, i in member.items()}
 
     def _dtype(self, group: set[Any]) -> Dtype:
-        """e4m3 where the target computes in it; int4 where every reader of every tensor is a layer that takes
-        int4 activations; else int8.
+        """That of the layers that read a tensor: e4m3 or int8; int4 where every reader of every tensor is a
+        layer that takes int4 activations. Where no layer reads it, that of the layers it comes from.
         """
-        if self._in_float8(group):
-            return FLOAT8
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
         layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED]
+        wanted = [tensor_dtype(self.pair(u)[0]) for u in layers or self._makers(group)]
+        if FLOAT8 in wanted:
+            return FLOAT8 if layers or set(wanted) == {FLOAT8} else INT8
         if not layers or len(layers) < len(readers):
             return INT8
-        return max((tensor_dtype(self.pair(u)[0]) for u in layers), key=lambda d: d.bits)
+        return max(wanted, key=lambda d: d.bits)
 
-    def _in_float8(self, group: set[Any]) -> bool:
-        """Whether the nodes that make and read the tensors of a group compute in e4m3."""
-        nodes = group | {u for v in group for u in self.readers.get(v, []) if u is not None}
-        return any(self.kinds.get(v) and self.pair(v)[0] == FLOAT8.name for v in nodes)
+    def _makers(self, group: set[Any]) -> list[Any]:
+        """The nearest layers that the tensors of a group are made of; where there are none, their readers."""
+        found, seen, waiting = [], set(group), list(group)
+        while waiting:
+            var = waiting.pop()
+            if self.kinds.get(var) in WEIGHTED:
+                found.append(var)
+            elif self.kinds.get(var) is not None:
+                waiting += [v for v in data_of(self.values[var]) if v not in seen]
+                seen |= set(waiting)
+        nodes = [u for v in group for u in [v, *self.readers.get(v, [])]]
+        return found or [u for u in nodes if self.kinds.get(u) is not None]
 
     def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
         weight = weight_of(self.mod, value)

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.accumulator import accumulator_constants
+from hwptq.quant.accumulator import accumulator_constants, in_output_scale
 from hwptq.quant.dtypes import IntegerDtype, integer_dtype
 
 from .composite import Composite, emit_layer, is_clamped, read_composite
@@ -34,6 +34,7 @@ class QuantizedLayer:
     x_scale: float
     x_zero: int
     out_scale: float | None  # None: the result is float
+    out_dtype: str = "int8"
 
     @property
     def name(self) -> str:
@@ -103,7 +104,7 @@ def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) ->
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
     return QuantizedLayer(
         var, unit, weight_var, ints, scale, integer_dtype(dtypes.get(str(var.name), ("int8", "int8"))[1]),
-        *_params(x_dq), None if out is None else _params(out)[0],
+        *_params(x_dq), *((None, "float32") if out is None else (_params(out)[0], str(out.ty.dtype))),
     )  # fmt: skip
 
 
@@ -136,9 +137,11 @@ def operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.n
     rows = layer.rows(new.values).reshape(new.scale.size, -1)
     if new.values.ndim == 4:
         rows = new.values.transpose(0, 2, 3, 1)
-    return accumulator_constants(
-        rows, new.scale, new.bias, layer.x_scale, layer.x_zero, layer.out_scale, layer.dtype.bits
-    )
+    x, bits = (layer.x_scale, layer.x_zero), layer.dtype.bits
+    if layer.out_scale is None or layer.out_dtype == "int8":
+        return accumulator_constants(rows, new.scale, new.bias, *x, layer.out_scale, bits)
+    weight, bias, unit = accumulator_constants(rows, new.scale, new.bias, *x, None, bits)
+    return weight, bias, in_output_scale(unit, layer.out_scale)
 
 
 def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -> tvm.IRModule:

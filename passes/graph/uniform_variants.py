@@ -10,7 +10,7 @@ from typing import Any
 
 import tvm
 
-from hwptq.quant.dtypes import bits_of
+from hwptq.quant.dtypes import precision_of
 
 from ..insert_qdq import InsertQDQ
 from .dataflow import main_functions
@@ -29,8 +29,8 @@ class Layer:
 
     @property
     def highest(self) -> Pair:
-        """The pair with the most bits; the first of several."""
-        return max(self.pairs, key=lambda pair: bits_of(pair[0]) + bits_of(pair[1]))
+        """The pair that tells the most values apart; the first of several."""
+        return max(self.pairs, key=lambda pair: precision_of(pair[0]) + precision_of(pair[1]))
 
 
 @dataclass(frozen=True)

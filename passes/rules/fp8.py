@@ -1,43 +1,49 @@
-"""The rules of LowerToInteger in e4m3: which fp8 operator stands for Q(f(DQ(a), DQ(b) …)).
+"""The rules of LowerToInteger with e4m3 at one end: which operator stands for Q(f(DQ(a), DQ(b) …)).
 
 A composite is computed in the real numbers of its accumulator and rounded once; elementwise functions of one
-tensor are tables, as in integers.
+tensor are tables, as in integers. Operands and result may be int8 too: layers of one dtype follow those of
+another without a step between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from tvm import relax
 
 from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
+from hwptq.quant.accumulator import accumulator_constants, in_output_scale
 from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.fp8_reference import store
+from hwptq.quant.integer_ops import Clamp, Lookup
 
 from ..graph.composite import Composite, read_composite
 from ..graph.dataflow import constant, op_name, shape_of
 from ..graph.quantizable import DATA_MOVEMENT, elementwise_root
 from ..graph.table import tabulate
 from .averaging import average_window
-from .operands import NotInteger, Operand, binary, four, pair
+from .operands import NotInteger, Operand, binary, dtype_of, four, pair
 from .rearrange import concat, moved
 
 
 @dataclass(frozen=True)
 class Fp8Output:
-    """Scale and name of a result; dtype float32 asks for real values (scale 1)."""
+    """How a result is rounded, and its name; dtype float32 asks for real values (scale 1)."""
 
     scale: float
     name: str
     accumulator: Accumulator
     dtype: str = fp8.DTYPE
+    zero: int = 0  # the zero point of an int8
 
     @property
     def tensor_name(self) -> str:
         """The name of the result, beside the float tensor `name`; see node_name."""
-        return f"{self.name}_q" if self.dtype == fp8.DTYPE else self.name
+        return self.name if self.dtype == "float32" else f"{self.name}_q"
 
     @property
     def image_name(self) -> str:
@@ -50,11 +56,15 @@ class Fp8Output:
         return self.accumulator.step, self.accumulator.fraction_bits, self.accumulator.promote
 
     def bounds(self, low: Any = -np.inf, high: Any = np.inf) -> tuple[float, float]:
-        """A fused clamp to the real [low, high], in this scale."""
+        """A fused clamp to the real [low, high], in this scale; none where it differs by channel."""
         if np.size(low) > 1 or np.size(high) > 1:
-            raise NotInteger("a clamp that differs by channel has no fp8 form")
+            return -np.inf, np.inf
         scale = np.float32(self.scale)
         return float(np.float32(low) / scale), float(np.float32(high) / scale)
+
+    def quantized(self, real: np.ndarray) -> np.ndarray:
+        """Real values in the dtype and scale of the result."""
+        return store(np.asarray(real, np.float32) / np.float32(self.scale), self.dtype, self.zero)
 
 
 def lower_fp8(e: Any, expr: Any, out: Fp8Output) -> Any:
@@ -75,6 +85,22 @@ def lower_fp8(e: Any, expr: Any, out: Fp8Output) -> Any:
     return rule(e, unit or value, out)
 
 
+def reads_fp8(e: Any, expr: Any) -> bool:
+    """Whether `expr` is made of a tensor in e4m3, or of the unrounded result of a layer in e4m3."""
+    root = elementwise_root(expr, e.values)
+    value = e.values.get(root)
+    if op_name(value) == "dequantize":
+        return str(value.args[0].ty.dtype) == fp8.DTYPE
+    if not isinstance(value, relax.Call):
+        return False
+    args = [f for a in value.args for f in (a.fields if isinstance(a, relax.Tuple) else [a])]
+    sources = [e.values.get(a) for a in args if isinstance(a, relax.Var)]
+    return any(
+        is_layer(e, s) or (op_name(s) == "dequantize" and str(s.args[0].ty.dtype) == fp8.DTYPE)
+        for s in sources
+    )
+
+
 def is_layer(e: Any, value: Any) -> bool:
     """Whether `value` is a conv2d or dense composite of e4m3, with a constant weight."""
     unit = read_composite(e.mod, value)
@@ -87,16 +113,12 @@ def is_layer(e: Any, value: Any) -> bool:
 
 
 def _operand(e: Any, expr: Any) -> Operand:
-    """An argument in e4m3; a float constant in the scale of its own range."""
+    """An argument; a float constant becomes e4m3, in the scale of its own range."""
     real = constant(expr)
     if real is not None:
         scale = np.float32(max(float(np.abs(real).max()) / fp8.LARGEST, 1e-12))
         return Operand(fp8.as_float8(fp8.encode(real / scale)), np.asarray(scale), 0, real.shape)
-    found = e.operand(expr)
-    dtype = found.tensor.dtype if isinstance(found.tensor, np.ndarray) else found.tensor.ty.dtype
-    if str(dtype) != fp8.DTYPE:
-        raise NotInteger(f"an input is {dtype}")
-    return found
+    return cast(Operand, e.operand(expr))
 
 
 def _scaled(unit: Composite, x: Operand, w: Operand, channels: int, out: Fp8Output) -> tuple[np.ndarray, ...]:
@@ -114,15 +136,63 @@ def _conv2d(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = 
         raise NotInteger(f"conv2d of layout {attrs.data_layout}/{attrs.kernel_layout}")
     x, w = _operand(e, unit.args[0]), _operand(e, unit.args[1])
     n, channels, height, width = shape_of(unit.result)
-    constants = _scaled(unit, x, w, channels, out)
-    op = ops.Fp8Conv2d(
-        pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups),
-        *out.bounds(*unit.bounds), out.dtype, out.model, _factor(residual, out),
-    )  # fmt: skip
-    weight = w.tensor.transpose(0, 2, 3, 1)
+    window = pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups)
+    bounds, shape = out.bounds(*unit.bounds), (n, height, width, channels)
     tensors = [e.images(t.tensor) for t in (x, residual) if t]
-    y = e.call(op, tensors, (weight, *constants), (n, height, width, channels), out.dtype, out.image_name)
-    return e.from_images(y)
+    op: ops.Fp8Op
+    if _dtypes(x, w) == {"int8"}:
+        constants = _integers(unit, x, w, out)
+        op = ops.Conv2dToFp8(*window, x.zero, *bounds)
+    else:
+        constants = (_weight(x, w), *_scaled(unit, x, w, channels, out))
+        op = ops.Fp8Conv2d(*window, *bounds, out.dtype, out.model, *_residual(residual, out), out.zero)
+    return e.from_images(_clamped(e, op, tensors, constants, shape, unit, out, out.image_name))
+
+
+def _dtypes(*operands: Operand) -> set[str]:
+    return {dtype_of(t) for t in operands}
+
+
+def _weight(x: Operand, w: Operand) -> np.ndarray:
+    """The weight of a layer in e4m3 with its output channels first."""
+    if _dtypes(x, w) != {fp8.DTYPE}:
+        raise NotInteger("input and weight differ in their dtype")
+    return w.tensor.transpose(0, 2, 3, 1) if w.tensor.ndim == 4 else w.tensor.T
+
+
+def _residual(t: Operand | None, out: Fp8Output) -> tuple[float, int]:
+    """(factor, zero point) of what a layer adds."""
+    return (_factor(t, out), t.zero) if t else (0.0, 0)
+
+
+def _integers(unit: Composite, x: Operand, w: Operand, out: Fp8Output) -> tuple[np.ndarray, ...]:
+    """(weight, bias, scale) of a layer in int8 whose result is e4m3."""
+    if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray) or out.dtype != fp8.DTYPE:
+        raise NotInteger("the weight is not a constant")
+    rows = w.tensor.transpose(0, 2, 3, 1) if w.tensor.ndim == 4 else np.ascontiguousarray(w.tensor.T)
+    try:
+        weight, bias, scale = accumulator_constants(rows, w.scale, unit.bias, float(x.scale), x.zero, None)
+    except ValueError as error:
+        raise NotInteger(str(error)) from error
+    return weight, bias, in_output_scale(scale, out.scale)
+
+
+def _clamped(
+    e: Any, op: ops.Fp8Op, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+    unit: Composite, out: Fp8Output, name: str,
+) -> Any:  # fmt: skip
+    """Emit `op`, and behind it the clamp of `unit` where that differs by channel.
+
+    Rounding is monotonous, so bounds that are rounded as values are give what clamping before it would give.
+    """
+    if all(np.size(bound) == 1 for bound in unit.bounds):
+        return e.call(op, tensors, constants, shape, out.dtype, name)
+    if out.dtype == "float32":
+        raise NotInteger("a clamp that differs by channel, of a result in float32")
+    y = e.call(op, tensors, constants, shape, out.dtype, f"{name}_unclamped")
+    limits = [out.quantized(np.broadcast_to(bound, shape[-1:])) for bound in unit.bounds]
+    clamp = Clamp() if out.dtype == "int8" else ops.Fp8Clamp()
+    return e.call(clamp, [y], tuple(limits), shape, out.dtype, name)
 
 
 def _dense(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = None) -> Any:
@@ -132,15 +202,20 @@ def _dense(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = N
         return _matmul(e, unit, x, w, out)
     if w.tensor.ndim != 2:
         raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
-    constants = _scaled(unit, x, w, shape[-1], out)
-    op = ops.Fp8Dense(*out.bounds(*unit.bounds), out.dtype, out.model, _factor(residual, out))
-    tensors = [t.tensor for t in (x, residual) if t]
-    return e.call(op, tensors, (w.tensor.T, *constants), shape, out.dtype, out.tensor_name)
+    bounds, tensors = out.bounds(*unit.bounds), [t.tensor for t in (x, residual) if t]
+    op: ops.Fp8Op
+    if _dtypes(x, w) == {"int8"}:
+        constants = _integers(unit, x, w, out)
+        op = ops.DenseToFp8(x.zero, *bounds)
+    else:
+        constants = (_weight(x, w), *_scaled(unit, x, w, shape[-1], out))
+        op = ops.Fp8Dense(*bounds, out.dtype, out.model, *_residual(residual, out), out.zero)
+    return _clamped(e, op, tensors, constants, shape, unit, out, out.tensor_name)
 
 
-def _factor(t: Operand | None, out: Fp8Output) -> float:
-    """From an operand's scale to the output's; 0 for no operand."""
-    return float(np.float32(float(t.scale) / out.scale)) if t else 0.0
+def _factor(t: Operand, out: Fp8Output) -> float:
+    """From an operand's scale to the output's."""
+    return float(np.float32(float(t.scale) / out.scale))
 
 
 def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Fp8Output) -> Any:
@@ -148,8 +223,10 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Fp8Output) -> 
         raise NotInteger("operands of different leading axes")
     if unit.bias is not None or isinstance(a.tensor, np.ndarray):
         raise NotInteger("a product of a constant")
+    if _dtypes(a, b) != {fp8.DTYPE}:
+        raise NotInteger("operands of different dtypes")
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
-    op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model)
+    op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model, out.zero)
     return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor_name)
 
 
@@ -168,39 +245,49 @@ def _add(e: Any, call: Any, out: Fp8Output, unit: Composite | None = None) -> An
             return rule(e, replace(summand, bounds=bounds), out, _operand(e, other))
     a, b = (_operand(e, t) for t in args)
     sign = -1 if op_name(call) == "subtract" else 1
-    return binary(e, ops.Fp8Add(_factor(a, out), sign * _factor(b, out), *out.bounds(*bounds)), a, b, out)
+    factors = _factor(a, out), sign * _factor(b, out)
+    return binary(
+        e, ops.Fp8Add(*factors, *out.bounds(*bounds), a.zero, b.zero, out.dtype, out.zero), a, b, out
+    )
 
 
 def _mul(e: Any, call: Any, out: Fp8Output) -> Any:
     a, b = (_operand(e, t) for t in call.args)
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
-    return binary(e, ops.Fp8Mul(factor, *out.bounds()), a, b, out)
+    return binary(e, ops.Fp8Mul(factor, *out.bounds(), a.zero, b.zero, out.dtype, out.zero), a, b, out)
 
 
 def _lookup(e: Any, expr: Any, root: Any, out: Fp8Output) -> Any:
     x = _operand(e, root)
-    points = np.nan_to_num(fp8.VALUES) * np.float32(x.scale)
-    real = tabulate(e.mod, e.values, expr, root, points)
-    return _table(e, x, np.where(np.isnan(fp8.VALUES), np.float32(np.nan), real), out)
+    points = _points(x)
+    real = tabulate(e.mod, e.values, expr, root, np.nan_to_num(points))
+    return _table(e, x, np.where(np.isnan(points), np.float32(np.nan), real), out)
+
+
+def _points(x: Operand) -> np.ndarray:
+    """The real value of each of the 256 codes of x, in the order of its tables."""
+    if dtype_of(x) == fp8.DTYPE:
+        return fp8.VALUES * np.float32(x.scale)
+    return (np.arange(-128, 128) - x.zero).astype(np.float32) * np.float32(x.scale)
 
 
 def _rescaled(e: Any, x: Operand, out: Fp8Output) -> Any:
     """The same values in another scale."""
-    if float(x.scale) == out.scale:
+    if (dtype_of(x), float(x.scale), x.zero) == (out.dtype, out.scale, out.zero):
         return x.tensor
-    return _table(e, x, fp8.VALUES * np.float32(x.scale), out)
+    return _table(e, x, _points(x), out)
 
 
 def _table(e: Any, x: Operand, real: np.ndarray, out: Fp8Output) -> Any:
     """A lookup of x whose entry i is quantize(real[i])."""
     if not np.isfinite(real).any():
         raise NotInteger("the function is not finite")
-    table = fp8.as_float8(fp8.encode(real / np.float32(out.scale)))
+    op = ops.Fp8Lookup() if dtype_of(x) == fp8.DTYPE else Lookup()
+    table = out.quantized(real)
     if not e.is_image(x.tensor):
-        return e.call(ops.Fp8Lookup(), [x.tensor], (table,), x.shape, fp8.DTYPE, out.tensor_name)
+        return e.call(op, [x.tensor], (table,), x.shape, out.dtype, out.tensor_name)
     image = e.images(x.tensor)
-    y = e.call(ops.Fp8Lookup(), [image], (table,), shape_of(image), fp8.DTYPE, out.image_name)
-    return e.from_images(y)
+    return e.from_images(e.call(op, [image], (table,), shape_of(image), out.dtype, out.image_name))
 
 
 def _max_pool(e: Any, call: Any, out: Fp8Output) -> Any:
@@ -216,9 +303,18 @@ def _max_pool(e: Any, call: Any, out: Fp8Output) -> Any:
 def _avg_pool(e: Any, call: Any, out: Fp8Output) -> Any:
     window, x = average_window(call), _operand(e, call.args[0])
     factor = (float(x.scale) / (out.scale * window.counts)).astype(np.float32)
-    op = ops.Fp8AvgPool(window.size, window.strides, window.padding, window.out_shape, *out.bounds())
+    op = ops.Fp8AvgPool(
+        window.size,
+        window.strides,
+        window.padding,
+        window.out_shape,
+        *out.bounds(),
+        x.zero,
+        out.dtype,
+        out.zero,
+    )
     shape = (x.shape[0], *window.out_shape, x.shape[1])
-    y = e.call(op, [e.images(x.tensor)], (factor,), shape, fp8.DTYPE, out.image_name)
+    y = e.call(op, [e.images(x.tensor)], (factor,), shape, out.dtype, out.image_name)
     return e.reshaped(e.from_images(y), shape_of(call))
 
 

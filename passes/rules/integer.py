@@ -40,6 +40,11 @@ class Output:
     real: bool = False
 
     @property
+    def dtype(self) -> str:
+        """The dtype of the result."""
+        return "float32" if self.real else "int8"
+
+    @property
     def tensor_name(self) -> str:
         """The name of the result, beside the float tensor `name`; see node_name."""
         return f"{self.name}{FLOAT_SUFFIX if self.real else '_q'}"
@@ -187,7 +192,7 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Output) -> Any
         raise NotInteger("its 32-bit accumulator could overflow")
     multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / out.scale)
     op = ops.MatMul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds(*unit.bounds))
-    return call_constants(e, op, [a, b], shape_of(unit.result), out.tensor_name)
+    return call_constants(e, op, [a, b], shape_of(unit.result), out, out.tensor_name)
 
 
 def _fused_add(e: Any, unit: Composite, out: Output) -> Any:

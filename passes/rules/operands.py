@@ -35,15 +35,20 @@ def four(values: Any) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
+def dtype_of(t: Operand) -> str:
+    """The dtype of a quantized tensor: int8 or float8_e4m3fn."""
+    return str(t.tensor.dtype if isinstance(t.tensor, np.ndarray) else t.tensor.ty.dtype)
+
+
 def binary(e: Any, op: Any, a: Operand, b: Operand, out: Any) -> Any:
     """An operator on two broadcast operands, in NHWC where one of them is an image in that layout."""
     shape = tuple(np.broadcast_shapes(a.shape, b.shape))
     images = any(e.is_image(t.tensor) for t in (a, b)) and len(a.shape) == len(b.shape) == 4
     if not images:
-        return call_constants(e, op, [a, b], shape, out.tensor_name)
+        return call_constants(e, op, [a, b], shape, out, out.tensor_name)
     n, c, h, w = shape
     tensors = [_nhwc(e, t) for t in (a, b)]
-    return e.from_images(call_constants(e, op, tensors, (n, h, w, c), out.image_name))
+    return e.from_images(call_constants(e, op, tensors, (n, h, w, c), out, out.image_name))
 
 
 def _nhwc(e: Any, t: Operand) -> Operand:
@@ -53,10 +58,12 @@ def _nhwc(e: Any, t: Operand) -> Operand:
     return Operand(tensor, t.scale, t.zero, (n, h, w, c))
 
 
-def call_constants(e: Any, op: Any, operands: list[Operand], shape: tuple[int, ...], name: str) -> Any:
-    """Call an operator some of whose operands may be constants; the output has the first one's dtype."""
+def call_constants(
+    e: Any, op: Any, operands: list[Operand], shape: tuple[int, ...], out: Any, name: str
+) -> Any:  # fmt: skip
+    """Call an operator some of whose operands may be constants; the result has the dtype of `out`."""
     tensors = [
         relax.const(np.ascontiguousarray(t.tensor)) if isinstance(t.tensor, np.ndarray) else t.tensor
         for t in operands
     ]
-    return e.call(op, tensors, (), shape, str(tensors[0].ty.dtype), name)
+    return e.call(op, tensors, (), shape, out.dtype, name)

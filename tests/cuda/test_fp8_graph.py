@@ -17,7 +17,7 @@ from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.select import select
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.passes.select_kernels import integer_operator
-from hwptq.quant import integer_ops as ops
+from hwptq.quant import fp8_ops
 from hwptq.quantize import fuse
 from hwptq.targets import load_target
 
@@ -119,8 +119,7 @@ def test_the_descriptor_of_the_accumulator_reaches_the_operators(graphs) -> None
     assert json.loads(str(graphs[1]["main"].attrs["hwptq.layer_dtypes"]))["stem"] == [FP8, FP8]
 
 
-def test_an_integer_operator_is_refused() -> None:
-    op = ops.Lookup()
-    x, table = TensorType((4,), "int8"), np.zeros(256, np.int8)
-    with pytest.raises(ValueError, match="nvidia-hopper-fp8 computes in e4m3, and a lookup of the model"):
-        select(op, [x], [table], x, TARGET)
+def test_an_operator_in_e4m3_is_refused_where_there_is_none() -> None:
+    x, table = TensorType((4,), FP8), np.zeros(256, np.int8)
+    with pytest.raises(ValueError, match="x86-64-vnni computes in integers, and a fp8_lookup of the model"):
+        select(fp8_ops.Fp8Lookup(), [x], [table], x, load_target("x86-64-vnni"))

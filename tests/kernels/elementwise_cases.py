@@ -8,7 +8,7 @@ import numpy as np
 from kernel_cases import Case, int8
 
 from hwptq.quant import integer_ops as ops
-from hwptq.quant.reference import conv_output_shape
+from hwptq.quant.window import conv_output_shape
 
 _CHANNELS = (1, 3, 10, 16, 31, 64, 100, 128, 130, 200, 257)
 _ZERO_POINTS = (-128, -3, 0, 127)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
+from hwptq.quant.integer_sums import exact_matmul
 
 zero_points = st.sampled_from((-128, -3, 0, 5, 127))
 multipliers, shifts = st.integers(2**30, 2**31 - 1), st.integers(1, 31)

@@ -12,7 +12,6 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.kernels.builder import Expr, Flat, cast, constant
 from hwptq.kernels.kernel import TensorType
-from hwptq.quant import fp8
 
 THREADS = 256
 #: The attribute of a PrimFunc that is bound to blocks and threads already, and which pipeline lowers it.
@@ -54,11 +53,11 @@ def flat_kernel(
     return builder.get().without_attr("global_symbol")
 
 
-def accumulator(value: float) -> Flat:
-    """A float32 register."""
-    register = Flat(T.alloc_buffer((1,), "float32", scope="local"), "float32", 1)
-    register.store(0, real(value))
-    return register
+def register(begin: float, dtype: str = "float32") -> Flat:
+    """A register that holds `begin`."""
+    found = Flat(T.alloc_buffer((1,), dtype, scope="local"), dtype, 1)
+    found.store(0, constant(begin, dtype))
+    return found
 
 
 def real(value: float) -> Expr:
@@ -66,14 +65,22 @@ def real(value: float) -> Expr:
     return constant(value, "float32")
 
 
-def decoded(tensor: Flat, offset: Expr) -> Expr:
-    """An e4m3 element as float32."""
+def value_of(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
+    """What an element of an e4m3 or int8 tensor stands for, as float32."""
+    if tensor.dtype == "int8":
+        return cast(cast(tensor.load(offset), "int32") - zero_point, "float32")
     return cast(tensor.load(offset), "float32")
 
 
-def encoded(value: Expr) -> Expr:
-    """A float32 as e4m3: the chip's conversion rounds to nearest even, saturates, and keeps NaN."""
-    return cast(value, fp8.DTYPE)
+def stored(value: Expr, dtype: str, zero_point: int = 0) -> Expr:
+    """A float32 as fp8_reference.store has it.
+
+    The chip's conversion to e4m3 rounds to nearest even, saturates, and keeps NaN.
+    """
+    if dtype != "int8":
+        return cast(value, dtype)
+    whole = T.nearbyint(value) + real(zero_point)
+    return cast(cast(clamped(whole, -128, 127), "int32"), "int8")
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
@@ -89,6 +96,11 @@ def multiply(a: Expr, b: Expr) -> Expr:
 def add(a: Expr, b: Expr) -> Expr:
     """a + b, never joined with a multiplication."""
     return T.call_pure_extern("float32", "__fadd_rn", a, b)
+
+
+def divide(a: Expr, b: Expr) -> Expr:
+    """a / b, rounded once; never a product with a reciprocal."""
+    return T.call_pure_extern("float32", "__fdiv_rn", a, b)
 
 
 def clamped(value: Expr, lo: float, hi: float) -> Expr:

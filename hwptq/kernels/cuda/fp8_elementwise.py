@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, cast, constant, nest
-from hwptq.kernels.elementwise import broadcast_strides, row_major
+from hwptq.kernels.builder import Expr, Flat, cast, constant
 from hwptq.kernels.kernel import TensorType
 from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
 
-from .flat import accumulator, add, clamped, decoded, encoded, flat_kernel, fma, indices, multiply, real
+from .flat import add, clamped, flat_kernel, fma, multiply, real, register, stored, value_of
+from .int8_elementwise import integer_sum
+from .places import convolved, operand_offsets, pooled, unpadded
 
 Element = Callable[..., Expr]
 
 
-def simple_kernel(
+def fp8_kernel(
     op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
 ) -> tvm.tirx.PrimFunc:
     """The PrimFunc (inputs…, out) of `op`. Raises ValueError for one that needs tensor cores."""
@@ -29,11 +31,13 @@ def simple_kernel(
 def _element(op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType) -> Element:
     match op:
         case ops.Fp8Quantize():
-            return lambda at, x: encoded(multiply(x.load(at), real(op.factor)))
+            return lambda at, x: stored(multiply(x.load(at), real(op.factor)), out.dtype)
         case ops.Fp8Dequantize():
-            return lambda at, x: multiply(decoded(x, at), real(op.scale))
+            return lambda at, x: multiply(value_of(x, at), real(op.scale))
         case ops.Fp8Lookup():
             return lambda at, x, table: table.load(cast(T.reinterpret("uint8", x.load(at)), "int32"))
+        case ops.Fp8Clamp():
+            return _clamp(out)
         case ops.Fp8Add() | ops.Fp8Mul():
             return _binary(op, inputs, out)
         case ops.Fp8Pad():
@@ -42,118 +46,99 @@ def _element(op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType) -> El
             return _max_pool(op, inputs[0], out)
         case ops.Fp8AvgPool():
             return _avg_pool(op, inputs[0], out)
+        case ops.Conv2dToFp8() | ops.DenseToFp8():
+            return _to_fp8(op, inputs, out)
         case ops.Fp8Conv2d() if op.groups > 1:
             return _grouped(op, inputs, out)
     raise ValueError(f"{op.kind} needs tensor cores")
 
 
+def _finished(op: Any, value: Expr) -> Expr:
+    """Clamp and dtype of the result of `op`."""
+    return stored(clamped(value, op.lo, op.hi), op.out, op.out_zero_point)
+
+
 def _binary(op: ops.Fp8Add | ops.Fp8Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    strides = [broadcast_strides(t.shape, out.shape) for t in inputs]
+    offsets = operand_offsets(inputs, out)
 
     def element(at: Expr, a: Flat, b: Flat) -> Expr:
-        where = indices(at, out.shape)
-        x, y = (
-            decoded(t, sum(i * s for i, s in zip(where, steps, strict=True)))
-            for t, steps in zip((a, b), strides, strict=True)
-        )
+        first, second = offsets(at)
+        x, y = value_of(a, first, op.a_zero_point), value_of(b, second, op.b_zero_point)
         if isinstance(op, ops.Fp8Mul):
-            value = multiply(multiply(x, y), real(op.factor))
-        else:
-            value = fma(x, real(op.a_factor), multiply(y, real(op.b_factor)))
-        return encoded(clamped(value, op.lo, op.hi))
+            return _finished(op, multiply(multiply(x, y), real(op.factor)))
+        return _finished(op, fma(x, real(op.a_factor), multiply(y, real(op.b_factor))))
+
+    return element
+
+
+def _clamp(out: TensorType) -> Element:
+    channels = out.shape[-1]
+
+    def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
+        channel = T.floormod(at, channels)
+        low, high = value_of(lo, channel), value_of(hi, channel)
+        return stored(T.min(T.max(value_of(x, at), low), high), fp8.DTYPE)
 
     return element
 
 
 def _pad(op: ops.Fp8Pad, x: TensorType, out: TensorType) -> Element:
-    fill = T.reinterpret(fp8.DTYPE, constant(op.value, "uint8"))
+    place = unpadded(op, x, out)
 
     def element(at: Expr, tensor: Flat) -> Expr:
-        source = [i - before for i, before in zip(indices(at, out.shape), op.before, strict=True)]
-        inside = _all([T.And(i >= 0, i < n) for i, n in zip(source, x.shape, strict=True)])
-        offset = sum(i * s for i, s in zip(source, row_major(x.shape), strict=True))
+        inside, offset = place(at)
+        fill = T.reinterpret(fp8.DTYPE, constant(op.value, "uint8"))
         return T.if_then_else(inside, tensor.load(offset), fill)
 
     return element
 
 
-def _all(conditions: list[Expr]) -> Expr:
-    result = conditions[0]
-    for condition in conditions[1:]:
-        result = T.And(result, condition)
-    return result
-
-
-def _taps(op: Any, dilation: Sequence[int], image: Sequence[int], pixel: Sequence[Expr]) -> Any:
-    """(ky, kx) -> (whether the tap lies in the image, its row, its column)."""
-
-    def tap(ky: Expr, kx: Expr) -> tuple[Expr, Expr, Expr]:
-        row = pixel[0] * op.strides[0] + ky * dilation[0] - op.padding[0]
-        column = pixel[1] * op.strides[1] + kx * dilation[1] - op.padding[1]
-        inside = _all([row >= 0, row < image[0], column >= 0, column < image[1]])
-        return inside, row, column
-
-    return tap
-
-
-def _pool(op: Any, dilation: Sequence[int], x: TensorType, out: TensorType, begin: float, step: Any) -> Any:
-    """(element number, tensor) -> the window of an output pixel, folded by `step` from `begin`."""
-    _, h, w, c = x.shape
-
-    def folded(at: Expr, tensor: Flat) -> Expr:
-        n, oy, ox, channel = indices(at, out.shape)
-        tap, acc = _taps(op, dilation, (h, w), (oy, ox)), accumulator(begin)
-
-        def one(ky: Expr, kx: Expr) -> None:
-            inside, row, column = tap(ky, kx)
-            with T.If(inside), T.Then():
-                value = decoded(tensor, ((n * h + row) * w + column) * c + channel)
-                acc.store(0, step(acc.load(0), value))
-
-        nest(op.pool_size, one)
-        return acc.load(0)
-
-    return folded
-
-
 def _max_pool(op: ops.Fp8MaxPool, x: TensorType, out: TensorType) -> Element:
-    window = _pool(op, op.dilation, x, out, -fp8.LARGEST, T.max)
-    return lambda at, tensor: encoded(window(at, tensor))
+    def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
+        return T.max(best, value_of(tensor, offset))
+
+    window = pooled(op, op.dilation, x, out, partial(register, -fp8.LARGEST), larger)
+    return lambda at, tensor: stored(window(at, tensor), fp8.DTYPE)
 
 
 def _avg_pool(op: ops.Fp8AvgPool, x: TensorType, out: TensorType) -> Element:
-    window = _pool(op, (1, 1), x, out, 0.0, add)
+    def added(total: Expr, tensor: Flat, offset: Expr) -> Expr:
+        return add(total, value_of(tensor, offset, op.in_zero_point))
+
+    window = pooled(op, (1, 1), x, out, partial(register, 0.0), added)
     pixels = op.out_shape[0] * op.out_shape[1]
 
     def element(at: Expr, tensor: Flat, factor: Flat) -> Expr:
         pixel = T.floormod(T.floordiv(at, out.shape[3]), pixels)
-        return encoded(clamped(multiply(window(at, tensor), factor.load(pixel)), op.lo, op.hi))
+        return _finished(op, multiply(window(at, tensor), factor.load(pixel)))
+
+    return element
+
+
+def _to_fp8(op: ops.LayerToFp8, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    summed, outputs = integer_sum(op, inputs, out), out.shape[-1]
+
+    def element(at: Expr, x: Flat, weight: Flat, bias: Flat, scale: Flat) -> Expr:
+        acc = cast(summed(at, x, weight, bias), "float32")
+        scaled = multiply(acc, scale.load(T.floormod(at, outputs)))
+        return stored(clamped(scaled, op.lo, op.hi), fp8.DTYPE)
 
     return element
 
 
 def _grouped(op: ops.Fp8Conv2d, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    _, h, w, c = inputs[0].shape
-    o, kh, kw, depth = inputs[-3].shape
+    def step(acc: Expr, x: Flat, at_x: Expr, weight: Flat, at_weight: Expr) -> Expr:
+        return fma(value_of(x, at_x), value_of(weight, at_weight), acc)
+
+    summed = convolved(op, (inputs[0], inputs[-3]), out, "float32", step)
+    outputs = out.shape[-1]
 
     def element(at: Expr, x: Flat, *rest: Flat) -> Expr:
         *residual, weight, scale, bias = rest
-        n, oy, ox, channel = indices(at, out.shape)
-        tap, acc = _taps(op, op.dilation, (h, w), (oy, ox)), accumulator(0.0)
-        first = T.floordiv(channel, o // op.groups) * depth
-
-        def one(ky: Expr, kx: Expr, i: Expr) -> None:
-            inside, row, column = tap(ky, kx)
-            with T.If(inside), T.Then():
-                a = decoded(x, ((n * h + row) * w + column) * c + first + i)
-                b = decoded(weight, ((channel * kh + ky) * kw + kx) * depth + i)
-                acc.store(0, fma(a, b, acc.load(0)))
-
-        nest((kh, kw, depth), one)
-        value = fma(acc.load(0), scale.load(channel), bias.load(channel))
+        channel = T.floormod(at, outputs)
+        value = fma(summed(at, x, weight, real(0.0)), scale.load(channel), bias.load(channel))
         for r in residual:
-            value = fma(decoded(r, at), real(op.residual), value)
-        value = clamped(value, op.lo, op.hi)
-        return encoded(value) if op.out == fp8.DTYPE else value
+            value = fma(value_of(r, at, op.residual_zero_point), real(op.residual), value)
+        return _finished(op, value)
 
     return element

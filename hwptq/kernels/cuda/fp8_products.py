@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -22,7 +23,8 @@ from .tiling import Problem, Tiling, choose, round_up
 from .wgmma import wgmma_kernel
 from .wgmma_store import Epilogue
 
-_NO_RESIDUAL = (fp8.as_float8(np.zeros((1, 1), np.uint8)), np.zeros(1, np.float32))
+#: A residual that nobody reads, and its factor.
+NO_RESIDUAL = (fp8.as_float8(np.zeros((1, 1), np.uint8)), np.zeros(1, np.float32))
 
 
 def product_steps(
@@ -45,17 +47,23 @@ def product_steps(
     source: Argument = 0
     if channels != x.shape[-1]:
         padded = TensorType((*x.shape[:-1], channels), x.dtype)
-        steps.append(_padding(x, channels, padded))
+        steps.append(padding_step(x, channels, padded))
         source, x = PREVIOUS, padded
-    residual = (1, np.array([op.residual], np.float32)) if op.residual else _NO_RESIDUAL
-    steps.append(_multiply(op, tiling, x, (source, *residual, *packed), out, bool(op.residual)))
+    residual = (1, np.array([op.residual], np.float32)) if op.residual else NO_RESIDUAL
+    epilogue = Epilogue(op.out, op.lo, op.hi, zero_point=op.out_zero_point)
+    if op.residual:
+        epilogue = replace(
+            epilogue, residual=True, residual_dtype=activations[1].dtype,
+            residual_zero_point=op.residual_zero_point,
+        )  # fmt: skip
+    steps.append(wgmma_step(op, tiling, epilogue, x, (source, *residual, *packed), out))
     return tuple(steps)
 
 
-def _multiply(
-    op: Any, tiling: Tiling, x: TensorType, args: tuple[Argument, ...], out: TensorType, residual: bool
+def wgmma_step(
+    op: Any, tiling: Tiling, epilogue: Epilogue, x: TensorType, args: tuple[Argument, ...], out: TensorType
 ) -> Step:
-    epilogue = Epilogue(op.out, op.lo, op.hi, residual)
+    """The product itself; `args` as wgmma_kernel takes them."""
     attributes = {"tirx.is_scheduled": True, PIPELINE: "tirx", TEMPLATE: "wgmma"}
     func = wgmma_kernel(tiling, epilogue, x.shape, out.shape, attributes)
     return Step(func, args, out, f"{op.kind}_wgmma")
@@ -95,14 +103,16 @@ def _matmul(
     )
     tiling = choose(problem, kernel)
     padded = TensorType((*a.shape[:-1], depth), a.dtype)
-    steps = [] if depth == k else [_padding(a, depth, padded)]
+    steps = [] if depth == k else [padding_step(a, depth, padded)]
     weights = TensorType((batch * tiling.weight_rows, tiling.weight_depth), b.dtype)
     steps.append(Step(pack_product(b, tiling, {TEMPLATE: "pack_product"}), (1,), weights, "pack_product"))
     scale = filled(np.full(out.shape[-1], op.factor, np.float32), tiling)
     source: Argument = 0 if depth == k else PREVIOUS - 1
-    args = (source, *_NO_RESIDUAL, PREVIOUS, scale, np.zeros_like(scale))
-    return (*steps, _multiply(op, tiling, padded, args, out, False))
+    args = (source, *NO_RESIDUAL, PREVIOUS, scale, np.zeros_like(scale))
+    epilogue = Epilogue(op.out, op.lo, op.hi, zero_point=op.out_zero_point)
+    return (*steps, wgmma_step(op, tiling, epilogue, padded, args, out))
 
 
-def _padding(x: TensorType, channels: int, out: TensorType) -> Step:
+def padding_step(x: TensorType, channels: int, out: TensorType) -> Step:
+    """Zeros behind every pixel."""
     return Step(pad_channels(x, channels, {TEMPLATE: "pad_channels"}), (0,), out, "pad_channels")

@@ -16,6 +16,12 @@ class Operand:
     step: int  # products that an instruction sums
     name: str  # of sums and operands in PTX
     sums: str  # dtype of the accumulators
+    signs: tuple[int, ...] = (1, 1)  # factors of both operands, which instructions on floats take
+
+    @property
+    def registers(self) -> str:
+        """The dtype of the registers that hold sums; PTX takes an int32 in an unsigned one."""
+        return "uint32" if self.sums == "int32" else self.sums
 
     def instruction(self, columns: int) -> str:
         """PTX of the product of 64 rows and `columns` columns over one step."""
@@ -23,3 +29,4 @@ class Operand:
 
 
 E4M3 = Operand(fp8.DTYPE, 1, 32, "f32.e4m3.e4m3", "float32")
+INT8 = Operand("int8", 1, 32, "s32.s8.s8", "int32", ())

@@ -10,15 +10,17 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.kernels.builder import Expr, Flat, constant
 from hwptq.kernels.kernel import TensorType
-from hwptq.quant import fp8
 
 from .flat import flat_kernel, indices
+from .places import all_of
 from .tiling import PERMUTED, Tiling
 
+Border = tuple[int, int, int, int]  # top, left, bottom, right
 
-def zero() -> Expr:
-    """An e4m3 zero."""
-    return T.reinterpret(fp8.DTYPE, constant(0, "uint8"))
+
+def fill(dtype: str, value: int = 0) -> Expr:
+    """An int8, or the e4m3 of that code."""
+    return constant(value, dtype) if dtype == "int8" else T.reinterpret(dtype, constant(value, "uint8"))
 
 
 def pad_channels(x: TensorType, channels: int, attributes: dict[str, Any]) -> tvm.tirx.PrimFunc:
@@ -27,9 +29,33 @@ def pad_channels(x: TensorType, channels: int, attributes: dict[str, Any]) -> tv
 
     def element(at: Expr, tensor: Flat) -> Expr:
         pixel, channel = T.floordiv(at, channels), T.floormod(at, channels)
-        return T.if_then_else(channel < have, tensor.load(pixel * have + channel), zero())
+        return T.if_then_else(channel < have, tensor.load(pixel * have + channel), fill(x.dtype))
 
     return flat_kernel([x], TensorType((*x.shape[:-1], channels), x.dtype), attributes, element)
+
+
+def padded_image(x: TensorType, border: Border, channels: int) -> TensorType:
+    """What pad_image makes of x [N,H,W,C]."""
+    n, h, w, _ = x.shape
+    return TensorType((n, border[0] + h + border[2], border[1] + w + border[3], channels), x.dtype)
+
+
+def pad_image(
+    x: TensorType, border: Border, value: int, channels: int, attributes: dict[str, Any]
+) -> tvm.tirx.PrimFunc:
+    """x [N,H,W,C] int8 with `value` around every image and behind every pixel, which gets `channels`."""
+    _, h, w, have = x.shape
+    out = padded_image(x, border, channels)
+
+    def element(at: Expr, tensor: Flat) -> Expr:
+        n, y, z, channel = indices(at, out.shape)
+        row, column = y - border[0], z - border[1]
+        inside = all_of([row >= 0, row < h, column >= 0, column < w, channel < have])
+        return T.if_then_else(
+            inside, tensor.load(((n * h + row) * w + column) * have + channel), fill(x.dtype, value)
+        )
+
+    return flat_kernel([x], out, attributes, element)
 
 
 def pack_product(b: TensorType, tiling: Tiling, attributes: dict[str, Any]) -> tvm.tirx.PrimFunc:
@@ -45,6 +71,6 @@ def pack_product(b: TensorType, tiling: Tiling, attributes: dict[str, Any]) -> t
         channel = T.floormod(row, rows) - within + thread * 16 + pair * 2 + second
         source = (T.floordiv(row, rows) * depth + k) * outputs + channel
         inside = T.And(channel < outputs, k < depth)
-        return T.if_then_else(inside, tensor.load(source), zero())
+        return T.if_then_else(inside, tensor.load(source), fill(b.dtype))
 
     return flat_kernel([b], out, attributes, element)

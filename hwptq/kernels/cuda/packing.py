@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwptq.quant import fp8
-
 from .tiling import PERMUTED, Tiling
 
 
@@ -23,13 +21,13 @@ def permutation(rows: int) -> np.ndarray:
 
 
 def packed_weights(w: np.ndarray, tiling: Tiling) -> np.ndarray:
-    """w [O,taps,C] e4m3 -> [weight_rows, weight_depth] e4m3: each tap filled with zeros, rows permuted."""
+    """w [O,taps,C], a byte each -> [weight_rows, weight_depth]: each tap filled with zeros, rows permuted."""
     outputs, taps, channels = w.shape
     filled = np.zeros((tiling.weight_rows, taps, tiling.chunks * tiling.chunk), np.uint8)
-    filled[:outputs, :, :channels] = fp8.as_codes(w)
-    return fp8.as_float8(filled.reshape(tiling.weight_rows, -1)[permutation(tiling.weight_rows)])
+    filled[:outputs, :, :channels] = w.view(np.uint8)
+    return filled.reshape(tiling.weight_rows, -1)[permutation(tiling.weight_rows)].view(w.dtype)
 
 
 def filled(values: np.ndarray, tiling: Tiling) -> np.ndarray:
-    """float32 [O] with zeros behind it: [weight_rows]."""
-    return np.pad(values.astype(np.float32), (0, tiling.weight_rows - len(values)))
+    """[O] with zeros behind it: [weight_rows]."""
+    return np.pad(values, (0, tiling.weight_rows - len(values)))

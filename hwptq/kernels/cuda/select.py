@@ -1,4 +1,4 @@
-"""Which CUDA kernels compute an fp8 operator."""
+"""Which CUDA kernels compute an operator."""
 
 from __future__ import annotations
 
@@ -8,35 +8,57 @@ import numpy as np
 
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import Step, TensorType
-from hwptq.quant import fp8_ops as ops
+from hwptq.quant import fp8_ops, integer_ops
 from hwptq.targets.kernel_tables import WgmmaKernel
 from hwptq.targets.schema import Descriptor
 
-from .fp8_elementwise import simple_kernel
+from .concatenate import concatenation
+from .fp8_elementwise import fp8_kernel
 from .fp8_products import product_steps
+from .int8_elementwise import int8_kernel
+from .int8_products import int8_product_steps
+
+_FP8_PRODUCTS = fp8_ops.Fp8Conv2d | fp8_ops.Fp8Dense | fp8_ops.Fp8MatMul
+_INT8_PRODUCTS = integer_ops.LayerOp | fp8_ops.LayerToFp8
 
 
-def select_fp8(
-    op: ops.Fp8Op,
+def select_cuda(
+    op: integer_ops.GraphOp,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
     target: Descriptor,
 ) -> tuple[Step, ...]:
-    """The steps that compute `op`. Raises ValueError where the descriptor names no kernel for a product."""
+    """The steps that compute `op`. Raises ValueError where the descriptor names no kernel for e4m3 products.
+
+    Integer layers that the tensor cores can't take are computed one element a thread.
+    """
     rule = target.rule(_kind(op))
     kernel = target.kernels[rule.kernel] if rule and rule.kernel else None
-    if isinstance(op, ops.Fp8Conv2d | ops.Fp8Dense | ops.Fp8MatMul) and getattr(op, "groups", 1) == 1:
+    if isinstance(op, _FP8_PRODUCTS) and getattr(op, "groups", 1) == 1:
         if not isinstance(kernel, WgmmaKernel):
             raise ValueError(f"{target.name}: {_kind(op)} in e4m3 needs a kernel of template wgmma")
         return product_steps(op, activations, constants, out, kernel)
+    on_tensor_cores = isinstance(op, _INT8_PRODUCTS) and getattr(op, "groups", 1) == 1 and len(constants) > 0
+    if on_tensor_cores and isinstance(kernel, WgmmaKernel):
+        return int8_product_steps(op, activations, constants, out, kernel)
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
-    func = simple_kernel(op, inputs, out, {TEMPLATE: "flat"})
+    attributes = {TEMPLATE: "flat"}
+    if isinstance(op, fp8_ops.Fp8Op):
+        func = fp8_kernel(op, inputs, out, attributes)
+    else:
+        func = int8_kernel(op, inputs, out, attributes)
     return (Step(func, (*range(len(activations)), *constants), out, f"{op.kind}_flat"),)
 
 
-def _kind(op: ops.Fp8Op) -> str:
+def select_cuda_concatenate(inputs: Sequence[TensorType], axis: int, out: TensorType) -> tuple[Step, ...]:
+    """The step that joins `inputs` along `axis`."""
+    func = concatenation(inputs, axis, out, {TEMPLATE: "concatenate"})
+    return (Step(func, tuple(range(len(inputs))), out, "concatenate"),)
+
+
+def _kind(op: integer_ops.GraphOp) -> str:
     """The name under which a descriptor lists the operator."""
-    if isinstance(op, ops.Fp8Conv2d) and op.groups > 1:
+    if getattr(op, "groups", 1) > 1:
         return "depthwise_conv2d"
-    return op.kind.removeprefix("fp8_")
+    return op.kind.removeprefix("fp8_").removesuffix("_to_fp8").removesuffix("_float")

@@ -34,21 +34,23 @@ def wgmma_kernel(
     """(x, residual, its factor, w, scale, bias) -> y, the last three packed as packing.py does.
 
     `x_shape` and `y_shape` are the shapes of x and y outside, of the same elements as those of the problem.
-    A residual has y's shape, or [1,1] where the epilogue has none.
+    A residual has y's shape, or [1,1] where the epilogue has none. An epilogue in fixed point takes
+    multipliers and shifts, one behind the other, for the scale.
     """
     p, dtype, stages = t.problem, t.problem.operand.dtype, t.stages
-    y_size = p.rows * p.outputs
+    y_size, fixed = p.rows * p.outputs, epilogue.fixed_point(t)
+    scale_dtype, scales = ("int32", 2) if fixed else ("float32", 1)
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
 
     @T.prim_func(check_well_formed=False)
     def main(
         X: T.Buffer(x_shape, dtype),
-        R: T.Buffer(y_shape if epilogue.residual else (1, 1), dtype),
+        R: T.Buffer(y_shape if epilogue.residual else (1, 1), epilogue.residual_dtype),
         F: T.Buffer((1,), "float32"),
         W: T.Buffer((p.groups_of_weights * t.weight_rows, t.weight_depth), dtype),
-        S: T.Buffer((t.weight_rows,), "float32"),
-        B: T.Buffer((t.weight_rows,), "float32"),
+        S: T.Buffer((scales * t.weight_rows,), scale_dtype),
+        B: T.Buffer((t.weight_rows,), p.operand.sums),
         Y: T.Buffer(y_shape, epilogue.dtype),
     ):
         T.func_attr(attributes)
@@ -59,7 +61,7 @@ def wgmma_kernel(
         T.device_entry()
         y = T.decl_buffer((y_size,), epilogue.dtype, data=Y.data)
         words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=Y.data)
-        summand = T.decl_buffer((y_size,), dtype, data=R.data)
+        summand = T.decl_buffer((y_size,), epilogue.residual_dtype, data=R.data)
         block = T.cta_id([t.blocks])
         group = T.warpgroup_id([3])
         warp = T.warp_id_in_wg([4])
@@ -89,7 +91,7 @@ def _consumer(t: Tiling, epilogue: Epilogue) -> Any:
     tiles, rounds = Places(t).tiles, -(-Places(t).tiles // t.blocks)
     at_tile, multiply, store = Places(t), multiplier(t), finisher(t, epilogue)
     registers, partial_registers = t.columns // 2, t.columns // 2 if t.promote_steps else 1
-    sums = t.problem.operand.sums
+    sums = t.problem.operand.registers
     row_stride = 8 * t.chunk * t.problem.operand.bytes // 16
 
     @T.inline

@@ -41,7 +41,7 @@ def _batch(t: Tiling) -> Callable[..., Any]:
                 *[sums[i] for i in range(registers)],
                 x_desc + T.Cast("uint64", stage * x_stage + q * advance),
                 w_desc + T.Cast("uint64", stage * w_stage + q * advance),
-                (first * count + q > 0), 1, 1,
+                (first * count + q > 0), *operand.signs,
             )  # fmt: skip
         T.ptx.wgmma.commit_group.sync.aligned()
 

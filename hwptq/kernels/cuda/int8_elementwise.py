@@ -1,0 +1,205 @@
+"""CUDA kernels of the integer operators: one thread for each element, whatever the shapes.
+
+Layers too, where the tensor cores can't take them: depthwise and grouped convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import tvm
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.kernels.builder import Expr, Flat, cast, clamp, constant, loop
+from hwptq.kernels.elementwise import broadcast_strides
+from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.requantize import Bounds, requantize
+from hwptq.quant import integer_ops as ops
+from hwptq.quant.reference import MUL_LEFT_SHIFT
+
+from .flat import divide, flat_kernel, indices, multiply, real, register, stored, value_of
+from .places import convolved, operand_offsets, pooled, unpadded
+
+Element = Callable[..., Expr]
+
+
+def int8_kernel(
+    op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
+) -> tvm.tirx.PrimFunc:
+    """The PrimFunc (inputs…, out) of `op`."""
+    return flat_kernel(inputs, out, attributes, _element(op, inputs, out))
+
+
+def _element(op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    match op:
+        case ops.Quantize():
+            return lambda at, x: stored(divide(x.load(at), real(op.scale)), "int8", op.zero_point)
+        case ops.Dequantize():
+            return lambda at, x: multiply(value_of(x, at, op.zero_point), real(op.scale))
+        case ops.Lookup():
+            return lambda at, x, table: table.load(_int32(x, at) + 128)
+        case ops.Clamp():
+            return _clamp(out)
+        case ops.Add() | ops.Mul():
+            return _binary(op, inputs, out)
+        case ops.Pad():
+            return _pad(op, inputs[0], out)
+        case ops.MaxPool():
+            return _max_pool(op, inputs[0], out)
+        case ops.AvgPool():
+            return _avg_pool(op, inputs[0], out)
+        case ops.MatMul():
+            return _matmul(op, inputs, out)
+        case ops.DenseFloat():
+            return _dense_float(op, inputs, out)
+        case ops.Conv2d() | ops.Dense():
+            return _layer(op, inputs, out)
+    raise ValueError(f"no CUDA kernel for {op!r}")
+
+
+def _int32(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
+    return cast(tensor.load(offset), "int32") - zero_point
+
+
+def _bounds(op: Any) -> Bounds:
+    return Bounds(op.out_zero_point, op.lo, op.hi)
+
+
+def _scaled(op: Any, acc: Expr) -> Expr:
+    """An accumulator by the one multiplier and shift of `op`."""
+    multiplier, shift = (constant(v, "int32") for v in (op.multiplier, op.shift))
+    return requantize(acc, multiplier, shift, _bounds(op), 1)
+
+
+def _clamp(out: TensorType) -> Element:
+    channels = out.shape[-1]
+
+    def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
+        channel = T.floormod(at, channels)
+        return clamp(x.load(at), lo.load(channel), hi.load(channel))
+
+    return element
+
+
+def _binary(op: ops.Add | ops.Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    offsets = operand_offsets(inputs, out)
+
+    def element(at: Expr, a: Flat, b: Flat) -> Expr:
+        first, second = offsets(at)
+        x, y = _int32(a, first, op.a_zero_point), _int32(b, second, op.b_zero_point)
+        if isinstance(op, ops.Mul):
+            return _scaled(op, T.shift_left(x * y, constant(MUL_LEFT_SHIFT, "int32")))
+        return _scaled(op, x * op.a_factor + y * op.b_factor)
+
+    return element
+
+
+def _pad(op: ops.Pad, x: TensorType, out: TensorType) -> Element:
+    place = unpadded(op, x, out)
+
+    def element(at: Expr, tensor: Flat) -> Expr:
+        inside, offset = place(at)
+        return T.if_then_else(inside, tensor.load(offset), constant(op.value, "int8"))
+
+    return element
+
+
+def _max_pool(op: ops.MaxPool, x: TensorType, out: TensorType) -> Element:
+    def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
+        return T.max(best, tensor.load(offset))
+
+    return pooled(op, op.dilation, x, out, partial(register, -128, "int8"), larger)
+
+
+def _avg_pool(op: ops.AvgPool, x: TensorType, out: TensorType) -> Element:
+    def added(total: Expr, tensor: Flat, offset: Expr) -> Expr:
+        return total + _int32(tensor, offset, op.in_zero_point)
+
+    window = pooled(op, (1, 1), x, out, partial(register, 0, "int32"), added)
+    pixels = op.out_shape[0] * op.out_shape[1]
+
+    def element(at: Expr, tensor: Flat, multiplier: Flat, shift: Flat) -> Expr:
+        pixel = T.floormod(T.floordiv(at, out.shape[3]), pixels)
+        acc = window(at, tensor) * op.factor
+        return requantize(acc, multiplier.load(pixel), shift.load(pixel), _bounds(op), 1)
+
+    return element
+
+
+def _matmul(op: ops.MatMul, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    a_shape, b_shape = inputs[0].shape, inputs[1].shape
+    (rows, depth), columns = a_shape[-2:], b_shape[-1]
+    batch = out.shape[:-2]
+    a_steps, b_steps = (broadcast_strides(s[:-2], batch) for s in (a_shape, b_shape))
+
+    def element(at: Expr, a: Flat, b: Flat) -> Expr:
+        *outer, row, column = indices(at, out.shape)
+        a_first = (sum(i * s for i, s in zip(outer, a_steps, strict=True)) * rows + row) * depth
+        b_first = sum(i * s for i, s in zip(outer, b_steps, strict=True)) * depth * columns + column
+        acc = register(0, "int32")
+
+        def step(k: Expr) -> None:
+            left, right = _int32(a, a_first + k, op.a_zero_point), b_first + k * columns
+            acc.store(0, acc.load(0) + left * _int32(b, right, op.b_zero_point))
+
+        loop(depth, step)
+        return _scaled(op, acc.load(0))
+
+    return element
+
+
+def integer_sum(op: Any, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    """(element number, x, weight, bias) -> the int32 accumulator of a convolution or dense layer."""
+
+    def product(acc: Expr, x: Flat, at_x: Expr, weight: Flat, at_weight: Expr) -> Expr:
+        return acc + _int32(x, at_x) * _int32(weight, at_weight)
+
+    if len(inputs[1].shape) == 2:
+        return _dense_sum(inputs[1].shape, product)
+
+    def padding(acc: Expr, weight: Flat, at_weight: Expr) -> Expr:
+        return acc + _int32(weight, at_weight) * op.in_zero_point
+
+    summed = convolved(op, inputs[:2], out, "int32", product, padding if op.in_zero_point else None)
+    outputs = out.shape[-1]
+    return lambda at, x, weight, bias: summed(at, x, weight, bias.load(T.floormod(at, outputs)))
+
+
+def _dense_sum(shape: Sequence[int], product: Callable[..., Expr]) -> Element:
+    outputs, depth = shape
+
+    def summed(at: Expr, x: Flat, weight: Flat, bias: Flat) -> Expr:
+        row, channel = T.floordiv(at, outputs) * depth, T.floormod(at, outputs)
+        acc = register(0, "int32")
+        acc.store(0, bias.load(channel))
+
+        def step(k: Expr) -> None:
+            acc.store(0, product(acc.load(0), x, row + k, weight, channel * depth + k))
+
+        loop(depth, step)
+        return acc.load(0)
+
+    return summed
+
+
+def _layer(op: ops.Conv2d | ops.Dense, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    summed, outputs, bounds = integer_sum(op, inputs, out), out.shape[-1], _bounds(op)
+
+    def element(at: Expr, x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat) -> Expr:
+        channel = T.floormod(at, outputs)
+        acc = summed(at, x, weight, bias)
+        return requantize(acc, multiplier.load(channel), shift.load(channel), bounds, 1)
+
+    return element
+
+
+def _dense_float(op: ops.DenseFloat, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    summed, outputs = integer_sum(op, inputs, out), out.shape[-1]
+
+    def element(at: Expr, x: Flat, weight: Flat, bias: Flat, scale: Flat) -> Expr:
+        acc = cast(summed(at, x, weight, bias), "float32")
+        return multiply(acc, scale.load(T.floormod(at, outputs)))
+
+    return element

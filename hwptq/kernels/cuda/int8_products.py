@@ -1,0 +1,76 @@
+"""The steps of convolutions and dense layers in int8 on tensor cores, whose sums are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+
+from hwptq.kernels.builder import TEMPLATE
+from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
+from hwptq.quant import integer_ops as ops
+from hwptq.quant.fp8_ops import Conv2dToFp8
+from hwptq.targets.kernel_tables import WgmmaKernel
+
+from .fp8_products import NO_RESIDUAL, padding_step, wgmma_step
+from .operand import INT8
+from .pack import pad_image, padded_image
+from .packing import filled, packed_weights
+from .tiling import Problem, choose, round_up
+from .wgmma_store import Epilogue
+
+
+def int8_product_steps(
+    op: Any,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: WgmmaKernel,
+) -> tuple[Step, ...]:
+    """The steps of a layer that is no grouped convolution (ops.LayerOp, LayerToFp8).
+
+    Pad the image where its zero point is not 0, else only the channels where TMA asks for it; multiply.
+    """
+    weight, bias, *scales = constants
+    steps, x, op = _prepared(op, activations[0], kernel.channel_alignment)
+    problem = _conv2d(op, x, weight, out) if weight.ndim == 4 else _dense(x, out)
+    tiling = choose(problem, kernel)
+    packed = packed_weights(weight.reshape(problem.outputs, problem.taps, -1), tiling)
+    scale = np.concatenate([filled(s, tiling) for s in scales])
+    source: Argument = PREVIOUS if steps else 0
+    args = (source, *NO_RESIDUAL, packed, scale, filled(bias, tiling))
+    return (*steps, wgmma_step(op, tiling, _epilogue(op, out), x, args, out))
+
+
+def _epilogue(op: Any, out: TensorType) -> Epilogue:
+    lo, hi = getattr(op, "lo", -inf), getattr(op, "hi", inf)
+    return Epilogue(out.dtype, lo, hi, zero_point=getattr(op, "out_zero_point", 0))
+
+
+def _prepared(op: Any, x: TensorType, alignment: int) -> tuple[list[Step], TensorType, Any]:
+    """The steps before the product, what they make of x, and the operator on that."""
+    channels = round_up(x.shape[-1], alignment)
+    if isinstance(op, ops.Conv2d | Conv2dToFp8) and any(op.padding) and op.in_zero_point:
+        out = padded_image(x, op.padding, channels)
+        func = pad_image(x, op.padding, op.in_zero_point, channels, {TEMPLATE: "pad_image"})
+        return [Step(func, (0,), out, "pad_image")], out, replace(op, padding=(0, 0, 0, 0))
+    if channels == x.shape[-1]:
+        return [], x, op
+    out = TensorType((*x.shape[:-1], channels), x.dtype)
+    return [padding_step(x, channels, out)], out, op
+
+
+def _conv2d(op: ops.Conv2d | Conv2dToFp8, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
+    n, h, width, c = x.shape
+    return Problem(
+        (n, h, width, c), out.shape[-1], (w.shape[1], w.shape[2]), op.strides, (op.padding[0], op.padding[1]),
+        op.dilation, (out.shape[1], out.shape[2]), promote=0, operand=INT8,
+    )  # fmt: skip
+
+
+def _dense(x: TensorType, out: TensorType) -> Problem:
+    rows = prod(x.shape[:-1])
+    return Problem((1, 1, rows, x.shape[-1]), out.shape[-1], out_shape=(1, rows), promote=0, operand=INT8)

@@ -1,0 +1,154 @@
+"""Integer operators as CUDA kernels, run on this machine: threads become loops.
+
+What needs tensor cores is not run, but what is made ready for it is: numpy multiplies the padded image
+and the packed constants as the tensor cores would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from random import Random
+from typing import Any
+
+import elementwise_cases
+import kernel_cases
+import numpy as np
+import pytest
+import tvm
+from kernel_cases import Case, type_of
+from tvm import tirx
+
+from hwptq.kernels.cuda.flat import PIPELINE
+from hwptq.kernels.cuda.int8_elementwise import int8_kernel
+from hwptq.kernels.cuda.packing import permutation
+from hwptq.kernels.cuda.select import select_cuda, select_cuda_concatenate
+from hwptq.kernels.cuda.tiling import PERMUTED, round_up
+from hwptq.kernels.kernel import Step, TensorType
+from hwptq.quant import fixed_point
+from hwptq.quant import integer_ops as ops
+from hwptq.quant.integer_sums import convolution_sum, exact_matmul
+from hwptq.targets import load_target
+
+TARGET = load_target("nvidia-hopper-fp8")
+_INTRINSICS = """
+#include <math.h>
+float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+float __fmul_rn(float a, float b) { return a * b; }
+float __fadd_rn(float a, float b) { return a + b; }
+float __fdiv_rn(float a, float b) { return a / b; }
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def intrinsics(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """CUDA's arithmetic that rounds once, for code on this machine."""
+    folder = tmp_path_factory.mktemp("intrinsics")
+    (folder / "intrinsics.c").write_text(_INTRINSICS)
+    command = ["gcc", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "intrinsics.c", "-lm", "-o", "lib.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    ctypes.CDLL(str(folder / "lib.so"), mode=ctypes.RTLD_GLOBAL)
+
+
+def in_loops(func: Any) -> Any:
+    """The same function with loops for blocks and threads."""
+
+    def serial(body: Any) -> Any:
+        if isinstance(body, tirx.SeqStmt):
+            return tirx.SeqStmt([serial(part) for part in body.seq])
+        if isinstance(body, tirx.For) and body.kind == tirx.ForKind.THREAD_BINDING:
+            return tirx.For(body.loop_var, body.min, body.extent, tirx.ForKind.SERIAL, serial(body.body))
+        return body
+
+    body = serial(func.body)
+    return func.with_body(body).without_attr(PIPELINE).with_attr("global_symbol", "kernel")
+
+
+def run(func: Any, arrays: list[np.ndarray], out: TensorType) -> np.ndarray:
+    """The output of a kernel of one thread an element."""
+    kernel = tvm.compile(tvm.IRModule({"kernel": in_loops(func)}), target="llvm")
+    y = tvm.runtime.tensor(np.full(out.shape, kernel_cases.UNWRITTEN, out.dtype))
+    kernel["kernel"](*(tvm.runtime.tensor(a) for a in arrays), y)
+    return y.numpy()
+
+
+def check(case: Case) -> None:
+    arrays = [*case.activations, *case.constants]
+    expected = case.expected()
+    func = int8_kernel(case.op, [type_of(a) for a in arrays], type_of(expected), {})
+    found = run(func, arrays, type_of(expected))
+    np.testing.assert_array_equal(found, expected, err_msg=str(case))
+
+
+@pytest.mark.parametrize("kind", elementwise_cases.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("seed", range(3))
+def test_operators_without_weights(kind: Any, seed: int) -> None:
+    check(kind(Random(seed)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_one_element_a_thread(seed: int) -> None:
+    random = Random(seed)
+    check(kernel_cases.random_case(random))
+    check(kernel_cases.depthwise_case(random, (5, 9)))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_concatenation(axis: int) -> None:
+    parts = []
+    for i, extent in enumerate((3, 1, 4)):
+        shape = [2, 3, 4]
+        shape[axis] = extent
+        parts.append(kernel_cases.int8(Random(i), *shape))
+    expected = np.concatenate(parts, axis)
+    (step,) = select_cuda_concatenate([type_of(p) for p in parts], axis, type_of(expected))
+    assert np.array_equal(run(step.func, parts, type_of(expected)), expected)
+
+
+def product(case: Case, steps: tuple[Step, ...]) -> np.ndarray:
+    """What the tensor cores make of the constants of the last step, in numpy."""
+    *before, last = steps
+    x = case.activations[0]
+    for step in before:
+        x = run(step.func, [x], step.out)
+    *_, packed, scale, bias = last.args
+    assert isinstance(packed, np.ndarray)
+    assert isinstance(scale, np.ndarray)
+    outputs, rows = case.constants[0].shape[0], round_up(case.constants[0].shape[0], PERMUTED)
+    kernel = case.constants[0].shape[1:-1] if isinstance(case.op, ops.Conv2d) else (1, 1)
+    channels = packed.shape[1] // (kernel[0] * kernel[1])
+    w = np.empty_like(packed)
+    w[permutation(rows)] = packed
+    w = w.reshape(rows, *kernel, channels)[:outputs]
+    x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
+    if isinstance(case.op, ops.Conv2d):
+        # a border that nobody added is filled with zeros by TMA
+        added = tuple(0 if any("pad_image" in s.name for s in before) else p for p in case.op.padding)
+        op = ops.Conv2d(case.op.strides, added, case.op.dilation, 1, 0, 0, -128, 127)
+        acc = convolution_sum(op, x, w, bias[:outputs])
+    else:
+        acc = exact_matmul(x, w.reshape(outputs, channels).T) + bias[:outputs]
+    if isinstance(case.op, ops.DenseFloat):
+        return acc.astype(np.float32) * scale[:outputs]
+    multiplier, shift = scale[:outputs], scale[rows : rows + outputs]
+    return fixed_point.requantize(
+        acc, multiplier, shift, case.op.out_zero_point, case.op.lo, case.op.hi
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_the_tensor_cores_get(seed: int) -> None:
+    random = Random(100 + seed)
+    cases = [
+        kernel_cases.conv_case(random, random.choice((3, 16, 20, 40)), random.choice((5, 64, 70)), largest=6),
+        kernel_cases.dense_case(random),
+        kernel_cases.dense_float_case(random),
+    ]
+    for case in cases:
+        if case.activations[0].ndim < 2:
+            continue
+        expected = case.expected()
+        types = [type_of(a) for a in case.activations]
+        steps = select_cuda(case.op, types, case.constants, type_of(expected), TARGET)
+        assert "wgmma" in steps[-1].name
+        np.testing.assert_array_equal(product(case, steps), expected, err_msg=str(case))

@@ -16,6 +16,8 @@ from .calibration import CalibrationStats, calibrate
 from .data import Dataset
 from .errors import InputError
 from .options import Options
+from .passes.graph.dataflow import main_functions
+from .passes.graph.quantizable import layer_dtypes
 from .progress import Progress
 from .quant import fp8
 from .quant.fp8_accumulate import Accumulator

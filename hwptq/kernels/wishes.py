@@ -15,6 +15,7 @@ from hwptq.targets.kernel_tables import (
     Kernel,
     MatrixMultiplyKernel,
     VectorKernel,
+    WgmmaKernel,
 )
 from hwptq.targets.schema import Descriptor
 
@@ -49,7 +50,7 @@ def wishes(
 ) -> list[Wish]:
     """The wish for each activation of `op`."""
     kernel = kernel_of(op, constants, target)
-    if kernel is None or target.memory.scratchpad or not isinstance(op, ops.LayerOp):
+    if _plain(kernel, target) or not isinstance(op, ops.LayerOp):
         return [AS_IT_IS for _ in activations]
     x, weight = activations[0], constants[0].shape
     mac = _mac(kernel)
@@ -70,7 +71,7 @@ def writes_layouts(
 ) -> bool:
     """Whether the kernel of `op` can write its result in another layout than the plain one."""
     kernel = kernel_of(op, constants, target)
-    if kernel is None or target.memory.scratchpad or not isinstance(op, ops.Conv2d | ops.Dense):
+    if _plain(kernel, target) or not isinstance(op, ops.Conv2d | ops.Dense):
         return False
     mac = _mac(kernel)
     return mac is None or not _interleaved(op, activations[0], constants[0].shape, out, mac)
@@ -84,7 +85,12 @@ def agreed(wishes: Sequence[Wish]) -> Layout:
     return layout
 
 
-def _mac(kernel: Kernel) -> Mac | None:
+def _plain(kernel: Kernel | None, target: Descriptor) -> bool:
+    """Whether a kernel reads and writes plain tensors only."""
+    return kernel is None or isinstance(kernel, WgmmaKernel) or bool(target.memory.scratchpad)
+
+
+def _mac(kernel: Kernel | None) -> Mac | None:
     """The instruction of kernels that work with a register tile."""
     match kernel:
         case DotProductKernel():

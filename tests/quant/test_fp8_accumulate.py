@@ -105,7 +105,7 @@ def test_nan_reaches_its_row_and_its_column_only() -> None:
 def test_a_resnet20_image_takes_less_than_a_second() -> None:
     """Its layers are 19 products such as these, 41 million multiply-accumulates in all."""
     layers = [(1024, 16, 144)] * 7 + [(256, 32, 288)] * 6 + [(64, 64, 576)] * 6
-    started = time.perf_counter()
+    started = time.process_time()
     for m, n, k in layers:
         product(operands("normal", m, k, 0), operands("normal", n, k, 1), PROMOTED)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

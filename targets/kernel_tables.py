@@ -123,6 +123,15 @@ class DepthwiseDotKernel:
         default=1,
         metadata=about("output pixels that share interleaved columns; 1 = rows as they lie", low=1, high=64),
     )
+    resident_vectors: int = field(
+        default=0,
+        metadata=about(
+            "vectors of channels whose weights stay in registers along a row, while rows are interleaved once "
+            "in a buffer; 0 = rows are interleaved in registers, for each tile",
+            low=0,
+            high=16,
+        ),
+    )
     operands_as_int32: bool = field(
         default=False, metadata=about("LLVM types both operands as vectors of int32 (Hexagon), not of int8")
     )

@@ -38,8 +38,9 @@ from .builder import (
 )
 from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .depthwise import depthwise
+from .depthwise_buffer import depthwise_buffer, fits
 from .kernel import PREVIOUS, Step, TensorType
-from .layout import Layout
+from .layout import PLAIN, Layout
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
 from .register_tile import even
@@ -137,6 +138,8 @@ def depthwise_dot(
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
+    if fits(op, x, weight.shape, kernel):
+        return depthwise_buffer(op, x, constants, out, kernel, unit)
     if weight.shape[1] == 1:
         return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit)
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel), unit)
@@ -165,6 +168,8 @@ def wanted_layout(
     op: ops.Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel
 ) -> Layout:
     """What the kernel reads: `weight` is the shape of the weights."""
+    if fits(op, x, weight, kernel):
+        return PLAIN
     if weight[1] == 1:
         return Layout(wanted_padding(op))
     layout = Layout(wanted_padding(op), "uint8" if kernel.unsigned_activation else "int8")

@@ -9,19 +9,27 @@ import numpy as np
 
 from .requantize import Bounds
 
-_LARGEST_ACTIVATION = 128
-_INT16 = 2**15 - 1
+_INT8 = np.iinfo(np.int8)
+_INT16 = np.iinfo(np.int16)
 
 
 def proven(bounds: Bounds | None, constants: Sequence[np.ndarray]) -> Bounds | None:
     """`bounds` of a layer whose weight, bias, multiplier and shift are `constants`, with what they prove.
 
-    |acc| <= |bias| + 128 sum |w|, and the multiplier is below 2^31.
+    The sums of a channel are largest and smallest where each activation is the one or the other limit.
     """
     if bounds is None:
         return None
-    weight, bias, _, shift = constants
-    sums = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1)
-    largest = np.abs(bias.astype(np.int64)) + _LARGEST_ACTIVATION * sums
-    result = int(((largest >> shift) + 1).max())  # a rounding shift adds one at most
-    return replace(bounds, fits_int16=result + abs(bounds.zero_point) <= _INT16)
+    weight, bias, multiplier, shift = (c.astype(np.int64) for c in constants)
+    products = [limit * weight.reshape(len(weight), -1) for limit in (_INT8.min, _INT8.max)]
+    sums = [choose(*products).sum(axis=1) + bias for choose in (np.minimum, np.maximum)]
+    results = [_shifted(s, multiplier, shift) for s in sums]
+    every = [r + z for r in results for z in (0, bounds.zero_point)]
+    fits = all((_INT16.min <= r).all() and (r <= _INT16.max).all() for r in every)
+    return replace(bounds, fits_int16=bool(fits))
+
+
+def _shifted(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """The requantize step without zero point and clamp; int64 (see quant/fixed_point.py)."""
+    high = (acc * multiplier + 2**30) >> 31
+    return (high + (1 << (shift - 1))) >> shift

@@ -71,10 +71,16 @@ def test_interleaved_pixels(tmp_path: Path):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-@pytest.mark.parametrize("tile_pixels", [1, 2, 3])
-def test_depthwise_by_dot_products_of_16_bytes(tile_pixels: int, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("tile_pixels", "resident_vectors", "threads"),
+    [(1, 0, 1), (2, 0, 1), (3, 0, 1), (1, 1, 1), (2, 2, 1), (3, 4, 1), (2, 2, 2)],
+)
+def test_depthwise_by_dot_products_of_16_bytes(
+    tile_pixels: int, resident_vectors: int, threads: int, tmp_path: Path
+):
     target = runnable("arm-cortex-a")
-    kernel = DepthwiseDotKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=tile_pixels)
+    intrinsic = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+    kernel = DepthwiseDotKernel(intrinsic, 4, tile_pixels=tile_pixels, resident_vectors=resident_vectors)
     target = replace(target, kernels={**target.kernels, "depthwise": kernel})
     cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):

@@ -1,0 +1,317 @@
+"""Depthwise convolution by a dot-product instruction whose four rows are interleaved once, in a buffer.
+
+Ahead of the outputs of one or two rows, the rows of their windows go to a buffer [groups, W, C, 4], with the
+padding: four rows to a group, byte by byte. Its vectors are operands of the instruction as they are, so the
+weights of a few channels stay in registers while a tile of pixels reads each column of its windows once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import prod
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.targets.kernel_tables import DepthwiseDotKernel
+
+from .builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    cast,
+    constant,
+    dtype_of,
+    local,
+    loop,
+    primfunc,
+    share,
+    shuffle,
+    spans,
+    unravel,
+    workspace,
+)
+from .convolution import Convolution, Padding, bounds_of, describe
+from .kernel import Step, TensorType
+from .pack_weights import without_offset
+from .register_tile import even, start_of
+from .requantize import Bounds, requantize
+from .result_range import proven
+from .store_tile import store_part
+from .vector_unit import VectorUnit
+
+_COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
+_ROWS = 4  # that one instruction takes
+_LANES = 16  # bytes of a row that are interleaved at once
+_UNROLLED = 4  # of these vectors
+_COLUMNS = 8  # of a window: more are not written out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The convolution `conv`, whose `padding` x lacks, by blocks of channels and tiles of pixels of a row."""
+
+    conv: Convolution
+    padding: Padding
+    kernel: DepthwiseDotKernel
+    pixels: int  # of a tile
+
+    @property
+    def outputs(self) -> int:
+        """Output rows that share their input rows."""
+        shared = self.conv.strides[0] == 1 and self.conv.dilation[0] == 1 and self.conv.out[0] > 1
+        return 2 if shared else 1
+
+    @property
+    def rows(self) -> int:
+        """Input rows of the windows of `outputs` rows."""
+        return self.conv.kernel[0] + self.outputs - 1
+
+    @property
+    def groups(self) -> int:
+        return -(-self.rows // _ROWS)
+
+    @property
+    def channels(self) -> int:
+        """Of a block."""
+        return self.kernel.lanes * self.kernel.resident_vectors
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.conv.ci // self.channels)
+
+    @property
+    def steps(self) -> int:
+        """How often `outputs` rows are computed; the last ones overlap those before."""
+        return -(-self.conv.out[0] // self.outputs)
+
+    @property
+    def elements(self) -> int:
+        """Of the buffer."""
+        return self.groups * self.conv.image[1] * self.conv.ci * _ROWS
+
+    def channel_index(self) -> np.ndarray:
+        """The channel of each lane, int [blocks, vectors, lanes]."""
+        first = np.minimum(np.arange(self.blocks) * self.channels, self.conv.ci - self.channels)
+        index = first[:, np.newaxis] + np.arange(self.channels)
+        return index.reshape(self.blocks, self.kernel.resident_vectors, self.kernel.lanes)
+
+    def inside(self, step: int) -> tuple[bool, ...]:
+        """Which of the `rows` of a step are rows of x, and no padding."""
+        conv, height = self.conv, self.conv.image[0] - self.padding.top - self.padding.bottom
+        first = min(step * self.outputs, conv.out[0] - self.outputs) * conv.strides[0] - self.padding.top
+        return tuple(0 <= first + k * conv.dilation[0] < height for k in range(self.rows))
+
+
+def fits(op: ops.Conv2d, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
+    """Whether depthwise_buffer takes a convolution with weights of this shape."""
+    channels, kh, kw, _ = weight
+    return kh > 1 and kw <= _COLUMNS and 0 < kernel.lanes * kernel.resident_vectors <= channels
+
+
+def depthwise_buffer(
+    op: ops.Conv2d,
+    x: TensorType,
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: DepthwiseDotKernel,
+    unit: VectorUnit,
+) -> tuple[Step, ...]:
+    """The step of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
+    weight, bias, multiplier, shift = constants
+    conv, padding = describe(replace(op), x, weight.shape, out)
+    plan = Plan(conv, padding, kernel, even(conv.out[1], kernel.tile_pixels))
+    if kernel.unsigned_activation:
+        bias = without_offset(bias, weight)
+    index = plan.channel_index()
+    arrays = [_pack_taps(weight, plan), *(values[index].reshape(-1) for values in (bias, multiplier, shift))]
+    bounds = proven(bounds_of(op), constants)
+    assert bounds is not None
+    parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
+    types = [x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
+    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, bounds, unit, parts))
+    return (Step(func, (0, *arrays), out, f"{op.kind}_{kernel.template}"),)
+
+
+def _pack_taps(weight: np.ndarray, plan: Plan) -> np.ndarray:
+    """int8 [C,KH,KW,1] -> [blocks, KW, groups, outputs, vectors, lanes * 4]: the operands in order of use."""
+    kh, kw = plan.conv.kernel
+    rows = np.zeros((plan.conv.ci, plan.outputs, plan.groups * _ROWS, kw), np.int8)
+    for r in range(plan.outputs):
+        rows[:, r, r : r + kh] = weight[..., 0]
+    grouped = rows.reshape(-1, plan.outputs, plan.groups, _ROWS, kw)[plan.channel_index()]
+    ordered = grouped.transpose(0, 6, 4, 3, 1, 2, 5)
+    return np.ascontiguousarray(ordered).reshape(*ordered.shape[:5], -1)
+
+
+def _emit(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int) -> Callable[..., None]:
+    """Code of (x, taps, bias, multiplier, shift, y). Each of `parts` has a buffer of its own."""
+    conv = plan.conv
+    dtype = "uint8" if plan.kernel.unsigned_activation else "int8"
+    total = conv.batch * plan.steps
+
+    def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+        buffers = workspace(parts * plan.elements, dtype)
+
+        def part(first: Expr, count: Expr) -> None:
+            buffer = buffers.behind(T.floordiv(first, -(-total // parts)) * plan.elements)
+
+            def step(n: Expr) -> None:
+                b, at = unravel(first + n, (conv.batch, plan.steps))
+                row = start_of(at, plan.outputs, conv.out[0])
+                _interleave(plan, x, buffer, b, at, row)
+                loop(plan.blocks, lambda block: blocks(b, row, block))
+
+            def blocks(b: Expr, row: Expr, block: Expr) -> None:
+                def tile(t: Expr) -> None:
+                    x0 = start_of(t, plan.pixels, conv.out[1])
+                    factors = [bias, multiplier, shift]
+                    _tile(plan, bounds, unit, buffer, taps, factors, y, (b, row, x0), block)
+
+                loop(-(-conv.out[1] // plan.pixels), tile)
+
+            loop(count, step)
+
+        share(total, parts, part)
+
+    return emit
+
+
+def _interleave(plan: Plan, x: Flat, buffer: Flat, b: Expr, step: Expr, row: Expr) -> None:
+    """Write the input rows of output rows `row`, ... of step `step` to the buffer, with their padding."""
+    conv, padding, c = plan.conv, plan.padding, plan.conv.ci
+    h = conv.image[0] - padding.top - padding.bottom
+    w = conv.image[1] - padding.left - padding.right
+    border = constant(padding.value + (128 if buffer.dtype == "uint8" else 0), buffer.dtype, _LANES)
+    first = row * conv.strides[0] - padding.top
+
+    def group(g: int, inside: tuple[bool, ...]) -> None:
+        target = g * conv.image[1] * c * _ROWS
+        left, right = padding.left * c * _ROWS, padding.right * c * _ROWS
+        for at, size in ((0, left), (left + w * c * _ROWS, right)):
+            if size:
+                spans(
+                    size,
+                    _LANES,
+                    lambda i, m, _, at=at: buffer.store(target + at + i, _part(border, m), m),
+                )
+        # rows beyond the windows meet weights of 0: the last one is taken again
+        rows = [min(g * _ROWS + k, plan.rows - 1) for k in range(_ROWS)]
+        starts = {k: (b * h + T.max(0, T.min(first + k * conv.dilation[0], h - 1))) * w * c for k in rows}
+
+        def vector(i: Expr, m: int) -> None:
+            loaded = {
+                k: T.bind(_converted(x.load(starts[k] + i, m), buffer.dtype, m) if inside[k] else _part(border, m))
+                for k in dict.fromkeys(rows)
+            }
+            order = [r * m + lane for lane in range(m) for r in range(_ROWS)]
+            buffer.store(target + left + i * _ROWS, shuffle([loaded[k] for k in rows], order), m * _ROWS)
+
+        def vectors(i: Expr) -> None:
+            for u in range(_UNROLLED):
+                vector(i * _UNROLLED * _LANES + u * _LANES, _LANES)
+
+        full, rest = divmod(w * c, _UNROLLED * _LANES)
+        if full:
+            loop(full, vectors)
+        if rest:
+            spans(rest, _LANES, lambda i, m, _: vector(w * c - rest + i, m))
+
+    def groups(inside: tuple[bool, ...]) -> None:
+        for g in range(plan.groups):
+            group(g, inside)
+
+    runs = [(kind, len(list(same))) for kind, same in groupby(plan.inside(s) for s in range(plan.steps))]
+
+    def choose(runs: list[tuple[tuple[bool, ...], int]], begin: int) -> None:
+        """The code for the kind of rows of this step: steps of a kind follow one another."""
+        (kind, count), *rest = runs
+        if not rest:
+            groups(kind)
+            return
+        with T.If(step < begin + count):
+            with T.Then():
+                groups(kind)
+            with T.Else():
+                choose(rest, begin + count)
+
+    choose(runs, 0)
+
+
+def _part(vector: Expr, lanes: int) -> Expr:
+    whole = int(vector.ty.dtype.lanes)
+    return vector if lanes == whole else shuffle([vector], range(lanes))
+
+
+def _converted(value: Expr, dtype: str, lanes: int) -> Expr:
+    if dtype == "int8":
+        return value
+    return cast(T.bitwise_xor(value, constant(-128, "int8", lanes)), dtype, lanes)
+
+
+def _tile(
+    plan: Plan, bounds: Bounds, unit: VectorUnit, buffer: Flat, taps: Flat, factors: Sequence[Flat], y: Flat,
+    at: tuple[Expr, Expr, Expr], block: Expr,
+) -> None:  # fmt: skip
+    """Compute a tile of pixels of `outputs` rows for one block of channels; `at` is its (b, row, column)."""
+    conv, kernel, lanes = plan.conv, plan.kernel, plan.kernel.lanes
+    b, row, x0 = at
+    size = plan.channels
+    channel = start_of(block, size, conv.ci)
+    bias, multiplier, shift = (T.bind(f.load(block * size, size)) for f in factors)
+    width = lanes * _ROWS
+    per_tap = plan.groups * plan.outputs * kernel.resident_vectors
+
+    def vectors(values: Expr) -> list[Expr]:
+        return [shuffle([values], range(q * lanes, (q + 1) * lanes)) for q in range(kernel.resident_vectors)]
+
+    acc: dict[tuple[int, int], list[Flat]] = {}
+    for p in range(plan.pixels):
+        for r in range(plan.outputs):
+            acc[r, p] = [local(lanes, "int32") for _ in range(kernel.resident_vectors)]
+            for cell, value in zip(acc[r, p], vectors(bias), strict=True):
+                cell.store(0, value, lanes)
+
+    def column(x: int, uses: list[tuple[int, int]]) -> None:
+        for g in range(plan.groups):
+            first = ((g * conv.image[1] + x0 * conv.strides[1] + x) * conv.ci + channel) * _ROWS
+            operands = [T.bind(buffer.load(first + q * width, width)) for q in range(kernel.resident_vectors)]
+            for p, kx in uses:
+                for r in range(plan.outputs):
+                    tap = (block * conv.kernel[1] + kx) * per_tap
+                    tap += (g * plan.outputs + r) * kernel.resident_vectors
+                    for q, cell in enumerate(acc[r, p]):
+                        weight = taps.load((tap + q) * width, width)
+                        cell.store(0, _accumulate(kernel, cell.load(0, lanes), operands[q], weight), lanes)
+
+    def store(p: int) -> None:
+        for r in range(plan.outputs):
+            sums = T.bind(shuffle([cell.load(0, lanes) for cell in acc[r, p]], range(size)))
+            result = T.bind(requantize(sums, multiplier, shift, bounds, size, unit.requantize))
+            store_part(y, conv.pixel(b, row + r, x0 + p) + channel, result, size, 0, size, unit.masked)
+
+    columns = shared_columns(conv, plan.pixels)
+    last = {p: x for x, uses in columns.items() for p, _ in uses}
+    for x, uses in columns.items():
+        column(x, uses)
+        for p in [p for p, end in last.items() if end == x]:
+            store(p)
+
+
+def _accumulate(kernel: DepthwiseDotKernel, acc: Expr, activation: Expr, weight: Expr) -> Expr:
+    lanes = kernel.lanes
+    typed = dtype_of("int32", lanes) if kernel.operands_as_int32 else dtype_of("int8", _ROWS * lanes)
+    operands = (T.reinterpret(typed, v) for v in (activation, weight))
+    return T.call_llvm_pure_intrin(dtype_of("int32", lanes), kernel.intrinsic, acc, *operands)
+
+
+def shared_columns(conv: Convolution, pixels: int) -> dict[int, list[tuple[int, int]]]:
+    """Column of the image -> the (pixel, tap) pairs that read it."""
+    columns: dict[int, list[tuple[int, int]]] = {}
+    for p in range(pixels):
+        for kx in range(conv.kernel[1]):
+            columns.setdefault(p * conv.strides[1] + kx * conv.dilation[1], []).append((p, kx))
+    return dict(sorted(columns.items()))

@@ -126,7 +126,7 @@ class DepthwiseDotKernel:
     resident_vectors: int = field(
         default=0,
         metadata=about(
-            "vectors of channels whose weights stay in registers along a row, while rows are interleaved once "
+            "vectors of channels whose weights stay in registers along a row; its rows are interleaved once, "
             "in a buffer; 0 = rows are interleaved in registers, for each tile",
             low=0,
             high=16,

@@ -8,7 +8,7 @@ weights of a few channels stay in registers while a tile of pixels reads each co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 
@@ -99,11 +99,21 @@ class Plan:
         index = first[:, np.newaxis] + np.arange(self.channels)
         return index.reshape(self.blocks, self.kernel.resident_vectors, self.kernel.lanes)
 
+    @property
+    def height(self) -> int:
+        """Of x."""
+        return self.conv.image[0] - self.padding.top - self.padding.bottom
+
+    @property
+    def width(self) -> int:
+        """Of x."""
+        return self.conv.image[1] - self.padding.left - self.padding.right
+
     def inside(self, step: int) -> tuple[bool, ...]:
         """Which of the `rows` of a step are rows of x, and no padding."""
-        conv, height = self.conv, self.conv.image[0] - self.padding.top - self.padding.bottom
+        conv = self.conv
         first = min(step * self.outputs, conv.out[0] - self.outputs) * conv.strides[0] - self.padding.top
-        return tuple(0 <= first + k * conv.dilation[0] < height for k in range(self.rows))
+        return tuple(0 <= first + k * conv.dilation[0] < self.height for k in range(self.rows))
 
 
 def fits(op: ops.Conv2d, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
@@ -122,7 +132,7 @@ def depthwise_buffer(
 ) -> tuple[Step, ...]:
     """The step of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
-    conv, padding = describe(replace(op), x, weight.shape, out)
+    conv, padding = describe(op, x, weight.shape, out)
     plan = Plan(conv, padding, kernel, even(conv.out[1], kernel.tile_pixels))
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
@@ -173,6 +183,7 @@ def _emit(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int) -> Callable[
 
                 loop(-(-conv.out[1] // plan.pixels), tile)
 
+            _fill_columns(plan, buffer)
             loop(count, step)
 
         share(total, parts, part)
@@ -182,63 +193,77 @@ def _emit(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int) -> Callable[
 
 def _interleave(plan: Plan, x: Flat, buffer: Flat, b: Expr, step: Expr, row: Expr) -> None:
     """Write the input rows of output rows `row`, ... of step `step` to the buffer, with their padding."""
-    conv, padding, c = plan.conv, plan.padding, plan.conv.ci
-    h = conv.image[0] - padding.top - padding.bottom
-    w = conv.image[1] - padding.left - padding.right
-    border = constant(padding.value + (128 if buffer.dtype == "uint8" else 0), buffer.dtype, _LANES)
-    first = row * conv.strides[0] - padding.top
-
-    def group(g: int, inside: tuple[bool, ...]) -> None:
-        target = g * conv.image[1] * c * _ROWS
-        left, right = padding.left * c * _ROWS, padding.right * c * _ROWS
-        for at, size in ((0, left), (left + w * c * _ROWS, right)):
-            if size:
-                spans(
-                    size,
-                    _LANES,
-                    lambda i, m, _, at=at: buffer.store(target + at + i, _part(border, m), m),
-                )
-        # rows beyond the windows meet weights of 0: the last one is taken again
-        rows = [min(g * _ROWS + k, plan.rows - 1) for k in range(_ROWS)]
-        starts = {k: (b * h + T.max(0, T.min(first + k * conv.dilation[0], h - 1))) * w * c for k in rows}
-
-        def vector(i: Expr, m: int) -> None:
-            loaded = {
-                k: T.bind(_converted(x.load(starts[k] + i, m), buffer.dtype, m) if inside[k] else _part(border, m))
-                for k in dict.fromkeys(rows)
-            }
-            order = [r * m + lane for lane in range(m) for r in range(_ROWS)]
-            buffer.store(target + left + i * _ROWS, shuffle([loaded[k] for k in rows], order), m * _ROWS)
-
-        def vectors(i: Expr) -> None:
-            for u in range(_UNROLLED):
-                vector(i * _UNROLLED * _LANES + u * _LANES, _LANES)
-
-        full, rest = divmod(w * c, _UNROLLED * _LANES)
-        if full:
-            loop(full, vectors)
-        if rest:
-            spans(rest, _LANES, lambda i, m, _: vector(w * c - rest + i, m))
-
-    def groups(inside: tuple[bool, ...]) -> None:
-        for g in range(plan.groups):
-            group(g, inside)
-
     runs = [(kind, len(list(same))) for kind, same in groupby(plan.inside(s) for s in range(plan.steps))]
 
-    def choose(runs: list[tuple[tuple[bool, ...], int]], begin: int) -> None:
+    def choose(number: int, begin: int) -> None:
         """The code for the kind of rows of this step: steps of a kind follow one another."""
-        (kind, count), *rest = runs
-        if not rest:
-            groups(kind)
+        kind, count = runs[number]
+        if number == len(runs) - 1:
+            _interleave_rows(plan, x, buffer, b, row, kind)
             return
         with T.If(step < begin + count):
             with T.Then():
-                groups(kind)
+                _interleave_rows(plan, x, buffer, b, row, kind)
             with T.Else():
-                choose(rest, begin + count)
+                choose(number + 1, begin + count)
 
-    choose(runs, 0)
+    choose(0, 0)
+
+
+def _interleave_rows(plan: Plan, x: Flat, buffer: Flat, b: Expr, row: Expr, inside: tuple[bool, ...]) -> None:
+    """The same where it is known which rows are `inside` x."""
+    conv, padding, c = plan.conv, plan.padding, plan.conv.ci
+    h, line = plan.height, plan.width * c
+    first = row * conv.strides[0] - padding.top
+    border = _border(plan, buffer.dtype)
+
+    def group(g: int) -> None:
+        target = (g * conv.image[1] + padding.left) * c * _ROWS
+        # rows beyond the windows meet weights of 0: the last one is taken again
+        rows = [min(g * _ROWS + k, plan.rows - 1) for k in range(_ROWS)]
+        starts = {k: (b * h + T.max(0, T.min(first + k * conv.dilation[0], h - 1))) * line for k in rows}
+
+        def vector(i: Expr, m: int) -> None:
+            loaded = {
+                k: T.bind(_converted(x.load(start + i, m), buffer.dtype, m))
+                if inside[k]
+                else _part(border, m)
+                for k, start in starts.items()
+            }
+            order = [r * m + lane for lane in range(m) for r in range(_ROWS)]
+            buffer.store(target + i * _ROWS, shuffle([loaded[k] for k in rows], order), m * _ROWS)
+
+        def vectors(i: Expr) -> None:
+            for u in range(_UNROLLED):
+                vector((i * _UNROLLED + u) * _LANES, _LANES)
+
+        full, rest = divmod(line, _UNROLLED * _LANES)
+        if full:
+            loop(full, vectors)
+        if rest:
+            spans(rest, _LANES, lambda i, m, _: vector(line - rest + i, m))
+
+    for g in range(plan.groups):
+        group(g)
+
+
+def _fill_columns(plan: Plan, buffer: Flat) -> None:
+    """Write the padding at the left and right of the rows, which stays."""
+    unit = plan.conv.ci * _ROWS
+    border = _border(plan, buffer.dtype)
+    sides = ((0, plan.padding.left), (plan.padding.left + plan.width, plan.padding.right))
+
+    def fill(at: Expr, elements: int) -> None:
+        spans(elements, _LANES, lambda i, m, _: buffer.store(at + i, _part(border, m), m))
+
+    for g in range(plan.groups):
+        for column, columns in sides:
+            if columns:
+                fill((g * plan.conv.image[1] + column) * unit, columns * unit)
+
+
+def _border(plan: Plan, dtype: str) -> Expr:
+    return constant(plan.padding.value + (128 if dtype == "uint8" else 0), dtype, _LANES)
 
 
 def _part(vector: Expr, lanes: int) -> Expr:

@@ -38,7 +38,12 @@ from hwptq.kernels.tiled import Template, tiled_steps
 from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.kernel_tables import DotProductKernel, MatrixMultiplyKernel, VectorKernel
+from hwptq.targets.kernel_tables import (
+    DepthwiseDotKernel,
+    DotProductKernel,
+    MatrixMultiplyKernel,
+    VectorKernel,
+)
 
 AVX2 = load_target("x86-64-avx2")
 VNNI = load_target("x86-64-vnni")
@@ -86,6 +91,18 @@ def test_avx512(random):
 @given(randoms)
 def test_depthwise_by_dot_products(random):
     check(depthwise_case(random), VNNI)
+
+
+@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@settings(max_examples=40, deadline=None)
+@given(randoms, st.integers(1, 3), st.integers(1, 5), st.integers(1, 3))
+def test_depthwise_with_rows_in_a_buffer(random, resident_vectors, tile_pixels, threads):
+    kernel = DepthwiseDotKernel(
+        "llvm.x86.avx512.vpdpbusd.128", 4, True, tile_pixels, resident_vectors=resident_vectors
+    )
+    target = replace(VNNI, kernels={**VNNI.kernels, "depthwise": kernel})
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(depthwise_case(random), target, threads)
 
 
 @pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)

@@ -72,12 +72,9 @@ def test_interleaved_pixels(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("tile_pixels", "resident_vectors", "threads"),
-    [(1, 0, 1), (2, 0, 1), (3, 0, 1), (1, 1, 1), (2, 2, 1), (3, 4, 1), (2, 2, 2)],
+    ("tile_pixels", "resident_vectors"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 4)]
 )
-def test_depthwise_by_dot_products_of_16_bytes(
-    tile_pixels: int, resident_vectors: int, threads: int, tmp_path: Path
-):
+def test_depthwise_by_dot_products_of_16_bytes(tile_pixels: int, resident_vectors: int, tmp_path: Path):
     target = runnable("arm-cortex-a")
     intrinsic = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     kernel = DepthwiseDotKernel(intrinsic, 4, tile_pixels=tile_pixels, resident_vectors=resident_vectors)

@@ -60,7 +60,9 @@ def test_values_of_arm() -> None:
     arm = load_target("arm-cortex-a")
     assert arm.kernels == {
         "sdot": DotProductKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, 4, 8, False, True, True, 4, 4, 4),
-        "depthwise": DepthwiseDotKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=2),
+        "depthwise": DepthwiseDotKernel(
+            "llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=2, resident_vectors=2
+        ),
     }
     assert arm.toolchain.run == ("qemu-aarch64", "-cpu", "max")
     assert arm.rule("conv2d") is not None

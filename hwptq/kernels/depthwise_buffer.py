@@ -8,7 +8,7 @@ weights of a few channels stay in registers while a tile of pixels reads each co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 
@@ -22,7 +22,6 @@ from .builder import (
     TEMPLATE,
     Expr,
     Flat,
-    cast,
     constant,
     dtype_of,
     local,
@@ -34,13 +33,16 @@ from .builder import (
     unravel,
     workspace,
 )
-from .convolution import Convolution, Padding, bounds_of, describe
+from .convolution import Convolution, bounds_of, describe, wanted_padding
+from .encoding import encoded
 from .kernel import Step, TensorType
+from .layout import Layout, Padding
 from .pack_weights import without_offset
 from .register_tile import even, start_of
-from .requantize import Bounds, requantize
+from .requantize import Bounds, finish
 from .result_range import proven
 from .store_tile import store_part
+from .stored import Stored
 from .vector_unit import VectorUnit
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
@@ -116,10 +118,12 @@ class Plan:
         return tuple(0 <= first + k * conv.dilation[0] < self.height for k in range(self.rows))
 
 
-def fits(op: ops.Conv2d, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
+def fits(op: ops.Conv2d, x: TensorType, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
     """Whether depthwise_buffer takes a convolution with weights of this shape."""
     channels, kh, kw, _ = weight
-    return kh > 1 and kw <= _COLUMNS and 0 < kernel.lanes * kernel.resident_vectors <= channels
+    column = kw == wanted_padding(op).around(x.shape[1:3])[1] == 1  # would be turned to a row
+    enough = 0 < kernel.lanes * kernel.resident_vectors <= channels
+    return kh > 1 and kw <= _COLUMNS and enough and not column
 
 
 def depthwise_buffer(
@@ -132,7 +136,8 @@ def depthwise_buffer(
 ) -> tuple[Step, ...]:
     """The step of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
-    conv, padding = describe(op, x, weight.shape, out)
+    padding = wanted_padding(op)
+    conv = describe(op, replace(x, layout=Layout(padding)), weight.shape, out)
     plan = Plan(conv, padding, kernel, even(conv.out[1], kernel.tile_pixels))
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
@@ -142,7 +147,7 @@ def depthwise_buffer(
     assert bounds is not None
     parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
     types = [x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
-    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, bounds, unit, parts))
+    func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, x, bounds, out, unit, parts))
     return (Step(func, (0, *arrays), out, f"{op.kind}_{kernel.template}"),)
 
 
@@ -157,13 +162,17 @@ def _pack_taps(weight: np.ndarray, plan: Plan) -> np.ndarray:
     return np.ascontiguousarray(ordered).reshape(*ordered.shape[:5], -1)
 
 
-def _emit(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int) -> Callable[..., None]:
+def _emit(
+    plan: Plan, image: TensorType, bounds: Bounds, out: TensorType, unit: VectorUnit, parts: int
+) -> Callable[..., None]:
     """Code of (x, taps, bias, multiplier, shift, y). Each of `parts` has a buffer of its own."""
     conv = plan.conv
     dtype = "uint8" if plan.kernel.unsigned_activation else "int8"
     total = conv.batch * plan.steps
 
     def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+        Stored(y, out).fill_border(unit)
+        source = Stored(x, image)
         buffers = workspace(parts * plan.elements, dtype)
 
         def part(first: Expr, count: Expr) -> None:
@@ -172,7 +181,7 @@ def _emit(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int) -> Callable[
             def step(n: Expr) -> None:
                 b, at = unravel(first + n, (conv.batch, plan.steps))
                 row = start_of(at, plan.outputs, conv.out[0])
-                _interleave(plan, x, buffer, b, at, row)
+                _interleave(plan, source, buffer, b, at, row)
                 loop(plan.blocks, lambda block: blocks(b, row, block))
 
             def blocks(b: Expr, row: Expr, block: Expr) -> None:
@@ -191,7 +200,7 @@ def _emit(plan: Plan, bounds: Bounds, unit: VectorUnit, parts: int) -> Callable[
     return emit
 
 
-def _interleave(plan: Plan, x: Flat, buffer: Flat, b: Expr, step: Expr, row: Expr) -> None:
+def _interleave(plan: Plan, x: Stored, buffer: Flat, b: Expr, step: Expr, row: Expr) -> None:
     """Write the input rows of output rows `row`, ... of step `step` to the buffer, with their padding."""
     runs = [(kind, len(list(same))) for kind, same in groupby(plan.inside(s) for s in range(plan.steps))]
 
@@ -210,7 +219,9 @@ def _interleave(plan: Plan, x: Flat, buffer: Flat, b: Expr, step: Expr, row: Exp
     choose(0, 0)
 
 
-def _interleave_rows(plan: Plan, x: Flat, buffer: Flat, b: Expr, row: Expr, inside: tuple[bool, ...]) -> None:
+def _interleave_rows(
+    plan: Plan, x: Stored, buffer: Flat, b: Expr, row: Expr, inside: tuple[bool, ...]
+) -> None:
     """The same where it is known which rows are `inside` x."""
     conv, padding, c = plan.conv, plan.padding, plan.conv.ci
     h, line = plan.height, plan.width * c
@@ -221,13 +232,11 @@ def _interleave_rows(plan: Plan, x: Flat, buffer: Flat, b: Expr, row: Expr, insi
         target = (g * conv.image[1] + padding.left) * c * _ROWS
         # rows beyond the windows meet weights of 0: the last one is taken again
         rows = [min(g * _ROWS + k, plan.rows - 1) for k in range(_ROWS)]
-        starts = {k: (b * h + T.max(0, T.min(first + k * conv.dilation[0], h - 1))) * line for k in rows}
+        starts = {k: x.pixel(b, T.max(0, T.min(first + k * conv.dilation[0], h - 1)), 0) for k in rows}
 
         def vector(i: Expr, m: int) -> None:
             loaded = {
-                k: T.bind(_converted(x.load(start + i, m), buffer.dtype, m))
-                if inside[k]
-                else _part(border, m)
+                k: T.bind(encoded(x.load(start + i, m), buffer.dtype, m)) if inside[k] else _part(border, m)
                 for k, start in starts.items()
             }
             order = [r * m + lane for lane in range(m) for r in range(_ROWS)]
@@ -271,12 +280,6 @@ def _part(vector: Expr, lanes: int) -> Expr:
     return vector if lanes == whole else shuffle([vector], range(lanes))
 
 
-def _converted(value: Expr, dtype: str, lanes: int) -> Expr:
-    if dtype == "int8":
-        return value
-    return cast(T.bitwise_xor(value, constant(-128, "int8", lanes)), dtype, lanes)
-
-
 def _tile(
     plan: Plan, bounds: Bounds, unit: VectorUnit, buffer: Flat, taps: Flat, factors: Sequence[Flat], y: Flat,
     at: tuple[Expr, Expr, Expr], block: Expr,
@@ -315,7 +318,7 @@ def _tile(
     def store(p: int) -> None:
         for r in range(plan.outputs):
             sums = T.bind(shuffle([cell.load(0, lanes) for cell in acc[r, p]], range(size)))
-            result = T.bind(requantize(sums, multiplier, shift, bounds, size, unit.requantize))
+            result = T.bind(finish(sums, (multiplier, shift), bounds, size, unit.requantize, y.dtype))
             store_part(y, conv.pixel(b, row + r, x0 + p) + channel, result, size, 0, size, unit.masked)
 
     columns = shared_columns(conv, plan.pixels)

@@ -101,14 +101,12 @@ def test_rows_of_a_matrix_product_are_not_wasted():
 
 
 def test_results_that_are_proven_to_fit_int16():
-    """|acc| <= 1000 + 128 * 200 fits; with 250 times 1 and zero point -128 it is 33128 from zero."""
-    bounds, weight = Bounds(0, -128, 127), np.array([[100, -100]], np.int8)
-    constants = [weight, *(np.array([v], np.int32) for v in (1000, 2**31 - 1, 0))]
-    assert proven(bounds, constants).fits_int16
-    assert not proven(
-        replace(bounds, zero_point=-128), [np.full((1, 250), 1, np.int8), *constants[1:]]
-    ).fits_int16
-    assert not proven(bounds, [weight, np.array([-(2**29)], np.int32), *constants[2:]]).fits_int16
+    """256 times the weight 2 and a factor of 1/2: results from -2^15 to 127 * 256, less with a zero point."""
+    bounds, weight = Bounds(0, -128, 127), np.full((1, 256), 2, np.int8)
+    factors = np.array([[0], [2**31 - 1], [1]], np.int32)
+    assert proven(bounds, [weight, *factors]).fits_int16
+    assert not proven(replace(bounds, zero_point=-128), [weight, *factors]).fits_int16
+    assert not proven(bounds, [-weight, *factors]).fits_int16
     assert proven(None, []) is None
 
 

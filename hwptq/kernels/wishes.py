@@ -25,7 +25,7 @@ from .depthwise_dot import wanted_layout as wanted_by_depthwise
 from .kernel import TensorType
 from .layout import PLAIN, Layout, common
 from .register_tile import Mac
-from .select import kernel_of
+from .select import kernel_of, rule_kind
 from .tiled import interleaves, wanted_layout
 
 
@@ -49,8 +49,8 @@ def wishes(
     target: Descriptor,
 ) -> list[Wish]:
     """The wish for each activation of `op`."""
-    kernel = kernel_of(op, constants, target)
-    if _plain(kernel, target) or not isinstance(op, ops.LayerOp):
+    kernel = _kernel(op, constants, target)
+    if kernel is None or not isinstance(op, ops.LayerOp):
         return [AS_IT_IS for _ in activations]
     x, weight = activations[0], constants[0].shape
     mac = _mac(kernel)
@@ -70,8 +70,8 @@ def writes_layouts(
     target: Descriptor,
 ) -> bool:
     """Whether the kernel of `op` can write its result in another layout than the plain one."""
-    kernel = kernel_of(op, constants, target)
-    if _plain(kernel, target) or not isinstance(op, ops.Conv2d | ops.Dense):
+    kernel = _kernel(op, constants, target)
+    if kernel is None or not isinstance(op, ops.Conv2d | ops.Dense):
         return False
     mac = _mac(kernel)
     return mac is None or not _interleaved(op, activations[0], constants[0].shape, out, mac)
@@ -85,12 +85,14 @@ def agreed(wishes: Sequence[Wish]) -> Layout:
     return layout
 
 
-def _plain(kernel: Kernel | None, target: Descriptor) -> bool:
-    """Whether a kernel reads and writes plain tensors only."""
-    return kernel is None or isinstance(kernel, WgmmaKernel) or bool(target.memory.scratchpad)
+def _kernel(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:
+    """The kernel of `op`; None where it reads and writes plain tensors only."""
+    kernel = kernel_of(op, constants, target)
+    grouped = rule_kind(op, constants) == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1
+    return None if grouped or isinstance(kernel, WgmmaKernel) or target.memory.scratchpad else kernel
 
 
-def _mac(kernel: Kernel | None) -> Mac | None:
+def _mac(kernel: Kernel) -> Mac | None:
     """The instruction of kernels that work with a register tile."""
     match kernel:
         case DotProductKernel():

@@ -14,6 +14,7 @@ from hwptq.kernels.builder import ELEMENT_BY_ELEMENT, TEMPLATE
 from hwptq.kernels.grouped_convolution import bundle_of, diagonal
 from hwptq.kernels.kernel import PREVIOUS
 from hwptq.kernels.select import rule_kind, select
+from hwptq.kernels.wishes import AS_IT_IS, wishes, writes_layouts
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 from hwptq.targets.schema import OpRule
@@ -129,3 +130,10 @@ def test_code_for_one_element_at_a_time_is_marked():
     assert not marked(conv((0, 0, 0, 0)), ARM)
     assert [marked(lookup, t) for t in (ARM, hexagon)] == [True, False]
     assert [marked(quantize, t) for t in (ARM, hexagon)] == [False, True]
+
+
+def test_a_convolution_in_groups_reads_and_writes_plain_tensors():
+    case = conv((1, 1, 1, 1), groups=4)
+    operator = case.op, case.types()[:-1], case.constants, case.types()[-1], load_target("x86-64-vnni")
+    assert wishes(*operator) == [AS_IT_IS]
+    assert not writes_layouts(*operator)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -47,17 +48,20 @@ def plan_bands(packing: Packing, conv: Convolution, scratchpad: int) -> Bands:
     if packing.elements * size <= scratchpad:
         return Bands(packing, conv, 1, whole=True)
 
-    def band(rows: int) -> Bands:
-        height = (rows - 1) * conv.strides[0] + conv.dilation[0] * (conv.kernel[0] - 1) + 1
-        cut = replace(conv, batch=1, image=(height, conv.image[1]), out=(rows, conv.out[1]))
-        return Bands(packing, cut, -(-conv.out[0] // rows), whole=False)
-
+    band = partial(_band, packing, conv)
     # a convolution over flattened pixels has no rows of its own
     least = packing.elements if conv.image != packing.image else band(1).elements
     if least * size > scratchpad:
         raise ValueError(f"needs {least * size} bytes of scratchpad, the device has {scratchpad}")
     most = max(rows for rows in range(1, conv.out[0] + 1) if band(rows).elements * size <= scratchpad)
     return band(even(conv.out[0], most))
+
+
+def _band(packing: Packing, conv: Convolution, rows: int) -> Bands:
+    """Bands of so many output rows."""
+    height = (rows - 1) * conv.strides[0] + conv.dilation[0] * (conv.kernel[0] - 1) + 1
+    cut = replace(conv, batch=1, image=(height, conv.image[1]), out=(rows, conv.out[1]))
+    return Bands(packing, cut, -(-conv.out[0] // rows), whole=False)
 
 
 def emit_bands(bands: Bands, conv: Convolution, compute: Callable[..., None]) -> Callable[..., None]:
@@ -80,6 +84,35 @@ def emit_bands(bands: Bands, conv: Convolution, compute: Callable[..., None]) ->
             compute(scratch, *operands, y.behind((b * height + first) * conv.out[1] * conv.co))
 
         nest((conv.batch, bands.count), one)
+
+    return emit
+
+
+def end_bands(packing: Packing, conv: Convolution, inside: range, least: int) -> Bands:
+    """The first and the last output rows of `conv`: as many as lie outside of `inside`, at least `least`."""
+    rows = max(inside.start, conv.out[0] - inside.stop, least)
+    return _band(packing, conv, rows)
+
+
+def emit_ends(
+    ends: Bands, conv: Convolution, inside: range, compute: Callable[..., None]
+) -> Callable[..., None]:
+    """Code of (x, operands…, y) that computes the first and the last rows, where `inside` lacks them."""
+    rows, height, packing = ends.conv.out[0], conv.out[0], ends.packing
+    starts = [0] * (inside.start > 0) + [height - rows] * (inside.stop < height)
+
+    def emit(x: Flat, *rest: Flat) -> None:
+        if not starts:
+            return
+        *operands, y = rest
+        scratch = workspace(ends.elements, packing.dtype)
+
+        def one(b: Expr, t: Expr) -> None:
+            first = starts[0] if len(starts) == 1 else t * starts[1]
+            _pack_band(ends, Stored(x, packing.x), Stored(scratch, packing.out), b, first)
+            compute(scratch, *operands, y.behind(conv.pixel(b, first, 0)))
+
+        nest((conv.batch, len(starts)), one)
 
     return emit
 

@@ -58,7 +58,7 @@ def wishes(
         return [Wish(wanted_layout(op, x, weight, out, mac), exact=_interleaved(op, x, weight, out, mac))]
     assert isinstance(op, ops.Conv2d)
     if isinstance(kernel, DepthwiseDotKernel):
-        return [Wish(wanted_by_depthwise(op, x, weight, out, kernel))]
+        return [Wish(wanted_by_depthwise(op, x, weight, out, kernel, target.elementwise.masked))]
     return [Wish(Layout(wanted_padding(op)))]
 
 

@@ -65,7 +65,7 @@ def compile_command(
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="folder to write")] = Path("out"),
     weight_granularity: Annotated[
-        str | None, typer.Option(metavar="tensor|channel", help="scales of weights")
+        str | None, typer.Option(metavar="tensor|channel|group", help="scales of weights")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(metavar="w8a8|w4a8|w4a4|fp8", help="dtypes of weights and activations")
@@ -152,8 +152,8 @@ def compile_command(
 
 
 def _granularity(value: str | None) -> str | None:
-    if value not in (None, "tensor", "channel"):
-        raise InputError(f"--weight-granularity {value}: give tensor or channel")
+    if value not in (None, "tensor", "channel", "group"):
+        raise InputError(f"--weight-granularity {value}: give tensor, channel or group")
     return value
 
 

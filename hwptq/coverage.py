@@ -62,6 +62,7 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
         if not isinstance(op, ops.LayerOp | ops.MatMul | LayerToFp8):
             continue
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
+        size = 0 if weight is None else weight_bytes(weight.size, width) + _factors(op, weight)
         rows.append(
             {
                 "name": layer_name(str(var.name)),
@@ -69,10 +70,16 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
                 "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
                 "macs": integer_macs(op, args, var),
-                "weight_bytes": 0 if weight is None else weight_bytes(weight.size, width),
+                "weight_bytes": size,
             }
         )
     return rows
+
+
+def _factors(op: ops.LayerOp | ops.MatMul, weight: Any) -> int:
+    """Factors of groups of weights, a byte each."""
+    size = getattr(op, "weight_group", 0)
+    return weight.size // weight.shape[-1] * -(-weight.shape[-1] // size) if size else 0
 
 
 def _fp8_row(var: Any, op: Fp8Conv2d | Fp8Dense | Fp8MatMul, args: list[Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .recipe import RECIPES, Recipe
 class Options:
     """How to quantize and what to insist on."""
 
-    weight_granularity: str | None = None  # "tensor" | "channel"; None = the descriptor's choice
+    weight_granularity: str | None = None  # "tensor" | "channel" | "group"; None = the descriptor's
     precision: str | None = None  # "w8a8", "w4a8" …: the dtypes of every layer that can have them
     budget: Budget | None = None  # what the choice of dtypes may cost
     exclude: str | None = None  # regular expression of layers that keep the highest precision offered

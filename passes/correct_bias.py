@@ -91,7 +91,7 @@ def corrected(
         mean = weight.astype(np.float64) @ window.mean + bias
     else:
         mean = conv_of_patch(weight, window.mean, op.groups) + bias
-    unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.dtype.bits)
+    unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.held_bits)
     limit = unit * (ACCUMULATOR_LIMIT // 4)
     held = np.rint(layer.bias.astype(np.float64) / unit)
     new = np.clip(wanted + (held - mean) * unit, -limit, limit)

@@ -14,7 +14,7 @@ from hwptq.quant.dtypes import INT4, Dtype, FloatDtype
 from hwptq.quant.qparams import QParams
 
 from .graph.dataflow import main_functions, rewrite
-from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes
+from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
 from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
 
 
@@ -24,9 +24,10 @@ class InsertQDQ:
     with ranges from `stats` (hwptq.calibrate). Tensors tied by concat, pooling or data movement share a
     scale.
 
-    granularity: "channel" | "tensor" overrides the descriptor's; exclude: regular expression of node names
-    that stay float; assignment: (activation, weight) dtypes by layer, else what AssignBitWidths recorded,
-    else the descriptor's first pair. An int4 tensor is clipped to 16 steps and held as int8.
+    granularity: "channel" | "tensor" | "group" (of int4 weights) overrides the descriptor's; exclude: regular
+    expression of node names that stay float; assignment: (activation, weight) dtypes by layer, else what
+    AssignBitWidths recorded, else the descriptor's first pair. An int4 tensor is clipped to 16 steps and held
+    as int8.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class InsertQDQ:
             for plan in plans
             for v, w in plan.weights.items()
         }
-        return with_layer_dtypes(with_float_reasons(rewrite(mod, visit, begin), reasons), dtypes)
+        groups = {str(v.name): w.group for plan in plans for v, w in plan.weights.items() if w.group}
+        out = with_weight_groups(with_float_reasons(rewrite(mod, visit, begin), reasons), groups)
+        return with_layer_dtypes(out, dtypes)
 
     def _choices(self, func: Any) -> Choices:
         if self.choices.assignment is not None:

@@ -23,7 +23,7 @@ from hwptq.quant.fp8_ops import Fp8Dequantize, Fp8Quantize
 from hwptq.quant.qparams import activation_qparams
 
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
-from .graph.quantizable import float_reasons, layer_dtypes, node_name, with_float_reasons
+from .graph.quantizable import float_reasons, layer_dtypes, node_name, weight_groups, with_float_reasons
 from .rules.fp8 import Fp8Output, is_layer, lower_fp8, reads_fp8
 from .rules.integer import Output, is_real_dense, lower_node
 from .rules.operands import NotInteger, Operand
@@ -89,7 +89,7 @@ class Emitter:
         self.r, self.mod, self.values = rewriter, mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
         self.reasons: dict[str, str] = {}  # node left in float -> why
-        self._dtypes = layer_dtypes(rewriter.func)
+        self._dtypes, self._groups = layer_dtypes(rewriter.func), weight_groups(rewriter.func)
         self._float = float_reasons(rewriter.func)
         self._functions: dict[Any, Any] = {}
         self._readers = users(rewriter.func)
@@ -154,7 +154,10 @@ class Emitter:
 
     def _output(self, scale: float, zero: int, name: str) -> Output:
         activation, weight = (integer_dtype(d) for d in self._dtypes.get(name, ("int8", "int8")))
-        return Output(scale, zero, name, weight_bits=weight.bits, activation_bits=activation.bits)
+        group = self._groups.get(name, 0)
+        return Output(
+            scale, zero, name, weight_bits=weight.bits, activation_bits=activation.bits, weight_group=group
+        )
 
     def operand(self, expr: Any) -> Operand:
         """An argument as a quantized tensor. Raises NotInteger where it is none."""

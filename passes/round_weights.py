@@ -14,6 +14,7 @@ from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
+from hwptq.quant.weight_groups import choose_factors
 
 from .graph.dataflow import bindings, constant
 from .graph.layer_columns import LayerColumns, float_layer
@@ -114,14 +115,17 @@ def _round(
     target, metric = statistics.regressed(rows)
     low, high = _scale_limits(layer, rows.shape[:2])
     problem = RoundingProblem(target, metric, layer.dtype.qmax, layer.shared_scale, low, high)
+    if layer.group:
+        variance = np.einsum("gkk->gk", metric)
+        problem = replace(problem, factor=choose_factors(target, variance, layer.group_ids))
     q, scale = solve(problem, options.method)
     clamped = any(np.any(np.isfinite(b)) for b in layer.unit.bounds)
     for _ in range(_CLAMPED_ROUNDS if clamped and options.method == "clamped" else 0):
-        real = q * scale[..., None]
+        real = q * problem.factor * scale[..., None]
         statistics = columns.clamped(statistics, real, statistics.bias(real))
         problem = replace(problem, target=statistics.regressed(rows)[0])
         q, scale = refine(problem, q, scale)
-    scale = scale.astype(np.float32)
+    q, scale = q * problem.factor, scale.astype(np.float32)
     bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
     chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)
     try:
@@ -134,8 +138,8 @@ def _round(
 def _scale_limits(layer: QuantizedLayer, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Scales between which the bias fits the accumulator and the multiplier stays under 1/2."""
     bias = np.abs(layer.bias).reshape(shape)
-    low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.dtype.bits)), 1e-12)
-    factor = 2 ** (8 - layer.dtype.bits)
+    low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.held_bits)), 1e-12)
+    factor = 2 ** (8 - layer.held_bits)
     if layer.out_scale is None:
         return low, np.full(shape, np.inf)
     return low, np.full(shape, _BELOW_HALF * factor * layer.out_scale / layer.x_scale)

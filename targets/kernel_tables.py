@@ -53,6 +53,11 @@ class DotProductKernel:
         ),
     )
 
+    @property
+    def group_step(self) -> int:
+        """Input channels of which a group of int4 weights has a multiple: two operands share their bytes."""
+        return 2 * self.k
+
 
 @dataclass(frozen=True)
 class MatrixMultiplyKernel:
@@ -77,6 +82,11 @@ class MatrixMultiplyKernel:
     dense_vectors: int = field(
         default=8, metadata=about("the same where there is one pixel only", low=1, high=64)
     )
+
+    @property
+    def group_step(self) -> int:
+        """Input channels of which a group of int4 weights has a multiple: two operands share their bytes."""
+        return 2 * self.k
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,15 @@ class OpRule:
             choices=("tensor", "channel"),
         ),
     )
+    weight_group: int = field(
+        default=0,
+        metadata=about(
+            "input channels that share a factor where --weight-granularity group is asked for, which kernels "
+            "unpack from int4 weights; 0 = they cannot",
+            low=0,
+            high=1024,
+        ),
+    )
     kernel: str = field(default="", metadata=about('name of a [kernel.*] table; "" = the portable code'))
     float_output: bool = field(
         default=False,

@@ -15,6 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from .builder import Expr, Flat, cast, constant, local, loop, nest, powers, share, shuffle, unravel
 from .convolution import Convolution
 from .kernel import TensorType
+from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds
 from .store_rows import store_rows
@@ -80,6 +81,7 @@ class Plan:
     weight_bits: int = 8
     interleaved: bool = False
     compact: bool = False  # surplus lanes are not stored: they read what follows
+    weight_group: int = 0  # elements of a run that share a factor of their int4 weights; 0 = no factors
 
     @property
     def vectors(self) -> int:
@@ -103,10 +105,17 @@ class Plan:
         runs = self.conv.runs[0] * self.conv.runs[1]
         return runs * stored_rows(self.mac.groups_of(self.conv.run), self.weight_bits)
 
+    @property
+    def factors(self) -> int:
+        """Factors of int4 weights for each output channel."""
+        runs = self.conv.runs[0] * self.conv.runs[1]
+        return runs * -(-self.conv.run // self.weight_group) if self.weight_group else 0
+
     def tensors(self, x: TensorType, out: TensorType) -> list[TensorType]:
         """Types of the parameters: x, packed weights, bias, multiplier and shift (or scale), out."""
         lanes = self.stored_lanes
-        weight = TensorType((self.vectors * self.stored_rows, lanes * self.mac.k), "int8")
+        rows = self.vectors * self.stored_rows + factor_rows(self.vectors * self.factors, self.mac.k)
+        weight = TensorType((rows, lanes * self.mac.k), "int8")
         scales = ("float32",) if out.dtype == "float32" else ("int32", "int32")
         return [x, weight, *(TensorType((self.vectors * lanes,), d) for d in ("int32", *scales)), out]
 
@@ -270,13 +279,16 @@ def reduce_windows(
     groups = mac.groups_of(conv.run)
     per_run = stored_rows(groups, plan.weight_bits)
     step = max(mac.groups, 8 // plan.weight_bits) * (2 if plan.interleaved else 1)
+    if plan.weight_group:  # its factors are loaded once
+        step = plan.weight_group // mac.k
     vectors, stored, cells = len(acc[0]), plan.stored_lanes * mac.k, mac.rows * mac.lanes
     first_row = v0 * plan.stored_rows
 
     def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
         """`count` groups of k elements from group `at` of a run; `at` is a multiple of `step`."""
         row = run * per_run + (at if plan.weight_bits == 8 else T.floordiv(at, 2))
-        weights = _weight_operands(plan, weight, (first_row + row * vectors) * stored, vectors)
+        factors = _factors(plan, weight, v0, run, at, vectors) if plan.weight_group else []
+        weights = _weight_operands(plan, weight, (first_row + row * vectors) * stored, vectors, factors)
         done = 0
         for part in powers(count, mac.groups):
             activations = _activation_operands(plan, x, sources, tap, at + done, part)
@@ -311,10 +323,27 @@ def _activation_operands(
     return lambda line, u: mac.pick(loaded[line * mac.rows : (line + 1) * mac.rows], u, count)
 
 
-def _weight_operands(plan: Plan, weight: Flat, first: Expr, vectors: int) -> Callable[[int], list[Expr]]:
+def _factors(plan: Plan, weight: Flat, v0: Expr, run: Expr, at: Expr, vectors: int) -> list[Expr]:
+    """For each vector of channels the factors of the weights at group `at` of a run: see pack_groups.
+
+    int8 [lanes * k], the factor of a channel beside each of its weights.
+    """
+    mac, lanes = plan.mac, plan.stored_lanes
+    per_run = plan.factors // (plan.conv.runs[0] * plan.conv.runs[1])
+    row = run * per_run + T.floordiv(at * mac.k, plan.weight_group)
+    first = plan.vectors * plan.stored_rows * lanes * mac.k + (v0 * plan.factors + row * vectors) * lanes
+    order = [i // mac.k for i in range(mac.lanes * mac.k)]
+    loaded = [T.bind(weight.load(first + j * lanes, mac.lanes)) for j in range(vectors)]
+    return [T.bind(shuffle([factors] * mac.k, order)) for factors in loaded]
+
+
+def _weight_operands(
+    plan: Plan, weight: Flat, first: Expr, vectors: int, factors: list[Expr]
+) -> Callable[[int], list[Expr]]:
     """group -> the weight operand of each vector of channels; call it for 0, 1, 2, ... in this order.
 
-    `first` is the offset of group 0. Of two int4 groups in a row, the first one loads.
+    `first` is the offset of group 0. Of two int4 groups in a row, the first one loads. `factors`: of each
+    vector of channels, if there are any.
     """
     packed: list[Expr] = []
     mac, bits = plan.mac, plan.weight_bits
@@ -325,6 +354,9 @@ def _weight_operands(plan: Plan, weight: Flat, first: Expr, vectors: int) -> Cal
         if bits == 8 or group % 2 == 0:
             packed[:] = [T.bind(weight.load(first + (row + j) * stored, width)) for j in range(vectors)]
         values = [_nibble(p, group % 2, width) for p in packed] if bits == 4 else packed
+        if factors:
+            four = constant(4, "int8", width)
+            values = [T.shift_right(v, four) * f for v, f in zip(values, factors, strict=True)]
         return [T.bind(cast(value, mac.weight, width)) for value in values]
 
     return operands

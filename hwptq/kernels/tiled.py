@@ -15,6 +15,7 @@ from .convolution import Convolution, describe, int8_bounds, wanted_padding
 from .interleave_pixels import interleave_pixels
 from .kernel import PREVIOUS, Step, TensorType
 from .layout import Layout
+from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled, fit
@@ -53,7 +54,7 @@ def tiled_steps(
     conv = describe(op, packing.read, weight.shape, out)
     interleaved = interleaves(mac, conv)
     tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
-    plan = Plan(conv, mac, tile, op.weight_bits, interleaved, compact=unit.masked)
+    plan = Plan(conv, mac, tile, op.weight_bits, interleaved, unit.masked, op.weight_group)
     before = _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
@@ -67,7 +68,7 @@ def tiled_steps(
         bias = without_offset(bias, weight)
     args: tuple[int | np.ndarray, ...] = (
         PREVIOUS if before else 0,
-        pack_weights(weight, conv.run, plan.stored_lanes, mac.k, op.weight_bits, plan.tile.vectors),
+        _packed(weight, plan),
         pack_channels(bias, plan.stored_lanes),
         *pack_scales(scales, plan.stored_lanes),
     )
@@ -84,6 +85,14 @@ def wanted_layout(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: Te
 def interleaves(mac: Mac, conv: Convolution) -> bool:
     """Whether pixels are interleaved in a step of their own."""
     return mac.rows > 1 and conv.pointwise and conv.out[1] > 1
+
+
+def _packed(weight: np.ndarray, plan: Plan) -> np.ndarray:
+    """The weights, and the factors of their groups if they have any, as the kernel of `plan` reads them."""
+    run, lanes, k, block = plan.conv.run, plan.stored_lanes, plan.mac.k, plan.tile.vectors
+    if plan.weight_group:
+        return pack_grouped(weight, run, lanes, k, plan.weight_group, block)
+    return pack_weights(weight, run, lanes, k, plan.weight_bits, block)
 
 
 def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...]:

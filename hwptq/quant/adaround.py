@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .rounding import nearest, rounding_loss
+from .rounding import Factor, nearest, rounding_loss
 
 _LOW, _HIGH = -0.1, 1.1  # gamma and zeta: what the sigmoid is stretched to
 _DECAYS = 0.9, 0.999  # of Adam's moments
@@ -43,29 +43,31 @@ class Schedule:
 
 
 def adaround(
-    target: np.ndarray, gram: np.ndarray, scale: np.ndarray, qmax: int, schedule: Schedule | None = None
-) -> np.ndarray:
-    """Integers [G,R,K] (float64) in [-qmax, qmax], each a neighbour of target / scale; never worse than the
-    nearest ones in the loss of a row. target [G,R,K], gram [G,K,K], scale [G,R].
+    target: np.ndarray, gram: np.ndarray, scale: np.ndarray, qmax: int, factor: Factor = 1.0,
+    schedule: Schedule | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Integers [G,R,K] (float64) in [-qmax, qmax], each a neighbour of target / (scale * factor); never worse
+    than the nearest ones in the loss of a row. target [G,R,K], gram [G,K,K], scale [G,R].
     """
-    wanted = target / scale[..., None]
+    wanted = target / (scale[..., None] * factor)
     floor = np.clip(np.floor(wanted), -qmax, qmax - 1)
-    up = _soft(wanted - floor, gram, schedule or Schedule()) >= 0.5
-    plain, soft = nearest(target, scale, qmax), floor + up
-    better = rounding_loss(soft, scale, target, gram) < rounding_loss(plain, scale, target, gram)
-    return np.where(better[..., None], soft, plain)
+    up = _soft(wanted - floor, gram, np.asarray(factor, np.float32), schedule or Schedule()) >= 0.5
+    plain, soft = nearest(target, scale, qmax, factor), floor + up
+    lost = [rounding_loss(q * factor, scale, target, gram) for q in (soft, plain)]
+    return np.where((lost[0] < lost[1])[..., None], soft, plain)
 
 
-def _soft(rest: np.ndarray, gram: np.ndarray, schedule: Schedule) -> np.ndarray:
+def _soft(rest: np.ndarray, gram: np.ndarray, factor: np.ndarray, schedule: Schedule) -> np.ndarray:
     """h in [0, 1] of each weight that should rise by `rest`, all [G,R,K]; float32 within."""
     variance = np.einsum("gkk->g", gram) / gram.shape[-1]
     metric = (gram / np.where(variance > 0, variance, 1.0)[:, None, None]).astype(np.float32)
+    factor = factor / np.float32(factor.max(initial=1.0))  # the largest step is the regulariser's unit
     rest = rest.astype(np.float32)
     v = _inverse(np.clip(rest, 0.0, 1.0))
     first, second = np.zeros_like(v), np.zeros_like(v)
     for i in range(schedule.iterations):
         h, slope = rectified_sigmoid(v)
-        gradient = 2 * (h - rest) @ metric
+        gradient = 2 * factor * (((h - rest) * factor) @ metric)
         beta = schedule.beta_at(i)
         if beta is not None:
             gradient -= schedule.weight * _pull(h, beta)

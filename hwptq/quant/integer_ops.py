@@ -24,7 +24,9 @@ class Conv2d:
     depthwise convolution with multiplier m.
 
     weight_bits = 4: every weight is 16 times an int4 value, so a kernel may store its upper nibble only; the
-    factor is part of the scale. activation_bits = 4: every x lies in [-8, 7]. Neither changes the arithmetic.
+    factor is part of the scale. With a weight_group as well, that many input channels of a tap have a factor
+    of their own, 1 … 16, in place of 16 (quant/weight_groups.py). activation_bits = 4: every x lies in
+    [-8, 7]. None of it changes the arithmetic.
     """
 
     kind: ClassVar[str] = "conv2d"
@@ -38,13 +40,14 @@ class Conv2d:
     hi: int
     weight_bits: int = 8
     activation_bits: int = 8
+    weight_group: int = 0
 
 
 @dataclass(frozen=True)
 class Dense:
     """(x [..., K], w [O,K], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [..., O].
 
-    weight_bits and activation_bits as in Conv2d.
+    weight_bits, activation_bits and weight_group as in Conv2d.
     """
 
     kind: ClassVar[str] = "dense"
@@ -54,6 +57,7 @@ class Dense:
     hi: int
     weight_bits: int = 8
     activation_bits: int = 8
+    weight_group: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,13 @@ class DenseFloat:
     """(x [..., K], w [O,K], bias int32 [O], scale float32 [O]) -> float32 [..., O]: a Dense read as numbers.
 
     float32(acc) * scale: acc, as in Dense, is rounded once to the nearest float32, ties to even, and the
-    product once. weight_bits and activation_bits as in Conv2d.
+    product once. The last three fields as in Conv2d.
     """
 
     kind: ClassVar[str] = "dense_float"
     weight_bits: int = 8
     activation_bits: int = 8
+    weight_group: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class RoundingProblem:
     shared: bool  # one scale for all rows
     scale_min: np.ndarray
     scale_max: np.ndarray
+    factor: np.ndarray | float = 1.0  # [G, R, K]: see weight_groups.py
 
     def limited(self, scale: np.ndarray) -> np.ndarray:
         """Scales within their limits; a shared one within those of every row."""
@@ -38,23 +39,27 @@ class RoundingProblem:
 
     def loss(self, q: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """[G,R]."""
-        return rounding_loss(q, scale, self.target, self.gram)
+        return rounding_loss(q * self.factor, scale, self.target, self.gram)
 
 
 def solve(problem: RoundingProblem, method: str = "descent") -> tuple[np.ndarray, np.ndarray]:
-    """Integers [G,R,K] (float64) and scales [G,R]. Raises ValueError for an unknown method."""
+    """Integers [G,R,K] (float64), to be multiplied by the problem's factors, and scales [G,R].
+
+    Raises ValueError for an unknown method.
+    """
     if method not in METHODS:
         raise ValueError(f"no rounding method {method!r}; known are {', '.join(METHODS)}")
     scale = search_scale(problem, _nearest, _FRACTIONS)
     if method == "nearest":
         return _nearest(problem, scale), scale
     if method == "adaround":
-        return adaround(problem.target, problem.gram, scale, problem.qmax), scale
+        return adaround(problem.target, problem.gram, scale, problem.qmax, problem.factor), scale
     by = compensation(problem.gram)
 
     def compensated(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:
         """Row by row GPTQ, or the nearest integers where those lose less (clipping can mislead GPTQ)."""
-        plain, clever = _nearest(problem, scale), gptq(problem.target, by, scale, problem.qmax)
+        plain = _nearest(problem, scale)
+        clever = gptq(problem.target, by, scale, problem.qmax, problem.factor)
         better = problem.loss(clever, scale) < problem.loss(plain, scale)
         return np.where(better[..., None], clever, plain)
 
@@ -66,10 +71,11 @@ def solve(problem: RoundingProblem, method: str = "descent") -> tuple[np.ndarray
 
 def refine(problem: RoundingProblem, q: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coordinate descent on the integers, in turn with the scales that fit them best."""
-    q = descend(q, problem.target, problem.gram, scale, problem.qmax)
+    target, gram, factor = problem.target, problem.gram, problem.factor
+    q = descend(q, target, gram, scale, problem.qmax, factor=factor)
     for _ in range(_REFITS):
-        refitted = problem.limited(refit_scale(q, problem.target, problem.gram, scale, problem.shared))
-        moved = descend(q, problem.target, problem.gram, refitted, problem.qmax)
+        refitted = problem.limited(refit_scale(q * factor, target, gram, scale, problem.shared))
+        moved = descend(q, target, gram, refitted, problem.qmax, factor=factor)
         gain = problem.loss(q, scale) - problem.loss(moved, refitted)
         better = np.full(gain.shape, gain.sum() > 0) if problem.shared else gain > 0
         if not better.any():
@@ -84,7 +90,7 @@ def search_scale(
     fractions: np.ndarray,
 ) -> np.ndarray:
     """Of `fractions` of the scale that just covers the weights, that whose `rounded` integers lose least."""
-    reach = np.abs(problem.target).max(axis=2)
+    reach = np.abs(problem.target / problem.factor).max(axis=2)
     if problem.shared:
         reach = np.full_like(reach, reach.max(initial=0.0))
     full = np.where(reach > 0, reach, 1.0) / problem.qmax
@@ -98,4 +104,4 @@ def search_scale(
 
 
 def _nearest(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:
-    return nearest(problem.target, scale, problem.qmax)
+    return nearest(problem.target, scale, problem.qmax, problem.factor)

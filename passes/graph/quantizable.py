@@ -15,6 +15,9 @@ FLOAT_REASONS = "hwptq.float_reasons"
 #: Attribute of a QDQ function: JSON object, name of a layer -> its [activation, weight] dtypes. Int4 values
 #: are held as int8, so the graph alone does not tell.
 LAYER_DTYPES = "hwptq.layer_dtypes"
+#: Attribute of a QDQ function: JSON object, name of a layer with weights per group -> channels of a group.
+#: Its values are int4 times the factor of their group.
+WEIGHT_GROUPS = "hwptq.weight_groups"
 #: Operators that a weight, their second argument, makes a layer.
 WEIGHTED_HEADS = ("nn.conv2d", "matmul")
 #: Attribute of a float function: JSON object, name of a layer that is not equalized -> reason.
@@ -136,6 +139,16 @@ def float_reasons(func: Any) -> dict[str, str]:
 def layer_dtypes(func: Any) -> dict[str, tuple[str, str]]:
     """The (activation, weight) dtypes of each quantized layer of a function, by name."""
     return {name: (pair[0], pair[1]) for name, pair in _read(func, LAYER_DTYPES).items()}
+
+
+def weight_groups(func: Any) -> dict[str, int]:
+    """Input channels of a group of weights, for each layer of a QDQ function that has them."""
+    return _read(func, WEIGHT_GROUPS)
+
+
+def with_weight_groups(mod: tvm.IRModule, sizes: dict[str, int]) -> tvm.IRModule:
+    """A module whose functions carry the sizes of groups of weights by layer."""
+    return _with(mod, WEIGHT_GROUPS, sizes) if sizes else mod
 
 
 def equalization(func: Any) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import networkx as nx
@@ -12,12 +13,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import FLOAT8, INT8, Dtype, FloatDtype, tensor_dtype
+from hwptq.quant.dtypes import FLOAT8, INT4, INT8, Dtype, FloatDtype, tensor_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
+from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
 
 from ..rules.summand import fused_summand
 from .composite import is_clamped, read_composite
-from .dataflow import bindings, constant, op_name, users
+from .dataflow import bindings, constant, op_name, shape_of, users
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 
 #: Kinds of nodes with a constant weight.
@@ -51,12 +53,16 @@ class Choices:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """The weight of a layer: its int8 or e4m3 values, float32 scales along `axis`, and the dtype they fit."""
+    """The weight of a layer: its int8 or e4m3 values, float32 scales along `axis`, and the dtype they fit.
+
+    group: input channels that share a factor, which the int8 values hold (quant/weight_groups.py); 0 = none.
+    """
 
     values: np.ndarray
     scale: np.ndarray
     axis: int
     dtype: Dtype
+    group: int = 0
 
 
 class QuantizationPlan:
@@ -257,11 +263,27 @@ class QuantizationPlan:
     def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
         weight = weight_of(self.mod, value)
         axis, dtype = (0 if weight.ndim == 4 else 1), tensor_dtype(self.pair(var)[1])
-        granularity = self.choices.granularity or self.target.rule(self.kinds[var]).granularity
-        scale = weight_scales(weight, axis, bias_limit(value, source.scale, weight.shape[axis], dtype), dtype)
-        if granularity == "tensor":
+        group = self._group(var, value, weight, dtype)
+        held = INT8 if group else dtype
+        limit = bias_limit(value, source.scale, weight.shape[axis], held)
+        if group:
+            return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, group)
+        scale = weight_scales(weight, axis, limit, dtype)
+        if self._granularity(var) == "tensor":
             scale = np.full_like(scale, scale.max())
         return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype)
+
+    def _granularity(self, var: Any) -> str:
+        return self.choices.granularity or str(self.target.rule(self.kinds[var]).granularity)
+
+    def _group(self, var: Any, value: Any, weight: np.ndarray, dtype: Dtype) -> int:
+        """Input channels of a group of weights; 0 where the layer has no groups."""
+        size = self.target.rule(self.kinds[var]).weight_group
+        if self._granularity(var) != "group" or dtype != INT4 or not size:
+            return 0
+        channels, *window = weight.shape[1:] if weight.ndim == 4 else weight.shape[:1]
+        whole = weight.ndim == 2 or channels == shape_of(value.args[0])[1]
+        return size if whole and takes_groups(channels, prod(window), size) else 0
 
 
 def bias_limit(call: Any, input_scale: float, channels: int, dtype: Dtype) -> np.ndarray | None:

@@ -6,7 +6,8 @@ Or a dense layer that only float operators read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from tvm import relax
 
 from hwptq.quant.accumulator import accumulator_constants, in_output_scale
 from hwptq.quant.dtypes import IntegerDtype, integer_dtype
+from hwptq.quant.weight_groups import group_ids
 
 from .composite import Composite, emit_layer, is_clamped, read_composite
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
-from .quantizable import layer_dtypes
+from .quantizable import layer_dtypes, weight_groups
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class QuantizedLayer:
     x_zero: int
     out_scale: float | None  # None: the result is float
     out_dtype: str = "int8"
+    group: int = 0  # input channels that share a factor, which `values` hold; 0 = none
 
     @property
     def name(self) -> str:
@@ -48,6 +51,17 @@ class QuantizedLayer:
     def bias(self) -> np.ndarray:
         """[O], real; zeros where the layer has none."""
         return np.broadcast_to(np.float32(0) if self.unit.bias is None else self.unit.bias, self.scale.shape)
+
+    @property
+    def held_bits(self) -> int:
+        """Bits of `values`: those of the dtype, or 8 where factors of groups are multiplied in."""
+        return 8 if self.group else self.dtype.bits
+
+    @property
+    def group_ids(self) -> np.ndarray:
+        """The group of weights that each column of `rows` is in."""
+        channels, *window = self.values.shape[1:] if self.values.ndim == 4 else self.values.shape[:1]
+        return group_ids(channels, prod(window), self.group)
 
     @property
     def shared_scale(self) -> bool:
@@ -80,13 +94,14 @@ def quantized_layers(mod: tvm.IRModule) -> dict[str, QuantizedLayer]:
     found = {}
     for _, func in main_functions(mod):
         values, readers, dtypes = dict(bindings(func)), users(func), layer_dtypes(func)
+        groups = weight_groups(func)
         for var, value in values.items():
             unit = read_composite(mod, value)
             if unit is None or unit.kind not in ("conv2d", "matmul"):
                 continue
             layer = _layer(var, unit, values, readers, dtypes)
             if layer is not None:
-                found[layer.name] = layer
+                found[layer.name] = replace(layer, group=groups.get(layer.name, 0))
     return found
 
 
@@ -137,7 +152,7 @@ def operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.n
     rows = layer.rows(new.values).reshape(new.scale.size, -1)
     if new.values.ndim == 4:
         rows = new.values.transpose(0, 2, 3, 1)
-    x, bits = (layer.x_scale, layer.x_zero), layer.dtype.bits
+    x, bits = (layer.x_scale, layer.x_zero), layer.held_bits
     if layer.out_scale is None or layer.out_dtype == "int8":
         return accumulator_constants(rows, new.scale, new.bias, *x, layer.out_scale, bits)
     weight, bias, unit = accumulator_constants(rows, new.scale, new.bias, *x, None, bits)

@@ -27,7 +27,7 @@ from .rearrange import concat, moved
 class Output:
     """How the result of a node is quantized, its name, and the bits of the node's weight and input.
 
-    real: it is not quantized but float32.
+    real: it is not quantized but float32. weight_group: int4 weights hold factors of groups of channels.
     """
 
     scale: float
@@ -37,6 +37,7 @@ class Output:
     qmax: int = 127
     weight_bits: int = 8
     activation_bits: int = 8
+    weight_group: int = 0
     real: bool = False
 
     @property
@@ -128,9 +129,8 @@ def _weights(unit: Composite, x: Operand, w: Operand, weight: np.ndarray, out: O
         raise NotInteger("its weight is not quantized")
     scale = None if out.real else out.scale
     try:
-        return accumulator_constants(
-            weight, w.scale, unit.bias, float(x.scale), x.zero, scale, out.weight_bits
-        )
+        bits = 8 if out.weight_group else out.weight_bits
+        return accumulator_constants(weight, w.scale, unit.bias, float(x.scale), x.zero, scale, bits)
     except ValueError as error:
         raise NotInteger(str(error)) from error
 
@@ -146,7 +146,7 @@ def _conv2d(e: Any, unit: Composite, out: Output) -> Any:
     n, channels, height, width = shape_of(unit.result)
     op = ops.Conv2d(
         pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups),
-        x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits,
+        x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits, out.weight_group,
     )  # fmt: skip
     shape = (n, height, width, channels)
     return e.from_images(
@@ -174,10 +174,10 @@ def _dense(e: Any, unit: Composite, out: Output) -> Any:
         raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
     constants = _weights(unit, x, w, np.ascontiguousarray(w.tensor.T), out)
     if out.real:
-        real = ops.DenseFloat(out.weight_bits, out.activation_bits)
+        real = ops.DenseFloat(out.weight_bits, out.activation_bits, out.weight_group)
         return e.call(real, [x.tensor], constants, shape_of(unit.result), "float32", out.tensor_name)
     op = ops.Dense(
-        x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits
+        x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits, out.weight_group
     )  # fmt: skip
     return _clamped(
         e, op, x.tensor, constants, shape_of(unit.result), unit, replace(out, name=out.tensor_name)

@@ -191,7 +191,7 @@ def test_output_that_holds_something_else(hwptq: Command):
 # Options
 
 BAD_OPTIONS = [
-    ("--weight-granularity", "layer", "give tensor or channel"),
+    ("--weight-granularity", "layer", "give tensor, channel or group"),
     ("--exclude", "(", "not a regular expression"),
     ("--metric", "no_such_module:metric", "give top1 or module:function"),
     ("--preprocess", "absent.toml", r"absent\.toml"),
@@ -202,6 +202,11 @@ BAD_OPTIONS = [
 @pytest.mark.parametrize(("option", "value", "part"), BAD_OPTIONS)
 def test_bad_options(hwptq: Command, option: str, value: str, part: str):
     check(hwptq.refused(2, option, value), part)
+
+
+def test_groups_on_a_target_without(hwptq: Command):
+    error = hwptq.refused(2, "--weight-granularity", "group", target="riscv64-rvv")
+    check(error, "group: no kernel of riscv64-rvv unpacks weights per group")
 
 
 def test_malformed_preprocess_file(hwptq: Command):

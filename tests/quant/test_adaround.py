@@ -48,7 +48,7 @@ def test_it_comes_close_to_the_best_of_all_choices():
 )
 def test_each_integer_is_a_neighbour_and_no_row_is_worse_than_the_nearest(seed, shape, qmax):
     target, gram, scale = problem(seed, *shape)
-    q = adaround(target, gram, scale, qmax, Schedule(iterations=60))
+    q = adaround(target, gram, scale, qmax, schedule=Schedule(iterations=60))
     assert np.array_equal(q, np.rint(q))
     assert np.abs(q).max() <= qmax
     inside = np.clip(target / scale[..., None], -qmax, qmax)

@@ -76,7 +76,7 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     return rows
 
 
-def _factors(op: ops.LayerOp | ops.MatMul, weight: Any) -> int:
+def _factors(op: Any, weight: Any) -> int:
     """Factors of groups of weights, a byte each."""
     size = getattr(op, "weight_group", 0)
     return weight.size // weight.shape[-1] * -(-weight.shape[-1] // size) if size else 0

@@ -46,7 +46,6 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         _check_rule(rule, names, kernels, problems)
         if rule.float_output and rule.op != "dense":
             problems.add(f"op[{rule.op}].float_output", "only dense has it (leave it out)")
-        _check_group(rule, kernels, problems)
         _check_pairs(rule, str((tvm or {}).get("kind", "")), problems)
     if len(rules) == len(ops) and not problems.below("op"):
         _check_all_used(rules, names, problems)
@@ -60,6 +59,11 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
 
 
 def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
+    group = getattr(kernel, "weight_group", 0)
+    if group % (2 * getattr(kernel, "k", 1)):
+        problems.add(
+            join(path, "weight_group"), f"must be a multiple of 2 * k, {2 * kernel.k}: a byte holds two"
+        )
     match kernel:
         case WgmmaKernel():
             return
@@ -121,18 +125,6 @@ def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problem
         served = f"template {kernel.template} of [kernel.{rule.kernel}] serves {' and '.join(kernel.serves)}"
         advice = f"use {' or '.join(fitting)}" if fitting else 'leave it out, or "" = the portable code'
         problems.add(path, f"{served}, not {rule.op} ({advice})")
-
-
-def _check_group(rule: OpRule, kernels: dict[str, Any], problems: Problems) -> None:
-    path, kernel = f"op[{rule.op}].weight_group", kernels.get(rule.kernel)
-    if not rule.weight_group or problems.below(join("kernel", rule.kernel)):
-        return
-    if not isinstance(kernel, DotProductKernel | MatrixMultiplyKernel):
-        problems.add(path, "only dot_product and matrix_multiply kernels unpack factors (leave it out)")
-    elif all(weight != "int4" for _, weight in rule.pairs):
-        problems.add(path, "is for int4 weights: give a pair with int4, or leave it out")
-    elif rule.weight_group % kernel.group_step:
-        problems.add(path, f"must be a multiple of {kernel.group_step}, what the kernel loads at once")
 
 
 def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:

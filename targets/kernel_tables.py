@@ -8,6 +8,19 @@ from typing import ClassVar
 from .about import INTRINSIC, about
 
 
+def _weight_group() -> int:
+    """The field of kernels that unpack int4 weights with factors."""
+    return field(
+        default=0,
+        metadata=about(
+            "input channels of a group of int4 weights, which share a factor where --weight-granularity "
+            "group is asked for; a multiple of 2 * k; 0 = no groups",
+            low=0,
+            high=1024,
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class DotProductKernel:
     """acc[lanes] += sum over k of activation[k] * weight[lanes][k], one instruction."""
@@ -52,11 +65,7 @@ class DotProductKernel:
             "devices without unaligned scalar loads"
         ),
     )
-
-    @property
-    def group_step(self) -> int:
-        """Input channels of which a group of int4 weights has a multiple: two operands share their bytes."""
-        return 2 * self.k
+    weight_group: int = _weight_group()
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,7 @@ class MatrixMultiplyKernel:
     dense_vectors: int = field(
         default=8, metadata=about("the same where there is one pixel only", low=1, high=64)
     )
-
-    @property
-    def group_step(self) -> int:
-        """Input channels of which a group of int4 weights has a multiple: two operands share their bytes."""
-        return 2 * self.k
+    weight_group: int = _weight_group()
 
 
 @dataclass(frozen=True)

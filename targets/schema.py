@@ -215,15 +215,6 @@ class OpRule:
             choices=("tensor", "channel"),
         ),
     )
-    weight_group: int = field(
-        default=0,
-        metadata=about(
-            "input channels that share a factor where --weight-granularity group is asked for, which kernels "
-            "unpack from int4 weights; 0 = they cannot",
-            low=0,
-            high=1024,
-        ),
-    )
     kernel: str = field(default="", metadata=about('name of a [kernel.*] table; "" = the portable code'))
     float_output: bool = field(
         default=False,
@@ -300,3 +291,8 @@ class Descriptor:
     def rule(self, op: str) -> OpRule | None:
         """The rule for an operator kind, or None where the device does not list it (it stays float)."""
         return next((r for r in self.ops if r.op == op), None)
+
+    def weight_group(self, op: str) -> int:
+        """Input channels of a group of int4 weights that the kernel of an operator kind unpacks; 0 = none."""
+        rule = self.rule(op)
+        return getattr(self.kernels.get(rule.kernel), "weight_group", 0) if rule else 0

@@ -165,7 +165,7 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
         raise InputError(f"--precision {options.precision}: give {', '.join(PRECISIONS)}")
     if options.precision and options.budget:
         raise InputError("--precision leaves a budget nothing to choose: give one of the two")
-    if options.weight_granularity == "group" and not any(rule.weight_group for rule in target.ops):
+    if options.weight_granularity == "group" and not any(target.weight_group(rule.op) for rule in target.ops):
         raise InputError(f"--weight-granularity group: no kernel of {target.name} unpacks weights per group")
     if options.lower_ends and not options.precision:
         raise InputError("--lower-ends is about --precision: give both")

@@ -278,7 +278,7 @@ class QuantizationPlan:
 
     def _group(self, var: Any, value: Any, weight: np.ndarray, dtype: Dtype) -> int:
         """Input channels of a group of weights; 0 where the layer has no groups."""
-        size = self.target.rule(self.kinds[var]).weight_group
+        size = self.target.weight_group(self.kinds[var])
         if self._granularity(var) != "group" or dtype != INT4 or not size:
             return 0
         channels, *window = weight.shape[1:] if weight.ndim == 4 else weight.shape[:1]

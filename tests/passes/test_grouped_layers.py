@@ -18,7 +18,7 @@ from hwptq.targets import load_target
 
 op, nn = relax.op, relax.op.nn
 TARGET = load_target("x86-64-vnni")
-SIZE = TARGET.rule("conv2d").weight_group
+SIZE = TARGET.weight_group("conv2d")
 LAYERS = ("narrow", "grouped", "windows", "dense")
 
 

@@ -177,20 +177,9 @@ BROKEN = {
         ('"channel"', '"chanel"'),
         "op[conv2d].granularity: unknown value 'chanel' (did you mean channel?)",
     ),
-    "group of a kernel that can't": (
-        ('kernel = "depthwise"', 'weight_group = 32\nkernel = "depthwise"'),
-        "op[depthwise_conv2d].weight_group: only dot_product and matrix_multiply kernels unpack factors",
-    ),
-    "group of what is loaded at once": (
+    "weight group": (
         ("weight_group = 32", "weight_group = 12"),
-        "op[conv2d].weight_group: must be a multiple of 8, what the kernel loads at once",
-    ),
-    "group without int4": (
-        (
-            'pairs = [["int8", "int8"], ["int8", "int4"]]\nweight_group',
-            'pairs = [["int8", "int8"]]\nweight_group',
-        ),
-        "op[conv2d].weight_group: is for int4 weights: give a pair with int4, or leave it out",
+        "kernel.sdot.weight_group: must be a multiple of 2 * k, 8: a byte holds two",
     ),
     "pairs empty": (('[["int8", "int8"], ["int8", "int4"]]', "[]"), "op[conv2d].pairs: must not be empty"),
     "pair of three": (

@@ -59,7 +59,9 @@ def test_a_descriptor_written_from_its_values_is_the_same(name: str, tmp_path: P
 def test_values_of_arm() -> None:
     arm = load_target("arm-cortex-a")
     assert arm.kernels == {
-        "sdot": DotProductKernel("llvm.aarch64.neon.sdot.v4i32.v16i8", 4, 4, 8, False, True, True, 4, 4, 4),
+        "sdot": DotProductKernel(
+            "llvm.aarch64.neon.sdot.v4i32.v16i8", 4, 4, 8, False, True, True, 4, 4, 4, weight_group=32
+        ),
         "depthwise": DepthwiseDotKernel(
             "llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=2, resident_vectors=2
         ),
@@ -78,7 +80,7 @@ def test_a53_extends_arm() -> None:
     assert isinstance(a53.kernels["vector"], VectorKernel)
     assert "sdot" not in a53.kernels, "an inherited kernel that nothing uses any more is dropped"
     conv, arm_conv = a53.rule("conv2d"), arm.rule("conv2d")
-    assert conv == dataclasses.replace(arm_conv, kernel="vector", weight_group=0)  # type: ignore[type-var]
+    assert conv == dataclasses.replace(arm_conv, kernel="vector")  # type: ignore[type-var]
     assert [rule.op for rule in a53.ops] == [rule.op for rule in arm.ops]
     assert a53.requantize == arm.requantize
 

@@ -8,7 +8,7 @@ from string import Template
 
 from hwptq.targets.schema import Memory
 
-from .memory_plan import MemoryPlan, Place, Tensor
+from .memory_plan import Call, MemoryPlan, Place, Tensor
 
 
 def identifier(name: str) -> str:
@@ -61,7 +61,9 @@ def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
 def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str:
     """model.c: <prefix>_run, which calls every kernel once."""
     arity = {call.function: len(call.args) for call in plan.calls}
+    run = "pool_run" if plan.threads > 1 else "calls"
     lines = [
+        *(["#define _GNU_SOURCE"] if plan.threads > 1 else []),
         "#include <stddef.h>",
         f'#include "{prefix}.h"',
         "",
@@ -69,36 +71,37 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         *(f"int32_t {prefix}_{name}({', '.join(['void *'] * n)});" for name, n in arity.items()),
         "",
         *(workspace_source(alignment, workspace) if workspace else []),
-        *(_threads(prefix, plan.threads) if plan.threads > 1 else []),
-        f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena_) {{",
-        "    uint8_t *arena = arena_;",
-        f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
-        "    (void)arena, (void)weights;",
+        *(_calls_by_threads(plan, prefix) if plan.threads > 1 else _calls(plan, prefix)),
+        f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
         *(["    use_workspace();"] if workspace else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
-        *(
-            f"    if ({prefix}_{c.function}({', '.join(map(_address, c.args))})) return {number};"
-            for number, c in enumerate(plan.calls, 1)
-        ),
-        *(f"    __builtin_memcpy({_address(to)}, {_address(source)}, {n});" for source, to, n in plan.copies),
-        "    return 0;",
+        f"    return {run}(inputs, outputs, arena);",
         "}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _threads_prototype(prefix: str, upper: str) -> list[str]:
+def _calls(plan: MemoryPlan, prefix: str) -> list[str]:
+    """A function that makes the calls in turn."""
     return [
-        f"/* Lets `count` threads, at most {upper}_THREADS, share the work of {prefix}_run from now on;",
-        "   until then it is one. Returns how many there are. Link with -pthread. */",
-        f"int32_t {prefix}_threads(int32_t count);",
+        "static int32_t calls(const void *const *inputs, void *const *outputs, uint8_t *arena) {",
+        f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
+        "    (void)arena, (void)weights;",
+        *(f"    if ({_call(c, prefix)}) return {number};" for number, c in enumerate(plan.calls, 1)),
+        *(f"    {_copy(*copy)};" for copy in plan.copies),
+        "    return 0;",
+        "}",
+        "",
     ]
 
 
-def _threads(prefix: str, threads: int) -> list[str]:
-    """The pool of threads: TVM's code calls it through a weak pointer."""
+def _calls_by_threads(plan: MemoryPlan, prefix: str) -> list[str]:
+    """The pool of threads, and the function that each of them runs. TVM's code finds it by a weak pointer."""
     return [
-        f"#define POOL_THREADS {threads}",
+        f"#define POOL_THREADS {plan.threads}",
+        f"#define POOL_MOST {max((call.cycles for call in plan.calls), default=0)}",
+        f"#define POOL_INPUTS {len(plan.inputs)}",
+        f"#define POOL_OUTPUTS {len(plan.outputs)}",
         '#include "claim_pool.c"',
         f"int32_t {prefix}_threads(int32_t count) {{ return pool_start(count); }}",
         "extern int (*__TVMBackendParallelLaunch)(Task, void *, int) __attribute__((weak));",
@@ -106,6 +109,34 @@ def _threads(prefix: str, threads: int) -> list[str]:
         "    if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = pool_launch;",
         "}",
         "",
+        "static int32_t pool_calls(const void *const *inputs, void *const *outputs, uint8_t *arena) {",
+        f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
+        "    int32_t failed = 0;",
+        "    (void)arena, (void)weights;",
+        *(
+            f"    if (pool_mine({c.cycles}) && {_call(c, prefix)} && !failed) failed = {number};"
+            for number, c in enumerate(plan.calls, 1)
+        ),
+        *(f"    if (pool_mine(0)) {_copy(*copy)};" for copy in plan.copies),
+        "    return failed;",
+        "}",
+        "",
+    ]
+
+
+def _call(call: Call, prefix: str) -> str:
+    return f"{prefix}_{call.function}({', '.join(map(_address, call.args))})"
+
+
+def _copy(source: Place, to: Place, nbytes: int) -> str:
+    return f"__builtin_memcpy({_address(to)}, {_address(source)}, {nbytes})"
+
+
+def _threads_prototype(prefix: str, upper: str) -> list[str]:
+    return [
+        f"/* Lets `count` threads, at most {upper}_THREADS, share the work of {prefix}_run from now on;",
+        "   until then it is one. Returns how many there are. Link with -pthread. */",
+        f"int32_t {prefix}_threads(int32_t count);",
     ]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import relax, s_tir, tirx
 
+from hwptq.kernels.builder import CYCLES
 from hwptq.kernels.vector_unit import THREADS
 from hwptq.passes.graph.dataflow import bindings, constant, shape_of
 
@@ -44,6 +45,7 @@ class Call:
 
     function: str
     args: tuple[Place, ...]
+    cycles: int = 0  # that the kernel takes about, if threads can share all of it; else 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,22 @@ def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int
     return _Planner(planned, output_names, alignment).plan()
 
 
+def shared_cycles(func: tirx.PrimFunc) -> int:
+    """The CYCLES of a kernel that is one parallel loop; 0 where there is none, or anything outside of it."""
+    body = func.body
+    while not isinstance(body, tirx.For):
+        if isinstance(body, tirx.SeqStmt):
+            steps = [s for s in body if not isinstance(s, tirx.DeclBuffer)]
+            if len(steps) != 1:
+                return 0
+            body = steps[0]
+        elif isinstance(body, s_tir.SBlockRealize):
+            body = body.block.body
+        else:
+            return 0
+    return int(body.annotations.get(CYCLES, 0)) if body.kind == tirx.ForKind.PARALLEL else 0
+
+
 class _Planner:
     def __init__(self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int):
         self.mod, self.alignment, self.output_names = mod, alignment, output_names
@@ -102,7 +120,7 @@ class _Planner:
         return MemoryPlan(
             tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in self.func.params),
             outputs,
-            tuple(Call(c.function, tuple(moved.get(a, a) for a in c.args)) for c in calls),
+            tuple(replace(c, args=tuple(moved.get(a, a) for a in c.args)) for c in calls),
             copies,
             self.arena,
             bytes(self.weights),
@@ -127,7 +145,8 @@ class _Planner:
             self.places[var] = self._place(value)
             return None
         if isinstance(value.op, tvm.ir.GlobalVar):
-            return Call(value.op.name_hint, tuple(self._place(a) for a in value.args))
+            args = tuple(self._place(a) for a in value.args)
+            return Call(value.op.name_hint, args, shared_cycles(self.mod[value.op]))
         name = str(value.op.name)
         if name in _ALLOCATIONS:
             self._allocate(var, value, name)

@@ -22,6 +22,8 @@ from .kernel import TensorType
 TEMPLATE = "hwptq.kernel"
 #: The attribute of a kernel that computes one element at a time.
 ELEMENT_BY_ELEMENT = "hwptq.scalar"
+#: The annotation of a parallel loop: the cycles that all of it takes about.
+CYCLES = "hwptq.cycles"
 _INT32_LIMIT = 2**31
 
 Expr = Any  # a TIR expression or a Python number
@@ -154,14 +156,43 @@ def _flatten(param: Any, tensor: TensorType) -> Flat:
     return Flat(T.decl_buffer((size,), tensor.dtype, data=param.data), tensor.dtype, size)
 
 
-def share(extent: int, parts: int, body: Callable[[Expr, Expr], None]) -> None:
-    """body(first, count) for up to `parts` parts of range(extent), which may run at the same time."""
-    size = -(-extent // parts)
-    if size == extent:
-        body(0, extent)
+@dataclass(frozen=True)
+class Parts:
+    """How many parts a kernel is cut into, for threads to share, and the cycles it takes about as a whole."""
+
+    count: int = 1
+    cycles: int = 0
+
+
+WHOLE = Parts()
+
+
+Range = Callable[[Expr, Expr], None]  # (first, count) -> code for so many elements of a range
+
+
+def share(extent: int, parts: Parts, body: Range, beside: tuple[int, Range] | None = None) -> None:
+    """Cut range(extent) into up to `parts` parts, which may run at the same time.
+
+    `beside` is the extent of another range, with its code, which is cut alike and comes first. Threads share
+    a kernel only if nothing of it is outside of the parts.
+    """
+    ranges = [*([beside] if beside else []), (extent, body)]
+    count = -(-extent // -(-extent // parts.count))
+    if count == 1:
+        for n, emit in ranges:
+            emit(0, n)
         return
-    with T.parallel(-(-extent // size)) as i:
-        body(i * size, size if extent % size == 0 else T.min(size, extent - i * size))
+    with T.parallel(count, annotations={CYCLES: parts.cycles}) as i:
+        for n, emit in ranges:
+            emit(*_part(n, count, i))
+
+
+def _part(extent: int, count: int, i: Expr) -> tuple[Expr, Expr]:
+    """(first, number) of the elements of part i of range(extent) cut into `count`; the last may be empty."""
+    size = -(-extent // count)
+    if extent % size == 0 and extent // size == count:
+        return i * size, size
+    return i * size, T.max(T.min(size, extent - i * size), 0)
 
 
 def unravel(index: Expr, extents: Sequence[int]) -> list[Expr]:

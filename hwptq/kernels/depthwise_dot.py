@@ -29,8 +29,10 @@ from hwptq.targets.kernel_tables import DepthwiseDotKernel, DepthwiseKernel
 
 from .builder import (
     TEMPLATE,
+    WHOLE,
     Expr,
     Flat,
+    Parts,
     dtype_of,
     every_other,
     local,
@@ -163,8 +165,8 @@ def _tile(conv: Convolution, width: int, most: int) -> int:
 
 
 def _emit(
-    plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, out: TensorType, unit: VectorUnit, parts: int = 1,
-    border: Border | None = None,
+    plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, out: TensorType, unit: VectorUnit,
+    parts: Parts = WHOLE, border: Border | None = None,
 ) -> Emit:  # fmt: skip
     """Code of (x packed, taps, bias, multiplier, shift, y); `border` is that which x does not have."""
     conv, lanes = plan.conv, kernel.lanes
@@ -203,7 +205,6 @@ def _emit(
                 with T.Else():
                     tile(b, pair, i, column, bordered=True)
 
-        Stored(y, out).fill_border(unit)
         columns = 1 if plan.by_rows else -(-conv.out[1] // plan.pixels)
         lines = (conv.batch, pairs, plan.vectors)
 
@@ -212,12 +213,12 @@ def _emit(
                 b, pair, i = unravel(first + n, lines)
                 loop(columns, lambda column: some_tile(b, pair, i, column))
 
-            loop(count, line)
+            if parts == WHOLE:
+                nest((*lines, columns), some_tile)
+            else:
+                loop(count, line)
 
-        if parts == 1:
-            nest((*lines, columns), some_tile)
-        else:
-            share(prod(lines), parts, part)
+        share(prod(lines), parts, part, Stored(y, out).border(unit))
 
     return emit
 

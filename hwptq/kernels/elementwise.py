@@ -63,7 +63,7 @@ def _walk(loops: Loops, unit: VectorUnit, body: Callable[[list[Expr], int, int],
     """Emit the loops; body(offset per tensor, width, count). Threads share a single loop of whole vectors."""
     vectors, rest = divmod(loops.extents[-1], unit.lanes)
     parts = unit.shared(_COST * loops.extents[-1])
-    if len(loops.extents) == 1 and not rest and parts > 1:
+    if len(loops.extents) == 1 and not rest and parts.count > 1:
 
         def part(first: Expr, count: Expr) -> None:
             def vector(i: Expr) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .builder import TEMPLATE, Expr, Flat, loop, primfunc, share, unravel
+from .builder import TEMPLATE, WHOLE, Expr, Flat, Parts, loop, primfunc, share, unravel
 from .kernel import Step, TensorType
 from .layout import Layout, Padding
 from .stored import Stored
@@ -63,14 +63,14 @@ class Packing:
         return self.wanted.slack
 
     @property
-    def parts(self) -> int:
+    def parts(self) -> Parts:
         """How many threads' parts the work is cut into."""
-        return self.unit.shared(_COST * prod(self.x.shape)) if len(self.x.shape) == 4 else 1
+        return self.unit.shared(_COST * prod(self.x.shape)) if len(self.x.shape) == 4 else WHOLE
 
     def emit(self, source: Flat, packed: Flat) -> None:
         """Code that packs all of x."""
         x, out = Stored(source, self.x), Stored(packed, self.out)
-        if self.x.layout.padding.empty and self.padding.empty and self.parts == 1:
+        if self.x.layout.padding.empty and self.padding.empty and self.parts == WHOLE:
             self.copy(x, 0, out, 0, prod(self.x.shape))
             return
         n, h, w, c = self.x.shape
@@ -82,8 +82,7 @@ class Packing:
 
             loop(count, row)
 
-        share(n * h, self.parts, part)
-        out.fill_border(self.unit)
+        share(n * h, self.parts, part, out.border(self.unit))
 
     def copy(self, x: Stored, start: Expr, packed: Stored, to: Expr, count: int) -> None:
         """Code that converts `count` elements."""

@@ -12,7 +12,21 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, powers, share, shuffle, unravel
+from .builder import (
+    WHOLE,
+    Expr,
+    Flat,
+    Parts,
+    cast,
+    constant,
+    local,
+    loop,
+    nest,
+    powers,
+    share,
+    shuffle,
+    unravel,
+)
 from .convolution import Convolution
 from .kernel import TensorType
 from .pack_groups import factor_rows
@@ -182,7 +196,7 @@ def _load_costs(mac: Mac, interleaved: bool) -> tuple[float, float]:
 
 
 def emit_tiled(
-    plan: Plan, bounds: Bounds | None, out: TensorType, unit: VectorUnit, parts: int = 1
+    plan: Plan, bounds: Bounds | None, out: TensorType, unit: VectorUnit, parts: Parts = WHOLE
 ) -> Callable[..., None]:
     """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights.
 
@@ -197,7 +211,6 @@ def emit_tiled(
 
     def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
         *scales, y = rest
-        Stored(y, out).fill_border(unit)
 
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, size, plan.row_pixels)
@@ -216,7 +229,7 @@ def emit_tiled(
             def numbered(i: Expr) -> None:
                 tile(v0, vectors, *unravel(first + i, tiles))
 
-            if parts == 1:
+            if parts == WHOLE:
                 nest(tiles, lambda *at: tile(v0, vectors, *at))
             else:
                 loop(count, numbered)
@@ -226,7 +239,7 @@ def emit_tiled(
                 with_vectors = partial(block, vectors=vectors, first=first, count=count)
                 loop(many, lambda c, n=number, v=vectors, f=with_vectors: f(n + c * v))  # type: ignore[misc]
 
-        share(prod(tiles), parts, part)
+        share(prod(tiles), parts, part, Stored(y, out).border(unit))
 
     return emit
 

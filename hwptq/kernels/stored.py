@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .builder import Expr, Flat, constant, loop, nest
+from tvm.script.ir_builder import tirx as T
+
+from .builder import Expr, Flat, Range, constant, loop, unravel
 from .encoding import decoded, encoded
 from .kernel import TensorType
 from .vector_unit import VectorUnit
@@ -48,22 +50,39 @@ class Stored:
 
     def fill_border(self, unit: VectorUnit) -> None:
         """Write the border around every image."""
-        padding, shape = self.tensor.layout.padding, self.tensor.shape
+        self.fill_borders(0, self._rows, unit)
+
+    def border(self, unit: VectorUnit) -> tuple[int, Range] | None:
+        """The border as a range of rows of pixels, for `share`; None where there is none."""
+        empty = self.tensor.layout.padding.empty
+        return None if empty else (self._rows, lambda first, count: self.fill_borders(first, count, unit))
+
+    @property
+    def _rows(self) -> int:
+        return self.tensor.shape[0] * self.tensor.shape[1]
+
+    def fill_borders(self, first: Expr, count: Expr, unit: VectorUnit) -> None:
+        """Write what belongs to `count` rows of pixels: the border behind each, and that above or below."""
+        padding = self.tensor.layout.padding
         if padding.empty:
             return
-        n, h, w, c = shape
+        n, h, w, c = self.tensor.shape
         image, *_ = self.strides
-        first = self.pixel(0, 0, 0)
+        above = self.pixel(0, 0, 0)
         gap = (padding.left + padding.right) * c
-        last = (padding.right + padding.bottom * (w + padding.left + padding.right)) * c
+        below = (padding.right + padding.bottom * (w + padding.left + padding.right)) * c
 
-        def between(b: Expr, row: Expr) -> None:
-            self.fill(self.pixel(b, row, 0) + w * c, gap, padding.value, unit)
+        def row(number: Expr) -> None:
+            b, y = unravel(first + number, (n, h))
+            if above:
+                with T.If(y == 0), T.Then():
+                    self.fill(b * image, above, padding.value, unit)
+            if gap and h > 1:
+                with T.If(y < h - 1), T.Then():
+                    # the minimum changes nothing, but shows an analysis of bounds that the index stays inside
+                    self.fill(self.pixel(b, T.min(y, h - 2), 0) + w * c, gap, padding.value, unit)
+            if below:
+                with T.If(y == h - 1), T.Then():
+                    self.fill((b + 1) * image - below, below, padding.value, unit)
 
-        def ends(b: Expr) -> None:
-            self.fill(b * image, first, padding.value, unit)
-            self.fill((b + 1) * image - last, last, padding.value, unit)
-
-        if gap and h > 1:
-            nest((n, h - 1), between)
-        loop(n, ends)
+        loop(count, row)

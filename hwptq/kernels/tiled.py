@@ -62,7 +62,7 @@ def tiled_steps(
     body = emit_tiled(plan, bounds, out, unit, parts)
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
-        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit, 1))
+        body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))
     func = primfunc(types, {TEMPLATE: template.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)

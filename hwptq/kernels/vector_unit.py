@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from hwptq.targets.schema import Descriptor, Requantize
 
-from .builder import Expr, spans
+from .builder import WHOLE, Expr, Parts, spans
 from .requantize import GENERIC, packed_lanes
 
 #: The attribute of a module: the most threads that share a kernel.
 THREADS = "hwptq.threads"
-_LEAST_SHARED = 3_000_000  # multiply-accumulates: where caches are apart, less does not pay
-_PARTS_PER_THREAD = 2  # as in backends/claim_pool.c: a thread that is late leaves half of its share to others
+_LEAST_SHARED = 1000  # cycles of a kernel below which sharing never pays, however near cores are
+_USUAL_COST = 0.0625  # cycles per multiply-accumulate of a device that does not say
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class VectorUnit:
 
     `masked`: the last vector of a row is whole, and stored through a mask. `parts`: how many parts a large
     kernel is cut into, for threads to share. `scratchpad`: bytes that hold the packed inputs of kernels, 0 =
-    they are tensors as others are.
+    they are tensors as others are. `cost`: cycles per multiply-accumulate.
     """
 
     lanes: int = 1
@@ -31,10 +31,12 @@ class VectorUnit:
     requantize: Requantize = GENERIC
     parts: int = 1
     scratchpad: int = 0
+    cost: float = _USUAL_COST
 
-    def shared(self, macs: int) -> int:
-        """The parts of a kernel of that many multiply-accumulates: 1 where sharing would not pay."""
-        return self.parts if macs >= _LEAST_SHARED else 1
+    def shared(self, macs: int) -> Parts:
+        """The parts of a kernel of that many multiply-accumulates: one where sharing would not pay."""
+        cycles = max(round(macs * self.cost), 1)
+        return Parts(self.parts, cycles) if self.parts > 1 and cycles >= _LEAST_SHARED else WHOLE
 
     @property
     def whole_lanes(self) -> int:
@@ -52,6 +54,6 @@ SCALAR = VectorUnit()
 def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
     """The vector unit that a descriptor describes, on so many threads."""
     plain = target.elementwise
-    parts = _PARTS_PER_THREAD * threads if threads > 1 else 1
     widths = (plain.lanes, plain.float_lanes, plain.masked)
-    return VectorUnit(*widths, target.requantize, parts, target.memory.scratchpad)
+    cost = target.cost.get("int8", _USUAL_COST)
+    return VectorUnit(*widths, target.requantize, threads, target.memory.scratchpad, cost)

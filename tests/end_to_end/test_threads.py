@@ -11,6 +11,8 @@ import pytest
 from real_models import MODELS
 
 import hwptq
+from hwptq.backends import static_program
+from hwptq.backends.c_source import data_file
 from hwptq.errors import InputError
 from hwptq.kernels import vector_unit
 from hwptq.options import Options
@@ -20,11 +22,17 @@ from hwptq.targets import load_target
 OPTIONS = Options(threads=3, recipe=RECIPES["fast"])
 
 
+def _eager(name: str) -> str:
+    """The files of the backend, with a pool that shares whatever it costs."""
+    return data_file(name).replace("POOL_WORTH 15 ", "POOL_WORTH 0 ")
+
+
 @pytest.mark.parametrize("target", ["x86-64-avx2", "x86-64-vnni", "arm-cortex-a"])
 def test_the_threads_of_a_program(
     target: str, runnable: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vector_unit, "_LEAST_SHARED", 0)  # the demo is small
+    monkeypatch.setattr(static_program, "data_file", _eager)
     arguments = MODELS["demo"].arguments(8, 4)
     model = hwptq.compile(**arguments, target=runnable(target), output=tmp_path / "out", options=OPTIONS)
     assert model.report["bit_exact"]["mismatches"] == 0

@@ -70,7 +70,8 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         f"extern const uint8_t {prefix}_weights[];",
         *(f"int32_t {prefix}_{name}({', '.join(['void *'] * n)});" for name, n in arity.items()),
         "",
-        *(workspace_source(alignment, workspace) if workspace else []),
+        *(_pool(plan, prefix) if plan.threads > 1 else []),
+        *(workspace_source(alignment, workspace, plan.threads) if workspace else []),
         *(_calls_by_threads(plan, prefix) if plan.threads > 1 else _calls(plan, prefix)),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
         *(["    use_workspace();"] if workspace else []),
@@ -95,8 +96,8 @@ def _calls(plan: MemoryPlan, prefix: str) -> list[str]:
     ]
 
 
-def _calls_by_threads(plan: MemoryPlan, prefix: str) -> list[str]:
-    """The pool of threads, and the function that each of them runs. TVM's code finds it by a weak pointer."""
+def _pool(plan: MemoryPlan, prefix: str) -> list[str]:
+    """The pool of threads. TVM's code finds it by a weak pointer."""
     return [
         f"#define POOL_THREADS {plan.threads}",
         f"#define POOL_MOST {max((call.cycles for call in plan.calls), default=0)}",
@@ -109,6 +110,12 @@ def _calls_by_threads(plan: MemoryPlan, prefix: str) -> list[str]:
         "    if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = pool_launch;",
         "}",
         "",
+    ]
+
+
+def _calls_by_threads(plan: MemoryPlan, prefix: str) -> list[str]:
+    """The function that every thread runs."""
+    return [
         "static int32_t pool_calls(const void *const *inputs, void *const *outputs, uint8_t *arena) {",
         f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
         "    int32_t failed = 0;",
@@ -149,11 +156,19 @@ def _address(place: Place) -> str:
     return f"{place.kind} + {place.at}"
 
 
-def workspace_source(alignment: int, size: int) -> list[str]:
-    """Scratch memory for kernels with large local arrays, taken and given back in stack order."""
+def workspace_source(alignment: int, size: int, threads: int = 1) -> list[str]:
+    """Scratch memory for kernels with large local arrays, taken and given back in stack order.
+
+    Each of several threads has its own.
+    """
+    aligned = f"__attribute__((aligned({alignment})))"
+    own = [
+        f"static uint8_t workspaces[POOL_THREADS][{size}] {aligned};",
+        "#define workspace workspaces[at.thread]",
+        "static _Thread_local size_t used;",
+    ]
     return [
-        f"static uint8_t workspace[{size}] __attribute__((aligned({alignment})));",
-        "static size_t used;",
+        *(own if threads > 1 else [f"static uint8_t workspace[{size}] {aligned};", "static size_t used;"]),
         "static void *take(int type, int id, uint64_t n, int code, int bits) {",
         "    (void)type, (void)id, (void)code, (void)bits;",
         f"    size_t rounded = (n + {alignment - 1}) / {alignment} * {alignment};",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
@@ -97,19 +97,11 @@ def _workspace(wanted: dict[str, int], target: Descriptor) -> int:
     return limit if limit and wanted else max(wanted.values(), default=0)
 
 
-def _unshared(plan: MemoryPlan, functions: set[str]) -> MemoryPlan:
-    """The plan with `functions` for one thread, since there is one scratch memory."""
-    calls = (replace(c, cycles=0) if c.function in functions else c for c in plan.calls)
-    return replace(plan, calls=tuple(calls))
-
-
 def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path) -> None:
     alignment, device = target.memory.alignment, tvm.target.Target(dict(target.tvm))
     lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
     write_object(lowered, device, folder / "kernels.o")
-    wanted = workspaces(lowered, alignment)
-    workspace = _workspace(wanted, target)
-    plan = _unshared(plan, {name.removeprefix(f"{prefix}_") for name in wanted})
+    workspace = _workspace(workspaces(lowered, alignment), target)
     texts = {
         f"{prefix}.h": header(plan, prefix, target.memory),
         "calls.c": source(plan, prefix, alignment, workspace),

@@ -22,6 +22,7 @@ from .builder import (
     TEMPLATE,
     Expr,
     Flat,
+    Parts,
     constant,
     dtype_of,
     local,
@@ -163,7 +164,7 @@ def _pack_taps(weight: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def _emit(
-    plan: Plan, image: TensorType, bounds: Bounds, out: TensorType, unit: VectorUnit, parts: int
+    plan: Plan, image: TensorType, bounds: Bounds, out: TensorType, unit: VectorUnit, parts: Parts
 ) -> Callable[..., None]:
     """Code of (x, taps, bias, multiplier, shift, y). Each of `parts` has a buffer of its own."""
     conv = plan.conv
@@ -171,12 +172,10 @@ def _emit(
     total = conv.batch * plan.steps
 
     def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
-        Stored(y, out).fill_border(unit)
         source = Stored(x, image)
-        buffers = workspace(parts * plan.elements, dtype)
 
         def part(first: Expr, count: Expr) -> None:
-            buffer = buffers.behind(T.floordiv(first, -(-total // parts)) * plan.elements)
+            buffer = workspace(plan.elements, dtype)
 
             def step(n: Expr) -> None:
                 b, at = unravel(first + n, (conv.batch, plan.steps))
@@ -195,7 +194,7 @@ def _emit(
             _fill_columns(plan, buffer)
             loop(count, step)
 
-        share(total, parts, part)
+        share(total, parts, part, Stored(y, out).border(unit))
 
     return emit
 

@@ -5,15 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import tvm
+from tvm import tirx
+from tvm_ffi import structural_map
 
 from hwptq.errors import HwptqError
+from hwptq.kernels.builder import CYCLES
 from hwptq.targets import Descriptor
+
+#: Cycles of a kernel that TVM's pool gains from; each launch costs it more than our own pool.
+_LEAST_SHARED = 50_000
 
 
 def build_library(mod: tvm.IRModule, target: Descriptor, path: Path) -> None:
     """Build `path`, to be loaded by tvm.runtime.load_module and run by relax.VirtualMachine."""
     try:
-        executable = tvm.compile(mod, target=tvm.target.Target(dict(target.tvm)))
+        executable = tvm.compile(_small_ones_alone(mod), target=tvm.target.Target(dict(target.tvm)))
         executable.export_library(str(path), cc=target.toolchain.compiler[0])
     except RuntimeError as error:
         raise HwptqError(f"{target.name}: building the shared library failed: {error}") from error
+
+
+def _small_ones_alone(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module with serial loops for the parts of small kernels."""
+
+    def serial(loop: tirx.For) -> tirx.For:
+        if loop.kind != tirx.ForKind.PARALLEL or int(loop.annotations.get(CYCLES, 0)) >= _LEAST_SHARED:
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.SERIAL, loop.body)
+
+    out = mod.clone()
+    for gv, func in mod.functions.items():
+        if isinstance(func, tirx.PrimFunc):
+            out[gv] = func.with_body(structural_map(func.body, ((tirx.For, serial),)))
+    return out

@@ -68,12 +68,13 @@ def select(
         return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
+    unit = unit_of(target, threads)
     if isinstance(op, ops.MatMul):
         assert isinstance(kernel, DotProductKernel)
-        if not fits(activations, kernel):
+        if not fits(activations, kernel, unit):
             return (_portable(op, activations, constants, out, target, threads),)
-        return matmul_dot(op, activations, out, kernel, unit_of(target, threads))
-    unit, template = unit_of(target, threads), _TEMPLATES[type(kernel)]
+        return matmul_dot(op, activations, out, kernel, unit)
+    template = _TEMPLATES[type(kernel)]
     if kind == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1:
 
         def plain(*single: Any) -> tuple[Step, ...]:

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from elementwise_cases import KINDS
-from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, type_of
+from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, matmul_case, type_of
 from program_batch import run_batch
 from test_other_cpus import runnable
 
@@ -33,6 +33,16 @@ def test_operators_without_weights(kind, tmp_path: Path):
 def test_depthwise(tmp_path: Path):
     target = runnable("hexagon-v66-npu")
     cases = [depthwise_case(Random(seed)) for seed in range(24)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_products_of_two_activations_by_vrmpy(tmp_path: Path):
+    target = runnable("hexagon-v66-npu")
+    cases = [matmul_case(Random(seed)) for seed in range(16)]
+    assert {case.activations[0].shape[-1] % 4 for case in cases} >= {0, 1, 3}
+    assert any(case.activations[1].shape[-1] < 32 for case in cases)
+    assert {case.steps(target)[-1].name for case in cases} == {"matmul_dot_product"}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

@@ -8,6 +8,11 @@ WORD = {"pattern": r"[A-Za-z0-9][A-Za-z0-9_.-]*", "like": "letters, digits, '-',
 
 
 INTRINSIC = {"pattern": r"(llvm\.[A-Za-z0-9_.]+)?", "like": "the name of an LLVM intrinsic, llvm.*"}
+#: One instruction: no directive, no label, nothing that would end it.
+INSTRUCTION = {
+    "pattern": r"([a-z][A-Za-z0-9 .,#_+\[\]{}-]*)?",
+    "like": "one instruction in lower case, with names in braces for its operands",
+}
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import Any
 from .kernel_tables import (
     DepthwiseKernel,
     DotProductKernel,
+    Kernel,
     MatrixMultiplyKernel,
     TableLookupKernel,
     WgmmaKernel,
 )
 from .problems import Problems, join, show, suggest
-from .schema import WEIGHTED_OPS, Elementwise, Memory, OpRule, Requantize, Toolchain
+from .schema import WEIGHTED_OPS, Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
 MIN_VECTOR_BITS = 32
@@ -29,6 +30,14 @@ PAIRS = {"llvm": _INTEGER_PAIRS, "cuda": (("float8_e4m3fn", "float8_e4m3fn"), ("
 #: dtypes of the tensors beside it.
 PLAIN_PAIRS = {"cuda": ("float8_e4m3fn", "float8_e4m3fn")}
 INT8_PAIR = ("int8", "int8")
+#: What the instructions of [assembly] must name.
+_OPERANDS = {
+    "register": ("number",),
+    "operand": ("number",),
+    "load": ("registers", "pointer"),
+    "load_and_step": ("registers", "pointer", "step"),
+    "next": ("counter", "label"),
+}
 
 
 def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: Problems) -> None:
@@ -53,6 +62,7 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         _check_commands(values["toolchain"], problems)
     if values.get("requantize") is not None:
         _check_requantize(values["requantize"], problems)
+    _check_assembly(values.get("assembly"), kernels, problems)
     _check_elementwise(values.get("elementwise"), values.get("memory"), problems)
     if not problems.below("cost"):
         _check_cost(rules, values.get("cost") or {}, problems)
@@ -166,6 +176,36 @@ def _check_requantize(requantize: Requantize, problems: Problems) -> None:
     for key in ("wide_products", "pack_bytes"):
         if getattr(requantize, key) and requantize.lanes < 4:
             problems.add(f"requantize.{key}", f"needs 4 lanes or more, not {requantize.lanes}")
+
+
+def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], problems: Problems) -> None:
+    if assembly is None:
+        return
+    if assembly.registers:
+        for key, operands in _OPERANDS.items():
+            text = " ".join(assembly.next) if key == "next" else getattr(assembly, key)
+            _check_operands(f"assembly.{key}", text, operands, problems)
+    for name, kernel in kernels.items():
+        if not isinstance(kernel, MatrixMultiplyKernel) or not kernel.assembly:
+            continue
+        path = join("kernel", name)
+        _check_operands(
+            f"{path}.assembly", kernel.assembly, ("accumulator", "activation", "weight"), problems
+        )
+        lines = -(-kernel.tile_pixels // kernel.rows)
+        least = lines * kernel.tile_vectors + kernel.tile_vectors + 1
+        if least > assembly.registers:
+            problems.add(
+                f"{path}.assembly",
+                f"tile_pixels and tile_vectors take {least} registers or more, [assembly] has "
+                f"{assembly.registers}",
+            )
+
+
+def _check_operands(path: str, text: str, operands: Iterable[str], problems: Problems) -> None:
+    for operand in operands:
+        if f"{{{operand}}}" not in text:
+            problems.add(path, f"must name {{{operand}}}, but is {show(text)}")
 
 
 def _check_elementwise(elementwise: Elementwise | None, memory: Memory | None, problems: Problems) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from .about import INTRINSIC, about
+from .about import INSTRUCTION, INTRINSIC, about
 
 
 def _weight_group() -> int:
@@ -92,6 +92,14 @@ class MatrixMultiplyKernel:
         default=8, metadata=about("the same where there is one pixel only", low=1, high=64)
     )
     weight_group: int = _weight_group()
+    assembly: str = field(
+        default="",
+        metadata=about(
+            "the same instruction in assembly language, its registers numbered {accumulator}, {activation} "
+            'and {weight}; with [assembly] it makes the inner loops; "" = the compiler makes them',
+            **INSTRUCTION,
+        ),
+    )
 
 
 @dataclass(frozen=True)

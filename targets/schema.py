@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .about import INTRINSIC, WORD, about
+from .about import INSTRUCTION, INTRINSIC, WORD, about
 from .kernel_tables import Kernel
 
 #: Every operator kind that a rule may be about; the first three have weights and a kernel.
@@ -200,6 +200,36 @@ class Elementwise:
 
 
 @dataclass(frozen=True)
+class Assembly:
+    """Instructions that inner loops are written with; operands are names in braces."""
+
+    registers: int = field(default=0, metadata=about("vector registers; 0 = no loops", low=0, high=256))
+    loaded: int = field(default=1, metadata=about("registers that one load fills at most", low=1, high=8))
+    register: str = field(
+        default="", metadata=about("a vector register for the compiler, e.g. v{number}", **INSTRUCTION)
+    )
+    operand: str = field(
+        default="", metadata=about("the same in a list of loaded ones, e.g. v{number}.16b", **INSTRUCTION)
+    )
+    immediate: str = field(
+        default="{value}",
+        metadata=about("a number, e.g. #{value}", pattern=r"#?\{value\}", like="{value} or #{value}"),
+    )
+    load: str = field(
+        default="",
+        metadata=about("loads neighbouring {registers} from {pointer}", **INSTRUCTION),
+    )
+    load_and_step: str = field(
+        default="",
+        metadata=about("the same, then adds {step}, a number or a register, to {pointer}", **INSTRUCTION),
+    )
+    next: tuple[str, ...] = field(
+        default=(),
+        metadata=about("counts {counter} down and goes to {label} unless it is 0", **INSTRUCTION),
+    )
+
+
+@dataclass(frozen=True)
 class OpRule:
     """What the device offers for one kind of operator."""
 
@@ -262,6 +292,9 @@ class Descriptor:
     )
     requantize: Requantize = field(
         default_factory=Requantize, metadata=about("intrinsics of the requantize step")
+    )
+    assembly: Assembly = field(
+        default_factory=Assembly, metadata=about("instructions that inner loops are written with")
     )
     elementwise: Elementwise = field(
         default_factory=Elementwise, metadata=about("how operators without weights are vectorised")

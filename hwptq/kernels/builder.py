@@ -80,6 +80,10 @@ class Flat:
         """The same tensor from element `offset` on."""
         return replace(self, first=self.first + offset)
 
+    def address(self, offset: Expr) -> Expr:
+        """Of the element at `offset`."""
+        return T.address_of(self.buffer[self.first + offset])
+
     def load(self, offset: Expr, lanes: int = 1) -> Expr:
         """`lanes` consecutive elements from `offset`."""
         return self.buffer[_index(self.first + offset, lanes)]

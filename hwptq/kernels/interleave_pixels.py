@@ -7,30 +7,28 @@ from __future__ import annotations
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import TEMPLATE, Expr, Flat, loop, nest, powers, primfunc
+from .builder import TEMPLATE, Expr, Flat, loop, powers, primfunc
 from .kernel import Argument, Step, TensorType
-from .register_tile import Plan, real_pixel, start_of
+from .register_tile import Plan, real_pixel
 
 
 def interleave_pixels(x: TensorType, source: Argument, channels: int, plan: Plan) -> Step:
-    """The step int8 [pixels, channels] -> [tiles, ceil(channels / k), lines of a tile, rows, k].
+    """The step int8 [pixels, channels] -> [ceil(channels / k), ceil(pixels / rows), rows, k].
 
-    So a tile of `plan` reads everything in order. The last tile overlaps the one before it, and pixels that
-    fill its lines repeat the last one. What fills the last group of channels is left unwritten: it meets
-    weights of 0.
+    So what a tile reads of one group of channels stands side by side. The last pixel is repeated to fill its
+    rows. What fills the last group of channels is left unwritten: it meets weights of 0.
     """
-    mac, size = plan.mac, plan.tile.pixels
+    mac = plan.mac
     rows, k = mac.rows, mac.k
-    tiles, lines, groups = -(-plan.row_pixels // size), size // rows, mac.groups_of(channels)
+    lines, groups = plan.row_pixels // rows, mac.groups_of(channels)
     whole, rest = divmod(channels, k)
     group = lines * rows * k
-    out = TensorType((tiles * groups * group,), "int8")
+    out = TensorType((groups * group,), "int8")
 
     def emit(image: Flat, packed: Flat) -> None:
-        def line(t: Expr, i: Expr) -> None:
-            first = start_of(t, size, plan.row_pixels) + i * rows
-            sources = [real_pixel(plan, first + r) * channels for r in range(rows)]
-            target = t * groups * group + i * rows * k
+        def line(i: Expr) -> None:
+            sources = [real_pixel(plan, i * rows + r) * channels for r in range(rows)]
+            target = i * rows * k
 
             def copy(at: Expr, count: int) -> None:
                 loaded = [T.bind(image.load(s + at * k, count * k)) for s in sources]
@@ -51,7 +49,7 @@ def interleave_pixels(x: TensorType, source: Argument, channels: int, plan: Plan
                     packed.store(target + whole * group + r * k + done, value, count)
                     done += count
 
-        nest((tiles, lines), line)
+        loop(lines, line)
 
-    func = primfunc([x, out], {TEMPLATE: "interleave_pixels"}, emit)
+    func = primfunc([TensorType(x.shape, "int8"), out], {TEMPLATE: "interleave_pixels"}, emit)
     return Step(func, (source,), out, "interleave_pixels")

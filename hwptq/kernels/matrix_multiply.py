@@ -46,4 +46,14 @@ def mac_of(kernel: MatrixMultiplyKernel) -> Mac:
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
         return T.call_llvm_pure_intrin(result, kernel.intrinsic, acc, activation, weight)
 
-    return Mac(kernel.rows, kernel.columns, kernel.k, _LOADED_GROUPS, "int8", "int8", pick, accumulate)
+    return Mac(
+        rows=kernel.rows,
+        lanes=kernel.columns,
+        k=kernel.k,
+        groups=_LOADED_GROUPS,
+        activation="int8",
+        weight="int8",
+        pick=pick,
+        accumulate=accumulate,
+        assembly=kernel.assembly,
+    )

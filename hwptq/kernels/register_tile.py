@@ -57,6 +57,7 @@ class Mac:
     pick: Callable[[list[Expr], int, int], Expr]
     accumulate: Callable[[Expr, Expr, Expr], Expr]
     aligned: bool = False  # activations are loaded at multiples of k only
+    assembly: str = ""  # the instruction in assembly language
 
     def groups_of(self, run: int) -> int:
         """Groups of k in a run."""
@@ -101,6 +102,11 @@ class Plan:
     def vectors(self) -> int:
         """Vectors of output channels."""
         return vector_count(self.conv.co, self.mac.lanes)
+
+    @property
+    def cells(self) -> int:
+        """int32 values of an accumulator."""
+        return self.mac.rows * self.mac.lanes
 
     @property
     def row_pixels(self) -> int:
@@ -154,13 +160,13 @@ def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved
     def whole(pixels: int) -> int:
         return -(-pixels // mac.rows) * mac.rows
 
-    choices = []
-    for v in range(1, min(tile.vectors, vectors) + 1):
-        pixels = even(conv.out[1], registers // v)
-        choices.append(Tile(whole(pixels) if interleaved else pixels, v))
-    if mac.rows > 1 and not interleaved:
+    if interleaved:  # as many vectors as can be: their results are narrowed together
+        v = min(tile.vectors, vectors)
+        return Tile(whole(even(conv.out[1], registers // v)), v)
+    choices = [Tile(even(conv.out[1], registers // v), v) for v in range(1, min(tile.vectors, vectors) + 1)]
+    if mac.rows > 1:
         choices = _windows_in_registers(conv, mac, tile, vectors)
-    activation, weight = _load_costs(mac, interleaved)
+    activation, weight = _load_costs(mac)
 
     def cost(choice: Tile) -> float:
         parts = blocks(vectors, choice.vectors)
@@ -185,14 +191,12 @@ def _windows_in_registers(conv: Convolution, mac: Mac, tile: Tile, vectors: int)
     ] or [Tile(1, 1)]
 
 
-def _load_costs(mac: Mac, interleaved: bool) -> tuple[float, float]:
+def _load_costs(mac: Mac) -> tuple[float, float]:
     """Of an operand of activations and one of weights, in multiply-accumulates.
 
-    Where an instruction has several rows: one load fills two registers, and a window is loaded and shuffled.
+    Where an instruction has several rows, a window is loaded and shuffled, and one load fills two registers.
     """
-    if mac.rows == 1:
-        return _LOAD_COST, _LOAD_COST
-    return 0.5 if interleaved else 2.0, 0.5 * mac.rows
+    return (_LOAD_COST, _LOAD_COST) if mac.rows == 1 else (2.0, 0.5 * mac.rows)
 
 
 def emit_tiled(
@@ -215,9 +219,8 @@ def emit_tiled(
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, size, plan.row_pixels)
             acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
-            sources = _lines(plan, t) if plan.interleaved else _windows(plan, b, row, x0)
-            reduce_windows(plan, acc, x, sources, weight, v0)
-            values = [[cell.load(0, mac.rows * mac.lanes) for cell in line] for line in acc]
+            reduce_windows(plan, acc, x, _windows(plan, b, row, x0), weight, v0)
+            values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
             pixels = [conv.pixel(b, row, real_pixel(plan, x0 + i)) for i in range(size)]
             if mac.rows == 1:
                 store_tile(values, scales, y, pixels, v0, output, unit)
@@ -265,13 +268,6 @@ def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> li
         for line in acc:
             line[j].store(0, start, cells)
     return acc
-
-
-def _lines(plan: Plan, t: Expr) -> list[Expr]:
-    """Where in x each line of tile t begins: see interleave_pixels."""
-    mac, lines = plan.mac, plan.tile.pixels // plan.mac.rows
-    size = mac.rows * mac.k
-    return [(t * mac.groups_of(plan.conv.ci) * lines + i) * size for i in range(lines)]
 
 
 def _windows(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
@@ -330,8 +326,8 @@ def _activation_operands(
     """(line, u) -> the activation operand of a line of pixels, of group u of `count` from `group`."""
     mac = plan.mac
     if plan.interleaved:
-        size = mac.rows * mac.k
-        return lambda line, u: T.bind(x.load(sources[line] + (group + u) * len(sources) * size, size))
+        size, image = mac.rows * mac.k, plan.row_pixels * mac.k
+        return lambda line, u: T.bind(x.load(sources[line] + (group + u) * image, size))
     loaded = [T.bind(x.load(s + tap + group * mac.k, count * mac.k)) for s in sources]
     return lambda line, u: mac.pick(loaded[line * mac.rows : (line + 1) * mac.rows], u, count)
 

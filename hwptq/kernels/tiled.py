@@ -13,6 +13,7 @@ from hwptq.quant import integer_ops as ops
 from .builder import TEMPLATE, primfunc
 from .convolution import Convolution, describe, int8_bounds, wanted_padding
 from .interleave_pixels import interleave_pixels
+from .interleaved_tile import emit_interleaved
 from .kernel import PREVIOUS, Step, TensorType
 from .layout import Layout
 from .pack_groups import pack_grouped
@@ -59,7 +60,10 @@ def tiled_steps(
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
     bounds = proven(int8_bounds(op), constants)
-    body = emit_tiled(plan, bounds, out, unit, parts)
+    if interleaved:
+        body = emit_interleaved(plan, bounds, unit, parts)
+    else:
+        body = emit_tiled(plan, bounds, out, unit, parts)
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
         body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwptq.targets.schema import Descriptor, Requantize
+from hwptq.targets.schema import Assembly, Descriptor, Requantize
 
 from .builder import WHOLE, Expr, Parts, spans
 from .requantize import GENERIC, packed_lanes
@@ -16,13 +16,17 @@ _LEAST_SHARED = 1000  # cycles of a kernel below which sharing never pays, howev
 _USUAL_COST = 0.0625  # cycles per multiply-accumulate of a device that does not say
 
 
+NO_ASSEMBLY = Assembly()
+
+
 @dataclass(frozen=True)
 class VectorUnit:
     """How wide to compute int8 and float32, and how to requantize. One lane leaves vectors to the compiler.
 
     `masked`: the last vector of a row is whole, and stored through a mask. `parts`: how many parts a large
     kernel is cut into, for threads to share. `scratchpad`: bytes that hold the packed inputs of kernels, 0 =
-    they are tensors as others are. `cost`: cycles per multiply-accumulate.
+    they are tensors as others are. `cost`: cycles per multiply-accumulate. `assembly`: what inner loops are
+    written with.
     """
 
     lanes: int = 1
@@ -32,6 +36,7 @@ class VectorUnit:
     parts: int = 1
     scratchpad: int = 0
     cost: float = _USUAL_COST
+    assembly: Assembly = NO_ASSEMBLY
 
     def shared(self, macs: int) -> Parts:
         """The parts of a kernel of that many multiply-accumulates: one where sharing would not pay."""
@@ -56,4 +61,4 @@ def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
     plain = target.elementwise
     widths = (plain.lanes, plain.float_lanes, plain.masked)
     cost = target.cost.get("int8", _USUAL_COST)
-    return VectorUnit(*widths, target.requantize, threads, target.memory.scratchpad, cost)
+    return VectorUnit(*widths, target.requantize, threads, target.memory.scratchpad, cost, target.assembly)

@@ -249,6 +249,23 @@ BROKEN_MATRIX = {
         ('op = "conv2d"', 'op = "depthwise_conv2d"'),
         "op[depthwise_conv2d].kernel: template matrix_multiply of [kernel.smmla] serves conv2d and dense",
     ),
+    "a directive": (
+        ('"smmla v{accumulator}', '".incbin v{accumulator}'),
+        "kernel.smmla.assembly: must be one instruction in lower case",
+    ),
+    "two instructions": (
+        ('"b.ne {label}"', '"b.ne {label}; brk #0"'),
+        "assembly.next[1]: must be one instruction in lower case",
+    ),
+    "no accumulator": (
+        ("smmla v{accumulator}.4s", "smmla v0.4s"),
+        "kernel.smmla.assembly: must name {accumulator}, but is",
+    ),
+    "no step": ((", {step}", ""), "assembly.load_and_step: must name {step}, but is"),
+    "few registers": (
+        ("registers = 32", "registers = 28"),
+        "kernel.smmla.assembly: tile_pixels and tile_vectors take 29 registers or more, [assembly] has 28",
+    ),
 }
 
 

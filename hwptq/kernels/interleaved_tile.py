@@ -1,0 +1,108 @@
+"""A pointwise convolution of interleaved pixels: a load of x is the activation operand of `mac.rows` pixels.
+
+The loop over groups of channels is written in assembly language where the descriptor has what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm.script.ir_builder import tirx as T
+
+from .assembly_loop import IMPORT, AssemblyLoop
+from .builder import WHOLE, Expr, Flat, Parts, local, loop, share, shuffle
+from .register_tile import Plan, accumulators, blocks, real_pixel, reduce_windows
+from .requantize import Bounds
+from .store_rows import store_rows
+from .store_tile import Output
+from .vector_unit import VectorUnit
+
+
+def emit_interleaved(
+    plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: Parts = WHOLE
+) -> Callable[..., None]:
+    """Code of (x from interleave_pixels, weights packed, bias, multiplier, shift, y); see emit_tiled.
+
+    The pixels that fill no tile have one of their own.
+    """
+    rows, size = plan.mac.rows, plan.tile.pixels
+    full, rest = divmod(plan.row_pixels, size)
+    output = Output(plan.conv.co, plan.mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
+    loops = _assembly_loops(plan, unit, [size] * (full > 0) + [rest] * (rest > 0))
+
+    def emit(x: Flat, weight: Flat, bias: Flat, *others: Flat) -> None:
+        *scales, y = others
+
+        def tile(v0: Expr, vectors: int, start: Flat | None, first: Expr, size: int) -> None:
+            lines = size // rows
+            source = first * plan.mac.k
+            if start is None:
+                acc = accumulators(plan.mac, lines, vectors, bias, v0)
+                sources = [source + i * rows * plan.mac.k for i in range(lines)]
+                reduce_windows(plan, acc, x, sources, weight, v0)
+            else:
+                acc = [[local(plan.cells, "int32") for _ in range(vectors)] for _ in range(lines)]
+                weights = weight.address(v0 * plan.stored_rows * plan.mac.lanes * plan.mac.k)
+                loops[lines, vectors].call(acc, start.address(0), weights, x.address(source))
+            values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
+            pixels = [plan.conv.pixel(0, 0, real_pixel(plan, first + i)) for i in range(size)]
+            by_line = [pixels[i : i + rows] for i in range(0, size, rows)]
+            store_rows(values, scales, y, by_line, v0, output, unit)
+
+        def tiles(first: Expr, count: Expr, size: int) -> None:
+            """`count` tiles of `size` pixels from pixel `first`, for all channels."""
+
+            def block(v0: Expr, vectors: int) -> None:
+                start = _start(plan, vectors, bias, v0) if loops else None
+                loop(count, lambda t: tile(v0, vectors, start, first + t * size, size))
+
+            for number, many, vectors in blocks(plan.vectors, plan.tile.vectors):
+                loop(many, lambda c, n=number, v=vectors: block(n + c * v, v))  # type: ignore[misc]
+
+        def all_tiles() -> None:
+            if not full:
+                tiles(0, 1, rest)
+                return
+            last = (1, lambda _, count: loop(count, lambda _: tiles(full * size, 1, rest))) if rest else None
+            share(full, parts, lambda first, count: tiles(first * size, count, size), last)
+
+        if not loops:
+            all_tiles()
+            return
+        with T.attr({IMPORT: "\n".join(found.definition() for found in loops.values())}):
+            all_tiles()
+
+    return emit
+
+
+def _start(plan: Plan, vectors: int, bias: Flat, v0: Expr) -> Flat:
+    """What the accumulators of a line begin with: int32[vectors][rows][lanes], each row the bias."""
+    mac, start = plan.mac, local(vectors * plan.cells, "int32")
+    for j in range(vectors):
+        row = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
+        start.store(j * plan.cells, shuffle([row] * mac.rows, range(plan.cells)), plan.cells)
+    return start
+
+
+def _assembly_loops(plan: Plan, unit: VectorUnit, sizes: list[int]) -> dict[tuple[int, int], AssemblyLoop]:
+    """(lines, vectors) -> the loop of tiles with so many, of `sizes` pixels; none: the compiler makes it.
+
+    Two int4 weights a byte are left to the compiler.
+    """
+    mac = plan.mac
+    if plan.weight_bits != 8 or not mac.assembly or not unit.assembly.registers:
+        return {}
+    found = {}
+    for lines in (size // mac.rows for size in sizes):
+        for _, _, vectors in blocks(plan.vectors, plan.tile.vectors):
+            found[lines, vectors] = AssemblyLoop(
+                unit.assembly,
+                mac.assembly,
+                cells=plan.cells,
+                bytes=mac.rows * mac.k,
+                lines=lines,
+                vectors=vectors,
+                groups=mac.groups_of(plan.conv.ci),
+                stride=plan.row_pixels * mac.k,
+            )
+    return found

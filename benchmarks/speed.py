@@ -1,13 +1,16 @@
 """Time per inference of whole models, batch 1: hwptq beside ONNX Runtime and OpenVINO.
 
     python benchmarks/speed.py --data DATA [--target x86-64-vnni] [--models resnet20,kws] [--rounds 15]
-        [--threads 2] [--openvino-python PEER/bin/python]
+        [--openvino-python PEER/bin/python] [--threads 2] [--realtime | --busy-core free|pinned]
 
 OpenVINO is installed apart, see openvino_peer.py; without it the comparison is with ONNX Runtime alone.
 All contenders of a model are measured in turn, `--rounds` times, so that what else the machine does meets
 them alike. The time of one thread is that of the processor, of several threads that of the clock. A line
-gives the median of the rounds with the spread from the 10th to the 90th percentile, and
-the median of the ratios to ONNX Runtime int8 within a round (above 1 = faster than it).
+gives the median of the rounds with the spread from the 10th to the 90th percentile, and the medians of the
+ratios within a round: to ONNX Runtime int8, and with several threads to hwptq on one (above 1 = faster).
+
+--realtime puts what is timed ahead of other processes. --busy-core compares hwptq on several threads with
+hwptq on one while a process that always runs has a core too.
 """
 
 from __future__ import annotations
@@ -22,11 +25,14 @@ from models import NAMES, Case, load_case
 from onnx_runtime import TimedSession, quantize
 from peer_process import TimedPeer
 from programs import TimedProgram, build
+from scheduling import busy_core, realtime
 
-from hwptq.targets import Descriptor, load_target
+from hwptq.backends.static_program import StaticProgram
+from hwptq.targets import load_target
 
 _SECONDS_PER_ROUND = 0.05
 _BASE = "onnxruntime int8"
+_OWN = "hwptq, 1 thread"
 
 
 class Contender(Protocol):
@@ -40,14 +46,14 @@ class Contender(Protocol):
 
 
 def contenders(
-    case: Case, target: Descriptor, folder: Path, threads: int, openvino: Path | None
+    case: Case, program: StaticProgram, folder: Path, threads: int, openvino: Path | None
 ) -> dict[str, Contender]:
     """Everything that is compared on a case; each round of one takes about _SECONDS_PER_ROUND."""
     int8 = quantize(case, folder)
     once = TimedSession(int8, 5).seconds(case.samples[0])
     repeat = max(1, round(_SECONDS_PER_ROUND / once))
     found: dict[str, Contender] = {
-        "hwptq": TimedProgram(build(case, target, folder, threads), repeat, threads),
+        **own(program, repeat, threads),
         _BASE: TimedSession(int8, repeat, threads),
         "onnxruntime float32": TimedSession(case.model, repeat, threads),
     }
@@ -55,6 +61,14 @@ def contenders(
         assert openvino is not None
         found[f"openvino {precision}"] = TimedPeer(openvino, case, precision, repeat, threads, folder)
     return found
+
+
+def own(program: StaticProgram, repeat: int, threads: int) -> dict[str, Contender]:
+    """hwptq on one thread and on several, all timed by the clock, or on one, timed by the processor."""
+    if threads == 1:
+        return {"hwptq": TimedProgram(program, repeat)}
+    clock = {n: TimedProgram(program, repeat, n, by_clock=True) for n in (1, threads)}
+    return {_OWN: clock[1], f"hwptq, {threads} threads": clock[threads]}
 
 
 def measure(case: Case, found: dict[str, Contender], rounds: int) -> dict[str, np.ndarray]:
@@ -68,11 +82,11 @@ def measure(case: Case, found: dict[str, Contender], rounds: int) -> dict[str, n
 
 def show(case: Case, times: dict[str, np.ndarray]) -> None:
     """One line per contender."""
+    bases = {name: times[name] for name in (_BASE, _OWN) if name in times}
     for name, values in times.items():
         low, middle, high = np.percentile(values, (10, 50, 90)) * 1e3
-        ratio = np.median(times[_BASE] / values)
-        spread = f"{low:8.3f} … {high:<8.3f}"
-        print(f"{case.name:16} {name:20} {middle:9.3f} ms  ({spread})  {ratio:5.2f} x", flush=True)
+        ratios = "".join(f"  {np.median(base / values):5.2f} x of {b}" for b, base in bases.items())
+        print(f"{case.name:16} {name:20} {middle:9.3f} ms  ({low:8.3f} … {high:<8.3f}){ratios}", flush=True)
 
 
 def main() -> None:
@@ -83,15 +97,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--openvino-python", type=Path, help="a Python with openvino and nncf")
+    parser.add_argument("--realtime", action="store_true", help="ahead of other processes; needs root")
+    parser.add_argument("--busy-core", choices=("free", "pinned"), help="beside a process that always runs")
     options = parser.parse_args()
-    target = load_target(options.target)
+    target, threads = load_target(options.target), options.threads
     for name in options.models.split(","):
-        with tempfile.TemporaryDirectory(prefix="hwptq-") as folder:
-            case = load_case(name, options.data, Path(folder))
-            found = contenders(case, target, Path(folder), options.threads, options.openvino_python)
-            show(case, measure(case, found, options.rounds))
-            for contender in found.values():
-                contender.close()
+        with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
+            folder = Path(scratch)
+            case = load_case(name, options.data, folder)
+            program = build(case, target, folder, threads)
+            with realtime(options.realtime), busy_core(options.busy_core):
+                if options.busy_core:
+                    repeat = max(1, round(_SECONDS_PER_ROUND / TimedProgram.once(program, case.samples[0])))
+                    found = own(program, repeat, threads)
+                else:
+                    found = contenders(case, program, folder, threads, options.openvino_python)
+                show(case, measure(case, found, options.rounds))
+                for contender in found.values():
+                    contender.close()
 
 
 if __name__ == "__main__":

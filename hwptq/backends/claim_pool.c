@@ -32,8 +32,9 @@
 #define POOL_PATIENCE 2000  /* looks before the core is offered to others */
 #define POOL_SPINS 20000    /* looks for the next inference before a thread sleeps */
 /* nanoseconds that a thread stays away from a core with other users: at first, and at most */
-#define POOL_AWAY_LEAST 1000000
-#define POOL_AWAY_MOST 64000000
+#define POOL_AWAY_LEAST 4000000
+#define POOL_AWAY_MOST 512000000
+#define POOL_FREE 20000000  /* nanoseconds that a thread worked without being put aside: its core is free */
 
 typedef struct {
     void *sync;
@@ -155,20 +156,25 @@ static long pool_put_aside(void) {
     return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nivcsw;
 }
 
-static int64_t pool_now(void) {
+static int64_t pool_time(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-/* Stay away from a core that others use too: twice as long as the time before, where that was not long ago. */
+static int64_t pool_now(void) {
+    return pool_time(CLOCK_MONOTONIC);
+}
+
+/* Stay away from a core that others use too: twice as long as the time before, unless it was free in between. */
 static void pool_stay_away(void) {
     static _Thread_local int64_t since, length;
-    int64_t longer = 2 * length > POOL_AWAY_MOST ? POOL_AWAY_MOST : 2 * length;
-    length = pool_now() - since > 4 * length ? POOL_AWAY_LEAST : longer;
+    int64_t worked = pool_time(CLOCK_THREAD_CPUTIME_ID) - since;
+    length = !length || worked > POOL_FREE ? POOL_AWAY_LEAST : 2 * length;
+    if (length > POOL_AWAY_MOST) length = POOL_AWAY_MOST;
     struct timespec time = {0, length};
     nanosleep(&time, 0);
-    since = pool_now();
+    since = pool_time(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* Wait for the inference after number `seen`; returns its number. */
@@ -252,7 +258,7 @@ static int32_t pool_run(const void *const *inputs, void *const *outputs, uint8_t
     atomic_store(&pool.failed, 0);
     at.kernel = pool.kernels;
     at.least = atomic_load(&pool.least);
-    at.alone = at.helped = 0;
+    at.alone = 0;
     atomic_fetch_add(&pool.inferences, 1);
     if (atomic_load(&pool.sleeping)) {
         pthread_mutex_lock(&pool.mutex);

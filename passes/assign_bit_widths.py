@@ -15,12 +15,15 @@ import tvm
 from hwptq.bitwidths.assign import Candidate, Infeasible, assign, cheapest, total
 from hwptq.bitwidths.budget import Budget
 from hwptq.errors import BudgetError, HwptqError, UnsupportedError
+from hwptq.quant.dtypes import precision_of
 
 from .graph.dataflow import bindings, main_functions, reads
 from .graph.layer_costs import LayerCosts
 from .graph.quantizable import with_assignment
 from .graph.quantization_plan import Pair
 from .graph.uniform_variants import Variants, uniform_variants
+
+_BIT = 1e-6  # of a layer: the number of layers with the wanted pair comes first
 
 #: Sensitivity of each layer to each of its pairs, as hwptq.bitwidths.sensitivity measures it.
 Sensitivities = Mapping[str, Mapping[Pair, float]]
@@ -114,22 +117,29 @@ def _candidates(
 
 
 def at_precision(variants: Variants, pair: Pair, kept: Collection[str] = ()) -> Pairs:
-    """`pair` for as many layers as can take it, the highest precision for all others.
+    """`pair` for as many layers as can take it, for others the next that is more precise; layers that are
+    `kept` have the highest precision.
 
-    Raises UnsupportedError where no layer can take it.
+    Raises UnsupportedError where no layer can take the pair.
     """
     if all(pair not in layer.pairs for layer in variants.layers.values()):
         offers = "; ".join(f"{kind}: {_listed(pairs)}" for kind, pairs in _offers(variants).items())
         raise UnsupportedError(f"no layer of the model can have {_listed([pair])} on this target ({offers})")
     layers = {}
     for name, layer in variants.layers.items():
-        pairs = (layer.highest,) if name in kept or pair not in layer.pairs else layer.pairs
-        layers[name] = [Candidate(*p, 0.0, _distance(p, pair, layer.highest)) for p in pairs]
+        pairs = (layer.highest,) if name in kept else layer.pairs
+        layers[name] = [Candidate(*p, 0.0, _distance(p, pair)) for p in pairs]
     return {name: candidate.pair for name, candidate in assign(layers, variants.groups).items()}
 
 
-def _distance(pair: Pair, wanted: Pair, highest: Pair) -> float:
-    return 0.0 if pair == wanted else 1.0 if pair == highest else 2.0
+def _distance(pair: Pair, wanted: Pair) -> float:
+    """0 for the wanted pair, else 1 and a little for each bit beyond; more where a side is less precise."""
+    if pair == wanted:
+        return 0.0
+    surplus = [
+        precision_of(dtype) - precision_of(w) for dtype, w in zip(pair, wanted, strict=True) if dtype != w
+    ]
+    return (1.0 if min(surplus) > 0 else 2.0) + sum(map(abs, surplus)) * _BIT
 
 
 def _offers(variants: Variants) -> dict[str, list[Pair]]:

@@ -100,6 +100,7 @@ class Chooser:
     ):  # fmt: skip
         self.target = target
         self._float32, self._data, self._options, self._progress = float32, data, options, progress
+        self._target = target
         self.variants = uniform_variants(
             float32, target, stats, options.weight_granularity, options.keep_float
         )
@@ -125,14 +126,20 @@ class Chooser:
         if not self._options.lower_ends:
             kept = dict.fromkeys(end_layers(self._float32, self.variants), "a first or last layer") | kept
         pairs = at_precision(self.variants, wanted, kept)
-        others = {
-            name: _why_not(self.variants.layers[name], wanted) for name, p in pairs.items() if p != wanted
-        }
+        others = {n: self._why_not(self.variants.layers[n], wanted) for n, p in pairs.items() if p != wanted}
         return BitWidths(pairs, self.variants, self.costs, others | kept)
 
     def least(self, kind: str) -> float:
         """The cost of the cheapest choice."""
         return least_cost(self.variants, self.costs, kind, kept_layers(self.variants, self._options.exclude))
+
+    def _why_not(self, layer: Layer, wanted: Pair) -> str:
+        rule = self._target.rule(layer.kind)
+        if wanted in layer.pairs:
+            return "shares the scale of its input with a layer that stays"
+        if rule is not None and wanted in rule.pairs:
+            return f"its input can't be {wanted[0]}: not only layers read it"
+        return f"{layer.kind} can't have it on this target"
 
     def _measured(self) -> Sensitivity:
         if self._sensitivity is None:
@@ -141,12 +148,6 @@ class Chooser:
                     self._float32, self.variants, self._data, self._progress.track
                 )
         return self._sensitivity
-
-
-def _why_not(layer: Layer, wanted: Pair) -> str:
-    if wanted in layer.pairs:
-        return "shares the scale of its input with a layer that stays"
-    return f"{layer.kind} can't have it on this target"
 
 
 def wished(options: Options) -> bool:

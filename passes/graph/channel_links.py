@@ -15,7 +15,7 @@ from tvm import relax
 from .composite import Composite, read_composite
 from .dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
 
-_ANY = -1  # the label of a padded zero, which has no channel
+_ANY = -1  # the label of a padded zero, and of what comes from another layer
 _POOLING = ("nn.max_pool2d", "nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean")
 _HOMOGENEOUS = ("nn.relu", "nn.leakyrelu", "nn.prelu")
 _MOVEMENT = ("reshape", "permute_dims", "flatten", "squeeze", "expand_dims")
@@ -23,7 +23,7 @@ _MOVEMENT = ("reshape", "permute_dims", "flatten", "squeeze", "expand_dims")
 
 @dataclass(frozen=True)
 class Reader:
-    """A layer that reads channels of another: channels[k] is the one its input channel k holds."""
+    """A layer that reads channels of another: channels[k] is the one its input channel k holds, -1 none."""
 
     var: Any
     channels: np.ndarray
@@ -96,6 +96,8 @@ class _Follower:
             return [_reader(user, self._layers[user], labels, offsets)]
         if isinstance(value, relax.Var):
             return self.readers(user, labels, offsets)
+        if op_name(value) == "concat":
+            return self.readers(user, _joined(value, source, labels), offsets)
         if isinstance(value, relax.Tuple) or len(reads(value)) != 1:
             raise Unlinked(f"{self._described(user)} joins it with other tensors")
         moved = _moved(value, labels)
@@ -127,6 +129,12 @@ def _moved(value: Any, labels: np.ndarray) -> np.ndarray | None:
     if name in _MOVEMENT and name != "permute_dims":
         return labels.reshape(shape_of(value))
     return None
+
+
+def _joined(concat: Any, source: Any, labels: np.ndarray) -> np.ndarray:
+    """The labels of a concatenation, of which `source` is a part, once or several times."""
+    parts = [labels if f == source else np.full(shape_of(f), _ANY) for f in concat.args[0].fields]
+    return np.concatenate(parts, axis=int(concat.attrs.axis))
 
 
 def _keeps_offsets(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from relax_graphs import apply, network, run, samples, stats_of
+from relax_graphs import apply, const, graph, network, run, samples, stats_of
 from tvm import relax
 
 from hwptq import passes
@@ -162,6 +162,25 @@ def test_a_precision_leaves_the_ends_and_what_is_kept(fused: tvm.IRModule, targe
     assert dtypes(precision=A4, lower_ends=True) == [A4, W8, A4]
     assert dtypes(precision=A4, lower_ends=True, keep="^st") == [W8, W8, A4]
     assert dtypes(precision=W8) == [W8, W8, W8]
+
+
+def residual_network() -> tvm.IRModule:
+    """conv "inner" reads a tensor that an add reads too, so that it can't be int4: [1,3,8,8] -> [1,8,8,8]."""
+
+    def build(emit: Any, x: Any) -> Any:
+        a = emit(relax.op.nn.relu(emit(relax.op.nn.conv2d(x, const(8, 3, 3, 3), padding=1), "stem")))
+        b = emit(relax.op.nn.conv2d(a, const(8, 8, 3, 3, seed=1), padding=1), "inner")
+        c = emit(relax.op.nn.relu(emit(relax.op.add(a, b))))
+        return emit(relax.op.nn.conv2d(c, const(8, 8, 3, 3, seed=2), padding=1), "last")
+
+    return apply(passes.FuseConvRelu(), graph(build, x=(1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(("pairs", "inner"), [((W8, W4, A4), W4), ((A4, W4, W8), W4), ((W8, A4), W8)])
+def test_an_input_that_cant_be_int4_leaves_the_weight_int4(pairs: Any, inner: tuple[str, str]) -> None:
+    mod = residual_network()
+    choice = passes.AssignBitWidths(offering(*pairs), stats_of(mod), precision=A4, lower_ends=True)
+    assert assignment(apply(choice, mod)["main"]) == {"stem": A4, "inner": inner, "last": A4}
 
 
 def test_a_precision_that_nobody_offers() -> None:

@@ -191,7 +191,7 @@ def test_several_readers_are_scaled_together():
         y = emit(nn.relu(emit(nn.conv2d(x, uneven(6, 3, 1, 1)), "squeeze")))
         a = emit(nn.conv2d(y, const(4, 6, 1, 1, seed=1)), "narrow")
         b = emit(nn.conv2d(y, const(4, 6, 3, 3, seed=2), padding=1), "wide")
-        return emit(op.concat([a, b], axis=1), "both")
+        return emit(op.sigmoid(emit(op.concat([a, b], axis=1), "both")), "gate")
 
     before = fused(graph(build, x=(1, 3, 5, 5)))
     after = apply(passes.EqualizeCrossLayer(), before)
@@ -200,7 +200,31 @@ def test_several_readers_are_scaled_together():
     both = np.concatenate([np.abs(weights[n]).max((0, 2, 3))[None] for n in ("narrow", "wide")]).max(0)
     np.testing.assert_allclose(np.abs(weights["squeeze"]).max((1, 2, 3)), both, rtol=1e-3)
     reasons = equalization(after["main"])
-    assert reasons == dict.fromkeys(("narrow", "wide"), "concat 'both' joins it with other tensors")
+    why = "sigmoid 'gate' reads it and does not commute with a scale"
+    assert reasons == dict.fromkeys(("narrow", "wide"), why)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_channels_are_scaled_through_a_concatenation(twice):
+    """A fire module of SqueezeNet: two layers joined, pooled and read by the next; perhaps one twice."""
+
+    def build(emit, x):
+        y = emit(nn.relu(emit(nn.conv2d(x, uneven(6, 3, 1, 1)), "squeeze")))
+        a = emit(nn.relu(emit(nn.conv2d(y, uneven(4, 6, 1, 1, seed=1)), "narrow")))
+        b = between(emit, "relu6", emit(nn.conv2d(y, uneven(5, 6, 3, 3, seed=2), padding=1), "wide"), 5)
+        joined = emit(op.concat([a, b, a] if twice else [a, b], axis=1), "both")
+        joined = emit(nn.max_pool2d(joined, (2, 2), (1, 1)))
+        return emit(nn.conv2d(joined, uneven(7, 13 if twice else 9, 1, 1, seed=3)), "next")
+
+    before = fused(graph(build, x=(1, 3, 5, 5)))
+    after = apply(passes.EqualizeCrossLayer(), before)
+    outputs_preserved(before, after)
+    assert equalization(after["main"]) == {"next": "it is an output of the model"}
+    weights = {str(v.name): u.args[1].value.numpy() for v, u in layers(after, after["main"]).items()}
+    read = np.abs(weights["next"]).max((0, 2, 3))
+    narrow = np.maximum(read[:4], read[9:]) if twice else read[:4]
+    np.testing.assert_allclose(np.abs(weights["narrow"]).max((1, 2, 3)), narrow, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(weights["wide"]).max((1, 2, 3)), read[4:9], rtol=1e-3)
 
 
 def test_every_layer_that_stays_has_a_reason():

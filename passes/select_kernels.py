@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
-from hwptq.kernels.wishes import Wish, wishes, writes_layouts
+from hwptq.kernels.wishes import Wish, wishes, writes
 from hwptq.quant import fp8
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
@@ -133,7 +134,7 @@ def _reading(mod: tvm.IRModule, var: Any, value: Any, target: Any) -> Any:
     arrays = [_array(c, var) for c in args[n:]]
     operator = op, [_type(a) for a in args[:n]], arrays, _type(var), target
     found: list[tuple[Any, Wish]] = list(zip(args[:n], wishes(*operator), strict=True))
-    return found, writes_layouts(*operator)
+    return found, partial(writes, *operator)
 
 
 class _Emitter:

@@ -61,6 +61,7 @@ class Plan:
     padding: Padding
     kernel: DepthwiseDotKernel
     pixels: int  # of a tile
+    together: int = 1  # pixels whose results are stored together: those of interleaved ones
 
     @property
     def outputs(self) -> int:
@@ -127,6 +128,19 @@ def fits(op: ops.Conv2d, x: TensorType, weight: Sequence[int], kernel: Depthwise
     return kh > 1 and kw <= _COLUMNS and enough and not column
 
 
+def writes_interleaved(
+    op: ops.Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel,
+    layout: Layout,
+) -> bool:  # fmt: skip
+    """Whether depthwise_buffer can write a layout of interleaved pixels: each store is a part of it."""
+    if not fits(op, x, weight, kernel):
+        return False
+    width, channels = out.shape[2:]
+    block, pixels = kernel.lanes * kernel.resident_vectors, even(width, kernel.tile_pixels)
+    whole = width % pixels == 0 and pixels % layout.rows == 0 and channels % block == 0
+    return whole and layout.k == block and layout.dtype == "int8"
+
+
 def depthwise_buffer(
     op: ops.Conv2d,
     x: TensorType,
@@ -139,7 +153,7 @@ def depthwise_buffer(
     weight, bias, multiplier, shift = constants
     padding = wanted_padding(op)
     conv = describe(op, replace(x, layout=Layout(padding)), weight.shape, out)
-    plan = Plan(conv, padding, kernel, even(conv.out[1], kernel.tile_pixels))
+    plan = Plan(conv, padding, kernel, even(conv.out[1], kernel.tile_pixels), out.layout.rows)
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
     index = plan.channel_index()
@@ -315,17 +329,27 @@ def _tile(
                         cell.store(0, _accumulate(kernel, cell.load(0, lanes), operands[q], weight), lanes)
 
     def store(p: int) -> None:
+        """The results of `together` pixels of each row, of which p is the last."""
+        count, first = plan.together, p - plan.together + 1
+        total = count * size
+        scales = [T.bind(shuffle([f] * count, range(total))) if count > 1 else f for f in (multiplier, shift)]
         for r in range(plan.outputs):
-            sums = T.bind(shuffle([cell.load(0, lanes) for cell in acc[r, p]], range(size)))
-            result = T.bind(finish(sums, (multiplier, shift), bounds, size, unit.requantize, y.dtype))
-            store_part(y, conv.pixel(b, row + r, x0 + p) + channel, result, size, 0, size, unit.masked)
+            cells = [cell for i in range(count) for cell in acc[r, first + i]]
+            sums = T.bind(shuffle([cell.load(0, lanes) for cell in cells], range(total)))
+            result = T.bind(finish(sums, scales, bounds, total, unit.requantize, y.dtype))
+            offset = conv.pixel(b, row + r, x0 + first) + channel
+            if count > 1:  # [channels / size, pixels, size]
+                pixel = (b * conv.out[0] + row + r) * conv.out[1] + x0 + first
+                offset = (block * conv.batch * prod(conv.out) + pixel) * size
+            store_part(y, offset, result, total, 0, total, unit.masked)
 
     columns = shared_columns(conv, plan.pixels)
     last = {p: x for x, uses in columns.items() for p, _ in uses}
     for x, uses in columns.items():
         column(x, uses)
         for p in [p for p, end in last.items() if end == x]:
-            store(p)
+            if p % plan.together == plan.together - 1:
+                store(p)
 
 
 def _accumulate(kernel: DepthwiseDotKernel, acc: Expr, activation: Expr, weight: Expr) -> Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 
@@ -39,11 +39,16 @@ class Layout:
 
     dtype: int8; int16 with the same values; uint8 with the values + 128. What the slack holds does not
     matter: loads may reach it, and meet weights of 0 there.
+
+    With `rows` above 1 pixels are interleaved: [ceil(C / k), ceil(pixels / rows), rows, k]. The last pixel is
+    repeated to fill its rows; what fills the last group of channels does not matter.
     """
 
     padding: Padding = UNPADDED
     dtype: str = "int8"
     slack: int = 0
+    rows: int = 1
+    k: int = 1
 
     def image(self, shape: Sequence[int]) -> tuple[int, int]:
         """(H, W) of an image of a tensor [N,H,W,C] with its border."""
@@ -51,6 +56,9 @@ class Layout:
 
     def elements(self, shape: Sequence[int]) -> int:
         """Of a tensor of that shape, which has rank 4 if there is a border."""
+        if self.rows > 1:
+            pixels, channels = prod(shape[:-1]), shape[-1]
+            return -(-channels // self.k) * self.k * -(-pixels // self.rows) * self.rows
         if self.padding.empty:
             return prod(shape) + self.slack
         return shape[0] * prod(self.image(shape)) * shape[3] + self.slack
@@ -59,7 +67,7 @@ class Layout:
         """Whether who wants `wanted` can read this, perhaps by skipping a part of the border."""
         inner, outer = wanted.padding, self.padding
         return (
-            self.dtype == wanted.dtype
+            (self.dtype, self.rows, self.k) == (wanted.dtype, wanted.rows, wanted.k)
             and self.slack >= wanted.slack
             and all(o >= i for o, i in zip(outer.sides, inner.sides, strict=True))
             and (inner.empty or inner.value == outer.value)
@@ -75,9 +83,10 @@ def common(wishes: Sequence[Layout]) -> Layout | None:
     first, *rest = wishes
     for wish in rest:
         values = {w.padding.value for w in (first, wish) if not w.padding.empty}
-        if len(values) > 1 or wish.dtype != first.dtype:
+        kinds = {(w.dtype, w.rows, w.k) for w in (first, wish)}
+        if len(values) > 1 or len(kinds) > 1:
             return None
         sides = map(max, first.padding.sides, wish.padding.sides)
         border = Padding(*sides, *values)
-        first = Layout(border, first.dtype, max(first.slack, wish.slack))
+        first = replace(first, padding=border, slack=max(first.slack, wish.slack))
     return first

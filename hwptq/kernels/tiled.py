@@ -15,7 +15,7 @@ from .convolution import Convolution, describe, int8_bounds, wanted_padding
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .kernel import PREVIOUS, Step, TensorType
-from .layout import Layout
+from .layout import PLAIN, Layout
 from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
@@ -56,7 +56,7 @@ def tiled_steps(
     interleaved = interleaves(mac, conv)
     tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
     plan = Plan(conv, mac, tile, op.weight_bits, interleaved, unit.masked, op.weight_group)
-    before = _prepare(wide, packing, plan)
+    before = () if x.layout.rows > 1 else _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)
     parts = unit.shared(prod(out.shape) * weight[0].size)
     bounds = proven(int8_bounds(op), constants)
@@ -84,6 +84,11 @@ def wanted_layout(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: Te
     layout = Layout(wanted_padding(op), mac.activation)
     conv = describe(op, replace(x, layout=layout), weight, out)
     return layout if interleaves(mac, conv) else replace(layout, slack=mac.slack(conv.run))
+
+
+def interleaved_layout(mac: Mac) -> Layout:
+    """The layout of interleaved pixels for an instruction that takes several."""
+    return Layout(dtype=mac.activation, rows=mac.rows, k=mac.k) if mac.rows > 1 else PLAIN
 
 
 def interleaves(mac: Mac, conv: Convolution) -> bool:

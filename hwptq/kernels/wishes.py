@@ -21,12 +21,13 @@ from hwptq.targets.schema import Descriptor
 
 from . import dot_product, matrix_multiply, vector
 from .convolution import describe, wanted_padding
+from .depthwise_buffer import writes_interleaved
 from .depthwise_dot import wanted_layout as wanted_by_depthwise
 from .kernel import TensorType
 from .layout import PLAIN, Layout, common
 from .register_tile import Mac
 from .select import kernel_of, rule_kind
-from .tiled import interleaves, wanted_layout
+from .tiled import interleaved_layout, interleaves, wanted_layout
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,36 @@ def wishes(
     x, weight = activations[0], constants[0].shape
     mac = _mac(kernel)
     if mac is not None:
-        return [Wish(wanted_layout(op, x, weight, out, mac), exact=_interleaved(op, x, weight, out, mac))]
+        interleaved = _interleaved(op, x, weight, out, mac)
+        if interleaved and wanted_padding(op).empty:
+            return [Wish(interleaved_layout(mac), exact=True)]
+        exact = interleaved or _widened(x, mac)
+        return [Wish(wanted_layout(op, x, weight, out, mac), exact)]
     assert isinstance(op, ops.Conv2d)
     if isinstance(kernel, DepthwiseDotKernel):
         return [Wish(wanted_by_depthwise(op, x, weight, out, kernel, target.elementwise.masked))]
     return [Wish(Layout(wanted_padding(op)))]
 
 
-def writes_layouts(
+def writes(
     op: ops.GraphOp,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
     target: Descriptor,
+    layout: Layout,
 ) -> bool:
-    """Whether the kernel of `op` can write its result in another layout than the plain one."""
+    """Whether the kernel of `op` can write its result in `layout`."""
     kernel = _kernel(op, constants, target)
-    if kernel is None or not isinstance(op, ops.Conv2d | ops.Dense):
-        return False
+    if layout == PLAIN or kernel is None or not isinstance(op, ops.Conv2d | ops.Dense):
+        return layout == PLAIN
+    x, weight = activations[0], constants[0].shape
+    if layout.rows > 1:
+        if not isinstance(kernel, DepthwiseDotKernel) or not isinstance(op, ops.Conv2d):
+            return False
+        return writes_interleaved(op, x, weight, out, kernel, layout)
     mac = _mac(kernel)
-    return mac is None or not _interleaved(op, activations[0], constants[0].shape, out, mac)
+    return mac is None or not (_widened(x, mac) or _interleaved(op, x, weight, out, mac))
 
 
 def agreed(wishes: Sequence[Wish]) -> Layout:
@@ -105,10 +116,13 @@ def _mac(kernel: Kernel) -> Mac | None:
     return None
 
 
+def _widened(x: TensorType, mac: Mac) -> bool:
+    """Whether channels are filled up in a step of its own, which knows nothing of layouts."""
+    return mac.aligned and x.shape[-1] % mac.k != 0
+
+
 def _interleaved(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> bool:
-    """Whether pixels are interleaved in a step of their own, which knows nothing of layouts."""
-    if mac.aligned and x.shape[-1] % mac.k:
-        return True  # or widened
+    """Whether the kernel reads interleaved pixels."""
     layout = Layout(wanted_padding(op))
     plain = TensorType(x.shape, x.dtype, layout)
     return interleaves(mac, describe(op, plain, weight, out))

@@ -10,22 +10,22 @@ from hwptq.kernels.wishes import AS_IT_IS, Wish, agreed
 
 from .dataflow import bindings, reads
 
-#: The (tensor, wish) pairs of one binding, and whether its result may have a layout; None for other bindings.
-Reader = Callable[[Any, Any], "tuple[list[tuple[Any, Wish]], bool] | None"]
+#: The (tensor, wish) pairs of one binding, and which layouts its result may have; None for other bindings.
+Reader = Callable[[Any, Any], "tuple[list[tuple[Any, Wish]], Callable[[Layout], bool]] | None"]
 
 
 def stored_layouts(func: Any, reader: Reader) -> dict[Any, Layout]:
     """var -> its layout, for those of `func` that are not stored plainly."""
     wanted: dict[Any, list[Wish]] = {}
-    capable = []
+    writers: dict[Any, Callable[[Layout], bool]] = {}
     for var, value in bindings(func):
         found = reader(var, value)
-        pairs, writes = found if found else ([(tensor, AS_IT_IS) for tensor in reads(value)], False)
+        pairs = found[0] if found else [(tensor, AS_IT_IS) for tensor in reads(value)]
         for tensor, wish in pairs:
             wanted.setdefault(tensor, []).append(wish)
-        if writes:
-            capable.append(var)
+        if found:
+            writers[var] = found[1]
     for tensor in reads(func.body.body):
         wanted.setdefault(tensor, []).append(AS_IT_IS)
-    layouts = {var: agreed(wanted.get(var, [])) for var in capable}
-    return {var: layout for var, layout in layouts.items() if layout != PLAIN}
+    layouts = {var: agreed(wanted.get(var, [])) for var in writers}
+    return {var: layout for var, layout in layouts.items() if layout != PLAIN and writers[var](layout)}

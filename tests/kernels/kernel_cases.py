@@ -14,7 +14,7 @@ import tvm
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.select import select
-from hwptq.kernels.wishes import wishes, writes_layouts
+from hwptq.kernels.wishes import wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.targets.schema import Descriptor
@@ -65,6 +65,8 @@ def in_layout(array: np.ndarray, layout: Layout) -> np.ndarray:
     """An int8 array as `layout` stores it, UNWRITTEN in the slack; one in the plain layout as it is."""
     if layout == PLAIN:
         return array
+    if layout.rows > 1:
+        return _interleaved(array, layout)
     padding = layout.padding
     if not padding.empty:
         rows, columns = (padding.top, padding.bottom), (padding.left, padding.right)
@@ -72,6 +74,14 @@ def in_layout(array: np.ndarray, layout: Layout) -> np.ndarray:
     offset = 128 if layout.dtype == "uint8" else 0
     values = (array.reshape(-1).astype(np.int16) + offset).astype(layout.dtype)
     return np.concatenate([values, np.full(layout.slack, UNWRITTEN, layout.dtype)])
+
+
+def _interleaved(array: np.ndarray, layout: Layout) -> np.ndarray:
+    rows, k = layout.rows, layout.k
+    flat = array.reshape(-1, array.shape[-1])
+    pixels = np.pad(flat, ((0, -len(flat) % rows), (0, 0)), mode="edge")
+    full = np.pad(pixels, ((0, 0), (0, -flat.shape[1] % k)), constant_values=UNWRITTEN)
+    return full.reshape(len(full) // rows, rows, -1, k).transpose(2, 0, 1, 3).reshape(-1)
 
 
 def type_of(array: np.ndarray) -> TensorType:
@@ -228,7 +238,10 @@ def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:
             layout = Layout(Padding(*sides, value), layout.dtype, layout.slack + random.randrange(3))
         layouts.append(random.choice((PLAIN, layout, layout)))
     written = PLAIN
-    if writes_layouts(case.op, types, case.constants, out, target):
+    pairs = Layout(rows=2, k=8)
+    if writes(case.op, types, case.constants, out, target, pairs) and random.random() < 0.7:
+        written = pairs
+    elif writes(case.op, types, case.constants, out, target, Layout(slack=1)):
         border = Padding(*(random.randrange(3) for _ in range(4)), random.choice((-128, -3, 127)))
         border = border if len(out.shape) == 4 and not border.empty and random.random() < 0.7 else Padding()
         written = Layout(border, random.choice(("int8", "uint8", "uint8", "int16")), random.choice((0, 5)))

@@ -19,6 +19,8 @@ from tvm.target import Target
 from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
+from hwptq.kernels.layout import PLAIN, Layout
+from hwptq.kernels.wishes import writes
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.kernel_tables import DepthwiseDotKernel
 
@@ -69,6 +71,17 @@ def test_interleaved_pixels(tmp_path: Path):
     assert "interleave_pixels" in {case.steps(target)[-2].name for case in cases}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def test_depthwise_writes_interleaved_pixels(tmp_path: Path):
+    """What the 1x1 convolution behind it reads, also from odd heights and batches."""
+    target, pairs = runnable("arm-cortex-a-i8mm"), Layout(rows=2, k=8)
+    cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(150)]
+    able = [c for c in cases if writes(c.op, c.types()[:-1], c.constants, c.types()[-1], target, pairs)]
+    assert len(able) >= 10
+    cases = [replace(case, layouts=(PLAIN, pairs)) for case in able]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 
 
 @pytest.mark.parametrize(

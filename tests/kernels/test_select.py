@@ -13,8 +13,9 @@ from kernel_cases import Case, conv_case, dense_case, int8, type_of
 from hwptq.kernels.builder import ELEMENT_BY_ELEMENT, TEMPLATE
 from hwptq.kernels.grouped_convolution import bundle_of, diagonal
 from hwptq.kernels.kernel import PREVIOUS
+from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import rule_kind, select
-from hwptq.kernels.wishes import AS_IT_IS, wishes, writes_layouts
+from hwptq.kernels.wishes import AS_IT_IS, wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 from hwptq.targets.schema import OpRule
@@ -136,4 +137,5 @@ def test_a_convolution_in_groups_reads_and_writes_plain_tensors():
     case = conv((1, 1, 1, 1), groups=4)
     operator = case.op, case.types()[:-1], case.constants, case.types()[-1], load_target("x86-64-vnni")
     assert wishes(*operator) == [AS_IT_IS]
-    assert not writes_layouts(*operator)
+    assert writes(*operator, PLAIN)
+    assert not writes(*operator, Layout(slack=8))

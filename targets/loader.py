@@ -28,7 +28,7 @@ def load_target(name_or_path: str | Path, trust: bool = False) -> Descriptor:
     check_fields(values, kernels if isinstance(kernels, dict) else (), problems)
     if not source.shipped:
         if not trust:
-            check_trust(values["toolchain"], values["tvm"], problems)
+            check_trust(values, problems)
         check_llvm(values, problems)
     problems.raise_any()
     return Descriptor(**values)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .kernel_tables import Kernel
 from .problems import Problems, join, show, suggest
-from .schema import Toolchain
+from .schema import Assembly, Toolchain
 
 _PREFIX = r"(?:[a-z0-9_]+-(?:[a-z0-9_]+-){0,2}(?:gnu[a-z0-9]*|musl[a-z0-9]*|eabi|eabihf|elf)-)?"
 _VERSION = r"(?:-\d{1,3}(?:\.\d{1,3})?)?"
@@ -53,12 +54,20 @@ _TVM_KEYS = (
 #: Lists of options of LLVM that change nothing but code.
 _LLVM_OPTIONS = (["-hexagon-vector-combine=0"],)
 
+#: What inner loops consist of: loads of vectors, multiply-accumulates, a counter and a branch.
+_INSTRUCTIONS = re.compile(r"(?:ld[1-4p]|ldr|[us]{1,2}(?:mmla|dot)|subs?|b\.ne|bnez|cbnz)(?: .*)?")
+
 ADVICE = "if you trust this descriptor, pass --trust-descriptor"
 
 
-def check_trust(toolchain: Toolchain | None, tvm: dict[str, Any] | None, problems: Problems) -> None:
-    """Note everything of an untrusted descriptor that could run or load something else."""
-    for key, value in (tvm or {}).items():
+def check_trust(values: dict[str, Any], problems: Problems) -> None:
+    """Note everything of an untrusted descriptor that could run or load something else.
+
+    `values` are the fields that a descriptor gives, None where they could not be read.
+    """
+    _check_assembly(values.get("assembly"), values.get("kernels") or {}, problems)
+    toolchain: Toolchain | None = values.get("toolchain")
+    for key, value in (values.get("tvm") or {}).items():
         if key not in _TVM_KEYS and not (key == "cl-opt" and value in _LLVM_OPTIONS):
             hint = suggest(key, _TVM_KEYS)
             hint = f"; {hint}" if hint.startswith("did") else ""
@@ -74,6 +83,17 @@ def check_trust(toolchain: Toolchain | None, tvm: dict[str, Any] | None, problem
     _check_each(toolchain.objdump[1:], "objdump", 1, _DISASSEMBLER_ARGUMENTS, problems)
     _check_program(toolchain.run, "run", _EMULATORS, "user-mode emulator (qemu-*)", problems)
     _check_emulator(toolchain.run[1:], problems)
+
+
+def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], problems: Problems) -> None:
+    """Code of a descriptor enters the program, which may run here: only what computes inner loops may."""
+    written = {f"kernel.{name}.assembly": getattr(k, "assembly", "") for name, k in kernels.items()}
+    if assembly is not None:
+        written |= {f"assembly.{key}": getattr(assembly, key) for key in ("load", "load_and_step")}
+        written |= {f"assembly.next[{i}]": text for i, text in enumerate(assembly.next)}
+    for key, text in written.items():
+        if text and not _INSTRUCTIONS.fullmatch(text):
+            problems.add(key, f"{show(text)} is refused: not an instruction known in inner loops ({ADVICE})")
 
 
 def _check_program(

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from descriptors import ARM, Refuse, edited
+from descriptors import ARM, I8MM, Refuse, edited
 
 from hwptq.errors import InputError
 from hwptq.targets import load_target
@@ -170,6 +170,30 @@ def test_options_of_tvm_that_reach_further_are_refused(option: str, refuse: Refu
     (line,) = refuse(edited(ARM, ("[tvm]", f"[tvm]\n{option}")))
     assert line.startswith(f"chip.toml: tvm.{option.split()[0]}: is refused")
     assert "--trust-descriptor" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('assembly = "smmla v{acc', 'assembly = "svc v{acc', "kernel.smmla.assembly"),
+        ('load = "ld1 ', 'load = "ldaxr ', "assembly.load"),
+        ('load_and_step = "ld1 ', 'load_and_step = "blr ', "assembly.load_and_step"),
+        ('"b.ne {label}"', '"b.ne {label}", "svc #0"', "assembly.next[2]"),
+        ('"b.ne {label}"', '"mov x8, #221", "b.ne {label}"', "assembly.next[1]"),
+    ],
+)
+def test_instructions_that_compute_no_inner_loop_are_refused(
+    old: str, new: str, key: str, refuse: Refuse
+) -> None:
+    (line,) = refuse(edited(I8MM, (old, new)))
+    assert line.startswith(f"chip.toml: {key}: ")
+    assert "--trust-descriptor" in line
+
+
+def test_instructions_of_inner_loops_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "chip.toml"
+    path.write_text(edited(I8MM, ("registers = 32", "registers = 31")))
+    assert load_target(path).assembly.registers == 31
 
 
 def test_what_is_inherited_is_not_trusted_either(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hwptq.targets import load_target
 
 TARGET = "nvidia-hopper-fp8"
 FLOAT32, E4M3, BFLOAT16 = "float32", fp8.DTYPE, "bfloat16"
+BYTES = {FLOAT32: 4, E4M3: 1, BFLOAT16: 2}
 GEMMS = (
     (4096, 4096, 4096), (8192, 8192, 8192), (25216, 768, 768), (25216, 3072, 768), (25216, 768, 3072),
     (100352, 256, 64),
@@ -42,55 +43,63 @@ class Case:
     residual: bool = False
 
 
-def gemm(m: int, n: int, k: int, promote: int = 128) -> Problem:
+def gemm(m: int, n: int, k: int, promote: int = 128, out: str = E4M3) -> Problem:
     """A dense layer as Problem sees it."""
-    return Problem((1, 1, m, k), n, out_shape=(1, m), promote=promote)
+    return Problem((1, 1, m, k), n, out_shape=(1, m), promote=promote, out_bytes=BYTES[out])
 
 
 def conv(
     n: int, h: int, w: int, c: int, o: int, kernel: int, stride: int, padding: int, dilation: int = 1,
-    promote: int = 128,
+    promote: int = 128, out: str = E4M3,
 ) -> Problem:  # fmt: skip
     """A square convolution."""
-    out = [(extent + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for extent in (h, w)]
+    shape = [(extent + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for extent in (h, w)]
     return Problem(
         (n, h, w, c), o, (kernel, kernel), (stride, stride), (padding, padding), (dilation, dilation),
-        (out[0], out[1]), promote=promote,
+        (shape[0], shape[1]), promote=promote, out_bytes=BYTES[out],
     )  # fmt: skip
 
 
 def equality_cases() -> Iterator[Case]:
-    """Kernels that must equal the emulator."""
+    """Kernels that must equal the emulator: as they are chosen, and then every tile of the descriptor."""
     kernel = load_target(TARGET).kernels["wgmma"]
     for promote in (0, 128):
         mode = "promoted" if promote else "fast"
         for k in DEPTHS:
             for out in (FLOAT32, E4M3):
-                yield Case(
-                    f"eq_gemm_{k}_{mode}_{out}", choose(gemm(160, 192, k, promote), kernel), out, out == E4M3
-                )
+                tiling = choose(gemm(160, 192, k, promote, out), kernel)
+                yield Case(f"eq_gemm_{k}_{mode}_{out}", tiling, out, out == E4M3)
         for i, shape in enumerate(ODD_CONVS):
-            problem = conv(*shape, promote=promote)
-            yield Case(f"eq_conv_{i}_{mode}", choose(problem, kernel), E4M3, False, i % 2 == 0)
-            yield Case(f"eq_conv_{i}_{mode}_float", choose(problem, kernel), FLOAT32, True, i % 2 == 1)
-    batched = replace(gemm(70, 130, 80), images=(3, 1, 70, 80), groups_of_weights=3)
+            for out in (E4M3, FLOAT32):
+                tiling = choose(conv(*shape, promote=promote, out=out), kernel)
+                yield Case(
+                    f"eq_conv_{i}_{mode}_{out}", tiling, out, out == FLOAT32, (i % 2 == 0) == (out == E4M3)
+                )
+    batched = replace(gemm(70, 130, 80, out=FLOAT32), images=(3, 1, 70, 80), groups_of_weights=3)
     yield Case("eq_batched", choose(batched, kernel), FLOAT32, False)
+    for i, tile in enumerate(kernel.tiles):
+        few = replace(kernel, tiles=(tile,), multiprocessors=3)  # so that each block has many tiles
+        promote = 128 if tile.promoted else 0
+        for out in (E4M3, FLOAT32):
+            for name, problem in (
+                ("gemm", gemm(1000, 320, 640, promote, out)),
+                ("conv", conv(2, 17, 19, 128, 272, 3, 1, 1, 1, promote, out)),
+            ):
+                yield Case(f"eq_tile_{i}_{name}_{out}", next(candidates(problem, few)), out, name == "gemm")
 
 
 def speed_cases(batches: tuple[int, ...] = (1, 128)) -> Iterator[tuple[str, Case]]:
-    """(group, case): every tiling of the measured shapes."""
-    kernel = replace(load_target(TARGET).kernels["wgmma"], columns=(64, 128, 256))
+    """(group, case): the measured shapes, each with the tiling that is chosen for it."""
+    kernel = load_target(TARGET).kernels["wgmma"]
     for m, n, k in GEMMS:
         for promote, out in ((0, BFLOAT16), (128, BFLOAT16), (0, E4M3), (128, E4M3)):
-            for t in candidates(gemm(m, n, k, promote), kernel):
-                group = f"gemm {m} {n} {k} {'promoted' if promote else 'fast'} {out}"
-                yield group, Case(f"{group}_{t.columns}".replace(" ", "_"), t, out)
+            group = f"gemm {m} {n} {k} {'promoted' if promote else 'fast'} {out}"
+            yield group, Case(group.replace(" ", "_"), choose(gemm(m, n, k, promote, out), kernel), out)
     for batch in batches:
         for shape in CONVS:
             h, *rest = shape
-            for t in candidates(conv(batch, h, h, *rest), kernel):
-                group = f"conv {batch} {' '.join(map(str, shape))} promoted {E4M3}"
-                yield group, Case(f"{group}_{t.columns}".replace(" ", "_"), t, E4M3)
+            group = f"conv {batch} {' '.join(map(str, shape))} promoted {E4M3}"
+            yield group, Case(group.replace(" ", "_"), choose(conv(batch, h, h, *rest), kernel), E4M3)
 
 
 def data(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -167,8 +167,8 @@ def equality(folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def median_us(torch: Any, calls: list[Callable[[], Any]], repeats: int = 30) -> float:
-    """Microseconds per call: the calls one behind the other in a CUDA graph, the median of its replays."""
+def graph_of(torch: Any, calls: list[Callable[[], Any]]) -> tuple[Any, int]:
+    """A CUDA graph of the calls, one behind the other, and how many there are."""
     import tvm_ffi
 
     stream = torch.cuda.Stream()
@@ -177,102 +177,106 @@ def median_us(torch: Any, calls: list[Callable[[], Any]], repeats: int = 30) -> 
             call()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    inside = max(1, 20 // len(calls))
+    times = max(1, 20 // len(calls))
     with tvm_ffi.use_torch_stream(torch.cuda.graph(graph, stream=stream)):
-        for _ in range(inside):
+        for _ in range(times):
             for call in calls:
                 call()
-    times = []
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1000 / (inside * len(calls)))
-    return statistics.median(times)
+    return graph, times * len(calls)
+
+
+def medians_us(
+    torch: Any, contenders: dict[str, list[Callable[[], Any]]], rounds: int = 25
+) -> dict[str, float]:
+    """Microseconds per call of each contender, all in turn, round by round: clocks meet them alike."""
+    graphs = {name: graph_of(torch, calls) for name, calls in contenders.items()}
+    times: dict[str, list[float]] = {name: [] for name in graphs}
+    for turn in range(rounds + 2):
+        for name, (graph, count) in graphs.items():
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            if turn > 1:
+                times[name].append(begin.elapsed_time(end) * 1000 / count)
+    return {name: round(statistics.median(found), 2) for name, found in times.items()}
 
 
 def speed(folder: Path) -> dict[str, Any]:
-    """Each group of kernels by its fastest tiling, beside the libraries."""
+    """Each kernel beside the libraries."""
     device = Device()
     torch = device.torch
     module = device.tvm.runtime.load_module(str(folder / "speed.so"))
     torch.backends.cudnn.benchmark = True
-    best: dict[str, tuple[float, int]] = {}
-    library: dict[str, dict[str, float]] = {}
+    rows = []
     for group, case in speed_cases():
         try:
-            p, t = case.tiling.problem, case.tiling
-            size = np.prod(p.images) + p.rows * p.outputs
-            sets = int(max(1, min(8, 2e8 // size)))
-            tensors = []
-            for _ in range(sets):
-                x = torch.randint(0, 256, p.images, dtype=torch.uint8, device="cuda")
-                x = (x & 0xBF).view(torch.float8_e4m3fn)  # |x| < 2: sums that overflow nothing
-                w = torch.randint(0, 256, (t.weight_rows, t.weight_depth), dtype=torch.uint8, device="cuda")
-                w = (w & 0xBF).view(torch.float8_e4m3fn)
-                scale = torch.full((t.weight_rows,), 0.01, device="cuda")
-                none = torch.zeros((1, 1), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
-                y = device.empty((p.rows, p.outputs), case.out)
-                tensors.append([x, none, torch.zeros(1, device="cuda"), w, scale, torch.zeros_like(scale), y])
-            taken = [[device.take(a) for a in arguments] for arguments in tensors]
-            function = module[case.name]
-            us = median_us(torch, [partial(function, *a) for a in taken])
-            if group not in best or us < best[group][0]:
-                best[group] = (us, t.columns)
-            if group not in library:
-                library[group] = (
-                    gemm_libraries(torch, tensors, case)
-                    if p.taps == 1 and group.startswith("gemm")
-                    else conv_library(torch, tensors, case)
-                )
-        except Exception as error:
+            tensors = _speed_tensors(device, case)
+            ours = [partial(module[case.name], *(device.take(a) for a in arguments)) for arguments in tensors]
+            libraries = (gemm_libraries if group.startswith("gemm") else conv_library)(torch, tensors, case)
+            found = medians_us(torch, {"us": ours, **libraries})
+        except RuntimeError as error:
             print("failed", case.name, type(error).__name__, str(error)[:200])
-    rows = []
-    for group, (us, columns) in best.items():
-        row = {
-            "group": group,
-            "us": round(us, 2),
-            "columns": columns,
-            **{k: round(v, 2) for k, v in library.get(group, {}).items()},
-        }
-        rows.append(row)
-        print(row)
+            continue
+        tile = case.tiling.tile
+        shape = f"{tile.sharing} {64 * tile.strips}x{tile.columns}"
+        rows.append({"group": group, "tile": shape, **found})
+        print(rows[-1])
     return {"rows": rows}
 
 
-def gemm_libraries(torch: Any, tensors: list[list[Any]], case: Case) -> dict[str, float]:
+def _speed_tensors(device: Device, case: Case) -> list[list[Any]]:
+    """Arguments of a kernel, in more sets than the cache holds; codes below 2 overflow nothing."""
+    torch, p, t = device.torch, case.tiling.problem, case.tiling
+
+    def codes(*shape: int) -> Any:
+        bits = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+        return (bits & 0xBF).view(torch.float8_e4m3fn)
+
+    size = np.prod(p.images) + p.rows * p.outputs * p.out_bytes
+    w, scale = codes(t.weight_rows, t.weight_depth), torch.full((t.weight_rows,), 0.01, device="cuda")
+    none = torch.zeros((1, 1), dtype=torch.uint8, device="cuda").view(torch.float8_e4m3fn)
+    return [
+        [
+            codes(*p.images), none, torch.zeros(1, device="cuda"), w, scale, torch.zeros_like(scale),
+            device.empty((p.rows, p.outputs), case.out),
+        ]
+        for _ in range(int(max(1, min(8, 2e8 // size))))
+    ]  # fmt: skip
+
+
+Calls = dict[str, list[Callable[[], Any]]]
+
+
+def gemm_libraries(torch: Any, tensors: list[list[Any]], case: Case) -> Calls:
     """cuBLASLt through torch._scaled_mm in the same mode and output type, and torch in bfloat16."""
     p = case.tiling.problem
-    one = torch.ones(1, device="cuda")
-    calls = []
-    for x, *_ in tensors:
-        a, b = x.view(p.images[2], p.images[3]), tensors[0][3][: p.outputs, : p.images[3]].contiguous().t()
-        e4m3 = case.out == E4M3
-        calls.append(
+    one, e4m3 = torch.ones(1, device="cuda"), case.out == E4M3
+    dtype = torch.float8_e4m3fn if e4m3 else torch.bfloat16
+    w = tensors[0][3][: p.outputs, : p.images[3]].contiguous().t()
+    wide = torch.randn((p.images[3], p.outputs), device="cuda", dtype=torch.bfloat16)
+    rows = [x.view(p.images[2], p.images[3]) for x, *_ in tensors]
+    return {
+        "cublaslt": [
             partial(
-                torch._scaled_mm, a, b, scale_a=one, scale_b=one, scale_result=one if e4m3 else None,
-                out_dtype=torch.float8_e4m3fn if e4m3 else torch.bfloat16, use_fast_accum=not p.promote,
+                torch._scaled_mm, a, w, scale_a=one, scale_b=one, scale_result=one if e4m3 else None,
+                out_dtype=dtype, use_fast_accum=not p.promote,
             )
-        )  # fmt: skip
-    found = {"cublaslt": median_us(torch, calls)}
-    wide = [(x.view(p.images[2], p.images[3]).to(torch.bfloat16)) for x, *_ in tensors[:2]]
-    weight = torch.randn((p.images[3], p.outputs), device="cuda", dtype=torch.bfloat16)
-    found["torch_bf16"] = median_us(torch, [lambda a=a: torch.mm(a, weight) for a in wide])
-    return found
+            for a in rows
+        ],
+        "torch_bf16": [partial(torch.mm, a.to(torch.bfloat16), wide) for a in rows[:2]],
+    }  # fmt: skip
 
 
-def conv_library(torch: Any, tensors: list[list[Any]], case: Case) -> dict[str, float]:
+def conv_library(torch: Any, tensors: list[list[Any]], case: Case) -> Calls:
     """cuDNN's convolution in bfloat16, channels last, without bias or activation."""
     p = case.tiling.problem
     weight = torch.randn((p.outputs, p.images[3], *p.kernel), device="cuda", dtype=torch.bfloat16)
     weight = weight.to(memory_format=torch.channels_last)
     images = [x.to(torch.bfloat16).permute(0, 3, 1, 2) for x, *_ in tensors]
-    calls = [
-        lambda x=x: torch.nn.functional.conv2d(x, weight, stride=p.strides, padding=p.padding) for x in images
-    ]
-    return {"cudnn_bf16": median_us(torch, calls)}
+    conv2d = torch.nn.functional.conv2d
+    return {"cudnn_bf16": [partial(conv2d, x, weight, stride=p.strides, padding=p.padding) for x in images]}
 
 
 def model(folder: Path) -> dict[str, Any]:

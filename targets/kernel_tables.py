@@ -191,15 +191,42 @@ class TableLookupKernel:
 
 
 @dataclass(frozen=True)
+class WgmmaTile:
+    """How two warpgroups cut a product into tiles, and what that costs.
+
+    Of the tiles that fit a product, the one of the least time is taken: tiles of the busiest block *
+    (bytes of depth / 128 * step_ns + end_ns).
+    """
+
+    columns: int = field(metadata=about("output channels of a tile", choices=(64, 128, 192, 256)))
+    step_ns: int = field(
+        metadata=about("nanoseconds for 128 bytes of a tile's depth, as measured", low=1, high=10**6)
+    )
+    end_ns: int = field(
+        metadata=about("nanoseconds that the end of a tile adds, as measured", low=0, high=10**6)
+    )
+    strips: int = field(
+        default=1, metadata=about("times 64 rows of a tile belong to each warpgroup", low=1, high=2)
+    )
+    sharing: str = field(
+        default="together",
+        metadata=about(
+            "together: both warpgroups share a tile; in_turn: each has tiles of its own, one multiplies "
+            "while the other stores; apart: each has tiles and stages of its own, the second half a tile "
+            "behind",
+            choices=("together", "in_turn", "apart"),
+        ),
+    )
+    promoted: bool = field(default=True, metadata=about("for promoted sums, else for others"))
+
+
+@dataclass(frozen=True)
 class WgmmaKernel:
-    """Tiles of a product of e4m3 on the tensor cores of NVIDIA Hopper: wgmma, fed by TMA."""
+    """Tiles of a product on the tensor cores of NVIDIA Hopper: wgmma, fed by TMA."""
 
     template: ClassVar[str] = "wgmma"
     serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "matmul")
-    columns: tuple[int, ...] = field(
-        default=(128, 64),
-        metadata=about("output channels of a tile, candidates", choices=(64, 128, 256), not_empty=True),
-    )
+    tiles: tuple[WgmmaTile, ...] = field(metadata=about("candidates", not_empty=True))
     stages: int = field(default=6, metadata=about("tiles of the operands in flight", low=2, high=16))
     shared_memory: int = field(
         default=232448, metadata=about("bytes of shared memory of a block", low=2**14, high=2**20)

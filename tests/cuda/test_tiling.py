@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwptq.kernels.cuda.packing import packed_weights, permutation
-from hwptq.kernels.cuda.tiling import ROWS, Problem, candidates, choose
+from hwptq.kernels.cuda.tiling import Problem, candidates, choose
 from hwptq.quant import fp8
 from hwptq.targets import load_target
 
@@ -30,13 +30,13 @@ def test_every_output_is_in_exactly_one_tile(problem: Problem) -> None:
             seen[n * b : (n + 1) * b, y * h : (y + 1) * h, x * w : (x + 1) * w] += 1
         assert (seen == 1).all()
         assert t.grid[3] * t.columns >= problem.outputs
-        assert t.box[0] * t.box[1] * t.box[2] <= ROWS
+        assert t.box[0] * t.box[1] * t.box[2] <= t.rows
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_limits_of_the_device(problem: Problem) -> None:
     for t in candidates(problem, KERNEL):
-        assert t.stages * (ROWS + t.columns) * t.chunk <= KERNEL.shared_memory
+        assert t.rings * t.stages * (t.rows + t.columns) * t.chunk <= KERNEL.shared_memory
         assert t.stages >= 2
         assert t.chunk % problem.step == 0
         assert problem.promote % t.chunk == 0
@@ -52,18 +52,22 @@ def test_a_tap_starts_at_a_step_of_the_accumulator() -> None:
         assert choose(problem, KERNEL).weight_depth == problem.depth
 
 
-def test_weights_lie_where_the_threads_expect_them() -> None:
-    """Thread q of a quad owns the columns 8 j + 2 q + e of an instruction: they are channels 16 q …"""
-    order = permutation(128)
+@pytest.mark.parametrize("width", [16, 8, 4])
+def test_threads_own_neighbouring_channels(width: int) -> None:
+    """Thread q of a quad owns the columns 8 j + 2 q + e of an instruction: channels from width * q on."""
+    order, unit = permutation(128, width), 4 * width
     assert sorted(order) == list(range(128))
-    for g, q in np.ndindex(2, 4):
-        owned = [order[g * 64 + 8 * j + 2 * q + e] for j in range(8) for e in range(2)]
-        assert owned == list(range(g * 64 + 16 * q, g * 64 + 16 * q + 16))
+    for g, q in np.ndindex(128 // unit, 4):
+        owned = [order[g * unit + 8 * j + 2 * q + e] for j in range(width // 2) for e in range(2)]
+        assert owned == list(range(g * unit + width * q, g * unit + width * (q + 1)))
+
+
+def test_weights_lie_where_the_threads_expect_them() -> None:
     problem = Problem((1, 4, 4, 48), 10, (3, 3), (1, 1), (1, 1), (1, 1), (4, 4))
     t = choose(problem, KERNEL)
     w = np.random.default_rng(0).integers(1, 127, (10, 9, 48)).astype(np.uint8)
     packed = fp8.as_codes(packed_weights(fp8.as_float8(w), t))
-    taps = packed[np.argsort(permutation(64))].reshape(64, 9, -1)
+    taps = packed[np.argsort(permutation(64, 16))].reshape(64, 9, -1)
     assert np.array_equal(taps[:10, :, :48], w)
     assert not taps[10:].any()
     assert not taps[:, :, 48:].any()

@@ -16,7 +16,7 @@ from hwptq.quant import fp8_ops as ops
 from hwptq.targets.kernel_tables import WgmmaKernel
 
 from .flat import PIPELINE
-from .operand import E4M3
+from .operand import E4M3, item_bytes
 from .pack import pack_product, pad_channels
 from .packing import filled, packed_weights
 from .tiling import Problem, Tiling, choose, round_up
@@ -74,7 +74,8 @@ def _model(op: Any, images: tuple[int, int, int, int], outputs: int) -> dict[str
     step, _, promote = op.accumulator
     if step != E4M3.step:
         raise ValueError(f"wgmma sums {E4M3.step} products of e4m3 at once, not {step}")
-    return {"images": images, "outputs": outputs, "promote": promote, "operand": E4M3}
+    out_bytes = item_bytes(op.out)
+    return {"images": images, "outputs": outputs, "promote": promote, "operand": E4M3, "out_bytes": out_bytes}
 
 
 def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:

@@ -16,7 +16,7 @@ from hwptq.quant.fp8_ops import Conv2dToFp8
 from hwptq.targets.kernel_tables import WgmmaKernel
 
 from .fp8_products import NO_RESIDUAL, padding_step, wgmma_step
-from .operand import INT8
+from .operand import INT8, item_bytes
 from .pack import pad_image, padded_image
 from .packing import filled, packed_weights
 from .tiling import Problem, choose, round_up
@@ -67,10 +67,13 @@ def _conv2d(op: ops.Conv2d | Conv2dToFp8, x: TensorType, w: np.ndarray, out: Ten
     n, h, width, c = x.shape
     return Problem(
         (n, h, width, c), out.shape[-1], (w.shape[1], w.shape[2]), op.strides, (op.padding[0], op.padding[1]),
-        op.dilation, (out.shape[1], out.shape[2]), promote=0, operand=INT8,
+        op.dilation, (out.shape[1], out.shape[2]), promote=0, operand=INT8, out_bytes=item_bytes(out.dtype),
     )  # fmt: skip
 
 
 def _dense(x: TensorType, out: TensorType) -> Problem:
     rows = prod(x.shape[:-1])
-    return Problem((1, 1, rows, x.shape[-1]), out.shape[-1], out_shape=(1, rows), promote=0, operand=INT8)
+    return Problem(
+        (1, 1, rows, x.shape[-1]), out.shape[-1], out_shape=(1, rows), promote=0, operand=INT8,
+        out_bytes=item_bytes(out.dtype),
+    )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import tvm
+
 from hwptq.quant import fp8
 
 
@@ -30,3 +32,8 @@ class Operand:
 
 E4M3 = Operand(fp8.DTYPE, 1, 32, "f32.e4m3.e4m3", "float32")
 INT8 = Operand("int8", 1, 32, "s32.s8.s8", "int32", ())
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of an element."""
+    return int(tvm.DataType(dtype).bits) // 8

@@ -13,7 +13,7 @@ from hwptq.kernels.kernel import TensorType
 
 from .flat import flat_kernel, indices
 from .places import all_of
-from .tiling import PERMUTED, Tiling
+from .tiling import Tiling
 
 Border = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -61,14 +61,14 @@ def pad_image(
 def pack_product(b: TensorType, tiling: Tiling, attributes: dict[str, Any]) -> tvm.tirx.PrimFunc:
     """b [..., K,N] -> [G*weight_rows, weight_depth]: transposed, then as packing.packed_weights does."""
     depth, outputs = b.shape[-2:]
-    rows = tiling.weight_rows
+    rows, width = tiling.weight_rows, tiling.problem.width
     out = TensorType((prod(b.shape[:-2]) * rows, tiling.weight_depth), b.dtype)
 
     def element(at: Expr, tensor: Flat) -> Expr:
         row, k = indices(at, out.shape)
-        within = T.floormod(row, PERMUTED)
+        within = T.floormod(row, 4 * width)
         pair, thread, second = T.floordiv(within, 8), T.floordiv(T.floormod(within, 8), 2), T.floormod(row, 2)
-        channel = T.floormod(row, rows) - within + thread * 16 + pair * 2 + second
+        channel = T.floormod(row, rows) - within + thread * width + pair * 2 + second
         source = (T.floordiv(row, rows) * depth + k) * outputs + channel
         inside = T.And(channel < outputs, k < depth)
         return T.if_then_else(inside, tensor.load(source), fill(b.dtype))

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from itertools import product as pairs
 from math import prod
 
-from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.targets.kernel_tables import WgmmaKernel, WgmmaTile
 
 from .operand import E4M3, Operand
 
-ROWS = 128  # output rows of a tile: two warpgroups with 64 each
-PERMUTED = 64  # columns of the weights that are permuted among themselves
-_PROMOTED = 128  # columns at most where sums take twice the registers
+STRIP = 64  # rows of an instruction
+COLUMNS = 64  # the columns of a tile are a multiple of it
+_BARRIERS = 2048  # bytes of shared memory that are no stages
+STORE = 16  # bytes that a thread stores at once
 _SWIZZLES = {32: 1, 64: 2, 128: 3}  # bytes of a row in shared memory -> CUtensorMapSwizzle
 
 
@@ -35,6 +36,17 @@ class Problem:
     groups_of_weights: int = 1  # 1, or N
     promote: int = 128  # products after which sums become float32; 0 = never
     operand: Operand = E4M3
+    out_bytes: int = 1  # of an element of the output
+
+    @property
+    def promoted(self) -> bool:
+        """Whether sums are promoted before the last product; afterwards that changes nothing but a -0."""
+        return 0 < self.promote < self.depth
+
+    @property
+    def width(self) -> int:
+        """Neighbouring channels that a thread stores in one piece."""
+        return STORE // self.out_bytes
 
     @property
     def step(self) -> int:
@@ -58,15 +70,45 @@ class Problem:
 
 @dataclass(frozen=True)
 class Tiling:
-    """The tiles of a Problem: `columns` output channels, `chunk` channels of a tap at a time."""
+    """The tiles of a Problem, `chunk` channels of a tap at a time."""
 
     problem: Problem
-    columns: int
+    tile: WgmmaTile
     chunk: int
-    stages: int
+    stages: int  # of each ring
     blocks: int  # of a persistent grid
     group: int  # rows of tiles that are walked together, for the cache
     box: tuple[int, int, int]  # images, rows and columns of pixels in a tile
+
+    @property
+    def columns(self) -> int:
+        """Output channels of a tile."""
+        return self.tile.columns
+
+    @property
+    def together(self) -> bool:
+        """Whether both warpgroups work on one tile."""
+        return self.tile.sharing == "together"
+
+    @property
+    def rings(self) -> int:
+        """Rings of stages: warpgroups that stand apart have one each."""
+        return 2 if self.tile.sharing == "apart" else 1
+
+    @property
+    def group_rows(self) -> int:
+        """Rows of a tile that belong to a warpgroup."""
+        return STRIP * self.tile.strips
+
+    @property
+    def rows(self) -> int:
+        """Rows of a tile."""
+        return tile_rows(self.tile)
+
+    @property
+    def strip_registers(self) -> int:
+        """Sums of a strip that a thread holds."""
+        return self.columns // 2
 
     @property
     def swizzle(self) -> int:
@@ -91,7 +133,7 @@ class Tiling:
     @property
     def weight_rows(self) -> int:
         """Output channels with those that fill the last group of permuted ones."""
-        return round_up(self.problem.outputs, PERMUTED)
+        return round_up(self.problem.outputs, COLUMNS)
 
     @property
     def weight_depth(self) -> int:
@@ -100,7 +142,7 @@ class Tiling:
     @property
     def promote_steps(self) -> int:
         """Chunks after which sums are promoted; 0 = never."""
-        return self.problem.promote // self.chunk
+        return self.problem.promote // self.chunk if self.problem.promoted else 0
 
 
 def round_up(value: int, unit: int) -> int:
@@ -108,26 +150,37 @@ def round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
+def tile_rows(tile: WgmmaTile) -> int:
+    """Rows of a tile."""
+    return STRIP * tile.strips * (2 if tile.sharing == "together" else 1)
+
+
 def candidates(problem: Problem, kernel: WgmmaKernel) -> Iterator[Tiling]:
-    """Every tiling that fits the device, narrowest columns last."""
+    """Every tiling that fits the problem and the device."""
     chunk = _chunk(problem)
-    for columns in kernel.columns:
-        if columns > round_up(problem.outputs, PERMUTED) or (problem.promote and columns > _PROMOTED):
+    for tile in kernel.tiles:
+        if tile.promoted != problem.promoted or tile.columns > round_up(problem.outputs, COLUMNS):
             continue
-        stage = (ROWS + columns) * chunk * problem.operand.bytes
-        stages = min(kernel.stages, (kernel.shared_memory - 2048) // stage)
-        base = Tiling(problem, columns, chunk, stages, 1, 8 if problem.taps == 1 else 1, _box(problem))
-        yield replace(base, blocks=min(kernel.multiprocessors, prod(base.grid)))
+        if tile.promoted and tile.strips > 1 and chunk < problem.promote:
+            continue  # its strips use the same registers, so each must be promoted at every step
+        rows, rings = tile_rows(tile), 2 if tile.sharing == "apart" else 1
+        stage = (rows + tile.columns) * chunk * problem.operand.bytes
+        stages = min(kernel.stages, (kernel.shared_memory - _BARRIERS) // stage) // rings
+        group = 8 if problem.taps == 1 else 1
+        found = Tiling(problem, tile, chunk, stages, 1, group, _box(problem, rows))
+        yield replace(found, blocks=min(kernel.multiprocessors, prod(found.grid)))
 
 
 def choose(problem: Problem, kernel: WgmmaKernel) -> Tiling:
-    """The tiling with the fewest rounds of blocks, weighted by the work of a tile; wide columns win ties."""
-    return min(candidates(problem, kernel), key=lambda t: (_rounds(t, kernel), -t.columns))
+    """The tiling of the least time, by the costs of the descriptor."""
+    return min(candidates(problem, kernel), key=nanoseconds)
 
 
-def _rounds(tiling: Tiling, kernel: WgmmaKernel) -> float:
-    """Time of the slowest block, in columns: narrow tiles pay for loading the rows more often."""
-    return -(-prod(tiling.grid) // kernel.multiprocessors) * (tiling.columns + 32)
+def nanoseconds(tiling: Tiling) -> float:
+    """Time of the block with the most tiles."""
+    tile = tiling.tile
+    bytes_deep = tiling.steps * tiling.chunk * tiling.problem.operand.bytes
+    return -(-prod(tiling.grid) // tiling.blocks) * (bytes_deep / 128 * tile.step_ns + tile.end_ns)
 
 
 def _chunk(problem: Problem) -> int:
@@ -140,16 +193,16 @@ def _chunk(problem: Problem) -> int:
     raise ValueError(f"no chunk of channels fits {problem}")
 
 
-def _box(problem: Problem) -> tuple[int, int, int]:
-    """The box of at most ROWS pixels that covers the output with the fewest boxes, wide ones first."""
+def _box(problem: Problem, rows: int) -> tuple[int, int, int]:
+    """The box of at most `rows` pixels that covers the output with the fewest boxes, wide ones first."""
     n, (oh, ow) = problem.images[0], problem.out_shape
     best = (0, 0, 0)
     best_key: tuple[int, int] | None = None
-    for width, height in pairs(range(1, min(ow, ROWS) + 1), range(1, min(oh, ROWS) + 1)):
-        if width * height > ROWS or width * problem.strides[1] > 256 or height * problem.strides[0] > 256:
+    for width, height in pairs(range(1, min(ow, rows) + 1), range(1, min(oh, rows) + 1)):
+        if width * height > rows or width * problem.strides[1] > 256 or height * problem.strides[0] > 256:
             continue
         whole = (height, width) == (oh, ow) and problem.groups_of_weights == 1
-        depth = max(1, min(n, ROWS // (width * height))) if whole else 1
+        depth = max(1, min(n, rows // (width * height))) if whole else 1
         count = -(-ow // width) * -(-oh // height) * -(-n // depth)
         if best_key is None or (count, -width) < best_key:
             best_key, best = (count, -width), (depth, height, width)

@@ -19,7 +19,8 @@ import tvm
 from tvm.backend.cuda.lang import Pipeline, PipelineState, SMEMPool
 from tvm.script import tirx as T
 
-from .tiling import ROWS, Tiling
+from . import wgmma_turns as turns
+from .tiling import Tiling
 from .wgmma_load import loader, map_arguments
 from .wgmma_multiply import multiplier
 from .wgmma_places import Places
@@ -37,11 +38,13 @@ def wgmma_kernel(
     A residual has y's shape, or [1,1] where the epilogue has none. An epilogue in fixed point takes
     multipliers and shifts, one behind the other, for the scale.
     """
-    p, dtype, stages = t.problem, t.problem.operand.dtype, t.stages
+    p, dtype = t.problem, t.problem.operand.dtype
     y_size, fixed = p.rows * p.outputs, epilogue.fixed_point(t)
     scale_dtype, scales = ("int32", 2) if fixed else ("float32", 1)
+    bounded = {"tirx.launch_bounds_min_blocks_per_sm": 1, **attributes}  # else setmaxnreg is ignored
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
+    stages, readers = t.stages * t.rings, 2 if t.together else 1  # warpgroups that read a stage
 
     @T.prim_func(check_well_formed=False)
     def main(
@@ -53,7 +56,7 @@ def wgmma_kernel(
         B: T.Buffer((t.weight_rows,), p.operand.sums),
         Y: T.Buffer(y_shape, epilogue.dtype),
     ):
-        T.func_attr(attributes)
+        T.func_attr(bounded)
         x_map: T.let[T.handle("tensormap")] = T.tvm_stack_alloca("tensormap", 1)
         T.call_packed("runtime.cuTensorMapEncodeTiled", x_map, dtype, 4, X.data, *x_layout)
         w_map: T.let[T.handle("tensormap")] = T.tvm_stack_alloca("tensormap", 1)
@@ -67,50 +70,62 @@ def wgmma_kernel(
         warp = T.warp_id_in_wg([4])
         lane = T.lane_id([32])
         pool = T.meta_var(SMEMPool())
-        xs = pool.alloc((stages, ROWS, t.chunk), dtype, align=1024)
+        xs = pool.alloc((stages, t.rows, t.chunk), dtype, align=1024)
         ws = pool.alloc((stages, t.columns, t.chunk), dtype, align=1024)
-        ring = T.meta_var(Pipeline(pool, stages, full="tma", empty="mbar", init_full=1, init_empty=2))
+        ring = T.meta_var(Pipeline(pool, stages, full="tma", empty="mbar", init_full=1, init_empty=readers))
         pool.commit()
         T.ptx.fence.proxy.async_.shared__cta()
         T.cuda.cta_sync()
         if group == 2:
             T.ptx.setmaxnreg.dec.sync.aligned.u32(40)
-            if warp == 0:
+            if warp < t.rings:
                 if T.cuda.elect_sync():
-                    load(ring, xs, ws, x_map, w_map, block)
+                    load(ring, xs, ws, x_map, w_map, block, warp if t.rings > 1 else 0)
         else:
             T.ptx.setmaxnreg.inc.sync.aligned.u32(232)
             outside = T.meta_var(Outside(S, B, summand, F, y, words))
-            consume(ring, xs, ws, outside, block, group, warp, lane)
+            consume(ring, xs, ws, outside, block, (group, warp, lane))
 
     return main.without_attr("global_symbol")
 
 
 def _consumer(t: Tiling, epilogue: Epilogue) -> Any:
-    """(ring, stages of x and of w, outside, block, group, warp, lane): sum and finish a block's tiles."""
-    tiles, rounds = Places(t).tiles, -(-Places(t).tiles // t.blocks)
+    """(ring, stages of x and of w, outside, block, (warpgroup, warp, lane)): sum and finish tiles."""
     at_tile, multiply, store = Places(t), multiplier(t), finisher(t, epilogue)
-    registers, partial_registers = t.columns // 2, t.columns // 2 if t.promote_steps else 1
+    tiles, together, apart = at_tile.tiles, t.together, t.rings > 1
+    every = 1 if together else 2  # tiles until the next of a warpgroup
+    rounds = -(-at_tile.rounds // every)
     sums = t.problem.operand.registers
+    partials = t.strip_registers if t.promote_steps else 1
     row_stride = 8 * t.chunk * t.problem.operand.bytes // 16
 
     @T.inline
-    def consume(ring, xs, ws, outside, block, group, warp, lane):
+    def consume(ring, xs, ws, outside, block, thread):
+        group = T.meta_var(thread[0])
         now = T.meta_var(PipelineState(t.stages, 0))
-        total = T.alloc_local([registers], sums)
-        partial = T.alloc_local([partial_registers], sums)
+        total = T.alloc_local([t.tile.strips * t.strip_registers], sums)
+        partial = T.alloc_local([partials], sums)
         x_desc: T.uint64
         w_desc: T.uint64
+        first = T.meta_var(group * t.group_rows if together else 0)
+        base = T.meta_var(group * t.stages if apart else 0)
         T.cuda.wgmma.encode_matrix_descriptor(
-            T.address_of(x_desc), xs.ptr_to([0, group * 64, 0]), 1, row_stride, t.swizzle
+            T.address_of(x_desc), xs.ptr_to([0, first, 0]), 1, row_stride, t.swizzle
         )
         T.cuda.wgmma.encode_matrix_descriptor(
             T.address_of(w_desc), ws.ptr_to([0, 0, 0]), 1, row_stride, t.swizzle
         )
+        turns.begin(t, now, group)
         for i in T.serial(rounds):
-            if block + i * t.blocks < tiles:
-                tile = T.meta_var(at_tile.tile(block + i * t.blocks))
-                multiply(ring, now, total, partial, x_desc, w_desc, warp, lane)
-                store(total, outside, tile, group, warp, lane)
+            index = T.meta_var(block + (i * every + (0 if together else group)) * t.blocks)
+            turns.wait_for_turn(t, group)
+            if index < tiles:
+                tile = T.meta_var(at_tile.tile(index))
+                multiply(ring, now, base, i, total, partial, x_desc, w_desc, thread)
+                turns.skip_turn(t, now)
+                store(total, outside, tile, first, thread)
+            else:
+                turns.finish_turn(t, group)
+        turns.end(t, group)
 
     return consume

@@ -36,29 +36,30 @@ def map_arguments(t: Tiling) -> tuple[list[Any], list[Any]]:
 
 
 def loader(t: Tiling) -> Callable[..., Any]:
-    """(ring, stages of x and of w, their tensor maps, block): load every tile of a block, step by step."""
+    """(ring, stages of x and of w, their tensor maps, block, which ring): load its tiles step by step."""
     at_tile = Places(t)
-    tiles = at_tile.tiles
-    rounds = -(-tiles // t.blocks)
+    tiles, rounds = at_tile.tiles, -(-at_tile.rounds // t.rings)
     loaded = (prod(t.box) + t.columns) * t.chunk * t.problem.operand.bytes
     copy_x, copy_w = _COPY.format(4), _COPY.format(2)
 
     @T.inline
-    def load(ring, xs, ws, x_map, w_map, block):
+    def load(ring, xs, ws, x_map, w_map, block, own):
         at = T.meta_var(PipelineState(t.stages, 1))
         for i in T.serial(rounds):
-            if block + i * t.blocks < tiles:
-                tile = T.meta_var(at_tile.tile(block + i * t.blocks))
+            index = T.meta_var(block + (i * t.rings + own) * t.blocks)
+            if index < tiles:
+                tile = T.meta_var(at_tile.tile(index))
                 for k in T.serial(t.steps):
-                    ring.empty.wait(at.stage, at.phase)
-                    ring.full.arrive(at.stage, loaded)
+                    stage = T.meta_var(own * t.stages + at.stage)
+                    ring.empty.wait(stage, at.phase)
+                    ring.full.arrive(stage, loaded)
                     T.ptx[copy_x](
-                        xs.ptr_to([at.stage, 0, 0]), T.address_of(x_map), *at_tile.x(tile[0], k),
-                        ring.full.ptr_to([at.stage]),
+                        xs.ptr_to([stage, 0, 0]), T.address_of(x_map), *at_tile.x(tile[0], k),
+                        ring.full.ptr_to([stage]),
                     )  # fmt: skip
                     T.ptx[copy_w](
-                        ws.ptr_to([at.stage, 0, 0]), T.address_of(w_map), k * t.chunk,
-                        at_tile.w(tile[0], tile[1]), ring.full.ptr_to([at.stage]),
+                        ws.ptr_to([stage, 0, 0]), T.address_of(w_map), k * t.chunk,
+                        at_tile.w(tile[0], tile[1]), ring.full.ptr_to([stage]),
                     )  # fmt: skip
                     at.advance()
 

@@ -26,6 +26,11 @@ class Places:
     def tiles(self) -> int:
         return prod(self.tiling.grid)
 
+    @property
+    def rounds(self) -> int:
+        """Tiles of the first block; block b has those at b, b + blocks, …"""
+        return -(-self.tiles // self.tiling.blocks)
+
     def tile(self, index: Any) -> tuple[Any, Any]:
         """(row tile, column tile) of a tile: `group` row tiles share their weights in the cache."""
         group, columns = self.tiling.group, self.tiling.grid[3]

@@ -13,10 +13,8 @@ from tvm.script import tirx as T
 from hwptq.kernels.requantize import Bounds, requantize
 from hwptq.quant import fp8
 
-from .tiling import PERMUTED, Tiling
+from .tiling import STRIP, Tiling
 from .wgmma_places import Places
-
-WIDTH = 16  # neighbouring channels of a thread
 
 
 @dataclass(frozen=True)
@@ -54,37 +52,42 @@ class Outside:
 
 
 def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
-    """(total, outside, tile, group, warp, lane): finish the sums of a warpgroup and write them."""
-    outputs, rows, at_tile = t.problem.outputs, t.weight_rows, Places(t)
+    """(total, outside, tile, the first row of the warpgroup, thread): finish its sums and write them."""
+    outputs, at_tile, width = t.problem.outputs, Places(t), t.problem.width
+    fixed, sums = epilogue.fixed_point(t), t.problem.operand.sums
+    dtype, shifted = ("int32", width) if fixed else ("float32", 1)
+    rows, across = 2 * t.tile.strips, t.columns // (4 * width)
     finish, write = _values(t, epilogue), _write(t, epilogue)
-    fixed = epilogue.fixed_point(t)
-    dtype, shifted = ("int32", WIDTH) if fixed else ("float32", 1)
-    sums = t.problem.operand.sums
 
     @T.inline
-    def store(total, outside, tile, group, warp, lane):
-        value = T.alloc_local([WIDTH], dtype)
-        scales = T.alloc_local([WIDTH], dtype)
+    def store(total, outside, tile, first, thread):
+        warp, lane = T.meta_var(thread[1]), T.meta_var(thread[2])
+        value = T.alloc_local([width], dtype)
+        scales = T.alloc_local([width], dtype)
         shifts = T.alloc_local([shifted], "int32")
-        biases = T.alloc_local([WIDTH], sums)
-        for g in T.unroll(t.columns // PERMUTED):
-            column = T.meta_var(tile[1] * t.columns + g * PERMUTED + (lane % 4) * WIDTH)
+        biases = T.alloc_local([width], sums)
+        begins = T.alloc_local([rows], "int32")
+        for r in T.unroll(rows):
+            row = T.meta_var(first + r // 2 * STRIP + warp * 16 + lane // 4 + r % 2 * 8)
+            pixel = T.meta_var(at_tile.pixel(tile[0], row))
+            begins[r] = T.if_then_else(pixel[1], pixel[0] * outputs, -1)
+        constants = T.meta_var((scales, shifts, biases))
+        for g in T.unroll(across):
+            column = T.meta_var(tile[1] * t.columns + g * (4 * width) + (lane % 4) * width)
             if column < outputs:
-                for j in T.unroll(WIDTH // 4):
+                for j in T.unroll(width // 4):
                     for e in T.vectorized(4):
                         scales[j * 4 + e] = outside.scale[column + j * 4 + e]
                     if fixed:
                         for e in T.vectorized(4):
-                            shifts[j * 4 + e] = outside.scale[rows + column + j * 4 + e]
+                            shifts[j * 4 + e] = outside.scale[t.weight_rows + column + j * 4 + e]
                     for e in T.vectorized(4):
                         biases[j * 4 + e] = outside.bias[column + j * 4 + e]
-                for half in T.unroll(2):
-                    row = T.meta_var(group * 64 + warp * 16 + lane // 4 + half * 8)
-                    pixel = T.meta_var(at_tile.pixel(tile[0], row))
-                    if pixel[1]:
-                        at_y = T.meta_var(pixel[0] * outputs + column)
-                        finish(value, total, (g, half), (scales, shifts, biases), outside, at_y, column)
-                        write(value, outside, at_y, column)
+                for r in T.unroll(rows):
+                    if begins[r] >= 0:
+                        at_sum = T.meta_var(r // 2 * t.strip_registers + g * width * 2 + r % 2 * 2)
+                        finish(value, total, at_sum, constants, outside, begins[r] + column, column)
+                        write(value, outside, begins[r] + column, column)
 
     return store
 
@@ -97,25 +100,19 @@ def _multiply(a: Any, b: Any) -> Any:
     return T.call_pure_extern("float32", "__fmul_rn", a, b)
 
 
-def _at(where: Any, j: Any) -> Any:
-    """The register of the accumulator that holds channel j of 16, in (group of columns, half of the rows)."""
-    return (where[0] * 8 + j // 2) * 4 + where[1] * 2 + j % 2
+def _at(at_sum: Any, j: Any) -> Any:
+    """The register of the accumulator that holds channel j from that at `at_sum` on."""
+    return at_sum + j // 2 * 4 + j % 2
 
 
 def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
-    """(value, total, (group of columns, half of the rows), …): 16 neighbouring channels of a pixel."""
+    """(value, total, its first sum, constants, …): neighbouring channels of a pixel."""
     if epilogue.fixed_point(t):
         return _fixed(t, epilogue)
-    outputs, wide = t.problem.outputs, t.problem.outputs % WIDTH == 0
-    integer, with_residual = t.problem.operand.sums == "int32", epilogue.residual
+    width, integer, with_residual = t.problem.width, t.problem.operand.sums == "int32", epilogue.residual
+    add = _residual(t, epilogue)
     with_lo, with_hi = epilogue.lo > -float("inf"), epilogue.hi < float("inf")
     lo, hi = (epilogue.lo if with_lo else 0.0), (epilogue.hi if with_hi else 0.0)
-
-    def summand(outside: Any, at: Any) -> Any:
-        """The value of a residual."""
-        if epilogue.residual_dtype != "int8":
-            return T.Cast("float32", outside.residual[at])
-        return T.Cast("float32", T.Cast("int32", outside.residual[at]) - epilogue.residual_zero_point)
 
     def scaled(total: Any, scale: Any, bias: Any) -> Any:
         if integer:
@@ -123,40 +120,65 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         return _fma(total, scale, bias)
 
     @T.inline
-    def finish(value, total, where, constants, outside, at_y, column):
-        for j in T.unroll(WIDTH):
-            value[j] = scaled(total[_at(where, j)], constants[0][j], constants[2][j])
-            if wide or column + j < outputs:
-                if with_residual:
-                    value[j] = _fma(summand(outside, at_y + j), outside.factor[0], value[j])
-                if with_lo:
-                    value[j] = T.max(value[j], T.float32(lo))
-                if with_hi:
-                    value[j] = T.min(value[j], T.float32(hi))
+    def finish(value, total, at_sum, constants, outside, at_y, column):
+        for j in T.unroll(width):
+            value[j] = scaled(total[_at(at_sum, j)], constants[0][j], constants[2][j])
+        if with_residual:
+            add(value, outside, at_y, column)
+        for j in T.unroll(width):
+            if with_lo:
+                value[j] = T.max(value[j], T.float32(lo))
+            if with_hi:
+                value[j] = T.min(value[j], T.float32(hi))
 
     return finish
 
 
+def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
+    """(value, outside, at_y, column): add the residual of neighbouring channels, loaded at once if they fit."""
+    outputs, width, dtype = t.problem.outputs, t.problem.width, epilogue.residual_dtype
+
+    def real(code: Any) -> Any:
+        """The value of a residual."""
+        if dtype != "int8":
+            return T.Cast("float32", code)
+        return T.Cast("float32", T.Cast("int32", code) - epilogue.residual_zero_point)
+
+    @T.inline
+    def add(value, outside, at_y, column):
+        codes = T.alloc_local([width], dtype)
+        if outputs % width == 0:
+            for e in T.vectorized(width):
+                codes[e] = outside.residual[at_y + e]
+        else:
+            for j in T.unroll(width):
+                if column + j < outputs:
+                    codes[j] = outside.residual[at_y + j]
+        for j in T.unroll(width):
+            value[j] = _fma(real(codes[j]), outside.factor[0], value[j])
+
+    return add
+
+
 def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     bounds = Bounds(epilogue.zero_point, int(epilogue.lo), int(epilogue.hi))
+    width = t.problem.width
 
     def requantized(total: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
         acc = T.reinterpret("int32", total) + bias
         return T.Cast("int32", requantize(acc, multiplier, shift, bounds, 1))
 
     @T.inline
-    def finish(value, total, where, constants, outside, at_y, column):
-        for j in T.unroll(WIDTH):
-            value[j] = requantized(total[_at(where, j)], constants[2][j], constants[0][j], constants[1][j])
+    def finish(value, total, at_sum, constants, outside, at_y, column):
+        for j in T.unroll(width):
+            value[j] = requantized(total[_at(at_sum, j)], constants[2][j], constants[0][j], constants[1][j])
 
     return finish
 
 
 def _write(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
-    """(value, outside, at_y, column): 16 channels of a pixel, in stores of 16 bytes where they fit."""
-    outputs, wide = t.problem.outputs, t.problem.outputs % WIDTH == 0
-    bytewise = epilogue.dtype in (fp8.DTYPE, "int8")
-    piece = 4 if epilogue.dtype == "float32" else 8  # elements of a store of 16 bytes
+    """(value, outside, at_y, column): neighbouring channels of a pixel, in one store where they fit."""
+    outputs, width = t.problem.outputs, t.problem.width
 
     def whole(value: Any) -> Any:
         """An int8 as int32, which fixed point gives."""
@@ -187,17 +209,16 @@ def _write(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
             outside.words[at_y // 4 + j] = word[j]
 
     @T.inline
-    def write_pieces(value, outside, at_y, column):
-        for j in T.unroll(WIDTH // piece):
-            for e in T.vectorized(piece):
-                outside.y[at_y + j * piece + e] = one(value[j * piece + e])
+    def write_piece(value, outside, at_y, column):
+        for e in T.vectorized(width):
+            outside.y[at_y + e] = one(value[e])
 
     @T.inline
     def write_each(value, outside, at_y, column):
-        for j in T.unroll(WIDTH):
+        for j in T.unroll(width):
             if column + j < outputs:
                 outside.y[at_y + j] = one(value[j])
 
-    if not wide:
+    if outputs % width:
         return write_each
-    return write_words if bytewise else write_pieces
+    return write_words if width == 16 else write_piece

@@ -26,19 +26,19 @@ def prim_func(case: Case) -> tvm.tirx.PrimFunc:
     problem = case.tiling.problem
     epilogue = Epilogue(case.out, 0.0 if case.relu else -INFINITY, INFINITY, case.residual)
     y = (problem.rows, problem.outputs)
-    return wgmma_kernel(case.tiling, epilogue, problem.images, y, {})
+    return wgmma_kernel(case.tiling, epilogue, problem.images, y)
 
 
 def main() -> None:
     command = argparse.ArgumentParser(description=__doc__)
     command.add_argument("--output", type=Path, required=True)
-    command.add_argument("--no-speed", action="store_true", help="equality kernels only")
+    command.add_argument("--only", choices=("equality", "speed"), help="one of the two")
     arguments = command.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    groups = {"equality": list(equality_cases())}
-    if not arguments.no_speed:
-        groups["speed"] = [case for _, case in speed_cases()]
+    groups = {"equality": list(equality_cases()), "speed": [case for _, case in speed_cases()]}
     for name, cases in groups.items():
+        if arguments.only not in (None, name):
+            continue
         kernels = {case.name: prim_func(case) for case in cases}
         compile_kernels(kernels, load_target("nvidia-hopper-fp8").tvm).export_library(
             str(arguments.output / f"{name}.so")

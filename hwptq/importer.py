@@ -104,17 +104,17 @@ def _first_line(error: BaseException) -> str:
 
 
 def _bound_shape(value: Any, axes: Mapping[str, int]) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of a graph input. A symbolic first axis becomes 1, any other has its size in `axes`."""
+    """Shape and dtype of a graph input. A symbolic axis has its size in `axes`, the first one else 1."""
     tensor = value.type.tensor_type
     dims = []
     for axis, dim in enumerate(tensor.shape.dim):
-        size = dim.dim_value or (axes.get(dim.dim_param) if axis else 1)
+        size = dim.dim_value or axes.get(dim.dim_param) or (axis == 0)
         if not size:
             raise UnsupportedError(
                 f"input {value.name!r}: axis {axis} is symbolic; fix its size before export"
                 + (f", or give it with --axis {dim.dim_param}=SIZE" if dim.dim_param else "")
             )
-        dims.append(size)
+        dims.append(int(size))
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     return tuple(dims), dtype
 

@@ -195,12 +195,15 @@ class WgmmaTile:
     """How two warpgroups cut a product into tiles, and what that costs.
 
     Of the tiles that fit a product, the one of the least time is taken: tiles of the busiest block *
-    (bytes of depth / 128 * step_ns + end_ns).
+    (bytes of depth / 128 * step_ns + end_ns), with alone_ns for step_ns where that is a single tile.
     """
 
     columns: int = field(metadata=about("output channels of a tile", choices=(64, 128, 192, 256)))
     step_ns: int = field(
         metadata=about("nanoseconds for 128 bytes of a tile's depth, as measured", low=1, high=10**6)
+    )
+    alone_ns: int = field(
+        metadata=about("the same for a tile that its multiprocessor works on alone", low=1, high=10**6)
     )
     end_ns: int = field(
         metadata=about("nanoseconds that the end of a tile adds, as measured", low=0, high=10**6)

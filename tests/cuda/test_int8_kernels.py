@@ -21,9 +21,10 @@ from tvm import tirx
 
 from hwptq.kernels.cuda.flat import PIPELINE
 from hwptq.kernels.cuda.int8_elementwise import int8_kernel
+from hwptq.kernels.cuda.operand import item_bytes
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda, select_cuda_concatenate
-from hwptq.kernels.cuda.tiling import PERMUTED, round_up
+from hwptq.kernels.cuda.tiling import COLUMNS, STORE, round_up
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.quant import fixed_point
 from hwptq.quant import integer_ops as ops
@@ -114,11 +115,11 @@ def product(case: Case, steps: tuple[Step, ...]) -> np.ndarray:
     *_, packed, scale, bias = last.args
     assert isinstance(packed, np.ndarray)
     assert isinstance(scale, np.ndarray)
-    outputs, rows = case.constants[0].shape[0], round_up(case.constants[0].shape[0], PERMUTED)
+    outputs, rows = case.constants[0].shape[0], round_up(case.constants[0].shape[0], COLUMNS)
     kernel = case.constants[0].shape[1:-1] if isinstance(case.op, ops.Conv2d) else (1, 1)
     channels = packed.shape[1] // (kernel[0] * kernel[1])
     w = np.empty_like(packed)
-    w[permutation(rows)] = packed
+    w[permutation(rows, STORE // item_bytes(last.out.dtype))] = packed
     w = w.reshape(rows, *kernel, channels)[:outputs]
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
     if isinstance(case.op, ops.Conv2d):

@@ -15,7 +15,6 @@ from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
 from hwptq.targets.kernel_tables import WgmmaKernel
 
-from .flat import PIPELINE
 from .operand import E4M3, item_bytes
 from .pack import pack_product, pad_channels
 from .packing import filled, packed_weights
@@ -64,8 +63,7 @@ def wgmma_step(
     op: Any, tiling: Tiling, epilogue: Epilogue, x: TensorType, args: tuple[Argument, ...], out: TensorType
 ) -> Step:
     """The product itself; `args` as wgmma_kernel takes them."""
-    attributes = {"tirx.is_scheduled": True, PIPELINE: "tirx", TEMPLATE: "wgmma"}
-    func = wgmma_kernel(tiling, epilogue, x.shape, out.shape, attributes)
+    func = wgmma_kernel(tiling, epilogue, x.shape, out.shape)
     return Step(func, args, out, f"{op.kind}_wgmma")
 
 

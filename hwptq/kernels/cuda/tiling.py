@@ -177,10 +177,12 @@ def choose(problem: Problem, kernel: WgmmaKernel) -> Tiling:
 
 
 def nanoseconds(tiling: Tiling) -> float:
-    """Time of the block with the most tiles."""
+    """Time of the block with the most tiles, as WgmmaTile says."""
     tile = tiling.tile
     bytes_deep = tiling.steps * tiling.chunk * tiling.problem.operand.bytes
-    return -(-prod(tiling.grid) // tiling.blocks) * (bytes_deep / 128 * tile.step_ns + tile.end_ns)
+    tiles = -(-prod(tiling.grid) // tiling.blocks)
+    step = tile.step_ns if tiles > 1 else tile.alone_ns
+    return tiles * (bytes_deep / 128 * step + tile.end_ns)
 
 
 def _chunk(problem: Problem) -> int:

@@ -13,13 +13,17 @@ A persistent grid of blocks with three warpgroups. One thread of the third loads
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import tvm
 from tvm.backend.cuda.lang import Pipeline, PipelineState, SMEMPool
 from tvm.script import tirx as T
 
+from hwptq.kernels.builder import TEMPLATE
+
 from . import wgmma_turns as turns
+from .flat import PIPELINE
 from .tiling import Tiling
 from .wgmma_load import loader, map_arguments
 from .wgmma_multiply import multiplier
@@ -29,19 +33,17 @@ from .wgmma_store import Epilogue, Outside, finisher
 Shape = tuple[int, ...]
 
 
-def wgmma_kernel(
-    t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape, attributes: dict[str, Any]
-) -> tvm.tirx.PrimFunc:
+@cache  # the parser of TVMScript takes most of a second, and layers of a model are alike
+def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) -> tvm.tirx.PrimFunc:
     """(x, residual, its factor, w, scale, bias) -> y, the last three packed as packing.py does.
 
     `x_shape` and `y_shape` are the shapes of x and y outside, of the same elements as those of the problem.
     A residual has y's shape, or [1,1] where the epilogue has none. An epilogue in fixed point takes
-    multipliers and shifts, one behind the other, for the scale.
+    multipliers and shifts, one behind the other, for the scale. It is scheduled; TIRx's passes lower it.
     """
     p, dtype = t.problem, t.problem.operand.dtype
     y_size, fixed = p.rows * p.outputs, epilogue.fixed_point(t)
     scale_dtype, scales = ("int32", 2) if fixed else ("float32", 1)
-    bounded = {"tirx.launch_bounds_min_blocks_per_sm": 1, **attributes}  # else setmaxnreg is ignored
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
     stages, readers = t.stages * t.rings, 2 if t.together else 1  # warpgroups that read a stage
@@ -56,7 +58,6 @@ def wgmma_kernel(
         B: T.Buffer((t.weight_rows,), p.operand.sums),
         Y: T.Buffer(y_shape, epilogue.dtype),
     ):
-        T.func_attr(bounded)
         x_map: T.let[T.handle("tensormap")] = T.tvm_stack_alloca("tensormap", 1)
         T.call_packed("runtime.cuTensorMapEncodeTiled", x_map, dtype, 4, X.data, *x_layout)
         w_map: T.let[T.handle("tensormap")] = T.tvm_stack_alloca("tensormap", 1)
@@ -65,6 +66,7 @@ def wgmma_kernel(
         y = T.decl_buffer((y_size,), epilogue.dtype, data=Y.data)
         words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=Y.data)
         summand = T.decl_buffer((y_size,), epilogue.residual_dtype, data=R.data)
+        summand_words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=R.data)
         block = T.cta_id([t.blocks])
         group = T.warpgroup_id([3])
         warp = T.warp_id_in_wg([4])
@@ -83,10 +85,11 @@ def wgmma_kernel(
                     load(ring, xs, ws, x_map, w_map, block, warp if t.rings > 1 else 0)
         else:
             T.ptx.setmaxnreg.inc.sync.aligned.u32(232)
-            outside = T.meta_var(Outside(S, B, summand, F, y, words))
+            outside = T.meta_var(Outside(S, B, summand, summand_words, F, y, words))
             consume(ring, xs, ws, outside, block, (group, warp, lane))
 
-    return main.without_attr("global_symbol")
+    attributes = {"tirx.is_scheduled": True, PIPELINE: "tirx", TEMPLATE: "wgmma"}
+    return main.without_attr("global_symbol").with_attrs(attributes)
 
 
 def _consumer(t: Tiling, epilogue: Epilogue) -> Any:

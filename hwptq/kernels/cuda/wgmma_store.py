@@ -41,11 +41,12 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the end of a tile reads and writes, as flat buffers; `words` is y in units of 4 bytes."""
+    """What the end of a tile reads and writes, as flat buffers; words are units of 4 bytes."""
 
     scale: Any
     bias: Any
     residual: Any
+    residual_words: Any
     factor: Any
     y: Any
     words: Any
@@ -135,7 +136,7 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
 
 
 def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
-    """(value, outside, at_y, column): add the residual of neighbouring channels, loaded at once if they fit."""
+    """(value, outside, at_y, column): add the residual of neighbouring channels, in one load if they fit."""
     outputs, width, dtype = t.problem.outputs, t.problem.width, epilogue.residual_dtype
 
     def real(code: Any) -> Any:
@@ -146,10 +147,11 @@ def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
 
     @T.inline
     def add(value, outside, at_y, column):
-        codes = T.alloc_local([width], dtype)
+        word = T.alloc_local([width // 4], "uint32")
+        codes = T.decl_buffer((width,), dtype, data=word.data, scope="local")
         if outputs % width == 0:
-            for e in T.vectorized(width):
-                codes[e] = outside.residual[at_y + e]
+            for e in T.vectorized(width // 4):
+                word[e] = outside.residual_words[at_y // 4 + e]
         else:
             for j in T.unroll(width):
                 if column + j < outputs:

@@ -67,6 +67,7 @@ def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int
     planned = tvm.ir.transform.Sequential(
         [
             relax.transform.LegalizeOps(),
+            relax.transform.RewriteDataflowReshape(),  # what only changes the shape copies nothing
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
             relax.transform.CallTIRRewrite(),

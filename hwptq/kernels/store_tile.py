@@ -48,10 +48,13 @@ def store_tile(
         value = T.bind(_joined([acc[i][j] for i, j in group]))
         factors = [_factors(s, group, v0, lanes) for s in scales]
         result = T.bind(finish(value, factors, output.bounds, width, unit.requantize, y.dtype))
-        if unit.masked and output.whole and (output.even or output.channels < lanes):
+        place = (group, y, pixels, v0, output)
+        if not unit.masked or not output.whole:
+            store_cells(result, width, *place, unit.masked)
+        elif output.even or lanes % output.channels == 0:
             _store_joined(result, width, group, y, pixels, output)
         else:
-            store_cells(result, width, group, y, pixels, v0, output, unit.masked)
+            _store_spilling(result, width, *place)
 
 
 def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[list[tuple[int, int]]]:
@@ -111,11 +114,42 @@ def _store_joined(
 
     The tile has all channels of its pixels, so the next pixel begins where the one before it ends.
     """
-    lanes, channels = output.lanes, output.channels
-    order = [at * lanes + lane for at in range(len(group)) for lane in range(min(channels, lanes))]
+    order = _used_lanes(group, output)
     i, j = group[0]
     value = result if len(order) == width else shuffle([result], order + [0] * (width - len(order)))
-    y.store(pixels[i] + j * lanes, value, width, len(order))
+    y.store(pixels[i] + j * output.lanes, value, width, len(order))
+
+
+def _store_spilling(
+    result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], v0: Expr,
+    output: Output,
+) -> None:  # fmt: skip
+    """The same where channels divide lanes in no simple way: a whole vector, whose surplus comes last.
+
+    What it writes behind the group is what the next group writes, so only at the end of y it must not. All
+    lanes are used so that the order is a permutation, for which there are networks; a mask would undo that.
+    """
+    order = _used_lanes(group, output)
+    surplus = sorted(set(range(width)).difference(order))
+    i, j = group[0]
+    offset = pixels[i] + j * output.lanes
+    with T.If(y.first + offset + width <= y.size):
+        with T.Then():
+            y.store(offset, shuffle([result], [*order, *surplus]), width)
+        with T.Else():
+            store_cells(result, width, group, y, pixels, v0, output, masked=True)
+
+
+def _used_lanes(group: list[tuple[int, int]], output: Output) -> list[int]:
+    """The lanes of the vectors of `group` that are channels, each channel once."""
+    lanes, channels = output.lanes, output.channels
+    last = channels // lanes  # the vector that overlaps the one before it, if any does
+    repeated = -channels % lanes if channels > lanes else 0
+    return [
+        at * lanes + lane
+        for at, (_, j) in enumerate(group)
+        for lane in range(repeated if j == last else 0, min(channels, lanes))
+    ]
 
 
 def _runs(group: list[tuple[int, int]], even: bool, joined: bool) -> list[list[tuple[int, int]]]:

@@ -132,10 +132,14 @@ def _store_spilling(
     order = _used_lanes(group, output)
     surplus = sorted(set(range(width)).difference(order))
     i, j = group[0]
-    offset = pixels[i] + j * output.lanes
-    with T.If(y.first + offset + width <= y.size):
+    offset, last = pixels[i] + j * output.lanes, y.size - width - y.first
+    if y.size < width:
+        store_cells(result, width, group, y, pixels, v0, output, masked=True)
+        return
+    with T.If(offset <= last):
         with T.Then():
-            y.store(offset, shuffle([result], [*order, *surplus]), width)
+            # the minimum changes nothing, but shows an analysis of bounds that the vector is inside
+            y.store(T.min(offset, last), shuffle([result], [*order, *surplus]), width)
         with T.Else():
             store_cells(result, width, group, y, pixels, v0, output, masked=True)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from hwptq.backends.instruction_counter import InstructionCounter
 
 _SOURCES = Path(__file__).resolve().parent / "aarch64"
 _CROSS = "aarch64-linux-gnu"
@@ -21,27 +23,7 @@ _MACHINE = {
 }
 
 
-class Counted:
-    """An emulator with the plug-in that counts. `emulator`: the command, such as qemu-aarch64 -cpu max."""
-
-    def __init__(self, emulator: Sequence[str], folder: Path):
-        self.emulator, self.folder = list(emulator), folder
-        self.plugin = folder / "count_instructions.so"
-        source = _SOURCES / "count_instructions.c"
-        _build("gcc", "-O2", "-Wall", "-shared", "-fPIC", source, "-o", self.plugin)
-
-    def count(self, command: Sequence[object], data: bytes) -> Counter[str]:
-        """Instructions by function when `command` runs on `data` as its standard input."""
-        file = self.folder / "counts.txt"
-        program, *options = self.emulator
-        plugin = ["-plugin", f"{self.plugin},out={file}"]
-        line = [program, *options, *plugin, *map(str, command)]
-        subprocess.run(line, input=data, check=True, capture_output=True)
-        rows = (row.split(maxsplit=1) for row in file.read_text().splitlines())
-        return Counter({name: int(count) for count, name in rows})
-
-
-def per_inference(counted: Counted, program: Path, data: bytes) -> Counter[str]:
+def per_inference(counted: InstructionCounter, program: Path, data: bytes) -> Counter[str]:
     """Instructions of one inference of a static program of hwptq, by function."""
     once, twice = (counted.count([program, "--repeat", n], data) for n in (1, 2))
     return twice - once
@@ -72,7 +54,7 @@ class OnnxRuntime:
         """Instructions of one inference of a model with one input, on an emulated `cpu`, one thread."""
         ((name, values),) = sample.items()
         run = ["qemu-aarch64", "-cpu", cpu, "-L", self.root, "-E", f"LD_LIBRARY_PATH={self.libraries}"]
-        counted = Counted([*map(str, run)], self.folder)
+        counted = InstructionCounter([*map(str, run)], self.folder)
         # the first runs allocate memory, later ones reuse it
         few, more = (
             counted.count([self.program, model, n, name, output, *values.shape], values.tobytes())

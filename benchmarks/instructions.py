@@ -21,12 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from emulated import Counted, OnnxRuntime, per_inference
+from emulated import OnnxRuntime, per_inference
 from models import Case, load_case
 from onnx_runtime import quantize
 from onnxruntime.quantization import QuantType
 from programs import build
 
+from hwptq.backends.instruction_counter import InstructionCounter
 from hwptq.targets import load_target
 
 #: target -> the CPU on which ONNX Runtime uses the same instruction, and the ratio asked for
@@ -51,7 +52,7 @@ def measure(case: Case, name: str, folder: Path) -> Counter[str]:
     target = load_target(name)
     program = build(case, target, folder)
     data = b"".join(np.ascontiguousarray(case.samples[0][t.name], t.dtype) for t in program.inputs)
-    return per_inference(Counted(target.toolchain.run, folder), program.program.resolve(), data)
+    return per_inference(InstructionCounter(target.toolchain.run, folder), program.program.resolve(), data)
 
 
 def main() -> None:

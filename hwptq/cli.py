@@ -92,6 +92,12 @@ def compile_command(
     threads: Annotated[
         int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=16)
     ] = 1,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="try a few tiles for each layer shape; measured once, then cached")
+    ] = False,
+    tune_cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where --tune keeps what it measured")
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)
     ] = None,
@@ -129,6 +135,8 @@ def compile_command(
         max_drop=max_drop,
         samples=samples,
         threads=threads,
+        tune=tune,
+        tune_cache=tune_cache,
         metric=metric,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from .quant.fp8_accumulate import Accumulator
 from .quantize import Quantized, insert, normalize, prepare
 from .report import build_report, write_report
 from .targets import Descriptor, load_target
+from .tune import Tuning, tune
+from .tune_cache import TileCache
 from .verify import Evidence, Graphs, verify
 
 
@@ -68,6 +71,7 @@ def compile(
             quantized, widths = _quantized(imported, device, calibration, evaluation, options, progress)
             with progress.stage("lower"):
                 graphs = lower(quantized, device, options.threads)
+            graphs, tuning = _tuned(graphs, device, options, progress)
             with progress.stage("build"):
                 program = build(graphs.kernels, imported.outputs, imported.name, device, folder)
                 if device.toolchain.model_library:
@@ -78,7 +82,7 @@ def compile(
             widths.check(program.weight_bytes)
         with progress.stage("verify"):
             evidence = verify(graphs, program, device, evaluation, score, progress)
-        _write(folder, imported, device, graphs, program, evidence, widths, progress)
+        _write(folder, imported, device, graphs, program, evidence, widths, tuning, progress)
     result = load(output)
     _gate(result.report, evidence, options)
     return result
@@ -149,6 +153,18 @@ def lower(quantized: Quantized, target: Descriptor, threads: int = 1) -> Graphs:
     return Graphs(quantized.float32, quantized.qdq, integer, to_kernels(integer))
 
 
+def _tuned(
+    graphs: Graphs, target: Descriptor, options: Options, progress: Progress
+) -> tuple[Graphs, Tuning | None]:
+    """The same graphs with the kernels that --tune chooses, where it is wished."""
+    if not options.tune:
+        return graphs, None
+    with progress.stage("tune"):
+        tuning = tune(graphs.integer, target, TileCache(options.tune_cache), progress)
+        select = passes.SelectKernels(target, options.threads, tuning.tile_of)
+        return replace(graphs, kernels=tvm.ir.transform.Sequential([select])(graphs.integer)), tuning
+
+
 def _datasets(
     model: Model, calibration: Any, evaluation: Any, preprocess: Any, options: Options
 ) -> tuple[Dataset | None, Dataset]:  # fmt: skip
@@ -171,7 +187,7 @@ def _datasets(
 
 def _write(
     folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: StaticProgram,
-    evidence: Evidence, widths: BitWidths | None, progress: Progress,
+    evidence: Evidence, widths: BitWidths | None, tuning: Tuning | None, progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
@@ -180,6 +196,7 @@ def _write(
     for row in report["bits"]:
         row["packed_bytes"] = packed.get(row["name"], 0)
     report["assignment"] = widths.report(program.weight_bytes) if widths else None
+    report["tuning"] = tuning.report() if tuning else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)
     write_metadata(folder, model.name, target.name, run_command(target), program)

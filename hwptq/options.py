@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .bitwidths.budget import Budget
 from .recipe import RECIPES, Recipe
@@ -25,4 +26,6 @@ class Options:
     metric: str | None = None  # "top1" | "module:function"
     trust_descriptor: bool = False
     threads: int = 1  # the most threads that the emitted code can use
+    tune: bool = False  # try a few tiles for each layer shape
+    tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
 from hwptq.kernels.kernel import Step, TensorType
+from hwptq.kernels.layer import Layer
 from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
@@ -33,11 +34,12 @@ class SelectKernels:
 
     The results stay the same, bit for bit: only LowerToInteger decides about arithmetic. What stays in float
     is no composite any more, but its operators, which TVM has code for. `threads`: the most that
-    share large kernels; the module carries it as its attribute THREADS.
+    share large kernels; the module carries it as its attribute THREADS. `tile_of` says which of its tiles
+    a layer's kernel takes, 0 = the one that should be the best.
     """
 
-    def __init__(self, target: Any, threads: int = 1):
-        self.target, self.threads = target, threads
+    def __init__(self, target: Any, threads: int = 1, tile_of: Callable[[Layer], int] = lambda layer: 0):
+        self.target, self.threads, self.tile_of = target, threads, tile_of
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         # one function for steps that are structurally equal; what is portable already stays
@@ -60,7 +62,8 @@ class SelectKernels:
                 return _inlined(mod, r, str(var.name), value)
             args = list(value.args[1].fields)
             n = activation_count(op)
-            steps = kernel_steps(op, args[:n], args[n:], var, self.target, self.threads, layouts)
+            layer = layer_of(op, args[:n], args[n:], var, layouts)
+            steps = kernel_steps(layer, str(var.name), self.target, self.threads, self.tile_of(layer))
             return emitter.emit(r, steps, args[:n], var)
 
         out = rewrite(mod, visit)
@@ -97,20 +100,21 @@ def activation_count(op: ops.GraphOp) -> int:
     return 2 if isinstance(op, _TWO_OPERANDS) or getattr(op, "residual", False) else 1
 
 
-def kernel_steps(
-    op: ops.GraphOp, activations: list[Any], constants: list[Any], out: Any, target: Any, threads: int = 1,
-    layouts: Mapping[Any, Layout] | None = None,
-) -> tuple[Step, ...]:  # fmt: skip
-    """The steps by which `target` computes `op`, whose result is the var `out`.
+def layer_of(
+    op: ops.GraphOp, activations: list[Any], constants: list[Any], out: Any, layouts: Mapping[Any, Layout]
+) -> Layer:
+    """`op` with its tensors; `layouts` are those of tensors that are not stored plainly."""
+    arrays = tuple(_array(c, out) for c in constants)
+    *types, result = (_type(t, layouts.get(t, PLAIN)) for t in (*activations, out))
+    return Layer(op, tuple(types), arrays, result)
 
-    `layouts` are those of tensors that are not stored plainly.
-    """
-    arrays = [_array(c, out) for c in constants]
-    types = [_type(t, (layouts or {}).get(t, PLAIN)) for t in (*activations, out)]
+
+def kernel_steps(layer: Layer, name: str, target: Any, threads: int = 1, tile: int = 0) -> tuple[Step, ...]:
+    """The steps by which `target` computes a layer called `name`."""
     try:
-        return select(op, types[:-1], arrays, types[-1], target, threads)
+        return select(layer.op, layer.activations, layer.constants, layer.out, target, threads, tile)
     except ValueError as error:
-        raise ValueError(f"{out.name}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _array(expr: Any, var: Any) -> np.ndarray:

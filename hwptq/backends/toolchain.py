@@ -56,14 +56,26 @@ def why_not_run(target: Descriptor) -> str | None:
     return f"this machine's CPU lacks {', '.join(missing)}" if missing else None
 
 
+def cpu_name() -> str:
+    """What tells this machine's CPU from others: its model and features; "" where /proc doesn't say."""
+    names = ("model name", "model\t", "CPU part", "flags", "Features")
+    return " ".join(dict.fromkeys(line for line in _cpu_info() if line.startswith(names)))
+
+
 @cache
 def _cpu_flags() -> frozenset[str]:
     """Features of this machine's CPU, as /proc/cpuinfo names them."""
+    return frozenset(
+        w for line in _cpu_info() if line.startswith(("flags", "Features")) for w in line.split()
+    )
+
+
+@cache
+def _cpu_info() -> tuple[str, ...]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return tuple(Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines())
     except OSError:
-        return frozenset()
-    return frozenset(w for line in lines if line.startswith(("flags", "Features")) for w in line.split())
+        return ()
 
 
 def call_tool(command: Sequence[str], folder: Path) -> None:

@@ -48,7 +48,8 @@ def matmul_dot(
     wide = widen_channels(a, k, unit) if k > depth else None
     left = wide.out if wide else a
     conv = Convolution(1, (1, m), k, (1, m), n, (1, 1), (1, 1), (1, 1))
-    tile = fit(conv, mac, Tile(kernel.tile_pixels, kernel.tile_vectors), kernel.dense_vectors)
+    most = Tile(kernel.tile_pixels, kernel.tile_vectors)
+    tile = fit(conv, mac, most, kernel.dense_vectors, choice=unit.tile)
     plan = Plan(conv, mac, tile)
     packed_a = pack_input(Packing(left, Layout(dtype=mac.activation, slack=mac.slack(k)), unit))
     if wide and packed_a:

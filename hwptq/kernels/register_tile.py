@@ -5,7 +5,7 @@ The loops are the same for every multiply-accumulate instruction; `Mac` says wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -146,34 +146,53 @@ def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
     return [(0, full, size)] * (full > 0) + [(full * size, 1, rest)] * (rest > 0)
 
 
-def fit(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool = False) -> Tile:
-    """The tile for a shape, within the registers of `tile`.
+def fit(
+    conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool = False, choice: int = 0
+) -> Tile:
+    """The tile for a shape; a `choice` above 0 is the next best one: see `tiles`."""
+    found = tiles(conv, mac, tile, dense_vectors, interleaved)
+    return found[min(choice, len(found) - 1)]
 
-    Of interleaved pixels it takes whole instructions. What counts is the work, with that of overlapping
-    parts, and the loads for each multiply-accumulate.
+
+def tiles(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool) -> list[Tile]:
+    """Tiles for a shape: the best within the registers of `tile`, then others that may be better.
+
+    Of interleaved pixels they take whole instructions. What counts is the work, with that of overlapping
+    parts, and the loads for each multiply-accumulate; what it leaves out, a measurement shows.
     """
     vectors = vector_count(conv.co, mac.lanes)
-    if conv.out[1] == 1:
-        return Tile(1, even(vectors, dense_vectors))
-    registers = tile.pixels * tile.vectors
+    columns, registers = conv.out[1], tile.pixels * tile.vectors
+    if columns == 1:
+        sizes = (dense_vectors, 2 * dense_vectors, -(-dense_vectors // 2))
+        return _distinct(Tile(1, even(vectors, v)) for v in sizes)
 
     def whole(pixels: int) -> int:
         return -(-pixels // mac.rows) * mac.rows
 
     if interleaved:  # as many vectors as can be: their results are narrowed together
-        v = min(tile.vectors, vectors)
-        return Tile(whole(even(conv.out[1], registers // v)), v)
-    choices = [Tile(even(conv.out[1], registers // v), v) for v in range(1, min(tile.vectors, vectors) + 1)]
+        most = min(tile.vectors, vectors)
+        return _distinct(Tile(whole(even(columns, registers // v)), v) for v in (most, -(-most // 2)))
+
+    def of_registers(count: int, v: int) -> Tile:
+        return Tile(even(columns, max(count // v, 1)), min(v, vectors))
+
+    choices = [of_registers(registers, v) for v in range(1, min(tile.vectors, vectors) + 1)]
+    more = [of_registers(r, v) for r in (registers, 2 * registers) for v in (tile.vectors + 1, tile.vectors)]
     if mac.rows > 1:
-        choices = _windows_in_registers(conv, mac, tile, vectors)
+        choices, more = _windows_in_registers(conv, mac, tile, vectors), []
     activation, weight = _load_costs(mac)
 
     def cost(choice: Tile) -> float:
         parts = blocks(vectors, choice.vectors)
         work = sum(count * (size + weight * size / choice.pixels + activation) for _, count, size in parts)
-        return work * -(-conv.out[1] // choice.pixels) * whole(choice.pixels)
+        return work * -(-columns // choice.pixels) * whole(choice.pixels)
 
-    return min(choices, key=cost)
+    best, *others = sorted(choices, key=cost)
+    return _distinct([best, *more, *others])
+
+
+def _distinct(found: Iterable[Tile]) -> list[Tile]:
+    return list(dict.fromkeys(found))
 
 
 def _windows_in_registers(conv: Convolution, mac: Mac, tile: Tile, vectors: int) -> list[Tile]:

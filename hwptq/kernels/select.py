@@ -52,8 +52,11 @@ def select(
     out: TensorType,
     target: Descriptor,
     threads: int = 1,
+    tile: int = 0,
 ) -> tuple[Step, ...]:
     """The steps that compute `op` on `target`, large kernels in parts for `threads` threads.
+
+    `tile`: see VectorUnit; all of them compute the same.
 
     Its tensors are `activations`, then `constants`, in the order of the operator's docstring. Raises
     ValueError where the descriptor names a kernel that cannot compute the operator.
@@ -68,7 +71,7 @@ def select(
         return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
-    unit = unit_of(target, threads)
+    unit = unit_of(target, threads, tile)
     if isinstance(op, ops.MatMul):
         assert isinstance(kernel, DotProductKernel)
         if not fits(activations, kernel, unit):

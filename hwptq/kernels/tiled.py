@@ -54,7 +54,7 @@ def tiled_steps(
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, mac), unit)
     conv = describe(op, packing.read, weight.shape, out)
     interleaved = interleaves(mac, conv)
-    tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved)
+    tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved, unit.tile)
     plan = Plan(conv, mac, tile, op.weight_bits, interleaved, unit.masked, op.weight_group)
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan)
     types = plan.tensors(before[-1].out if before else x, out)

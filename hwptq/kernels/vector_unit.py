@@ -26,7 +26,7 @@ class VectorUnit:
     `masked`: the last vector of a row is whole, and stored through a mask. `parts`: how many parts a large
     kernel is cut into, for threads to share. `scratchpad`: bytes that hold the packed inputs of kernels, 0 =
     they are tensors as others are. `cost`: cycles per multiply-accumulate. `assembly`: what inner loops are
-    written with.
+    written with. `tile`: which of the tiles for a shape a kernel takes, 0 = the one that should be the best.
     """
 
     lanes: int = 1
@@ -37,6 +37,7 @@ class VectorUnit:
     scratchpad: int = 0
     cost: float = _USUAL_COST
     assembly: Assembly = NO_ASSEMBLY
+    tile: int = 0
 
     def shared(self, macs: int) -> Parts:
         """The parts of a kernel of that many multiply-accumulates: one where sharing would not pay."""
@@ -56,9 +57,10 @@ class VectorUnit:
 SCALAR = VectorUnit()
 
 
-def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
-    """The vector unit that a descriptor describes, on so many threads."""
+def unit_of(target: Descriptor, threads: int = 1, tile: int = 0) -> VectorUnit:
+    """The vector unit that a descriptor describes, on so many threads, for kernels of tile number `tile`."""
     plain = target.elementwise
     widths = (plain.lanes, plain.float_lanes, plain.masked)
     cost = target.cost.get("int8", _USUAL_COST)
-    return VectorUnit(*widths, target.requantize, threads, target.memory.scratchpad, cost, target.assembly)
+    scratchpad = target.memory.scratchpad
+    return VectorUnit(*widths, target.requantize, threads, scratchpad, cost, target.assembly, tile)

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..select_kernels import activation_count, integer_operator, kernel_steps
+from ..select_kernels import activation_count, integer_operator, kernel_steps, layer_of
 from .dataflow import bindings, constant
 from .quantizable import layer_name
 
@@ -24,7 +24,7 @@ def layer_bytes(integer: tvm.IRModule, target: Any) -> dict[str, int]:
         args, n = list(value.args[1].fields), activation_count(op)
         if any(constant(a) is None for a in args[n:]) or len(args) == n:
             continue
-        steps = kernel_steps(op, args[:n], args[n:], var, target)
+        steps = kernel_steps(layer_of(op, args[:n], args[n:], var, {}), str(var.name), target)
         arrays = [a for step in steps for a in step.args if isinstance(a, np.ndarray)]
         size = sum(_aligned(a.nbytes, target.memory.alignment) for a in arrays)
         name = layer_name(str(var.name))

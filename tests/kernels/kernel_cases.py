@@ -32,6 +32,7 @@ class Case:
     activations: tuple[np.ndarray, ...]
     constants: tuple[np.ndarray, ...]
     layouts: tuple[Layout, ...] = ()  # of the activations and of the result; none = plain ones
+    tile: int = 0  # which one of those for its shape: see VectorUnit
 
     def expected(self) -> np.ndarray:
         """The value that the reference computes."""
@@ -40,7 +41,7 @@ class Case:
     def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
         """The kernels selected for `target` and a number of threads."""
         *types, out = self.types()
-        return select(self.op, types, self.constants, out, target, threads)
+        return select(self.op, types, self.constants, out, target, threads, self.tile)
 
     def types(self) -> list[TensorType]:
         """Of the activations and the result."""
@@ -58,7 +59,7 @@ class Case:
 
     def __str__(self) -> str:
         shapes = [a.shape for a in (*self.activations, *self.constants)]
-        return f"{self.op} on {shapes} {self.layouts or ''}"
+        return f"{self.op} on {shapes} {self.layouts or ''} tile {self.tile}"
 
 
 def in_layout(array: np.ndarray, layout: Layout) -> np.ndarray:

@@ -101,7 +101,8 @@ def candidates(layer: Layer, target: Descriptor) -> Candidates:
     """The steps for each tile, the usual one first, up to one that comes to the same code as another."""
     found: dict[Any, Any] = {}
     for tile in range(CANDIDATES):
-        steps = select(layer.op, layer.activations, layer.constants, layer.out, target, tile=tile)
+        operator = layer.op, layer.activations, layer.constants, layer.out
+        steps = select(*operator, target, tile=tile, followers=layer.followers)
         key = tuple(StructuralKey(step.func) for step in steps)  # type: ignore[call-arg]
         if key in found:
             break

@@ -12,18 +12,19 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
+from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
-from hwptq.kernels.wishes import Wish, wishes, writes
-from hwptq.quant import fp8
+from hwptq.kernels.wishes import takes_followers, wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
-from .graph.layouts import stored_layouts
+from .graph.fused_groups import Group, Node, fused_groups
+from .graph.layouts import Readings, stored_layouts
 
 _TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul, Fp8Add, Fp8Mul, Fp8MatMul)
 
@@ -46,28 +47,45 @@ class SelectKernels:
         primitive = [(gv, f) for gv, f in mod.functions.items() if isinstance(f, PrimFunc)]
         functions = {StructuralKey(f): gv for gv, f in primitive}  # type: ignore[call-arg]
 
+        groups: dict[Any, Group | None] = {}
         layouts: dict[Any, Layout] = {}
         for _, func in main_functions(mod):
-            layouts |= stored_layouts(func, lambda var, value: _reading(mod, var, value, self.target))
+            found = fused_groups(func, lambda *binding: integer_node(mod, *binding), self._takes_followers)
+            layouts |= stored_layouts(func, partial(self._readings, groups=found))
+            groups |= found
         emitter = _Emitter(functions, layouts)
 
         def visit(r: Any, var: Any, value: Any) -> Any:
-            op = integer_operator(mod, value)
-            if op is None and op_name(value) == "concat" and str(var.ty.dtype) in ("int8", fp8.DTYPE):
+            if var in groups:
+                group = groups[var]
+                if group is None:
+                    return None
+                layer, name = layer_of(group, layouts), str(group.head.var.name)
+                steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
+                return emitter.emit(r, steps, group.activations, var)
+            if op_name(value) == "concat" and str(var.ty.dtype) == "int8":
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)
                 return emitter.emit(r, steps, parts, var)
-            if op is None:
-                return _inlined(mod, r, str(var.name), value)
-            args = list(value.args[1].fields)
-            n = activation_count(op)
-            layer = layer_of(op, args[:n], args[n:], var, layouts)
-            steps = kernel_steps(layer, str(var.name), self.target, self.threads, self.tile_of(layer))
-            return emitter.emit(r, steps, args[:n], var)
+            return _inlined(mod, r, str(var.name), value)
 
         out = rewrite(mod, visit)
         return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
+
+    def _takes_followers(self, node: Node) -> bool:
+        return takes_followers(node.op, _arrays(node), self.target)
+
+    def _readings(self, var: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
+        if var not in groups:
+            return None
+        group = groups[var]
+        if group is None:
+            return Readings((), lambda layout: False)
+        types = [_type(t) for t in group.activations]
+        operator = group.head.op, types, _arrays(group.head), _type(group.var), self.target
+        pairs = zip(group.activations, wishes(*operator), strict=True)
+        return Readings(tuple(pairs), partial(writes, *operator))
 
 
 def _inlined(mod: tvm.IRModule, r: Any, name: str, value: Any) -> Any:
@@ -100,21 +118,39 @@ def activation_count(op: ops.GraphOp) -> int:
     return 2 if isinstance(op, _TWO_OPERANDS) or getattr(op, "residual", False) else 1
 
 
-def layer_of(
-    op: ops.GraphOp, activations: list[Any], constants: list[Any], out: Any, layouts: Mapping[Any, Layout]
-) -> Layer:
-    """`op` with its tensors; `layouts` are those of tensors that are not stored plainly."""
-    arrays = tuple(_array(c, out) for c in constants)
-    *types, result = (_type(t, layouts.get(t, PLAIN)) for t in (*activations, out))
-    return Layer(op, tuple(types), arrays, result)
+def integer_node(mod: tvm.IRModule, var: Any, value: Any) -> Node | None:
+    """The integer or fp8 operator of a binding with its tensors, or None."""
+    op = integer_operator(mod, value)
+    if op is None:
+        return None
+    args, n = tuple(value.args[1].fields), activation_count(op)
+    return Node(var, op, args[:n], args[n:])
+
+
+def layer_of(group: Group, layouts: Mapping[Any, Layout]) -> Layer:
+    """A group with its tensors; `layouts` are those of tensors that are not stored plainly."""
+    head = group.head
+    *types, out = (_type(t, layouts.get(t, PLAIN)) for t in (*group.activations, group.var))
+    others = iter(types[len(head.activations) :])
+    followers = []
+    for number, node in enumerate(group.followers):
+        other = next(others) if len(node.activations) == 2 else None
+        assert isinstance(node.op, ops.Add | ops.Clamp)
+        followers.append(Follower(node.op, _arrays(node), other, second=group.carried(number) == 1))
+    return Layer(head.op, tuple(types), _arrays(head), out, tuple(followers))
 
 
 def kernel_steps(layer: Layer, name: str, target: Any, threads: int = 1, tile: int = 0) -> tuple[Step, ...]:
     """The steps by which `target` computes a layer called `name`."""
+    operator = layer.op, layer.activations, layer.constants, layer.out
     try:
-        return select(layer.op, layer.activations, layer.constants, layer.out, target, threads, tile)
+        return select(*operator, target, threads, tile, layer.followers)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _arrays(node: Node) -> tuple[np.ndarray, ...]:
+    return tuple(_array(c, node.var) for c in node.constants)
 
 
 def _array(expr: Any, var: Any) -> np.ndarray:
@@ -126,19 +162,6 @@ def _array(expr: Any, var: Any) -> np.ndarray:
 
 def _type(expr: Any, layout: Layout = PLAIN) -> TensorType:
     return TensorType(shape_of(expr), str(expr.ty.dtype), layout)
-
-
-def _reading(mod: tvm.IRModule, var: Any, value: Any, target: Any) -> Any:
-    """What layouts the kernel of a binding reads and writes: see stored_layouts."""
-    op = integer_operator(mod, value)
-    if op is None:
-        return None
-    args = list(value.args[1].fields)
-    n = activation_count(op)
-    arrays = [_array(c, var) for c in args[n:]]
-    operator = op, [_type(a) for a in args[:n]], arrays, _type(var), target
-    found: list[tuple[Any, Wish]] = list(zip(args[:n], wishes(*operator), strict=True))
-    return found, partial(writes, *operator)
 
 
 class _Emitter:

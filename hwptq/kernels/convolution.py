@@ -62,10 +62,11 @@ class Convolution:
         """Offset of tap (ky, kx) from the first element of its window."""
         return (ky * self.dilation[0] * self.image[1] + kx * self.dilation[1]) * self.ci
 
-    def pixel(self, b: Expr, row: Expr, col: Expr) -> Expr:
-        """Offset in y of the first channel of an output pixel."""
-        height, width = self.border.around(self.out)
-        return ((b * height + row + self.border.top) * width + col + self.border.left) * self.co
+    def pixel(self, b: Expr, row: Expr, col: Expr, border: Padding | None = None) -> Expr:
+        """Offset of the first channel of an output pixel, in y or in a tensor alike with another border."""
+        border = self.border if border is None else border
+        height, width = border.around(self.out)
+        return ((b * height + row + border.top) * width + col + border.left) * self.co
 
 
 def int8_bounds(op: ops.LayerOp) -> Bounds | None:
@@ -85,10 +86,13 @@ def wanted_padding(op: ops.LayerOp) -> Padding:
     return Padding(*op.padding, op.in_zero_point)
 
 
-def describe(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType) -> Convolution:
+def describe(
+    op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, rows: bool = False
+) -> Convolution:
     """The convolution that `op` is on an x that has the padding, and perhaps more, around it.
 
-    `weight` is the shape of the weights. Raises ValueError where the shapes do not belong together.
+    `weight` is the shape of the weights; `rows`: the pixels of y stay in their rows. Raises ValueError where
+    the shapes do not belong together.
     """
     if isinstance(op, ops.DenseOp):
         return _dense(x, weight, out)
@@ -100,9 +104,8 @@ def describe(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorT
     image, around = x.layout.image(x.shape), x.layout.padding
     origin = ((around.top - op.padding[0]) * image[1] + around.left - op.padding[1]) * ci
     border = out.layout.padding
-    return flattened(
-        Convolution(batch, image, ci, size, co, (kh, kw), op.strides, op.dilation, origin, border)
-    )
+    conv = Convolution(batch, image, ci, size, co, (kh, kw), op.strides, op.dilation, origin, border)
+    return conv if rows else flattened(conv)
 
 
 def _dense(x: TensorType, weight: Sequence[int], out: TensorType) -> Convolution:

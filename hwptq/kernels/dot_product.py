@@ -11,6 +11,7 @@ from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DotProductKernel
 
 from .builder import Expr, dtype_of, shuffle, splat
+from .epilogue import Follower
 from .kernel import Step, TensorType
 from .register_tile import Mac, Tile
 from .tiled import Template, tiled_steps
@@ -26,11 +27,12 @@ def dot_product(
     out: TensorType,
     kernel: DotProductKernel,
     unit: VectorUnit,
+    followers: Sequence[Follower] = (),
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
     template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
-    return tiled_steps(op, x, constants, out, template, unit)
+    return tiled_steps(op, x, constants, out, template, unit, followers)
 
 
 def mac_of(kernel: DotProductKernel) -> Mac:

@@ -10,11 +10,10 @@ from math import prod
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
-from hwptq.quant.reference import MUL_LEFT_SHIFT
 
+from .arithmetic import Operand, added, multiplied
 from .builder import Expr, Flat, cast, clamp, constant, loop, nest, share, spans, splat
 from .kernel import TensorType
-from .requantize import Bounds, requantize
 from .vector_unit import VectorUnit
 
 _COST = 20  # multiply-accumulates that take as long as an element
@@ -93,38 +92,27 @@ def emit_binary(
     """Code of Add and Mul on any broadcastable shapes."""
     shapes = [broadcast_strides(t.shape, out.shape) for t in inputs]
     loops = merged(out.shape, [*shapes, row_major(out.shape)])
-    bounds = Bounds(op.out_zero_point, op.lo, op.hi)
 
     def emit(a: Flat, b: Flat, y: Flat) -> None:
         def block(offsets: list[Expr], width: int, count: int) -> None:
-            acc = T.bind(
-                _accumulate(
-                    op,
-                    _operand(a, offsets[0], loops.strides[0][-1], op.a_zero_point, width),
-                    _operand(b, offsets[1], loops.strides[1][-1], op.b_zero_point, width),
-                    width,
-                )
-            )
-            multiplier, shift = (constant(v, "int32", width) for v in (op.multiplier, op.shift))
-            result = requantize(acc, multiplier, shift, bounds, width, unit.requantize)
-            y.store(offsets[2], result, width, count)
+            operands = [
+                _operand(tensor, offset, steps[-1], width)
+                for tensor, offset, steps in zip((a, b), offsets, loops.strides, strict=False)
+            ]
+            first, second = operands
+            if isinstance(op, ops.Add):
+                y.store(offsets[2], added(op, Operand(first), Operand(second), width, unit), width, count)
+            else:
+                y.store(offsets[2], multiplied(op, first, second, width, unit), width, count)
 
         _walk(loops, unit, block)
 
     return emit
 
 
-def _operand(tensor: Flat, offset: Expr, stride: int, zero_point: int, width: int) -> Expr:
-    """tensor - zero_point as int32, a broadcast value in every lane."""
-    if stride == 0:
-        return splat(cast(tensor.load(offset), "int32") - constant(zero_point, "int32"), width)
-    return cast(tensor.load(offset, width), "int32", width) - constant(zero_point, "int32", width)
-
-
-def _accumulate(op: ops.Add | ops.Mul, a: Expr, b: Expr, width: int) -> Expr:
-    if isinstance(op, ops.Add):
-        return a * constant(op.a_factor, "int32", width) + b * constant(op.b_factor, "int32", width)
-    return T.shift_left(a * b, constant(MUL_LEFT_SHIFT, "int32", width))
+def _operand(tensor: Flat, offset: Expr, stride: int, width: int) -> Expr:
+    """A vector of a tensor, a broadcast value in every lane."""
+    return splat(tensor.load(offset), width) if stride == 0 else tensor.load(offset, width)
 
 
 def emit_clamp(out: TensorType, unit: VectorUnit) -> Callable[..., None]:

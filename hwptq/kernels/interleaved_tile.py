@@ -5,23 +5,26 @@ The loop over groups of channels is written in assembly language where the descr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tvm.script.ir_builder import tirx as T
 
 from .assembly_loop import IMPORT, AssemblyLoop
 from .builder import WHOLE, Expr, Flat, Parts, local, loop, share, shuffle
+from .cells import Output
+from .epilogue import Follower, place
+from .layout import Padding
 from .register_tile import Plan, accumulators, blocks, real_pixel, reduce_windows
 from .requantize import Bounds
 from .store_rows import store_rows
-from .store_tile import Output
 from .vector_unit import VectorUnit
 
 
 def emit_interleaved(
-    plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: Parts = WHOLE
-) -> Callable[..., None]:
-    """Code of (x from interleave_pixels, weights packed, bias, multiplier, shift, y); see emit_tiled.
+    plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: Parts = WHOLE,
+    followers: Sequence[Follower] = (),
+) -> Callable[..., None]:  # fmt: skip
+    """Code of (x from interleave_pixels, weights packed, bias, multiplier, shift, …, y); see emit_tiled.
 
     The pixels that fill no tile have one of their own.
     """
@@ -31,7 +34,8 @@ def emit_interleaved(
     loops = _assembly_loops(plan, unit, [size] * (full > 0) + [rest] * (rest > 0))
 
     def emit(x: Flat, weight: Flat, bias: Flat, *others: Flat) -> None:
-        *scales, y = others
+        count = 1 if bounds is None else 2
+        scales, arrays, y = others[:count], others[count:-1], others[-1]
 
         def tile(v0: Expr, vectors: int, start: Flat | None, first: Expr, size: int) -> None:
             lines = size // rows
@@ -45,9 +49,12 @@ def emit_interleaved(
                 weights = weight.address(v0 * plan.stored_rows * plan.mac.lanes * plan.mac.k)
                 loops[lines, vectors].call(acc, start.address(0), weights, x.address(source))
             values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
-            pixels = [plan.conv.pixel(0, 0, real_pixel(plan, first + i)) for i in range(size)]
-            by_line = [pixels[i : i + rows] for i in range(0, size, rows)]
-            store_rows(values, scales, y, by_line, v0, output, unit)
+
+            def pixels(border: Padding) -> list[Expr]:
+                return [plan.conv.pixel(0, 0, real_pixel(plan, first + i), border) for i in range(size)]
+
+            tail = place(followers, arrays, pixels)
+            store_rows(values, scales, y, pixels(plan.conv.border), v0, output, unit, tail)
 
         def tiles(first: Expr, count: Expr, size: int) -> None:
             """`count` tiles of `size` pixels from pixel `first`, for all channels."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from hwptq.quant import integer_ops as ops
 
+from .epilogue import Follower
 from .kernel import TensorType
 
 #: Fields of operators that are numbers of the arithmetic, which take no time.
@@ -26,12 +27,16 @@ _VALUES = [
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """An operator, its activations, its constants, and its result."""
+    """An operator, its activations, its constants, its result, and what its kernel computes behind it.
+
+    The other operands of the followers come last among the activations.
+    """
 
     op: ops.GraphOp
     activations: tuple[TensorType, ...]
     constants: tuple[np.ndarray, ...]
     out: TensorType
+    followers: tuple[Follower, ...] = ()
 
     @property
     def shape(self) -> str:
@@ -42,5 +47,6 @@ class Layer:
             "op": {name: value for name, value in fields.items() if name not in _VALUES},
             "tensors": tensors,
             "constants": [[list(c.shape), str(c.dtype)] for c in self.constants],
+            "followers": [[f.op.kind, f.second] for f in self.followers],
         }
         return json.dumps(found, sort_keys=True)

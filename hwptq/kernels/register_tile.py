@@ -5,7 +5,7 @@ The loops are the same for every multiply-accumulate instruction; `Mac` says wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -27,13 +27,16 @@ from .builder import (
     shuffle,
     unravel,
 )
+from .cells import Output
 from .convolution import Convolution
+from .epilogue import Follower, place
 from .kernel import TensorType
+from .layout import Padding
 from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds
 from .store_rows import store_rows
-from .store_tile import Output, store_tile
+from .store_tile import store_tile
 from .stored import Stored
 from .vector_unit import VectorUnit
 
@@ -219,11 +222,13 @@ def _load_costs(mac: Mac) -> tuple[float, float]:
 
 
 def emit_tiled(
-    plan: Plan, bounds: Bounds | None, out: TensorType, unit: VectorUnit, parts: Parts = WHOLE
-) -> Callable[..., None]:
-    """Code of (x packed, weights packed, bias, multiplier, shift, y); see pack_input and pack_weights.
+    plan: Plan, bounds: Bounds | None, out: TensorType, unit: VectorUnit, parts: Parts = WHOLE,
+    followers: Sequence[Follower] = (),
+) -> Callable[..., None]:  # fmt: skip
+    """Code of (x packed, weights packed, bias, multiplier, shift, …, y); see pack_input and pack_weights.
 
-    Without bounds y is float32, and a float32 scale stands for multiplier and shift.
+    Without bounds y is float32, and a float32 scale stands for multiplier and shift. Before y are the
+    parameters of the followers.
 
     Each of `parts` takes some of the pixels, so that threads share the weights and none waits for another.
     """
@@ -233,19 +238,21 @@ def emit_tiled(
     output = Output(conv.co, mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
 
     def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
-        *scales, y = rest
+        count = 1 if bounds is None else 2
+        scales, arrays, y = rest[:count], rest[count:-1], rest[-1]
 
         def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, size, plan.row_pixels)
             acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
             reduce_windows(plan, acc, x, _windows(plan, b, row, x0), weight, v0)
             values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
-            pixels = [conv.pixel(b, row, real_pixel(plan, x0 + i)) for i in range(size)]
-            if mac.rows == 1:
-                store_tile(values, scales, y, pixels, v0, output, unit)
-            else:
-                lines = [pixels[i : i + mac.rows] for i in range(0, size, mac.rows)]
-                store_rows(values, scales, y, lines, v0, output, unit)
+
+            def pixels(border: Padding) -> list[Expr]:
+                return [conv.pixel(b, row, real_pixel(plan, x0 + i), border) for i in range(size)]
+
+            tail = place(followers, arrays, pixels)
+            store = store_tile if mac.rows == 1 else store_rows
+            store(values, scales, y, pixels(conv.border), v0, output, unit, tail)
 
         def block(v0: Expr, vectors: int, first: Expr, count: Expr) -> None:
             def numbered(i: Expr) -> None:

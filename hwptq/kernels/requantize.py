@@ -56,14 +56,7 @@ def requantize(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
     """int32x`lanes` accumulators, multipliers and shifts -> `lanes` values of the dtype of the bounds."""
-    scale = _form(lanes, target)
-    if scale is None:
-        return _narrow(_generic(acc, multiplier, shift, lanes), bounds, lanes, target)
-    width = target.lanes
-    parts = [
-        scale(*(_part(v, first, width, lanes) for v in (acc, multiplier, shift)), target)
-        for first in range(0, lanes, width)
-    ]
+    parts = _scaled(acc, multiplier, shift, lanes, target)
     if len(parts) > 1 and target.pack_bytes:
         return _pack(parts, bounds, target)
     scaled = parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
@@ -84,6 +77,27 @@ def finish(
         return encoded(requantize(acc, multiplier, shift, bounds, lanes, target), rest, lanes)
     (scale,) = scales
     return cast(acc, "float32", lanes) * scale
+
+
+def bounded(
+    acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
+) -> Expr:
+    """The results of requantize less their zero point, in int32."""
+    scaled = _scaled(acc, multiplier, shift, lanes, target)
+    limits = (constant(v - bounds.zero_point, "int32", lanes) for v in (bounds.lo, bounds.hi))
+    return clamp(scaled[0] if len(scaled) == 1 else shuffle(scaled, range(lanes)), *limits)
+
+
+def narrowed(
+    value: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC, dtype: str = "int8"
+) -> Expr:
+    """int32 results that are scaled already -> int8 values, stored as `dtype`."""
+    bounds, rest = _split(bounds, dtype, target)
+    width = target.lanes
+    if target.pack_bytes and lanes > width and lanes % width == 0:
+        parts = [_part(value, first, width, lanes) for first in range(0, lanes, width)]
+        return encoded(_pack(parts, bounds, target), rest, lanes)
+    return encoded(_narrow(value, bounds, lanes, target), rest, lanes)
 
 
 def requantize_blocks(
@@ -126,6 +140,18 @@ def _split(bounds: Bounds, dtype: str, target: Requantize) -> tuple[Bounds, str]
     """Bounds of what the device narrows to at once, and the dtype to encode its result in."""
     direct = dtype == "uint8" and bool(target.pack_unsigned_bytes or not target.pack_bytes)
     return (bounds.unsigned, "int8") if direct else (bounds, dtype)
+
+
+def _scaled(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requantize) -> list[Expr]:
+    """Both steps without zero point and clamp, in int32, by vectors as wide as the device computes them."""
+    scale = _form(lanes, target)
+    if scale is None:
+        return [_generic(acc, multiplier, shift, lanes)]
+    width = target.lanes
+    return [
+        scale(*(_part(v, first, width, lanes) for v in (acc, multiplier, shift)), target)
+        for first in range(0, lanes, width)
+    ]
 
 
 def _form(lanes: int, target: Requantize) -> Expr:

@@ -25,6 +25,7 @@ from .cuda.select import select_cuda, select_cuda_concatenate
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
+from .epilogue import Follower
 from .grouped_convolution import grouped_convolution
 from .kernel import Step, TensorType
 from .matmul_dot import fits, matmul_dot
@@ -53,13 +54,15 @@ def select(
     target: Descriptor,
     threads: int = 1,
     tile: int = 0,
+    followers: Sequence[Follower] = (),
 ) -> tuple[Step, ...]:
     """The steps that compute `op` on `target`, large kernels in parts for `threads` threads.
 
     `tile`: see VectorUnit; all of them compute the same.
 
-    Its tensors are `activations`, then `constants`, in the order of the operator's docstring. Raises
-    ValueError where the descriptor names a kernel that cannot compute the operator.
+    Its tensors are `activations`, then `constants`, in the order of the operator's docstring; the other
+    operands of `followers` come last among the activations. Raises ValueError where the descriptor names a
+    kernel that cannot compute the operator.
     """
     if target.tvm.get("kind") == "cuda":
         return select_cuda(op, activations, constants, out, target)
@@ -78,6 +81,8 @@ def select(
             return (_portable(op, activations, constants, out, target, threads),)
         return matmul_dot(op, activations, out, kernel, unit)
     template = _TEMPLATES[type(kernel)]
+    if followers:
+        return template(op, activations[0], constants, out, kernel, unit, followers)
     if kind == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1:
 
         def plain(*single: Any) -> tuple[Step, ...]:

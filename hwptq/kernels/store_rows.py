@@ -7,44 +7,59 @@ vector holds four times as many values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
 from .builder import Expr, Flat, powers, shuffle
-from .requantize import finish
-from .store_tile import Output, store_cells
+from .cells import Cells, Output, joined
+from .epilogue import Placed, finished
+from .store_tile import store_cells
 from .vector_unit import VectorUnit
 
 _LANES = 16  # int8 values of the widest vector that is narrowed at once
 
 
 def store_rows(
-    acc: Sequence[Sequence[Expr]], scales: Sequence[Flat], y: Flat, pixels: Sequence[Sequence[Expr]],
-    v0: Expr, output: Output, unit: VectorUnit,
+    acc: Sequence[Sequence[Expr]], scales: Sequence[Flat], y: Flat, pixels: Sequence[Expr],
+    v0: Expr, output: Output, unit: VectorUnit, tail: Sequence[Placed] = (),
 ) -> None:  # fmt: skip
     """Finish acc[line][vector], each int32[rows][lanes], and store them; see store_tile.
 
-    `pixels[line][row]` are the offsets in y of those that are stored; a line may lack its last ones.
+    `pixels` are the offsets in y of those that are stored; the last line may have fewer than rows.
     """
     lanes, vectors = output.lanes, len(acc[0])
     cells = int(acc[0][0].ty.dtype.lanes)
     rows = cells // lanes
     at = 0
     for count in powers(vectors, max(1, _LANES // cells)):
-        factors = [_repeated(scale.load((v0 + at) * lanes, count * lanes), count, rows) for scale in scales]
         row = [[j * cells + r * lanes + i for j in range(count) for i in range(lanes)] for r in range(rows)]
-        for line, offsets in zip(acc, pixels, strict=True):
-            joined = shuffle(line[at : at + count], range(count * cells)) if count > 1 else line[at]
-            result = T.bind(finish(joined, factors, output.bounds, count * cells, unit.requantize, y.dtype))
-            for r, offset in enumerate(offsets):
-                group = [(0, at + j) for j in range(count)]
+        for first, line in zip(range(0, len(pixels), rows), acc, strict=True):
+            numbers = [min(first + r, len(pixels) - 1) for r in range(rows)]
+            spot = _Rows([Cells([(n, at + j) for j in range(count)], v0, output) for n in numbers])
+            value = T.bind(joined(line[at : at + count]))
+            result = finished(value, scales, output.bounds, tail, spot, count * cells, unit, y.dtype)
+            for r in range(min(rows, len(pixels) - first)):
                 values = T.bind(shuffle([result], row[r]))
-                store_cells(values, count * lanes, group, y, [offset], v0, output, unit.masked)
+                store_cells(values, count * lanes, spot.cells[r], y, pixels, unit.masked)
         at += count
 
 
-def _repeated(factors: Expr, count: int, rows: int) -> Expr:
-    """[count][lanes] -> [count][rows][lanes], each vector once for every row."""
-    lanes = int(factors.ty.dtype.lanes) // count
-    order = [j * lanes + i for j in range(count) for _ in range(rows) for i in range(lanes)]
-    return T.bind(shuffle([T.bind(factors)] * rows, order))  # a Shuffle yields no more lanes than it takes
+@dataclass(frozen=True)
+class _Rows:
+    """The same vectors of several pixels, as the accumulators hold them: [vector][row][lane]."""
+
+    cells: Sequence[Cells]
+
+    def channels(self, array: Flat) -> Expr:
+        """The elements of an array packed by channel, once for every row."""
+        return self._interleaved([self.cells[0].channels(array)] * len(self.cells))
+
+    def elements(self, array: Flat, pixels: Sequence[Expr]) -> Expr:
+        """The elements of a tensor [pixel, channel]."""
+        return self._interleaved([cells.elements(array, pixels) for cells in self.cells])
+
+    def _interleaved(self, rows: Sequence[Expr]) -> Expr:
+        lanes, count = self.cells[0].output.lanes, len(self.cells[0].group)
+        starts = [(r * count + j) * lanes for j in range(count) for r in range(len(rows))]
+        return T.bind(shuffle(rows, [start + i for start in starts for i in range(lanes)]))

@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
 from .builder import Expr, Flat, powers, shuffle
-from .requantize import Bounds, finish
+from .cells import Cells, Output, joined
+from .epilogue import Placed, finished
 from .vector_unit import VectorUnit
 
 _STORE_LANES = 16  # int8 values of the widest store where no instruction narrows more at once
 
 
-@dataclass(frozen=True)
-class Output:
-    """The rows that a tile is part of: `channels` values a pixel, in vectors of `lanes`.
-
-    bounds: see `finish`; `whole`: the tile has all channels of its pixels.
-    """
-
-    channels: int
-    lanes: int
-    bounds: Bounds | None
-    whole: bool
-
-    @property
-    def even(self) -> bool:
-        """Whether vectors of neighbouring channels stand side by side."""
-        return self.channels % self.lanes == 0
-
-
 def store_tile(
     acc: Sequence[Sequence[Expr]], scales: Sequence[Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
-    output: Output, unit: VectorUnit,
+    output: Output, unit: VectorUnit, tail: Sequence[Placed] = (),
 ) -> None:  # fmt: skip
     """Finish acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
 
-    `scales` are multiplier and shift, or the float32 scale, by channel. As many vectors as make a whole one
-    of int8 go together.
+    `scales` are multiplier and shift, or the float32 scale, by channel; `tail` follows. As many vectors as
+    make a whole one of int8 go together.
     """
     lanes, vectors = output.lanes, len(acc[0])
-    cells = [(i, j) for i in range(len(acc)) for j in range(vectors)]
-    for group in _groups(cells, output, unit.whole_lanes if output.bounds else 0):
-        width = len(group) * lanes
-        value = T.bind(_joined([acc[i][j] for i, j in group]))
-        factors = [_factors(s, group, v0, lanes) for s in scales]
-        result = T.bind(finish(value, factors, output.bounds, width, unit.requantize, y.dtype))
-        place = (group, y, pixels, v0, output)
+    everything = [(i, j) for i in range(len(acc)) for j in range(vectors)]
+    for group in _groups(everything, output, unit.whole_lanes if output.bounds else 0):
+        cells, width = Cells(group, v0, output), len(group) * lanes
+        value = T.bind(joined([acc[i][j] for i, j in group]))
+        result = finished(value, scales, output.bounds, tail, cells, width, unit, y.dtype)
         if not unit.masked or not output.whole:
-            store_cells(result, width, *place, unit.masked)
+            store_cells(result, width, cells, y, pixels, unit.masked)
         elif output.even or lanes % output.channels == 0:
-            _store_joined(result, width, group, y, pixels, output)
+            _store_joined(result, width, cells, y, pixels)
         else:
-            _store_spilling(result, width, *place)
+            _store_spilling(result, width, cells, y, pixels)
 
 
 def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[list[tuple[int, int]]]:
@@ -75,96 +55,56 @@ def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[l
     return groups
 
 
-def _factors(scale: Flat, group: list[tuple[int, int]], v0: Expr, lanes: int) -> Expr:
-    """The multipliers, shifts or scales of the vectors of `group`."""
-    parts = []
-    for run in _runs(group, even=True, joined=False):
-        parts.append(T.bind(scale.load((v0 + run[0][1]) * lanes, len(run) * lanes)))
-    return _joined(parts)
-
-
-def _joined(vectors: Sequence[Expr]) -> Expr:
-    if len(vectors) == 1:
-        return vectors[0]
-    return shuffle(vectors, range(sum(int(v.ty.dtype.lanes) for v in vectors)))
-
-
 def store_cells(
-    result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], v0: Expr,
-    output: Output, masked: bool,
-) -> None:  # fmt: skip
-    """Store the vectors of `group`, (pixel, vector) each, those together that stand side by side."""
-    lanes, at = output.lanes, 0
-    for run in _runs(group, output.even, output.whole):
-        i, j = run[0]
-        channel = (v0 + j) * lanes
-        count = len(run) * lanes
-        if output.channels < lanes:
-            channel, count = 0, output.channels
-        elif not output.even:
-            channel = T.min(channel, output.channels - lanes)
-        store_part(y, pixels[i] + channel, result, width, at, count, masked)
-        at += len(run) * lanes
+    result: Expr, width: int, cells: Cells, y: Flat, pixels: Sequence[Expr], masked: bool
+) -> None:
+    """Store the vectors of `cells`, those together that stand side by side."""
+    for run in cells.runs():
+        store_part(y, pixels[run.pixel] + run.channel, result, width, run.first, run.count, masked)
 
 
-def _store_joined(
-    result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], output: Output
-) -> None:  # fmt: skip
-    """Store the vectors of `group` at once, without the lanes beyond the channels.
+def _store_joined(result: Expr, width: int, cells: Cells, y: Flat, pixels: Sequence[Expr]) -> None:
+    """Store the vectors of `cells` at once, without the lanes beyond the channels.
 
     The tile has all channels of its pixels, so the next pixel begins where the one before it ends.
     """
-    order = _used_lanes(group, output)
-    i, j = group[0]
+    order = _used_lanes(cells)
+    i, j = cells.group[0]
     value = result if len(order) == width else shuffle([result], order + [0] * (width - len(order)))
-    y.store(pixels[i] + j * output.lanes, value, width, len(order))
+    y.store(pixels[i] + j * cells.output.lanes, value, width, len(order))
 
 
-def _store_spilling(
-    result: Expr, width: int, group: list[tuple[int, int]], y: Flat, pixels: Sequence[Expr], v0: Expr,
-    output: Output,
-) -> None:  # fmt: skip
+def _store_spilling(result: Expr, width: int, cells: Cells, y: Flat, pixels: Sequence[Expr]) -> None:
     """The same where channels divide lanes in no simple way: a whole vector, whose surplus comes last.
 
     What it writes behind the group is what the next group writes, so only at the end of y it must not. All
     lanes are used so that the order is a permutation, for which there are networks; a mask would undo that.
     """
-    order = _used_lanes(group, output)
+    order = _used_lanes(cells)
     surplus = sorted(set(range(width)).difference(order))
-    i, j = group[0]
-    offset, last = pixels[i] + j * output.lanes, y.size - width - y.first
+    i, j = cells.group[0]
+    offset, last = pixels[i] + j * cells.output.lanes, y.size - width - y.first
     if y.size < width:
-        store_cells(result, width, group, y, pixels, v0, output, masked=True)
+        store_cells(result, width, cells, y, pixels, masked=True)
         return
     with T.If(offset <= last):
         with T.Then():
             # the minimum changes nothing, but shows an analysis of bounds that the vector is inside
             y.store(T.min(offset, last), shuffle([result], [*order, *surplus]), width)
         with T.Else():
-            store_cells(result, width, group, y, pixels, v0, output, masked=True)
+            store_cells(result, width, cells, y, pixels, masked=True)
 
 
-def _used_lanes(group: list[tuple[int, int]], output: Output) -> list[int]:
-    """The lanes of the vectors of `group` that are channels, each channel once."""
-    lanes, channels = output.lanes, output.channels
+def _used_lanes(cells: Cells) -> list[int]:
+    """The lanes of the vectors of `cells` that are channels, each channel once."""
+    lanes, channels = cells.output.lanes, cells.output.channels
     last = channels // lanes  # the vector that overlaps the one before it, if any does
     repeated = -channels % lanes if channels > lanes else 0
     return [
         at * lanes + lane
-        for at, (_, j) in enumerate(group)
+        for at, (_, j) in enumerate(cells.group)
         for lane in range(repeated if j == last else 0, min(channels, lanes))
     ]
-
-
-def _runs(group: list[tuple[int, int]], even: bool, joined: bool) -> list[list[tuple[int, int]]]:
-    """The cells whose vectors stand side by side in memory."""
-    runs: list[list[tuple[int, int]]] = []
-    for cell in group:
-        if runs and even and (joined or runs[-1][0][0] == cell[0]):
-            runs[-1].append(cell)
-        else:
-            runs.append([cell])
-    return runs
 
 
 def store_part(

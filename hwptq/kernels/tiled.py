@@ -12,6 +12,7 @@ from hwptq.quant import integer_ops as ops
 
 from .builder import TEMPLATE, primfunc
 from .convolution import Convolution, describe, int8_bounds, wanted_padding
+from .epilogue import Follower, any_border, parameters
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .kernel import PREVIOUS, Step, TensorType
@@ -43,6 +44,7 @@ def tiled_steps(
     out: TensorType,
     template: Template,
     unit: VectorUnit,
+    followers: Sequence[Follower] = (),
 ) -> tuple[Step, ...]:
     """The steps of `op`; `constants` are its weight, bias, multiplier and shift (or scale)."""
     weight, bias, *scales = constants
@@ -52,18 +54,19 @@ def tiled_steps(
         wide = widen_channels(x, -(-x.shape[-1] // mac.k) * mac.k, unit)
         x, weight = wide.out, widen_weight(weight, wide.out.shape[-1])
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, mac), unit)
-    conv = describe(op, packing.read, weight.shape, out)
+    conv = describe(op, packing.read, weight.shape, out, rows=any_border(followers))
     interleaved = interleaves(mac, conv)
     tile = fit(conv, mac, template.tile, template.dense_vectors, interleaved, unit.tile)
     plan = Plan(conv, mac, tile, op.weight_bits, interleaved, unit.masked, op.weight_group)
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan)
-    types = plan.tensors(before[-1].out if before else x, out)
+    tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
+    types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
     parts = unit.shared(prod(out.shape) * weight[0].size)
     bounds = proven(int8_bounds(op), constants)
     if interleaved:
-        body = emit_interleaved(plan, bounds, unit, parts)
+        body = emit_interleaved(plan, bounds, unit, parts, followers)
     else:
-        body = emit_tiled(plan, bounds, out, unit, parts)
+        body = emit_tiled(plan, bounds, out, unit, parts, followers)
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
         body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))
@@ -75,6 +78,7 @@ def tiled_steps(
         _packed(weight, plan),
         pack_channels(bias, plan.stored_lanes),
         *pack_scales(scales, plan.stored_lanes),
+        *tail_args,
     )
     return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
 

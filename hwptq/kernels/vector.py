@@ -10,6 +10,7 @@ from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import VectorKernel
 
 from .builder import Expr, cast, splat
+from .epilogue import Follower
 from .kernel import Step, TensorType
 from .register_tile import Mac, Tile
 from .tiled import Template, tiled_steps
@@ -23,11 +24,12 @@ def vector(
     out: TensorType,
     kernel: VectorKernel,
     unit: VectorUnit,
+    followers: Sequence[Follower] = (),
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
     template = Template(kernel.template, mac_of(kernel), tile, kernel.tile_vectors)
-    return tiled_steps(op, x, constants, out, template, unit)
+    return tiled_steps(op, x, constants, out, template, unit, followers)
 
 
 def mac_of(kernel: VectorKernel) -> Mac:

@@ -32,14 +32,15 @@ from .tiled import interleaved_layout, interleaves, wanted_layout
 
 @dataclass(frozen=True)
 class Wish:
-    """A reader of a tensor takes `layout`, and if it is not `exact`, any that serves it."""
+    """A reader of a tensor takes `layout`, or if it is not `exact`, any that serves it; None: any in rows."""
 
-    layout: Layout
+    layout: Layout | None
     exact: bool = False
 
 
 #: Of a reader that knows nothing of layouts.
 AS_IT_IS = Wish(PLAIN, exact=True)
+ANY = Wish(None)
 
 
 def wishes(
@@ -49,7 +50,7 @@ def wishes(
     out: TensorType,
     target: Descriptor,
 ) -> list[Wish]:
-    """The wish for each activation of `op`."""
+    """The wish for each activation of `op`, and for those of the followers of a layer behind them."""
     kernel = _kernel(op, constants, target)
     if kernel is None or not isinstance(op, ops.LayerOp):
         return [AS_IT_IS for _ in activations]
@@ -57,10 +58,11 @@ def wishes(
     mac = _mac(kernel)
     if mac is not None:
         interleaved = _interleaved(op, x, weight, out, mac)
-        if interleaved and wanted_padding(op).empty:
-            return [Wish(interleaved_layout(mac), exact=True)]
         exact = interleaved or _widened(x, mac)
-        return [Wish(wanted_layout(op, x, weight, out, mac), exact)]
+        others = [AS_IT_IS if exact else ANY for _ in activations[1:]]
+        if interleaved and wanted_padding(op).empty:
+            return [Wish(interleaved_layout(mac), exact=True), *others]
+        return [Wish(wanted_layout(op, x, weight, out, mac), exact), *others]
     assert isinstance(op, ops.Conv2d)
     if isinstance(kernel, DepthwiseDotKernel):
         return [Wish(wanted_by_depthwise(op, x, weight, out, kernel, target.elementwise.masked))]
@@ -88,12 +90,19 @@ def writes(
     return mac is None or not (_widened(x, mac) or _interleaved(op, x, weight, out, mac))
 
 
+def takes_followers(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> bool:
+    """Whether the kernel of `op` can apply other operators to its results before it stores them."""
+    kernel = _kernel(op, constants, target)
+    return kernel is not None and isinstance(op, ops.Conv2d | ops.Dense) and _mac(kernel) is not None
+
+
 def agreed(wishes: Sequence[Wish]) -> Layout:
     """The layout in which to store a tensor for all its readers; the plain one where they do not agree."""
-    layout = common([wish.layout for wish in wishes]) if wishes else None
+    layouts = [wish.layout for wish in wishes if wish.layout is not None]
+    layout = common(layouts) if layouts else None
     if layout is None or any(wish.exact and wish.layout != layout for wish in wishes):
         return PLAIN
-    return layout
+    return PLAIN if layout.rows > 1 and len(layouts) < len(wishes) else layout
 
 
 def _kernel(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:

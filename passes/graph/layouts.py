@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hwptq.kernels.layout import PLAIN, Layout
@@ -10,21 +11,29 @@ from hwptq.kernels.wishes import AS_IT_IS, Wish, agreed
 
 from .dataflow import bindings, reads
 
-#: The (tensor, wish) pairs of one binding, and which layouts its result may have; None for other bindings.
-Reader = Callable[[Any, Any], "tuple[list[tuple[Any, Wish]], Callable[[Layout], bool]] | None"]
+
+@dataclass(frozen=True)
+class Readings:
+    """What the kernel of a binding reads, (tensor, wish) each, and which layouts it can write."""
+
+    pairs: tuple[tuple[Any, Wish], ...]
+    writes: Callable[[Layout], bool]
 
 
-def stored_layouts(func: Any, reader: Reader) -> dict[Any, Layout]:
-    """var -> its layout, for those of `func` that are not stored plainly."""
+def stored_layouts(func: Any, readings: Callable[[Any], Readings | None]) -> dict[Any, Layout]:
+    """var -> its layout, for those of `func` that are not stored plainly.
+
+    `readings` of a var: None where its binding calls no kernel of ours.
+    """
     wanted: dict[Any, list[Wish]] = {}
     writers: dict[Any, Callable[[Layout], bool]] = {}
     for var, value in bindings(func):
-        found = reader(var, value)
-        pairs = found[0] if found else [(tensor, AS_IT_IS) for tensor in reads(value)]
+        found = readings(var)
+        pairs = found.pairs if found else [(tensor, AS_IT_IS) for tensor in reads(value)]
         for tensor, wish in pairs:
             wanted.setdefault(tensor, []).append(wish)
         if found:
-            writers[var] = found[1]
+            writers[var] = found.writes
     for tensor in reads(func.body.body):
         wanted.setdefault(tensor, []).append(AS_IT_IS)
     layouts = {var: agreed(wanted.get(var, [])) for var in writers}

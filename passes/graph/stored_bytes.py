@@ -8,8 +8,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..select_kernels import activation_count, integer_operator, kernel_steps, layer_of
+from ..select_kernels import integer_node, kernel_steps, layer_of
 from .dataflow import bindings, constant
+from .fused_groups import Group
 from .quantizable import layer_name
 
 
@@ -18,13 +19,10 @@ def layer_bytes(integer: tvm.IRModule, target: Any) -> dict[str, int]:
     behind; each tensor rounded up to the alignment of the device."""
     found: dict[str, int] = {}
     for var, value in bindings(integer["main"]):
-        op = integer_operator(integer, value)
-        if op is None:
+        node = integer_node(integer, var, value)
+        if node is None or not node.constants or any(constant(c) is None for c in node.constants):
             continue
-        args, n = list(value.args[1].fields), activation_count(op)
-        if any(constant(a) is None for a in args[n:]) or len(args) == n:
-            continue
-        steps = kernel_steps(layer_of(op, args[:n], args[n:], var, {}), str(var.name), target)
+        steps = kernel_steps(layer_of(Group(node), {}), str(var.name), target)
         arrays = [a for step in steps for a in step.args if isinstance(a, np.ndarray)]
         size = sum(_aligned(a.nbytes, target.memory.alignment) for a in arrays)
         name = layer_name(str(var.name))

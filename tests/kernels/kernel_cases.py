@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.select import select
@@ -33,15 +34,26 @@ class Case:
     constants: tuple[np.ndarray, ...]
     layouts: tuple[Layout, ...] = ()  # of the activations and of the result; none = plain ones
     tile: int = 0  # which one of those for its shape: see VectorUnit
+    followers: tuple[Follower, ...] = ()  # their other operands are the last activations, in order
 
     def expected(self) -> np.ndarray:
         """The value that the reference computes."""
-        return np.ascontiguousarray(reference.evaluate(self.op, *self.activations, *self.constants))
+        own = len(self.activations) - sum(isinstance(f.op, ops.Add) for f in self.followers)
+        result = reference.evaluate(self.op, *self.activations[:own], *self.constants)
+        others = iter(self.activations[own:])
+        for follower in self.followers:
+            operands = [result, *([next(others)] if isinstance(follower.op, ops.Add) else follower.constants)]
+            result = reference.evaluate(follower.op, *(operands[::-1] if follower.second else operands))
+        return np.ascontiguousarray(result)
 
     def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
         """The kernels selected for `target` and a number of threads."""
         *types, out = self.types()
-        return select(self.op, types, self.constants, out, target, threads, self.tile)
+        others = iter(types[1:])
+        followers = [
+            replace(f, other=next(others)) if isinstance(f.op, ops.Add) else f for f in self.followers
+        ]
+        return select(self.op, types, self.constants, out, target, threads, self.tile, followers)
 
     def types(self) -> list[TensorType]:
         """Of the activations and the result."""
@@ -59,7 +71,7 @@ class Case:
 
     def __str__(self) -> str:
         shapes = [a.shape for a in (*self.activations, *self.constants)]
-        return f"{self.op} on {shapes} {self.layouts or ''} tile {self.tile}"
+        return f"{self.op} on {shapes} {self.layouts or ''} tile {self.tile} {self.followers or ''}"
 
 
 def in_layout(array: np.ndarray, layout: Layout) -> np.ndarray:
@@ -227,13 +239,53 @@ def check(case: Case, target: Descriptor, threads: int = 1) -> None:
     np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 
 
+def any_layout(random: Random, tensor: TensorType) -> Layout:
+    """A layout that a kernel may write."""
+    border = Padding(*(random.randrange(3) for _ in range(4)), random.choice((-128, -3, 127)))
+    border = border if len(tensor.shape) == 4 and not border.empty and random.random() < 0.7 else Padding()
+    return Layout(border, random.choice(("int8", "uint8", "uint8", "int16")), random.choice((0, 5)))
+
+
+def add_of(random: Random) -> ops.Add:
+    """An Add of tensors of one shape, of usual scales or of extreme ones."""
+    zeros = [random.choice((-128, -3, 0, 127)) for _ in range(2)]
+    factors = [random.choice((2**20, 700_001, -(2**19), 3)) for _ in range(2)]
+    return ops.Add(
+        *zeros, *factors, random.randrange(2**30, 2**31), random.choice((17, 20, 21, 22)), *_output(random)
+    )
+
+
+def with_followers(case: Case, random: Random) -> Case:
+    """The case with one to three operators behind its layer."""
+    others, followers = [], []
+    shape = case.expected().shape
+    for _ in range(random.randint(1, 3)):
+        if random.choice((True, True, False)):
+            others.append(int8(random, *shape))
+            followers.append(Follower(add_of(random), second=random.choice((True, False))))
+        else:
+            limits = np.sort(np.stack([int8(random, shape[-1]) for _ in range(2)]), axis=0)
+            followers.append(Follower(ops.Clamp(), tuple(limits)))
+    return replace(case, activations=(*case.activations, *others), followers=tuple(followers))
+
+
+def layer_case(random: Random) -> Case:
+    """A Conv2d of one group, or a Dense: what takes followers."""
+    if random.choice((True, False, False, False)):
+        return dense_case(random)
+    return conv_case(random, random.choice(CHANNELS), random.choice(CHANNELS))
+
+
 def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:
     """The case with an input that its kernel may take as it is, and a result in any layout it can write."""
     *types, out = case.types()
     layouts = []
     for wish in wishes(case.op, types, case.constants, out, target):
-        layout, border = wish.layout, wish.layout.padding
-        if not wish.exact and random.random() < 0.5 and len(types[0].shape) == 4:
+        layout = wish.layout
+        if layout is None:
+            layout = any_layout(random, out)
+        elif not wish.exact and random.random() < 0.5 and len(types[0].shape) == 4:
+            border = layout.padding
             sides = [side + random.randrange(3) for side in border.sides]
             value = 0 if border.empty else border.value
             layout = Layout(Padding(*sides, value), layout.dtype, layout.slack + random.randrange(3))
@@ -243,9 +295,7 @@ def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:
     if writes(case.op, types, case.constants, out, target, pairs) and random.random() < 0.7:
         written = pairs
     elif writes(case.op, types, case.constants, out, target, Layout(slack=1)):
-        border = Padding(*(random.randrange(3) for _ in range(4)), random.choice((-128, -3, 127)))
-        border = border if len(out.shape) == 4 and not border.empty and random.random() < 0.7 else Padding()
-        written = Layout(border, random.choice(("int8", "uint8", "uint8", "int16")), random.choice((0, 5)))
+        written = any_layout(random, out)
     return replace(case, layouts=(*layouts, written))
 
 

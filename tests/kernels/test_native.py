@@ -19,16 +19,18 @@ from kernel_cases import (
     dense_float_case,
     depthwise_case,
     int8,
+    layer_case,
     matmul_case,
     random_case,
     run,
     scales,
     type_of,
+    with_followers,
     with_layouts,
 )
 
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import matrix_multiply, vector_unit
+from hwptq.kernels import arithmetic, matrix_multiply, vector_unit
 from hwptq.kernels.builder import cast, shuffle
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
@@ -129,7 +131,7 @@ def test_matmul_of_two_activations_as_unsigned(random):
 
 
 @pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_layers_in_other_layouts(target, random, threads):
     """The input may have a wider border than the kernel needs; the result a border, uint8 or int16."""
@@ -138,6 +140,26 @@ def test_layers_in_other_layouts(target, random, threads):
     case = random.choice((random_case, depthwise_case))(random)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(case, random, target), target, threads)
+
+
+@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@settings(max_examples=25, deadline=None)
+@given(randoms, st.integers(1, 3))
+def test_layers_with_followers(target, random, threads):
+    """Adds of another tensor and clamps by channel, in the kernel of the layer before them."""
+    if why_not_run(target):
+        pytest.skip(f"{target.name}: {why_not_run(target)}")
+    case = with_followers(layer_case(random), random)
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(with_layouts(case, random, target), target, threads)
+
+
+@settings(max_examples=10, deadline=None)
+@given(randoms)
+def test_an_add_without_a_short_form(random):
+    case = with_followers(layer_case(random), random)
+    with mock.patch.object(arithmetic, "short_add", return_value=None):
+        check(with_layouts(case, random, AVX2), AVX2)
 
 
 @settings(max_examples=15, deadline=None)

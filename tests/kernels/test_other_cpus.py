@@ -12,7 +12,16 @@ from random import Random
 import numpy as np
 import pytest
 from integer_targets import INTEGER_TARGETS
-from kernel_cases import conv_case, depthwise_case, matmul_case, pointwise_case, random_case, with_layouts
+from kernel_cases import (
+    conv_case,
+    depthwise_case,
+    layer_case,
+    matmul_case,
+    pointwise_case,
+    random_case,
+    with_followers,
+    with_layouts,
+)
 from program_batch import run_batch
 from tvm.target import Target
 
@@ -52,6 +61,18 @@ def test_layers_in_other_layouts(name: str, tmp_path: Path):
     target = runnable(name)
     cases = [with_layouts(random_case(Random(seed)), Random(seed), target) for seed in range(CASES)]
     cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(10)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
+
+
+@pytest.mark.parametrize("name", [n for n in INTEGER_TARGETS if not load_target(n).memory.scratchpad])
+def test_layers_with_followers(name: str, tmp_path: Path):
+    target = runnable(name)
+    cases = []
+    for seed in range(CASES):
+        random = Random(seed)
+        case = random.choice((layer_case(random), pointwise_case(random, random.randint(1, 40))))
+        cases.append(with_layouts(with_followers(case, random), random, target))
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 

@@ -1,0 +1,84 @@
+"""Which operators of an integer graph one kernel computes: a layer, and what follows it elementwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hwptq.quant import integer_ops as ops
+
+from .dataflow import bindings, shape_of, users
+
+
+@dataclass(frozen=True)
+class Node:
+    """An integer operator of the graph: its result, activations and constants."""
+
+    var: Any
+    op: ops.GraphOp
+    activations: tuple[Any, ...]
+    constants: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A node, and the followers that its kernel computes too; each reads the result of the one before it."""
+
+    head: Node
+    followers: tuple[Node, ...] = ()
+
+    @property
+    def var(self) -> Any:
+        """The result."""
+        return (self.followers or (self.head,))[-1].var
+
+    def carried(self, number: int) -> int:
+        """Which activation of follower `number` is the result of the node before it."""
+        before = self.followers[number - 1] if number else self.head
+        return self.followers[number].activations.index(before.var)
+
+    @property
+    def activations(self) -> list[Any]:
+        """Those of the head, then the other operand of each follower that has one."""
+        others = [
+            tensor
+            for number, node in enumerate(self.followers)
+            for i, tensor in enumerate(node.activations)
+            if i != self.carried(number)
+        ]
+        return [*self.head.activations, *others]
+
+
+def fused_groups(
+    func: Any, node_of: Callable[[Any, Any], Node | None], fuses: Callable[[Node], bool]
+) -> dict[Any, Group | None]:
+    """For the var of each integer node its group, by the last var of it; None where a later one holds it.
+
+    `fuses` says whether the kernel of a layer can take followers.
+    """
+    readers = users(func)
+    groups: dict[Any, Group | None] = {}
+    for var, value in bindings(func):
+        node = node_of(var, value)
+        if node is None:
+            continue
+        groups[var] = Group(node)
+        for before in reversed(list(groups)):  # the later operand of an Add: the other one is ready then
+            group = groups[before]
+            if group is None or before not in node.activations or readers[before] != [var]:
+                continue
+            if _follows(node, before) and fuses(group.head):
+                groups[var] = Group(group.head, (*group.followers, node))
+                groups[before] = None
+                break
+    return groups
+
+
+def _follows(node: Node, before: Any) -> bool:
+    """Whether `node` computes each element from that of `before`, and of another tensor of its shape."""
+    if isinstance(node.op, ops.Clamp):
+        return True
+    if not isinstance(node.op, ops.Add) or len(set(node.activations)) != 2:
+        return False
+    return all(shape_of(tensor) == shape_of(before) for tensor in node.activations)

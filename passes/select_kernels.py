@@ -19,6 +19,7 @@ from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS
 from hwptq.kernels.wishes import takes_followers, wishes, writes
+from hwptq.quant import fp8
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
@@ -63,7 +64,7 @@ class SelectKernels:
                 layer, name = layer_of(group, layouts), str(group.head.var.name)
                 steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
                 return emitter.emit(r, steps, group.activations, var)
-            if op_name(value) == "concat" and str(var.ty.dtype) == "int8":
+            if op_name(value) == "concat" and str(var.ty.dtype) in ("int8", fp8.DTYPE):
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)

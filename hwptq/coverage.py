@@ -102,17 +102,18 @@ def weight_bytes(count: int, bits: int) -> int:
 def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:
     """What the device computes one element at a time between Quantize and Dequantize, and these themselves.
 
-    Among it is data movement that no kernel does, such as a transpose.
+    Among it is data movement that no kernel does, such as a transpose, under the name of what is moved.
     """
     rows = []
     for var, value in bindings(kernels["main"]):
-        if not isinstance(value, relax.Call) or str(getattr(var.ty, "dtype", "")) != "int8":
+        if not isinstance(value, relax.Call):
             continue
         op = integer_operator(kernels, value)
         if op is not None and ELEMENT_BY_ELEMENT in kernels[value.args[0]].attrs:
-            rows.append({"name": layer_name(str(var.name)), "op": op.kind})
-        if isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *_FREE_MOVEMENT):
-            rows.append({"name": str(var.name), "op": op_name(value)})
+            rows.append({"name": layer_name(str(var.name)).removesuffix("_dq"), "op": op.kind})
+        moves = isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *_FREE_MOVEMENT)
+        if moves and str(getattr(var.ty, "dtype", "")) == "int8":
+            rows.append({"name": layer_name(str(reads(value)[0].name)), "op": op_name(value)})
     return rows
 
 

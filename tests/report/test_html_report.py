@@ -19,6 +19,7 @@ REPORT = {
         "macs_quantized": 1_500_000,
         "nodes_quantized": 7,
         "nodes_float": [{"name": "softmax", "op": "nn.softmax", "reason": "it has no integer form"}],
+        "nodes_scalar": [{"name": "image", "op": "permute_dims"}],
     },
     "bits": [
         {
@@ -87,6 +88,7 @@ def test_says_what_the_report_says() -> None:
         assert expected in words
     text = " ".join(words)
     assert "softmax nn.softmax it has no integer form" in text
+    assert "image permute_dims" in text
     assert "Lost by quantization (float32 to reference): +1.50." in text
     assert "lowering (reference to emitted code): 0.00." in text
 

@@ -118,7 +118,8 @@ class Device:
             return self.torch.full(shape, fp8.NAN, dtype=self.torch.uint8, device="cuda").view(
                 self.torch.float8_e4m3fn
             )
-        return self.torch.full(shape, float("nan"), dtype=getattr(self.torch, dtype), device="cuda")
+        unwritten = 77 if dtype == "int8" else float("nan")
+        return self.torch.full(shape, unwritten, dtype=getattr(self.torch, dtype), device="cuda")
 
     def take(self, tensor: Any) -> Any:
         from tvm_ffi import from_dlpack
@@ -295,7 +296,7 @@ def model(folder: Path) -> dict[str, Any]:
 
 
 def accuracy(folder: Path, data_folder: Path) -> dict[str, Any]:
-    """Top-1 of every output folder below `folder` on all of DATA/eval.npz, on this GPU."""
+    """Top-1 of every output folder below `folder` on all of DATA/eval.npz, or DATA/evaluation, on this GPU."""
     rows = []
     for metadata in sorted(folder.glob("*/metadata.json")):
         described = json.loads(metadata.read_text())
@@ -305,7 +306,9 @@ def accuracy(folder: Path, data_folder: Path) -> dict[str, Any]:
         run, _ = program.load()
         inputs = {t["name"]: (tuple(t["shape"]), t["dtype"]) for t in described["inputs"]}
         samples = open_dataset(
-            str(data_folder / "eval.npz"), inputs, load_preprocess(data_folder / "preprocess.toml")
+            str(next(p for p in (data_folder / "eval.npz", data_folder / "evaluation") if p.exists())),
+            inputs,
+            load_preprocess(data_folder / "preprocess.toml"),
         )
         hits = [int(run([s.inputs[n] for n in inputs])[0].argmax() == s.label) for s in samples]
         rows.append(

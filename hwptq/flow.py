@@ -191,7 +191,7 @@ def _write(
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
-    report = build_report(model.name, target.name, graphs, program, evidence, progress.seconds)
+    report = build_report(model.name, target, graphs, program, evidence, progress.seconds)
     packed = layer_bytes(graphs.integer, target)
     for row in report["bits"]:
         row["packed_bytes"] = packed.get(row["name"], 0)

@@ -12,6 +12,7 @@ from .backends.static_program import StaticProgram
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .html_report import html_report
 from .passes.graph.quantizable import equalization, layer_name
+from .targets import Descriptor
 from .verify import Evidence, Graphs
 
 SCHEMA = 1
@@ -19,7 +20,7 @@ SCHEMA = 1
 
 def build_report(
     model: str,
-    target: str,
+    target: Descriptor,
     graphs: Graphs,
     program: StaticProgram,
     evidence: Evidence,
@@ -30,7 +31,8 @@ def build_report(
     return {
         "schema": SCHEMA,
         "model": model,
-        "target": target,
+        "target": target.name,
+        "caution": target.caution or None,
         "hwptq": __version__,
         "coverage": {
             **coverage(graphs.float32, graphs.integer),

@@ -100,6 +100,8 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "emitted code", f"{verdict}: {where}"
     else:
         yield "emitted code", f"[yellow]{exact['executor']}[/]"
+    if report.get("caution"):
+        yield "caution", f"[yellow]{report['caution']}[/]"
     yield _accuracy(report["accuracy"])
     yield from _worst_layers(report["layers"])
 

@@ -39,7 +39,7 @@ from .lower_to_integer import LowerToInteger
 from .select_kernels import integer_operator
 
 #: Samples to use; a mean over their pixels needs no more.
-SAMPLES = 64
+SAMPLES = 32
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.CorrectFp8Bias")

@@ -14,6 +14,7 @@ from .kernel_tables import (
     DotProductKernel,
     Kernel,
     MatrixMultiplyKernel,
+    MmaKernel,
     TableLookupKernel,
     WgmmaKernel,
 )
@@ -75,7 +76,7 @@ def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
             join(path, "weight_group"), f"must be a multiple of 2 * k, {2 * kernel.k}: a byte holds two"
         )
     match kernel:
-        case WgmmaKernel():
+        case WgmmaKernel() | MmaKernel():
             return
         case MatrixMultiplyKernel():
             _check_matrix_multiply(kernel, path, problems)

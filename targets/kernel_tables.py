@@ -245,6 +245,25 @@ class WgmmaKernel:
     )
 
 
+@dataclass(frozen=True)
+class MmaKernel:
+    """Products on tensor cores by single warps, mma.sync.m16n8k32: NVIDIA GPUs without wgmma."""
+
+    template: ClassVar[str] = "mma"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    columns: int = field(
+        default=64,
+        metadata=about("output channels of a warp", low=8, high=128, power_of_two=True),
+    )
+    warps: int = field(default=4, metadata=about("warps of a block, 16 rows each", low=1, high=16))
+    channel_alignment: int = field(
+        default=16,
+        metadata=about(
+            "channels of a tensor are padded to a multiple of it", low=4, high=128, power_of_two=True
+        ),
+    )
+
+
 Kernel = (
     DotProductKernel
     | MatrixMultiplyKernel
@@ -253,4 +272,5 @@ Kernel = (
     | DepthwiseDotKernel
     | TableLookupKernel
     | WgmmaKernel
+    | MmaKernel
 )

@@ -309,6 +309,9 @@ class Descriptor:
     memory: Memory = field(
         default_factory=Memory, metadata=about("what the device's memory asks of the code")
     )
+    caution: str = field(
+        default="", metadata=about("what to know before relying on it; every report repeats it")
+    )
     max_drop_saves: str = field(
         default="weights",
         metadata=about(

@@ -52,6 +52,9 @@ def why_not_run(target: Descriptor) -> str | None:
     device = target.toolchain.device_file
     if device and not Path(device).exists():
         return f"this machine has no {device}"
+    arch, here = str(target.tvm.get("arch", "")), _gpu_arch()
+    if target.tvm.get("kind") == "cuda" and here and arch.rstrip("af") != here:
+        return f"this machine's GPU is {here}, not {arch}"
     missing = [f for f in target.toolchain.cpu_features if f not in _cpu_flags()]
     return f"this machine's CPU lacks {', '.join(missing)}" if missing else None
 
@@ -60,6 +63,18 @@ def cpu_name() -> str:
     """What tells this machine's CPU from others: its model and features; "" where /proc doesn't say."""
     names = ("model name", "model\t", "CPU part", "flags", "Features")
     return " ".join(dict.fromkeys(line for line in _cpu_info() if line.startswith(names)))
+
+
+@cache
+def _gpu_arch() -> str:
+    """The architecture of this machine's first GPU, such as sm_90; "" where nvidia-smi does not tell."""
+    tool = find_program("nvidia-smi")
+    if tool is None:
+        return ""
+    command = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    first = (done.stdout.strip().splitlines() or [""])[0]
+    return "" if done.returncode or not first else f"sm_{first.replace('.', '')}"
 
 
 @cache

@@ -14,6 +14,7 @@ from hwptq.targets.kernel_tables import (
     DotProductKernel,
     Kernel,
     MatrixMultiplyKernel,
+    MmaKernel,
     VectorKernel,
     WgmmaKernel,
 )
@@ -109,7 +110,8 @@ def _kernel(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor
     """The kernel of `op`; None where it reads and writes plain tensors only."""
     kernel = kernel_of(op, constants, target)
     grouped = rule_kind(op, constants) == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1
-    return None if grouped or isinstance(kernel, WgmmaKernel) or target.memory.scratchpad else kernel
+    plain = grouped or isinstance(kernel, WgmmaKernel | MmaKernel) or target.memory.scratchpad
+    return None if plain else kernel
 
 
 def _mac(kernel: Kernel) -> Mac | None:

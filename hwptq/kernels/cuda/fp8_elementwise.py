@@ -15,8 +15,9 @@ from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
 
 from .flat import add, clamped, flat_kernel, fma, multiply, real, register, stored, value_of
-from .int8_elementwise import integer_sum
+from .int8_elementwise import integer_sum, layer
 from .places import convolved, operand_offsets, pooled, unpadded
+from .results import result
 
 Element = Callable[..., Expr]
 
@@ -116,29 +117,18 @@ def _avg_pool(op: ops.Fp8AvgPool, x: TensorType, out: TensorType) -> Element:
 
 
 def _to_fp8(op: ops.LayerToFp8, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    summed, outputs = integer_sum(op, inputs, out), out.shape[-1]
-
-    def element(at: Expr, x: Flat, weight: Flat, bias: Flat, scale: Flat) -> Expr:
-        acc = cast(summed(at, x, weight, bias), "float32")
-        scaled = multiply(acc, scale.load(T.floormod(at, outputs)))
-        return stored(clamped(scaled, op.lo, op.hi), fp8.DTYPE)
-
-    return element
+    return layer(op, integer_sum(op, inputs, out), out)
 
 
 def _grouped(op: ops.Fp8Conv2d, inputs: Sequence[TensorType], out: TensorType) -> Element:
     def step(acc: Expr, x: Flat, at_x: Expr, weight: Flat, at_weight: Expr) -> Expr:
         return fma(value_of(x, at_x), value_of(weight, at_weight), acc)
 
-    summed = convolved(op, (inputs[0], inputs[-3]), out, "float32", step)
-    outputs = out.shape[-1]
+    summed, outputs = convolved(op, (inputs[0], inputs[-3]), out, "float32", step), out.shape[-1]
 
     def element(at: Expr, x: Flat, *rest: Flat) -> Expr:
         *residual, weight, scale, bias = rest
-        channel = T.floormod(at, outputs)
-        value = fma(summed(at, x, weight, real(0.0)), scale.load(channel), bias.load(channel))
-        for r in residual:
-            value = fma(value_of(r, at, op.residual_zero_point), real(op.residual), value)
-        return _finished(op, value)
+        acc = summed(at, x, weight)
+        return result(op, acc, T.floormod(at, outputs), at, [*residual, scale, bias])
 
     return element

@@ -21,6 +21,7 @@ from hwptq.quant.reference import MUL_LEFT_SHIFT
 
 from .flat import divide, flat_kernel, indices, multiply, real, register, stored, value_of
 from .places import convolved, operand_offsets, pooled, unpadded
+from .results import result
 
 Element = Callable[..., Expr]
 
@@ -52,10 +53,8 @@ def _element(op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType) -
             return _avg_pool(op, inputs[0], out)
         case ops.MatMul():
             return _matmul(op, inputs, out)
-        case ops.DenseFloat():
-            return _dense_float(op, inputs, out)
-        case ops.Conv2d() | ops.Dense():
-            return _layer(op, inputs, out)
+        case ops.Conv2d() | ops.Dense() | ops.DenseFloat():
+            return layer(op, integer_sum(op, inputs, out), out)
     raise ValueError(f"no CUDA kernel for {op!r}")
 
 
@@ -151,7 +150,7 @@ def _matmul(op: ops.MatMul, inputs: Sequence[TensorType], out: TensorType) -> El
 
 
 def integer_sum(op: Any, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    """(element number, x, weight, bias) -> the int32 accumulator of a convolution or dense layer."""
+    """(element number, x, weight) -> the int32 sum of the products of a convolution or dense layer."""
 
     def product(acc: Expr, x: Flat, at_x: Expr, weight: Flat, at_weight: Expr) -> Expr:
         return acc + _int32(x, at_x) * _int32(weight, at_weight)
@@ -162,18 +161,15 @@ def integer_sum(op: Any, inputs: Sequence[TensorType], out: TensorType) -> Eleme
     def padding(acc: Expr, weight: Flat, at_weight: Expr) -> Expr:
         return acc + _int32(weight, at_weight) * op.in_zero_point
 
-    summed = convolved(op, inputs[:2], out, "int32", product, padding if op.in_zero_point else None)
-    outputs = out.shape[-1]
-    return lambda at, x, weight, bias: summed(at, x, weight, bias.load(T.floormod(at, outputs)))
+    return convolved(op, inputs[:2], out, "int32", product, padding if op.in_zero_point else None)
 
 
 def _dense_sum(shape: Sequence[int], product: Callable[..., Expr]) -> Element:
     outputs, depth = shape
 
-    def summed(at: Expr, x: Flat, weight: Flat, bias: Flat) -> Expr:
+    def summed(at: Expr, x: Flat, weight: Flat) -> Expr:
         row, channel = T.floordiv(at, outputs) * depth, T.floormod(at, outputs)
         acc = register(0, "int32")
-        acc.store(0, bias.load(channel))
 
         def step(k: Expr) -> None:
             acc.store(0, product(acc.load(0), x, row + k, weight, channel * depth + k))
@@ -184,22 +180,11 @@ def _dense_sum(shape: Sequence[int], product: Callable[..., Expr]) -> Element:
     return summed
 
 
-def _layer(op: ops.Conv2d | ops.Dense, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    summed, outputs, bounds = integer_sum(op, inputs, out), out.shape[-1], _bounds(op)
+def layer(op: Any, summed: Element, out: TensorType) -> Element:
+    """A layer of `out.shape[-1]` channels whose sums of products are summed(element number, x, weight)."""
+    outputs = out.shape[-1]
 
-    def element(at: Expr, x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat) -> Expr:
-        channel = T.floormod(at, outputs)
-        acc = summed(at, x, weight, bias)
-        return requantize(acc, multiplier.load(channel), shift.load(channel), bounds, 1)
-
-    return element
-
-
-def _dense_float(op: ops.DenseFloat, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    summed, outputs = integer_sum(op, inputs, out), out.shape[-1]
-
-    def element(at: Expr, x: Flat, weight: Flat, bias: Flat, scale: Flat) -> Expr:
-        acc = cast(summed(at, x, weight, bias), "float32")
-        return multiply(acc, scale.load(T.floormod(at, outputs)))
+    def element(at: Expr, x: Flat, weight: Flat, *rest: Flat) -> Expr:
+        return result(op, summed(at, x, weight), T.floormod(at, outputs), at, rest)
 
     return element

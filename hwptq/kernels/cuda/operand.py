@@ -1,4 +1,4 @@
-"""The dtypes whose products Hopper's tensor cores sum."""
+"""The dtypes whose products the tensor cores sum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hwptq.quant import fp8
 
 @dataclass(frozen=True)
 class Operand:
-    """What wgmma multiplies: both operands have one dtype."""
+    """What an instruction multiplies: both operands have one dtype."""
 
     dtype: str
     bytes: int  # of an element
@@ -19,6 +19,12 @@ class Operand:
     name: str  # of sums and operands in PTX
     sums: str  # dtype of the accumulators
     signs: tuple[int, ...] = (1, 1)  # factors of both operands, which instructions on floats take
+
+    @property
+    def warp_instruction(self) -> str:
+        """PTX of the product of 16 rows and 8 columns over one step, by a warp."""
+        sums = self.name.split(".")[0]
+        return f"mma.sync.aligned.m16n8k{self.step}.row.col.{self.name}.{sums}"
 
     @property
     def registers(self) -> str:

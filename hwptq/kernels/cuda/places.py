@@ -47,7 +47,7 @@ def all_of(conditions: Sequence[Expr]) -> Expr:
     return result
 
 
-def _tap(
+def tap(
     op: Any, dilation: Sequence[int], image: Sequence[int], pixel: Sequence[Expr], taps: Sequence[Expr]
 ) -> tuple[Expr, Expr, Expr]:
     """(whether a tap of the window of `pixel` lies in the image, its row, its column)."""
@@ -71,7 +71,7 @@ def pooled(
         acc = begin()
 
         def one(*taps: Expr) -> None:
-            inside, row, column = _tap(op, dilation, (h, w), (oy, ox), taps)
+            inside, row, column = tap(op, dilation, (h, w), (oy, ox), taps)
             with T.If(inside), T.Then():
                 acc.store(0, step(acc.load(0), tensor, ((n * h + row) * w + column) * c + channel))
 
@@ -85,7 +85,7 @@ def convolved(
     op: Any, inputs: Sequence[TensorType], out: TensorType, dtype: str, step: Callable[..., Expr],
     padding: Callable[..., Expr] | None = None,
 ) -> Callable[..., Expr]:  # fmt: skip
-    """(element number, x, weight, begin) -> the sum of a convolution NHWC, groups included, in `dtype`.
+    """(element number, x, weight) -> the sum of a convolution NHWC, groups included, in `dtype`.
 
     inputs: types of x and the weight; step(sum so far, x, its offset, weight, its offset) adds one product,
     in row-major order of taps and channels; padding(sum so far, weight, its offset) adds what lies beyond the
@@ -93,14 +93,13 @@ def convolved(
     """
     (_, h, w, c), (o, kh, kw, depth) = inputs[0].shape, inputs[1].shape
 
-    def summed(at: Expr, x: Flat, weight: Flat, begin: Expr) -> Expr:
+    def summed(at: Expr, x: Flat, weight: Flat) -> Expr:
         n, oy, ox, channel = indices(at, out.shape)
         acc = register(0, dtype)
-        acc.store(0, begin)
         first = T.floordiv(channel, o // op.groups) * depth
 
         def one(ky: Expr, kx: Expr, i: Expr) -> None:
-            inside, row, column = _tap(op, op.dilation, (h, w), (oy, ox), (ky, kx))
+            inside, row, column = tap(op, op.dilation, (h, w), (oy, ox), (ky, kx))
             at_weight = ((channel * kh + ky) * kw + kx) * depth + i
             with T.If(inside):
                 with T.Then():

@@ -9,7 +9,7 @@ import numpy as np
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.quant import fp8_ops, integer_ops
-from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.targets.kernel_tables import MmaKernel, WgmmaKernel
 from hwptq.targets.schema import Descriptor
 
 from .concatenate import concatenation
@@ -17,6 +17,7 @@ from .fp8_elementwise import fp8_kernel
 from .fp8_products import product_steps
 from .int8_elementwise import int8_kernel
 from .int8_products import int8_product_steps
+from .mma_products import mma_product_steps
 
 _FP8_PRODUCTS = fp8_ops.Fp8Conv2d | fp8_ops.Fp8Dense | fp8_ops.Fp8MatMul
 _INT8_PRODUCTS = integer_ops.LayerOp | fp8_ops.LayerToFp8
@@ -36,10 +37,14 @@ def select_cuda(
     rule = target.rule(_kind(op))
     kernel = target.kernels[rule.kernel] if rule and rule.kernel else None
     if isinstance(op, _FP8_PRODUCTS) and getattr(op, "groups", 1) == 1:
+        if isinstance(kernel, MmaKernel) and not isinstance(op, fp8_ops.Fp8MatMul):
+            return mma_product_steps(op, activations, constants, out, kernel)
         if not isinstance(kernel, WgmmaKernel):
-            raise ValueError(f"{target.name}: {_kind(op)} in e4m3 needs a kernel of template wgmma")
+            raise ValueError(f"{target.name}: {_kind(op)} in e4m3 needs a kernel of template wgmma or mma")
         return product_steps(op, activations, constants, out, kernel)
     on_tensor_cores = isinstance(op, _INT8_PRODUCTS) and getattr(op, "groups", 1) == 1 and len(constants) > 0
+    if on_tensor_cores and isinstance(kernel, MmaKernel):
+        return mma_product_steps(op, activations, constants, out, kernel)
     if on_tensor_cores and isinstance(kernel, WgmmaKernel):
         return int8_product_steps(op, activations, constants, out, kernel)
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]

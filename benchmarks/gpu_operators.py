@@ -1,0 +1,272 @@
+"""Every operator that runs on a GPU, in e4m3, int8 and between the two, against its reference, bit for bit.
+
+python benchmarks/gpu_operators.py build FOLDER      on a machine with nvcc; writes operators.so and .npz
+python benchmarks/gpu_operators.py run FOLDER        on the machine with the GPU, with TVM's runtime
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gpu_cases import E4M3, FLOAT32, TARGET
+
+from hwptq.quant import fp8, reference
+from hwptq.quant import fp8_ops as f8
+from hwptq.quant import integer_ops as i8
+
+MODEL = (32, 13, 128)
+#: N, H, W, C, O, kernel, strides, padding (top, left, bottom, right), dilation.
+CONVS = (
+    (2, 9, 7, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    (1, 12, 12, 3, 48, (3, 3), (2, 2), (0, 1, 2, 0), (1, 1)),
+    (3, 8, 10, 64, 10, (1, 3), (1, 2), (0, 2, 0, 1), (2, 2)),
+    (1, 14, 14, 100, 80, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    (2, 15, 15, 144, 192, (5, 5), (2, 2), (2, 2, 2, 2), (1, 1)),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator with the values of its activations and constants."""
+
+    name: str
+    op: Any
+    activations: tuple[np.ndarray, ...]
+    constants: tuple[np.ndarray, ...] = ()
+
+
+class Values:
+    """Random tensors of every dtype."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+
+    def int8(self, *shape: int) -> np.ndarray:
+        return self.rng.integers(-128, 128, shape).astype(np.int8)
+
+    def e4m3(self, *shape: int) -> np.ndarray:
+        return fp8.as_float8(fp8.encode(self.rng.standard_normal(shape, np.float32)))
+
+    def of(self, dtype: str, *shape: int) -> np.ndarray:
+        return self.int8(*shape) if dtype == "int8" else self.e4m3(*shape)
+
+    def reals(self, low: float, high: float, count: int) -> np.ndarray:
+        return self.rng.uniform(low, high, count).astype(np.float32)
+
+    def fixed(self, count: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bias, multiplier and shift of sums of `depth` products."""
+        shift = int(np.log2(5000 * np.sqrt(depth) / 64))
+        bias = self.rng.integers(-5000, 5001, count).astype(np.int32)
+        return (
+            bias,
+            self.rng.integers(2**30, 2**31, count).astype(np.int32),
+            self.rng.integers(shift - 1, shift + 3, count).astype(np.int32),
+        )
+
+
+def convolutions(v: Values) -> Iterator[Case]:
+    """Dense ones on tensor cores, depthwise and grouped ones without, in each dtype and into each."""
+    for k, (n, h, w, c, o, kernel, strides, padding, dilation) in enumerate(CONVS):
+        window = (strides, padding, dilation)
+        for groups, outputs in ((1, o), (c, c)):
+            name, depth = f"conv{k}_{groups}", c // groups
+            weight = (outputs, *kernel, depth)
+            bias, multiplier, shift = v.fixed(outputs, depth * kernel[0] * kernel[1])
+            scale = v.reals(1e-4, 2e-4, outputs)
+            for zero in (-128, 0):
+                x, w8 = v.int8(n, h, w, c), v.int8(*weight)
+                op = i8.Conv2d(*window, groups, zero, -3, -100, 127)
+                yield Case(f"{name}_int8_{zero}", op, (x,), (w8, bias, multiplier, shift))
+                to = f8.Conv2dToFp8(*window, groups, zero, 0.0, 3.0)
+                yield Case(f"{name}_int8_{zero}_to_fp8", to, (x,), (w8, bias, scale))
+            x, w8 = v.e4m3(n, h, w, c), v.e4m3(*weight)
+            real = (v.reals(0.3, 3, outputs), v.reals(-1, 1, outputs))
+            for out, factor in ((E4M3, 0.0), ("int8", 30.0), (FLOAT32, 0.0)):
+                plain = f8.Fp8Conv2d(
+                    *window, groups, -inf, inf, out, MODEL, 0.0, 0, -7 if out == "int8" else 0
+                )
+                scaled = (real[0] * np.float32(factor or 1), real[1])
+                yield Case(f"{name}_fp8_to_{out}", plain, (x,), (w8, *scaled))
+                shape = reference.evaluate(plain, x, w8, *real).shape
+                for dtype in (E4M3, "int8"):
+                    zero = 9 if dtype == "int8" else 0
+                    joined = f8.Fp8Conv2d(*window, groups, 0.0, inf, out, MODEL, 0.7, zero, 0)
+                    yield Case(
+                        f"{name}_fp8_to_{out}_add_{dtype}", joined, (x, v.of(dtype, *shape)), (w8, *scaled)
+                    )
+
+
+def dense(v: Values) -> Iterator[Case]:
+    for rows, depth, outputs in (((1,), 40, 10), ((3, 50), 384, 130), ((160,), 100, 64)):
+        name = f"dense_{depth}"
+        bias, multiplier, shift = v.fixed(outputs, depth)
+        x, w = v.int8(*rows, depth), v.int8(outputs, depth)
+        yield Case(f"{name}_int8", i8.Dense(4, 3, -128, 127), (x,), (w, bias, multiplier, shift))
+        yield Case(f"{name}_float", i8.DenseFloat(), (x,), (w, bias * 10000, v.reals(0.01, 2, outputs)))
+        yield Case(
+            f"{name}_to_fp8", f8.DenseToFp8(4, -inf, 1.5), (x,), (w, bias, v.reals(1e-5, 1e-4, outputs))
+        )
+        real = (v.reals(0.3, 3, outputs), v.reals(-1, 1, outputs))
+        x, w = v.e4m3(*rows, depth), v.e4m3(outputs, depth)
+        for out in (E4M3, "int8", FLOAT32):
+            yield Case(
+                f"{name}_fp8_to_{out}", f8.Fp8Dense(-inf, inf, out, MODEL, 0.0, 0, 0), (x,), (w, *real)
+            )
+
+
+def others(v: Values) -> Iterator[Case]:
+    """Operators without weights."""
+    shape = (2, 5, 7, 20)
+    for a, b in ((E4M3, E4M3), (E4M3, "int8"), ("int8", E4M3), ("int8", "int8")):
+        for out in (E4M3, "int8"):
+            x, y = v.of(a, *shape), v.of(b, *shape[-1:])
+            ends = (3 if a == "int8" else 0, -9 if b == "int8" else 0, out, 5 if out == "int8" else 0)
+            yield Case(f"add_{a}_{b}_{out}", f8.Fp8Add(0.3, -1.7, -inf, 90.0, *ends), (x, y))
+            yield Case(f"mul_{a}_{b}_{out}", f8.Fp8Mul(0.3, 0.0, inf, *ends), (x, y))
+        table = v.of(b, 256)
+        lookup = f8.Fp8Lookup() if a == E4M3 else i8.Lookup()
+        yield Case(f"lookup_{a}_{b}", lookup, (v.of(a, *shape),), (table,))
+        mean = f8.Fp8AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 2 if a == "int8" else 0, b, 0)
+        yield Case(f"mean_{a}_{b}", mean, (v.of(a, *shape),), (v.reals(0.1, 0.3, 8),))
+    x = v.int8(*shape)
+    one = (int(1.3 * 2**30), 20)
+    yield Case("add_int8", i8.Add(3, -4, 2**20, 700001, *one, -5, -128, 127), (x, v.int8(*shape)))
+    yield Case("mul_int8", i8.Mul(3, -4, *one, -5, -128, 127), (x, v.int8(1, 1, 1, 20)))
+    limits = np.sort(v.int8(2, 20), axis=0)
+    yield Case("clamp_int8", i8.Clamp(), (x,), (limits[0], limits[1]))
+    low = fp8.as_float8(fp8.encode(v.reals(-1, 0, 20)))
+    high = fp8.as_float8(fp8.encode(v.reals(0, 1, 20)))
+    yield Case("clamp_fp8", f8.Fp8Clamp(), (v.e4m3(*shape),), (low, high))
+    yield Case("max_int8", i8.MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (x,))
+    yield Case("max_fp8", f8.Fp8MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (v.e4m3(*shape),))
+    average = i8.AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), 2**10, 3, -5, -128, 127)
+    yield Case("mean_int8", average, (x,), (v.fixed(8, 6)[1], np.full(8, 13, np.int32)))
+    yield Case("pad_int8", i8.Pad((0, 1, 0, 2), (0, 0, 3, 1), -7), (x,))
+    yield Case("pad_fp8", f8.Fp8Pad((0, 1, 0, 2), (0, 0, 3, 1), 0x38), (v.e4m3(*shape),))
+    real = v.rng.standard_normal(shape, np.float32) * 40
+    yield Case("quantize_int8", i8.Quantize(1 / 3, -4), (real,))
+    yield Case("dequantize_int8", i8.Dequantize(0.0137, -4), (x,))
+    yield Case("quantize_fp8", f8.Fp8Quantize(3.7), (real,))
+    yield Case("dequantize_fp8", f8.Fp8Dequantize(0.0137), (v.e4m3(*shape),))
+    product = i8.MatMul(3, -4, one[0], 14, 1, -128, 127)
+    yield Case("matmul_int8", product, (v.int8(2, 3, 17, 33), v.int8(3, 33, 20)))
+
+
+def cases() -> Iterator[Case]:
+    """The same on every machine."""
+    v = Values(0)
+    yield from convolutions(v)
+    yield from dense(v)
+    yield from others(v)
+
+
+def by_warps(case: Case) -> bool:
+    """Whether to run the kernel for GPUs without wgmma too: on Hopper its int8 form gives what it must."""
+    return case.op.kind.split("_")[0] in ("conv2d", "dense") and getattr(case.op, "groups", 1) == 1
+
+
+def codes(array: np.ndarray) -> np.ndarray:
+    """What an .npz can hold of an array."""
+    return fp8.as_codes(array) if array.dtype == E4M3 else np.ascontiguousarray(array)
+
+
+def build(folder: Path, part: int, parts: int) -> None:
+    """The kernels of every case, what they are called with, and what the reference gives."""
+    from hwptq.backends.cuda_compile import compile_kernels
+    from hwptq.targets import load_target
+
+    hopper, ada = load_target(TARGET), load_target("nvidia-ada-fp8")
+    kernels: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    plan: list[dict[str, Any]] = []
+    for case in list(cases())[part::parts]:
+        _add(case, hopper, kernels, arrays, plan)
+        if by_warps(case):
+            _add(replace(case, name=f"{case.name}_by_warps"), ada, kernels, arrays, plan)
+    compile_kernels(kernels, hopper.tvm).export_library(str(folder / f"operators{part}.so"))
+    np.savez_compressed(folder / f"operators{part}.npz", plan=np.array(json.dumps(plan)), **arrays)
+    print(f"{len(plan)} cases, {len(kernels)} kernels")
+
+
+def _add(case: Case, target: Any, kernels: Any, arrays: Any, plan: list[dict[str, Any]]) -> None:
+    from hwptq.kernels.kernel import TensorType
+    from hwptq.kernels.select import select
+
+    expected = np.asarray(reference.evaluate(case.op, *case.activations, *case.constants))
+    types = [TensorType(a.shape, str(a.dtype)) for a in case.activations]
+    out = TensorType(expected.shape, str(expected.dtype))
+    steps = []
+    arrays |= {f"{case.name}/in{i}": codes(a) for i, a in enumerate(case.activations)}
+    arrays[f"{case.name}/out"] = codes(expected)
+    for i, step in enumerate(select(case.op, types, case.constants, out, target)):
+        kernels[f"k{len(plan)}_{i}"] = step.func
+        arrays |= {
+            f"{case.name}/{i}/{j}": codes(a) for j, a in enumerate(step.args) if isinstance(a, np.ndarray)
+        }
+        args = [str(a.dtype) if isinstance(a, np.ndarray) else a for a in step.args]
+        steps.append({"args": args, "shape": step.out.shape, "dtype": step.out.dtype})
+    plan.append({"name": case.name, "inputs": [str(a.dtype) for a in case.activations], "steps": steps})
+
+
+def run(folder: Path) -> None:
+    """Count the bytes that differ."""
+    from gpu_run import Device
+
+    device = Device()
+    cases = size = wrong = 0
+    for library in sorted(folder.glob("operators*.so")):
+        module = device.tvm.runtime.load_module(str(library))
+        stored = np.load(library.with_suffix(".npz"))
+        plan = json.loads(str(stored["plan"]))
+        for number, case in enumerate(plan):
+            expected = stored[f"{case['name']}/out"]
+            expected = np.ascontiguousarray(expected).view(np.uint8)
+            differ = int(
+                (_result(device, module, stored, number, case).reshape(expected.shape) != expected).sum()
+            )
+            cases, size, wrong = cases + 1, size + expected.size, wrong + differ
+            if differ:
+                print(case["name"], differ, "of", expected.size, "bytes differ")
+    print(f"operators: {cases} cases, {size} bytes, {wrong} differ")
+
+
+def _result(device: Any, module: Any, stored: Any, number: int, case: dict[str, Any]) -> np.ndarray:
+    """The bytes of the last step's output."""
+    name = case["name"]
+    inputs = [device.put(stored[f"{name}/in{i}"], d == E4M3) for i, d in enumerate(case["inputs"])]
+    results: list[Any] = []
+    for i, step in enumerate(case["steps"]):
+        args = [
+            device.put(stored[f"{name}/{i}/{j}"], a == E4M3) if isinstance(a, str)
+            else results[a] if a < 0 else inputs[a]
+            for j, a in enumerate(step["args"])
+        ]  # fmt: skip
+        results.append(device.empty(tuple(step["shape"]), step["dtype"]))
+        module[f"k{number}_{i}"](*(device.take(t) for t in [*args, results[-1]]))
+    device.torch.cuda.synchronize()
+    return results[-1].contiguous().view(device.torch.uint8).cpu().numpy()
+
+
+def main() -> None:
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    command.add_argument("what", choices=("build", "run"))
+    command.add_argument("folder", type=Path)
+    command.add_argument("--part", default="0/1", help="build the cases i, i + n, … only, of i/n")
+    arguments = command.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "run":
+        run(arguments.folder)
+    else:
+        part, parts = map(int, arguments.part.split("/"))
+        build(arguments.folder, part, parts)
+
+
+if __name__ == "__main__":
+    main()

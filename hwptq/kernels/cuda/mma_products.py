@@ -1,0 +1,68 @@
+"""The steps of convolutions and dense layers, in e4m3 or in int8, by warps that multiply on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from hwptq.kernels.builder import TEMPLATE
+from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
+from hwptq.quant import fp8
+from hwptq.targets.kernel_tables import MmaKernel
+
+from .fp8_products import padding_step
+from .mma import WarpTiling, mma_kernel
+from .operand import E4M3, INT8
+from .tiling import Problem, round_up
+
+
+def mma_product_steps(
+    op: Any,
+    activations: Sequence[TensorType],
+    constants: Sequence[np.ndarray],
+    out: TensorType,
+    kernel: MmaKernel,
+) -> tuple[Step, ...]:
+    """The steps of a layer that is no grouped convolution: fill the channels of x, then multiply."""
+    weight, *others = constants
+    x, source = activations[0], 0
+    steps: list[Step] = []
+    channels = round_up(x.shape[-1], kernel.channel_alignment)
+    if channels != x.shape[-1]:
+        x, source = TensorType((*x.shape[:-1], channels), x.dtype), PREVIOUS
+        steps.append(padding_step(activations[0], channels, x))
+    t = WarpTiling(_problem(op, x, weight, out), kernel.columns, kernel.warps)
+    packed = packed_weights(weight.reshape(len(weight), t.problem.taps, -1), t)
+    residual = activations[1:]
+    tensors = [x, *residual, *(TensorType(a.shape, str(a.dtype)) for a in (packed, *others))]
+    func = mma_kernel(op, t, tensors, out, getattr(op, "in_zero_point", 0), {TEMPLATE: "mma"})
+    args: tuple[Argument, ...] = (source, *range(1, 1 + len(residual)), packed, *others)
+    return (*steps, Step(func, args, out, f"{op.kind}_mma"))
+
+
+def _problem(op: Any, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
+    step, _, promote = getattr(op, "accumulator", (INT8.step, 0, 0))
+    operand = E4M3 if x.dtype == fp8.DTYPE else INT8
+    if step != operand.step:
+        raise ValueError(f"mma sums {operand.step} products at once, not {step}")
+    if w.ndim == 2:
+        rows = prod(x.shape[:-1])
+        return Problem(
+            (1, 1, rows, x.shape[-1]), out.shape[-1], out_shape=(1, rows), promote=promote, operand=operand
+        )
+    n, h, width, c = x.shape
+    return Problem(
+        (n, h, width, c), out.shape[-1], (w.shape[1], w.shape[2]), op.strides, (op.padding[0], op.padding[1]),
+        op.dilation, (out.shape[1], out.shape[2]), promote=promote, operand=operand,
+    )  # fmt: skip
+
+
+def packed_weights(w: np.ndarray, t: WarpTiling) -> np.ndarray:
+    """w [O,taps,C], a byte each -> [weight_rows, weight_depth], filled with zeros."""
+    outputs, taps, channels = w.shape
+    filled = np.zeros((t.weight_rows, taps, t.weight_depth // taps), np.uint8)
+    filled[:outputs, :, :channels] = w.view(np.uint8)
+    return filled.reshape(t.weight_rows, -1).view(w.dtype)

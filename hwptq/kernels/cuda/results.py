@@ -1,0 +1,38 @@
+"""What simple CUDA kernels make of the sum of a layer: the end of every convolution and dense layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hwptq.kernels.builder import Expr, Flat, cast
+from hwptq.kernels.requantize import Bounds, requantize
+from hwptq.quant import fp8_ops, integer_ops
+
+from .flat import clamped, fma, multiply, real, stored, value_of
+
+
+def result(op: Any, acc: Expr, channel: Expr, at: Expr, rest: Sequence[Flat]) -> Expr:
+    """Element number `at` of the output of a layer, from the sum of its products.
+
+    rest: the tensors of the operator but x and the weight, a residual first. `acc` is float32 for layers in
+    e4m3, int32 for those in int8, whose bias is not in it yet.
+    """
+    match op:
+        case fp8_ops.Fp8Conv2d() | fp8_ops.Fp8Dense():
+            *residual, scale, bias = rest
+            value = fma(acc, scale.load(channel), bias.load(channel))
+            for r in residual:
+                value = fma(value_of(r, at, op.residual_zero_point), real(op.residual), value)
+            return stored(clamped(value, op.lo, op.hi), op.out, op.out_zero_point)
+        case fp8_ops.Conv2dToFp8() | fp8_ops.DenseToFp8():
+            return stored(clamped(_scaled(acc, channel, rest), op.lo, op.hi), "float8_e4m3fn")
+        case integer_ops.DenseFloat():
+            return _scaled(acc, channel, rest)
+    bias, multiplier, shift = (t.load(channel) for t in rest)
+    return requantize(acc + bias, multiplier, shift, Bounds(op.out_zero_point, op.lo, op.hi), 1)
+
+
+def _scaled(acc: Expr, channel: Expr, rest: Sequence[Flat]) -> Expr:
+    bias, scale = rest
+    return multiply(cast(acc + bias.load(channel), "float32"), scale.load(channel))

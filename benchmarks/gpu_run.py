@@ -296,7 +296,8 @@ def model(folder: Path) -> dict[str, Any]:
 
 
 def accuracy(folder: Path, data_folder: Path) -> dict[str, Any]:
-    """Top-1 of every output folder below `folder` on all of DATA/eval.npz, or DATA/evaluation, on this GPU."""
+    """Top-1 of every output folder below `folder` on the evaluation data of `data_folder`, on this GPU."""
+    data = next(p for p in (data_folder / "eval.npz", data_folder / "evaluation") if p.exists())
     rows = []
     for metadata in sorted(folder.glob("*/metadata.json")):
         described = json.loads(metadata.read_text())
@@ -306,7 +307,7 @@ def accuracy(folder: Path, data_folder: Path) -> dict[str, Any]:
         run, _ = program.load()
         inputs = {t["name"]: (tuple(t["shape"]), t["dtype"]) for t in described["inputs"]}
         samples = open_dataset(
-            str(next(p for p in (data_folder / "eval.npz", data_folder / "evaluation") if p.exists())),
+            str(data),
             inputs,
             load_preprocess(data_folder / "preprocess.toml"),
         )

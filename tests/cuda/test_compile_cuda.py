@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,36 @@ def test_compile(tmp_path: Path) -> None:
 
 
 @needs_nvcc
-def test_the_machine_code_uses_the_tensor_cores(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "precision", "instruction"),
+    [
+        ("nvidia-hopper-fp8", "fp8", "QGMMA"), ("nvidia-hopper-fp8", "w8a8", "IGMMA"),
+        ("nvidia-ada-fp8", "fp8", "QMMA"), ("nvidia-ada-fp8", "w8a8", "IMMA"),
+    ],
+)  # fmt: skip
+def test_the_machine_code_uses_the_tensor_cores(
+    target: str, precision: str, instruction: str, tmp_path: Path
+) -> None:
     if find_program("cuobjdump") is None:
         pytest.skip("cuobjdump is not installed")
-    hwptq.compile(small_model(tmp_path), TARGET.name, SAMPLES, output=tmp_path / "out")
-    found = instructions(tmp_path / "out" / "model.so", TARGET)
-    wgmma = [counts for name, counts in found.items() if "wgmma" in name]
-    assert wgmma
-    assert all(counts["QGMMA"] > 0 for counts in wgmma)
+    options = hwptq.Options(precision=precision, lower_ends=True)
+    hwptq.compile(small_model(tmp_path), target, SAMPLES, output=tmp_path / "out", options=options)
+    found = instructions(tmp_path / "out" / "model.so", load_target(target))
+    products = [counts for name, counts in found.items() if "mma" in name]
+    assert products
+    assert all(counts[instruction] > 0 for counts in products)
+
+
+@needs_nvcc
+def test_a_target_that_was_never_run_says_so(tmp_path: Path) -> None:
+    result = hwptq.compile(small_model(tmp_path), "nvidia-ada-fp8", SAMPLES, output=tmp_path / "out")
+    assert result.report["caution"].startswith("compiled, never run on this chip")
+    assert "never run on this chip" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_code_for_another_gpu_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "_gpu_arch", lambda: "sm_90")
+    here = replace(TARGET.toolchain, device_file="/dev/null")
+    assert why_not_run(replace(TARGET, toolchain=here)) is None
+    ada = replace(load_target("nvidia-ada-fp8"), toolchain=here)
+    assert why_not_run(ada) == "this machine's GPU is sm_90, not sm_89"

@@ -16,9 +16,11 @@ import tvm
 from tvm import relax
 
 import hwptq
+from hwptq.backends.static_program import runtime_sources
 from hwptq.errors import HwptqError, InputError
+from hwptq.targets import load_target
 
-X86, ARM = "x86-64-vnni", "arm-cortex-a"
+X86, ARM, HEXAGON = "x86-64-vnni", "arm-cortex-a", "hexagon-v66-npu"
 
 
 def samples(model: Any) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
@@ -122,6 +124,42 @@ def test_a_c_program_of_ones_own(demo: Callable[[str], Any], tmp_path: Path):
     inputs, expected = zip(*samples(model), strict=True)
     data = b"".join(v.tobytes() for sample in inputs for v in sample.values())
     done = subprocess.run([program], input=data, capture_output=True, check=True)
+    found = np.frombuffer(done.stdout, np.float32).reshape(len(inputs), -1)
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
+BARE_MAIN = """
+#include <stddef.h>
+#include "digits.h"
+long read(int file, void *p, size_t n);
+long write(int file, const void *p, size_t n);
+static const long input_bytes[] = DIGITS_INPUT_BYTES, output_bytes[] = DIGITS_OUTPUT_BYTES;
+static _Alignas(DIGITS_ALIGNMENT) unsigned char arena[DIGITS_ARENA_BYTES], in[4096], out[4096];
+int main(void) {
+    const void *inputs[] = {in};
+    void *outputs[] = {out};
+    while (read(0, in, input_bytes[0]) == input_bytes[0]) {
+        if (digits_run(inputs, outputs, arena)) return 1;
+        if (write(1, out, output_bytes[0]) != output_bytes[0]) return 2;
+    }
+    return 0;
+}
+"""
+
+
+def test_a_program_of_ones_own_for_a_device_without_a_c_library(demo: Callable[[str], Any], tmp_path: Path):
+    model = demo(HEXAGON)
+    target = load_target(HEXAGON)
+    (tmp_path / "own.c").write_text(BARE_MAIN, encoding="utf-8")
+    tools = target.toolchain
+    own = ["own.c", str(model.folder / "digits.o"), *runtime_sources(target, tmp_path)]
+    flags = ["-O1", "-Wall", "-Wextra", "-Werror", "-I", str(model.folder), *tools.link_flags]
+    subprocess.run([*tools.compiler, *flags, *own, "-o", "own"], cwd=tmp_path, check=True)
+    inputs, expected = zip(*samples(model), strict=True)
+    data = tmp_path / "samples"
+    data.write_bytes(b"".join(v.tobytes() for sample in inputs for v in sample.values()))
+    with data.open("rb") as stdin:
+        done = subprocess.run([*tools.run, tmp_path / "own"], stdin=stdin, capture_output=True, check=True)
     found = np.frombuffer(done.stdout, np.float32).reshape(len(inputs), -1)
     np.testing.assert_array_equal(found, np.concatenate(expected))
 

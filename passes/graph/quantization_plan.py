@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import FLOAT8, INT4, INT8, Dtype, FloatDtype, tensor_dtype
+from hwptq.quant.dtypes import FLOAT8, INT4, INT8, Dtype, FloatDtype, IntegerDtype, tensor_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
 
@@ -28,6 +28,10 @@ _FREE = ("lookup", "data_movement", "concat")
 _TABLES = ("lookup", "add", "mul")  # kinds of what may be a function of one tensor, element by element
 _ROUNDS = 100  # more than any chain of raised scales is long
 _MARGIN = 2.001  # output scale over product of input and weight scale: keeps multipliers below 1/2
+
+#: By how much the range of the last quantized tensors exceeds what calibration saw. A logit beyond the range
+#: of its dtype would tie with others: the answer to a sample that is clearer than those seen would be lost.
+HEADROOM = 1.25
 
 #: (activation dtype, weight dtype) of a layer, by names of the descriptor.
 Pair = tuple[str, str]
@@ -213,7 +217,13 @@ class QuantizationPlan:
         ranges = [
             [self.stats.range_of(str(v.name), d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
-        spans = [(min(r[0] for r in rs), max(r[1] for r in rs)) for rs in ranges]
+        room = [
+            HEADROOM if self._is_last(g) and isinstance(d, IntegerDtype) else 1.0
+            for g, d in zip(self.groups, dtypes, strict=True)
+        ]
+        spans = [
+            (k * min(r[0] for r in rs), k * max(r[1] for r in rs)) for k, rs in zip(room, ranges, strict=True)
+        ]
         chosen = [activation_qparams(*span, 0.0, d) for span, d in zip(spans, dtypes, strict=True)]
         for _ in range(_ROUNDS):
             before = list(chosen)
@@ -233,6 +243,11 @@ class QuantizationPlan:
             if chosen == before:
                 break
         self.qparams = {v: chosen[i] for v, i in member.items()}
+
+    def _is_last(self, group: set[Any]) -> bool:
+        """Whether no node that is quantized reads the tensors of a group."""
+        readers = {u for v in group for u in self.readers.get(v, [])} - group
+        return all(self.kinds.get(u) is None for u in readers)
 
     def _dtype(self, group: set[Any]) -> Dtype:
         """That of the layers that read a tensor: e4m3 or int8; int4 where every reader of every tensor is a

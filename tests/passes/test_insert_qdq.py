@@ -15,6 +15,7 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ
 from hwptq.passes.graph.dataflow import bindings, constant, op_name
 from hwptq.passes.graph.quantizable import LAYER_DTYPES, float_reasons, layer_dtypes
+from hwptq.passes.graph.quantization_plan import HEADROOM
 from hwptq.targets import load_target
 
 ARM = load_target("arm-cortex-a")
@@ -76,6 +77,16 @@ def test_ranges_are_covered(demo: tvm.IRModule, stats: Any):
         low, high = stats.ranges[name]
         assert (-128 - zero) * scale <= low + scale / 2 + 1e-5
         assert (127 - zero) * scale >= high - scale / 2 - 1e-5
+
+
+def test_the_last_quantized_tensor_has_headroom(demo: tvm.IRModule, stats: Any):
+    """A logit beyond what calibration saw must not tie with others."""
+    found = params(InsertQDQ(ARM, stats)(demo))
+    low, high = stats.ranges["dense"]
+    assert low < 0 < high
+    assert found["dense"][0] == pytest.approx(HEADROOM * (high - low) / 255, rel=1e-5)
+    low, high = stats.ranges["stem"]
+    assert found["stem"][0] == pytest.approx((high - low) / 255, rel=1e-5)
 
 
 def test_tied_tensors_share_a_scale(demo: tvm.IRModule, stats: Any):

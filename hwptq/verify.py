@@ -226,13 +226,12 @@ class _Tapped:
         integer = {var for var, _, _ in self.nodes}
         for var, value in bindings(self.reference.func):
             name = str(var.name)
-            if var in integer or (name not in emitted and _is_int8(var)):
+            if var in integer or _is_int8(var):
                 values[var] = self.reference.evaluate(value, values)
-            if name not in emitted:
-                continue
-            if var in integer:
-                evidence.compare(layer_name(name), values[var], emitted[name])
-            values[var] = emitted[name]
+                if name in emitted:
+                    evidence.compare(layer_name(name), values[var], emitted[name])
+            if name in emitted:
+                values[var] = emitted[name]
 
 
 def _is_int8(var: Any) -> bool:

@@ -16,9 +16,10 @@ from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.layout import PLAIN, Layout
+from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import select, select_concatenate
-from hwptq.kernels.vector_unit import THREADS
-from hwptq.kernels.wishes import takes_followers, wishes, writes
+from hwptq.kernels.vector_unit import THREADS, unit_of
+from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
 from hwptq.quant import fp8
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
@@ -51,7 +52,8 @@ class SelectKernels:
         groups: dict[Any, Group | None] = {}
         layouts: dict[Any, Layout] = {}
         for _, func in main_functions(mod):
-            found = fused_groups(func, lambda *binding: integer_node(mod, *binding), self._takes_followers)
+            read = partial(integer_node, mod)
+            found = fused_groups(func, read, self._takes_followers, self._makes_images)
             layouts |= stored_layouts(func, partial(self._readings, groups=found))
             groups |= found
         emitter = _Emitter(functions, layouts)
@@ -64,10 +66,11 @@ class SelectKernels:
                 layer, name = layer_of(group, layouts), str(group.head.var.name)
                 steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
                 return emitter.emit(r, steps, group.activations, var)
-            if op_name(value) == "concat" and str(var.ty.dtype) in ("int8", fp8.DTYPE):
+            if _joins(value) and str(var.ty.dtype) in ("int8", fp8.DTYPE):
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
-                steps = select_concatenate([_type(t) for t in parts], axis, _type(var), self.target)
+                out = _type(var, layouts.get(var, PLAIN))
+                steps = select_concatenate([_type(t) for t in parts], axis, out, self.target)
                 return emitter.emit(r, steps, parts, var)
             return _inlined(mod, r, str(var.name), value)
 
@@ -77,7 +80,15 @@ class SelectKernels:
     def _takes_followers(self, node: Node) -> bool:
         return takes_followers(node.op, _arrays(node), self.target)
 
-    def _readings(self, var: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
+    def _makes_images(self, node: Node) -> bool:
+        if not isinstance(node.op, ops.Quantize) or self.target.tvm.get("kind") != "llvm":
+            return False
+        return quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
+
+    def _readings(self, var: Any, value: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
+        if _joins(value) and str(var.ty.dtype) == "int8":
+            pairs = tuple((part, AS_IT_IS) for part in value.args[0].fields)
+            return Readings(pairs, lambda layout: layout.padding.empty and layout.rows == 1)
         if var not in groups:
             return None
         group = groups[var]
@@ -85,8 +96,12 @@ class SelectKernels:
             return Readings((), lambda layout: False)
         types = [_type(t) for t in group.activations]
         operator = group.head.op, types, _arrays(group.head), _type(group.var), self.target
-        pairs = zip(group.activations, wishes(*operator), strict=True)
-        return Readings(tuple(pairs), partial(writes, *operator))
+        pairs = tuple(zip(group.activations, wishes(*operator), strict=True))
+        return Readings(pairs, partial(writes, *operator))
+
+
+def _joins(value: Any) -> bool:
+    return op_name(value) == "concat"
 
 
 def _inlined(mod: tvm.IRModule, r: Any, name: str, value: Any) -> Any:

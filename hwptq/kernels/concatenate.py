@@ -7,22 +7,24 @@ from math import prod
 
 from .builder import TEMPLATE, Expr, Flat, loop, primfunc
 from .kernel import Step, TensorType
+from .stored import Stored
 from .vector_unit import VectorUnit
 
 
 def concatenate(inputs: Sequence[TensorType], axis: int, out: TensorType, unit: VectorUnit) -> Step:
-    """The step that joins int8 tensors along `axis`."""
+    """The step that joins int8 tensors along `axis`, in a layout without a border."""
     rows = prod(out.shape[:axis])
     sizes = [prod(t.shape[axis:]) for t in inputs]
     pitch = sum(sizes)
 
     def emit(*tensors: Flat) -> None:
         *sources, y = tensors
+        joined = Stored(y, out)
 
         def row(i: Expr) -> None:
             first = 0
             for source, size in zip(sources, sizes, strict=True):
-                unit.cover(size, _copy(source, i * size, y, i * pitch + first))
+                unit.cover(size, _copy(source, i * size, joined, i * pitch + first))
                 first += size
 
         loop(rows, row)
@@ -31,5 +33,5 @@ def concatenate(inputs: Sequence[TensorType], axis: int, out: TensorType, unit: 
     return Step(func, tuple(range(len(inputs))), out, "concatenate")
 
 
-def _copy(source: Flat, start: Expr, y: Flat, at: Expr) -> Callable[[Expr, int, int], None]:
+def _copy(source: Flat, start: Expr, y: Stored, at: Expr) -> Callable[[Expr, int, int], None]:
     return lambda i, n, count: y.store(at + i, source.load(start + i, n), n, count)

@@ -142,18 +142,23 @@ def emit_lookup(out: TensorType) -> Callable[..., None]:
 
 
 def emit_quantize(op: ops.Quantize, unit: VectorUnit) -> Callable[..., None]:
-    """Code of Quantize. nearbyint rounds half to even, as the reference does."""
+    """Code of Quantize."""
 
     def emit(x: Flat, y: Flat) -> None:
         def block(at: Expr, width: int, count: int) -> None:
-            scaled = T.nearbyint(x.load(at, width) / splat(_exact_float32(op.scale), width))
-            shifted = scaled + constant(float(op.zero_point), "float32", width)
-            limits = (constant(v, "float32", width) for v in (-128.0, 127.0))
-            y.store(at, cast(cast(clamp(shifted, *limits), "int32", width), "int8", width), width)
+            y.store(at, cast(quantized(op, x.load(at, width), width), "int8", width), width)
 
         spans(y.size, unit.float_lanes, block)
 
     return emit
+
+
+def quantized(op: ops.Quantize, value: Expr, width: int) -> Expr:
+    """float32 -> int32 in the range of int8. nearbyint rounds half to even, as the reference does."""
+    scaled = T.nearbyint(value / splat(_exact_float32(op.scale), width))
+    shifted = scaled + constant(float(op.zero_point), "float32", width)
+    limits = (constant(v, "float32", width) for v in (-128.0, 127.0))
+    return T.bind(cast(clamp(shifted, *limits), "int32", width))
 
 
 def emit_dequantize(op: ops.Dequantize, unit: VectorUnit) -> Callable[..., None]:

@@ -14,6 +14,7 @@ from .convolution import int8_bounds
 from .elementwise import broadcast_strides, row_major
 from .kernel import TensorType
 from .requantize import Bounds, finish, requantize
+from .stored import Stored
 from .vector_unit import VectorUnit
 
 
@@ -168,6 +169,9 @@ def _pool(
     padded = _leaves_image(op, op.pool_size, dilation, (h, w), (oh, ow))
 
     def emit(x: Flat, y: Flat) -> None:
+        image = Stored(y, out)
+        image.fill_border(unit)
+
         def pixel(b: Expr, oy: Expr, ox: Expr) -> None:
             def block(at: Expr, width: int, count: int) -> None:
                 acc = local(width, dtype)
@@ -183,9 +187,8 @@ def _pool(
                     )
 
                 nest(op.pool_size, tap)
-                number = oy * ow + ox
-                result = finish(acc.load(0, width), number, width)
-                y.store((b * oh * ow + number) * c + at, result, width, count)
+                result = finish(acc.load(0, width), oy * ow + ox, width)
+                image.store(image.pixel(b, oy, ox) + at, result, width, count)
 
             unit.cover(c, block)
 

@@ -21,6 +21,7 @@ from .elementwise import (
 )
 from .images import emit_avg_pool, emit_conv2d, emit_dense, emit_matmul, emit_max_pool
 from .kernel import TensorType
+from .layout import PLAIN
 from .vector_unit import SCALAR, VectorUnit
 
 
@@ -29,12 +30,14 @@ def portable(
 ) -> tvm.tirx.PrimFunc:
     """The PrimFunc (inputs…, out) of `op`; `inputs` are all its tensors in the order of its docstring.
 
-    It carries the operator as the attribute integer_ops.ATTRIBUTE. `unit` makes the vectors explicit.
-    Raises ValueError for shapes that the operator does not take.
+    It carries the operator as the attribute integer_ops.ATTRIBUTE if its result is plain. `unit` makes the
+    vectors explicit. Raises ValueError for shapes that the operator does not take.
     """
     if isinstance(op, Fp8Op):
         return callback(op, inputs, out)
-    attributes = {ops.ATTRIBUTE: ops.to_json(op), TEMPLATE: "portable"}
+    attributes = {TEMPLATE: "portable"}
+    if out.layout == PLAIN:
+        attributes[ops.ATTRIBUTE] = ops.to_json(op)
     if _element_by_element(op, unit):
         attributes[ELEMENT_BY_ELEMENT] = "yes"
     return primfunc([*inputs, out], attributes, _emitter(op, inputs, out, unit))

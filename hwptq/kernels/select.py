@@ -31,6 +31,7 @@ from .kernel import Step, TensorType
 from .matmul_dot import fits, matmul_dot
 from .matrix_multiply import matrix_multiply
 from .portable import portable
+from .quantize_image import quantize_image
 from .table_lookup import table_lookup
 from .vector import vector
 from .vector_unit import unit_of
@@ -60,6 +61,8 @@ def select(
 
     `tile`: see VectorUnit; all of them compute the same.
 
+    A Quantize from [N,C,H,W] to [N,H,W,C] moves the axes too.
+
     Its tensors are `activations`, then `constants`, in the order of the operator's docstring; the other
     operands of `followers` come last among the activations. Raises ValueError where the descriptor names a
     kernel that cannot compute the operator.
@@ -68,6 +71,8 @@ def select(
         return select_cuda(op, activations, constants, out, target)
     if isinstance(op, Fp8Op):
         raise ValueError(f"{target.name} computes in integers, and a {op.kind} of the model is in e4m3")
+    if isinstance(op, ops.Quantize) and activations[0].shape != out.shape:
+        return (quantize_image(op, activations[0], out, unit_of(target, threads)),)
     kind = rule_kind(op, constants)
     kernel = kernel_of(op, constants, target)
     if kernel is None:

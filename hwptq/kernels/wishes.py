@@ -79,6 +79,10 @@ def writes(
     layout: Layout,
 ) -> bool:
     """Whether the kernel of `op` can write its result in `layout`."""
+    if isinstance(op, ops.MaxPool):
+        return layout.rows == 1
+    if isinstance(op, ops.Quantize) and activations[0].shape != out.shape:
+        return layout.rows == 1
     kernel = _kernel(op, constants, target)
     if layout == PLAIN or kernel is None or not isinstance(op, ops.Conv2d | ops.Dense):
         return layout == PLAIN

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwptq.quant import integer_ops as ops
 
-from .dataflow import bindings, shape_of, users
+from .dataflow import bindings, op_name, shape_of, users
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,23 @@ class Group:
 
 
 def fused_groups(
-    func: Any, node_of: Callable[[Any, Any], Node | None], fuses: Callable[[Node], bool]
-) -> dict[Any, Group | None]:
+    func: Any, node_of: Callable[[Any, Any], Node | None], fuses: Callable[[Node], bool],
+    makes_images: Callable[[Node], bool],
+) -> dict[Any, Group | None]:  # fmt: skip
     """For the var of each integer node its group, by the last var of it; None where a later one holds it.
 
-    `fuses` says whether the kernel of a layer can take followers.
+    `fuses` says whether the kernel of a layer can take followers; `makes_images`, whether that of a Quantize
+    of [N,C,H,W] can write [N,H,W,C].
     """
     readers = users(func)
     groups: dict[Any, Group | None] = {}
     for var, value in bindings(func):
         node = node_of(var, value)
         if node is None:
+            source = _source_of_image(value)
+            group = groups.get(source)
+            if group is not None and readers[source] == [var] and makes_images(group.head):
+                groups[var], groups[source] = Group(replace(group.head, var=var)), None
             continue
         groups[var] = Group(node)
         for before in reversed(list(groups)):  # the later operand of an Add: the other one is ready then
@@ -73,6 +79,12 @@ def fused_groups(
                 groups[before] = None
                 break
     return groups
+
+
+def _source_of_image(value: Any) -> Any:
+    """The tensor [N,C,H,W] that `value` makes [N,H,W,C]; None for other values."""
+    moves = op_name(value) == "permute_dims" and value.attrs.axes is not None
+    return value.args[0] if moves and [int(a) for a in value.attrs.axes] == [0, 2, 3, 1] else None
 
 
 def _follows(node: Node, before: Any) -> bool:

@@ -20,15 +20,15 @@ class Readings:
     writes: Callable[[Layout], bool]
 
 
-def stored_layouts(func: Any, readings: Callable[[Any], Readings | None]) -> dict[Any, Layout]:
+def stored_layouts(func: Any, readings: Callable[[Any, Any], Readings | None]) -> dict[Any, Layout]:
     """var -> its layout, for those of `func` that are not stored plainly.
 
-    `readings` of a var: None where its binding calls no kernel of ours.
+    `readings` of a binding: None where it calls no kernel of ours.
     """
     wanted: dict[Any, list[Wish]] = {}
     writers: dict[Any, Callable[[Layout], bool]] = {}
     for var, value in bindings(func):
-        found = readings(var)
+        found = readings(var, value)
         pairs = found.pairs if found else [(tensor, AS_IT_IS) for tensor in reads(value)]
         for tensor, wish in pairs:
             wanted.setdefault(tensor, []).append(wish)

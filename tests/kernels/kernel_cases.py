@@ -74,6 +74,24 @@ class Case:
         return f"{self.op} on {shapes} {self.layouts or ''} tile {self.tile} {self.followers or ''}"
 
 
+class ImageCase(Case):
+    """A Quantize of [N,C,H,W] that gives [N,H,W,C]."""
+
+    def expected(self) -> np.ndarray:
+        """The value that the reference computes."""
+        return np.ascontiguousarray(super().expected().transpose(0, 2, 3, 1))
+
+
+def image_case(random: Random, target: Descriptor) -> ImageCase:
+    """A Quantize of an image of three planes, ties and values beyond int8 among them."""
+    shape = random.choice((1, 2)), 3, random.randint(1, 6), random.randint(5, 40)
+    scale = float(np.float32(random.choice((0.02, 0.5, 1 / 3, 7.7))))
+    steps = np.random.default_rng(random.getrandbits(32)).integers(-600, 600, shape) / 2
+    op = ops.Quantize(scale, random.choice((-128, -3, 0, 127)))
+    case = ImageCase(op, ((steps * scale).astype(np.float32),), ())
+    return with_layouts(case, random, target)  # type: ignore[return-value]
+
+
 def in_layout(array: np.ndarray, layout: Layout) -> np.ndarray:
     """An int8 array as `layout` stores it, UNWRITTEN in the slack; one in the plain layout as it is."""
     if layout == PLAIN:

@@ -18,6 +18,8 @@ from kernel_cases import (
     dense_case,
     dense_float_case,
     depthwise_case,
+    image_case,
+    in_layout,
     int8,
     layer_case,
     matmul_case,
@@ -34,6 +36,7 @@ from hwptq.kernels import arithmetic, matrix_multiply, vector_unit
 from hwptq.kernels.builder import cast, shuffle
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
+from hwptq.kernels.layout import Layout
 from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.select import select_concatenate
 from hwptq.kernels.tiled import Template, tiled_steps
@@ -162,6 +165,22 @@ def test_an_add_without_a_short_form(random):
         check(with_layouts(case, random, AVX2), AVX2)
 
 
+@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@settings(max_examples=25, deadline=None)
+@given(randoms)
+def test_images_are_quantized_and_moved_at_once(target, random):
+    if why_not_run(target):
+        pytest.skip(f"{target.name}: {why_not_run(target)}")
+    check(image_case(random, target), target)
+
+
+@settings(max_examples=15, deadline=None)
+@given(randoms, channels)
+def test_pooling_writes_any_layout(random, number):
+    op = ops.MaxPool((2, 2), (1, 2), (0, 0, 1, 1), (1, 1), (4, 3))
+    check(with_layouts(Case(op, (int8(random, 2, 4, 5, number),), ()), random, AVX2), AVX2)
+
+
 @settings(max_examples=15, deadline=None)
 @given(randoms, st.integers(1, 9), st.integers(2, 4))
 def test_additions_in_parts(random, vectors, threads):
@@ -184,13 +203,17 @@ def test_vector_template_of_any_width(random, lanes):
 
 
 @settings(max_examples=20, deadline=None)
-@given(randoms, st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 2))
-def test_concatenate(random, sizes, axis):
+@given(
+    randoms, st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 2),
+    st.sampled_from(("int8", "uint8")),
+)  # fmt: skip
+def test_concatenate(random, sizes, axis, dtype):
     shapes = [(*(2, 3, 5)[:axis], size, *(2, 3, 5)[axis + 1 :]) for size in sizes]
     arrays = [int8(random, *shape) for shape in shapes]
-    expected = np.concatenate(arrays, axis)
-    steps = select_concatenate([type_of(a) for a in arrays], axis, type_of(expected), AVX2)
-    np.testing.assert_array_equal(run(arrays, steps, AVX2), expected)
+    expected, layout = np.concatenate(arrays, axis), Layout(dtype=dtype)
+    out = replace(type_of(expected), layout=layout)
+    steps = select_concatenate([type_of(a) for a in arrays], axis, out, AVX2)
+    np.testing.assert_array_equal(run(arrays, steps, AVX2), in_layout(expected, layout))
 
 
 #: groups, channels in and out: bundles of one, of several, of all groups, and depthwise with a multiplier

@@ -15,6 +15,7 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import (
     conv_case,
     depthwise_case,
+    image_case,
     layer_case,
     matmul_case,
     pointwise_case,
@@ -29,6 +30,8 @@ from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
 from hwptq.kernels.layout import PLAIN, Layout
+from hwptq.kernels.quantize_image import quantizes_images
+from hwptq.kernels.vector_unit import unit_of
 from hwptq.kernels.wishes import writes
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.kernel_tables import DepthwiseDotKernel
@@ -61,6 +64,8 @@ def test_layers_in_other_layouts(name: str, tmp_path: Path):
     target = runnable(name)
     cases = [with_layouts(random_case(Random(seed)), Random(seed), target) for seed in range(CASES)]
     cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(10)]
+    if quantizes_images((1, 3, 1, 2), unit_of(target)):
+        cases += [image_case(Random(seed), target) for seed in range(10)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 

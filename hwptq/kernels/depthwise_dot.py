@@ -63,6 +63,9 @@ _COST = 8  # a multiply-accumulate here takes as long as so many of a convolutio
 _UNROLLED_COLUMNS = 8  # of a window, where pixels share them
 _MOST_LOADS = 7  # of a vector of an output row; with more, registers are short
 
+#: Code of a kernel: it gets the tensors, the output last.
+Emit = Callable[..., None]
+
 
 def depthwise_dot(
     op: ops.Conv2d,
@@ -228,8 +231,6 @@ def _start(index: Expr, size: int, extent: int) -> Expr:
     return index * size if extent % size == 0 else T.min(index * size, extent - size)
 
 
-#: Code of a kernel: it gets the tensors, the output last.
-Emit = Callable[..., None]
 #: (output row, pixel) -> the four vectors of its sums.
 Sums = dict[tuple[int, int], list[Flat]]
 

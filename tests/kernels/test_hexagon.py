@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from elementwise_cases import KINDS
-from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, matmul_case, type_of
+from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, int8, matmul_case, scales, type_of
 from program_batch import run_batch
 from test_other_cpus import runnable
 
@@ -33,6 +33,27 @@ def test_operators_without_weights(kind, tmp_path: Path):
 def test_depthwise(tmp_path: Path):
     target = runnable("hexagon-v66-npu")
     cases = [depthwise_case(Random(seed)) for seed in range(24)]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+def wide_depthwise_case(random: Random) -> Case:
+    """A depthwise Conv2d with strides, whose rows take several vectors of pixels of 24 to 192 channels."""
+    channels = random.choice((24, 40, 48, 72, 96, 130, 192))
+    kernel, strides = random.choice(((3, 3), (3, 3), (2, 4))), random.choice(((2, 2), (1, 2), (3, 3)))
+    sides = [random.randint(0, 2) for _ in range(4)]
+    padding = sides[0], sides[1], sides[2], sides[3]
+    zero = random.choice((-128, 0, 5))
+    op = ops.Conv2d(strides, padding, (1, random.choice((1, 2))), channels, zero, 3, -128, 127)
+    x = int8(random, random.choice((1, 2)), random.randint(6, 13), random.randint(9, 21), channels)
+    weight = int8(random, channels, *kernel, 1)
+    return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
+
+
+def test_depthwise_with_strides_reads_the_image_as_it_is(tmp_path: Path):
+    target = runnable("hexagon-v66-npu")
+    cases = [wide_depthwise_case(Random(seed)) for seed in range(6)]
+    assert all(len(case.steps(target)) == 1 for case in cases)
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

@@ -194,7 +194,7 @@ def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], probl
             f"{path}.assembly", kernel.assembly, ("accumulator", "activation", "weight"), problems
         )
         lines = -(-kernel.tile_pixels // kernel.rows)
-        least = lines * kernel.tile_vectors + kernel.tile_vectors + 1
+        least = lines * kernel.tile_vectors + min(lines, kernel.tile_vectors) + 1
         if least > assembly.registers:
             problems.add(
                 f"{path}.assembly",

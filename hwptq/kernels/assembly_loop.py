@@ -52,11 +52,17 @@ class AssemblyLoop:
         return self.lines * self.vectors
 
     @property
-    def chunks(self) -> list[int]:
-        """The lines whose activations are loaded by one instruction, as many as there are registers for."""
-        most = min(self.code.loaded, self.code.registers - self.accumulators - self.vectors)
-        parts = -(-self.lines // most)
-        return [self.lines // parts + (i < self.lines % parts) for i in range(parts)]
+    def weights_stay(self) -> bool:
+        """Whether the weights of a group stay in registers while its activations pass, or the reverse."""
+        return self.vectors <= self.lines
+
+    def chunks(self, count: int, *, stay: bool) -> list[tuple[int, int]]:
+        """(first, number) of the operands that are loaded together, of `count` that stay or pass."""
+        spare = self.code.registers - self.accumulators - min(self.lines, self.vectors)
+        most = self.code.loaded if stay else min(self.code.loaded, spare)
+        parts = -(-count // most)
+        sizes = [count // parts + (i < count % parts) for i in range(parts)]
+        return [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
     def call(self, acc: Sequence[Sequence[Flat]], start: Expr, weights: Expr, activations: Expr) -> None:
         """Code that runs the loop; start, weights and activations are addresses."""
@@ -69,15 +75,18 @@ class AssemblyLoop:
         used = [self._number(self.code.register, i) for i in range(self.code.registers)]
         results = ", ".join([cell] * count + ["ptr", "ptr", "i64"])
         constraints = [f"=&{{{register}}}" for register in used[:count]] + ["=&r"] * 3
-        constraints += [str(count + i) for i in range(3)] + ["r", "r", "*m"]
+        starts = range(len(self._starts))
+        constraints += [str(count + i) for i in range(3)] + ["r"] * (1 + len(starts)) + ["*m"]
         constraints += [f"~{{{register}}}" for register in used[count:]] + ["~{cc}"]
-        skip = self.stride - (self.lines - self.chunks[-1]) * self.bytes
+        skip = self.stride - self.chunks(self.lines, stay=not self.weights_stay)[-1][0] * self.bytes
         # the last operand only says what is read, so that no store to it moves behind the loop
         written = f"ptr elementtype([{self.cells * self.vectors} x i32]) %s"
-        arguments = f"ptr %w, ptr %x, i64 {self._passes}, ptr %s, i64 {skip}, {written}"
+        pieces = ", ".join(f"ptr %s{i}" for i in starts)
+        arguments = f"ptr %w, ptr %x, i64 {self._passes}, i64 {skip}, {pieces}, {written}"
         pointers = "".join(f"ptr %a{i}, " for i in range(count))
         lines = [
             f"define void @{self.name}({pointers}ptr %s, ptr %w, ptr %x) alwaysinline {{",
+            *(f"  %s{i} = getelementptr {cell}, ptr %s, i64 {at}" for i, (at, _) in enumerate(self._starts)),
             f'  %r = call {{ {results} }} asm "{self._text()}", "{",".join(constraints)}"({arguments})'
             " nounwind willreturn memory(argmem: read)",
             *(f"  %o{i} = extractvalue {{ {results} }} %r, {i}" for i in range(count)),
@@ -107,18 +116,22 @@ class AssemblyLoop:
         return f"${self.accumulators + 2}"
 
     @property
-    def _start(self) -> str:
+    def _skip(self) -> str:
         return f"${self.accumulators + 6}"  # behind the three that are tied to results
 
+    def _start(self, number: int) -> str:
+        return f"${self.accumulators + 7 + number}"
+
     @property
-    def _skip(self) -> str:
-        return f"${self.accumulators + 7}"
+    def _starts(self) -> list[tuple[int, int]]:
+        """(first, number) of the accumulators of a line that are loaded together."""
+        return self.chunks(self.vectors, stay=True)
 
     def _text(self) -> str:
         text = [
-            self._fill(line * self.vectors + at, size, self.code.load, self._start)
+            self._fill(line * self.vectors + at, size, self.code.load, self._start(i))
             for line in range(self.lines)
-            for at, size in self._parts(self.vectors)
+            for i, (at, size) in enumerate(self._starts)
         ]
         if self._passes:
             text += [f"{_LABEL}:", *self._groups(_UNROLLED)]
@@ -127,32 +140,39 @@ class AssemblyLoop:
         text += self._groups(self.groups - self._passes * _UNROLLED)
         return "\\0A".join(text)
 
-    def _parts(self, count: int) -> list[tuple[int, int]]:
-        """(first register, registers) of each load."""
-        return [(at, min(self.code.loaded, count - at)) for at in range(0, count, self.code.loaded)]
-
     def _groups(self, count: int) -> list[str]:
         return self._group() * count
 
     def _group(self) -> list[str]:
         """One group of k."""
-        weights, activations = self.accumulators, self.accumulators + self.vectors
-        text = [
-            self._step(weights + at, size, self._weights, self._immediate(size))
-            for at, size in self._parts(self.vectors)
-        ]
-        line = 0
-        for number, size in enumerate(self.chunks):
-            last = number == len(self.chunks) - 1
-            by = self._skip if last else self._immediate(size)
-            text.append(self._step(activations, size, self._activations, by))
-            for i in range(size):
-                for j in range(self.vectors):
-                    numbers = ((line + i) * self.vectors + j, activations + i, weights + j)
-                    named = zip(("{accumulator}", "{activation}", "{weight}"), map(str, numbers), strict=True)
-                    text.append(_replaced(self.accumulate, *named))
-            line += size
+        staying = self.accumulators  # the first registers of both kinds of operands
+        passing = staying + min(self.lines, self.vectors)
+        if self.weights_stay:
+            text = [self._load_weights(staying + at, n) for at, n in self.chunks(self.vectors, stay=True)]
+            for first, size in self.chunks(self.lines, stay=False):
+                text.append(self._load_activations(passing, first, size))
+                pairs = [(i, j) for i in range(size) for j in range(self.vectors)]
+                text += [self._product(first + i, j, passing + i, staying + j) for i, j in pairs]
+            return text
+        text = [self._load_activations(staying + at, at, n) for at, n in self.chunks(self.lines, stay=True)]
+        for first, size in self.chunks(self.vectors, stay=False):
+            text.append(self._load_weights(passing, size))
+            pairs = [(i, j) for j in range(size) for i in range(self.lines)]
+            text += [self._product(i, first + j, staying + i, passing + j) for i, j in pairs]
         return text
+
+    def _load_weights(self, register: int, count: int) -> str:
+        return self._step(register, count, self._weights, self._immediate(count))
+
+    def _load_activations(self, register: int, first: int, count: int) -> str:
+        """Those of `count` lines from `first`; the last ones of a group go on to the next group."""
+        step = self._skip if first + count == self.lines else self._immediate(count)
+        return self._step(register, count, self._activations, step)
+
+    def _product(self, line: int, vector: int, activation: int, weight: int) -> str:
+        numbers = line * self.vectors + vector, activation, weight
+        named = zip(("{accumulator}", "{activation}", "{weight}"), map(str, numbers), strict=True)
+        return _replaced(self.accumulate, *named)
 
     def _immediate(self, registers: int) -> str:
         return _replaced(self.code.immediate, ("{value}", str(registers * self.bytes)))

@@ -51,5 +51,5 @@ def interleave_pixels(x: TensorType, source: Argument, channels: int, plan: Plan
 
         loop(lines, line)
 
-    func = primfunc([TensorType(x.shape, "int8"), out], {TEMPLATE: "interleave_pixels"}, emit)
+    func = primfunc([x, out], {TEMPLATE: "interleave_pixels"}, emit)
     return Step(func, (source,), out, "interleave_pixels")

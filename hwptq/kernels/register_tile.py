@@ -35,7 +35,7 @@ from .layout import Padding
 from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
 from .requantize import Bounds
-from .store_rows import store_rows
+from .store_rows import NARROWED, store_rows
 from .store_tile import store_tile
 from .stored import Stored
 from .vector_unit import VectorUnit
@@ -202,12 +202,14 @@ def _windows_in_registers(conv: Convolution, mac: Mac, tile: Tile, vectors: int)
     """Tiles of windows for `mac.rows` pixels an instruction: each pixel is loaded to a register of its own.
 
     Together with the accumulators and weights that is at most what the largest tile of interleaved pixels
-    takes, which are loaded in pairs of operands.
+    takes. Vectors come in as many as are narrowed together.
     """
-    most = tile.pixels // mac.rows * tile.vectors + tile.vectors + 2
+    lines, together = tile.pixels // mac.rows, max(1, NARROWED // (mac.rows * mac.lanes))
+    most = lines * tile.vectors + min(lines, tile.vectors) + 2
     return [
         Tile(pixels, v)
         for v in range(1, min(vectors, most) + 1)
+        if v % together == 0 or v == vectors
         for pixels in range(1, conv.out[1] + 1)
         if pixels == even(conv.out[1], pixels) and -(-pixels // mac.rows) * (v + mac.rows) + v <= most
     ] or [Tile(1, 1)]

@@ -17,7 +17,8 @@ from .epilogue import Placed, finished
 from .store_tile import store_cells
 from .vector_unit import VectorUnit
 
-_LANES = 16  # int8 values of the widest vector that is narrowed at once
+NARROWED = 16  # int32 values that are made int8 together
+_STORED = 16  # int8 values of a pixel in the widest store
 
 
 def store_rows(
@@ -28,20 +29,23 @@ def store_rows(
 
     `pixels` are the offsets in y of those that are stored; the last line may have fewer than rows.
     """
-    lanes, vectors = output.lanes, len(acc[0])
-    cells = int(acc[0][0].ty.dtype.lanes)
-    rows = cells // lanes
-    at = 0
-    for count in powers(vectors, max(1, _LANES // cells)):
-        row = [[j * cells + r * lanes + i for j in range(count) for i in range(lanes)] for r in range(rows)]
+    lanes, cells = output.lanes, int(acc[0][0].ty.dtype.lanes)
+    rows, at = cells // lanes, 0
+    for count in powers(len(acc[0]), max(1, _STORED // lanes)):
+        parts = powers(count, max(1, NARROWED // cells))
+        firsts = [at + sum(parts[:i]) for i in range(len(parts))]
         for first, line in zip(range(0, len(pixels), rows), acc, strict=True):
             numbers = [min(first + r, len(pixels) - 1) for r in range(rows)]
-            spot = _Rows([Cells([(n, at + j) for j in range(count)], v0, output) for n in numbers])
-            value = T.bind(joined(line[at : at + count]))
-            result = finished(value, scales, output.bounds, tail, spot, count * cells, unit, y.dtype)
+            results = []
+            for v, n in zip(firsts, parts, strict=True):
+                spot = _Rows([Cells([(p, v + j) for j in range(n)], v0, output) for p in numbers])
+                value = T.bind(joined(line[v : v + n]))
+                result = finished(value, scales, output.bounds, tail, spot, n * cells, unit, y.dtype)
+                results.append(T.bind(result))
             for r in range(min(rows, len(pixels) - first)):
-                values = T.bind(shuffle([result], row[r]))
-                store_cells(values, count * lanes, spot.cells[r], y, pixels, unit.masked)
+                order = [j * cells + r * lanes + i for j in range(count) for i in range(lanes)]
+                place = Cells([(numbers[r], at + j) for j in range(count)], v0, output)
+                store_cells(T.bind(shuffle(results, order)), count * lanes, place, y, pixels, unit.masked)
         at += count
 
 

@@ -22,9 +22,8 @@ import hwptq
 from hwptq.artifact import write_metadata
 from hwptq.backends.build import build
 from hwptq.backends.toolchain import run_command
-from hwptq.bitwidths.budget import Budget
 from hwptq.bitwidths.choose import BitWidths, Chooser
-from hwptq.bitwidths.drop_search import STEPS
+from hwptq.bitwidths.drop_search import STEPS, budget_at
 from hwptq.data import open_dataset
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.flow import lower
@@ -52,7 +51,7 @@ def main() -> None:
     )
     float32, stats = prepare(model.module, target, calibration, options, progress)
     chooser = Chooser(float32, stats, target, calibration, options, progress)
-    widths = _mix(chooser, arguments.step)
+    widths = chooser.choose(budget_at(chooser, arguments.step))
     recorded = widths.recorded(float32)
     graphs = lower(insert(recorded, stats, target, calibration, options, progress), target)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,12 +75,6 @@ def main() -> None:
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
     return next(folder / name for name in names if (folder / name).exists())
-
-
-def _mix(chooser: Chooser, step: int) -> BitWidths:
-    """The best choice at one step of the range of cycles that --max-drop searches."""
-    least, most = chooser.least("cycles"), chooser.costs.highest("cycles")
-    return chooser.choose(Budget("cycles", float(np.ceil(least + (most - least) * step / STEPS))))
 
 
 def _share(widths: BitWidths) -> float:

@@ -41,12 +41,10 @@ def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], float], option
     """
     assert options.max_drop is not None
     kind = chooser.target.max_drop_saves
-    least, most = chooser.least(kind), chooser.costs.highest(kind)
     tried: list[tuple[float, float]] = []
 
     def choose(step: int) -> BitWidths:
-        # rounded up, so that the first step is feasible and the last is all
-        return chooser.choose(Budget(kind, float(np.ceil(least + (most - least) * step / STEPS))))
+        return chooser.choose(budget_at(chooser, step))
 
     def holds(step: int) -> bool:
         widths = choose(step)
@@ -59,6 +57,17 @@ def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], float], option
         middle = 0 if low < 0 and high == STEPS else (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return replace(choose(high), tried=tuple(tried))
+
+
+def budget_at(chooser: Chooser, step: int) -> Budget:
+    """Step 0 … STEPS of the range that is searched: from the cheapest choice to the highest precision.
+
+    Rounded up, so that the first step is feasible and the last is all.
+    """
+    kind = chooser.target.max_drop_saves
+    least, most = chooser.least(kind), chooser.costs.highest(kind)
+    value = least + (most - least) * step / STEPS
+    return Budget(kind, float(np.ceil(value)) if kind == "weights" else value * (1 + 1e-9))
 
 
 class Trial:

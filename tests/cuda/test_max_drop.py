@@ -1,0 +1,90 @@
+"""--max-drop for Hopper where there is no GPU: the emulator runs the choices; cycles are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hwptq
+from hwptq.bitwidths import drop_search
+from hwptq.bitwidths.choose import BitWidths, Chooser
+from hwptq.bitwidths.drop_search import Trial, cheapest_within
+from hwptq.data import open_dataset
+from hwptq.flow import lower
+from hwptq.importer import import_onnx
+from hwptq.preprocess import load_preprocess
+from hwptq.progress import Progress
+from hwptq.quantize import insert, prepare
+from hwptq.recipe import RECIPES
+from hwptq.targets import load_target
+
+DEMO = Path(__file__).parents[2] / "examples" / "digits"
+TARGET = load_target("nvidia-hopper-fp8")
+FP8, INT8 = ("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8")
+
+
+class Search:
+    """The demo, ready to be searched."""
+
+    def __init__(self) -> None:
+        self.options = hwptq.Options(max_drop=0.0, recipe=RECIPES["fast"])
+        self.progress = Progress()
+        model = import_onnx(DEMO / "digits.onnx")
+        preprocess = load_preprocess(DEMO / "preprocess.toml")
+        self.calibration, evaluation = (
+            open_dataset(str(DEMO / f"{name}.npz"), model.inputs, preprocess).take(32)
+            for name in ("calibration", "evaluation")
+        )
+        self.float32, self.stats = prepare(
+            model.module, TARGET, self.calibration, self.options, self.progress
+        )
+        self.chooser = Chooser(
+            self.float32, self.stats, TARGET, self.calibration, self.options, self.progress
+        )
+        self.trial = Trial(self.float32, TARGET, model.outputs, evaluation, self.options, self.progress)
+
+    def loss(self, widths: BitWidths) -> float:
+        """What the emulator loses with a choice."""
+        recorded = widths.recorded(self.float32)
+        quantized = insert(recorded, self.stats, TARGET, self.calibration, self.options, self.progress)
+        return self.trial.loss(lower(quantized, TARGET))
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return Search()
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop_search, "STEPS", 4)
+
+
+def test_the_emulator_runs_what_is_tried(search: Search) -> None:
+    found = cheapest_within(search.chooser, search.loss, search.options)
+    tried = found.report()["tried"]
+    assert {"cycles", "drop"} == set(tried[0])
+    assert tried[0]["cycles"] == pytest.approx(search.chooser.least("cycles"))  # all in e4m3
+    assert search.trial.accuracy["samples"] == 32
+    assert search.trial.weight_bytes > 0
+    held = [t["cycles"] for t in tried if t["drop"] <= 0.0]
+    highest = search.chooser.costs.highest("cycles")
+    assert found.report()["predicted"]["cycles"] <= min(held, default=highest)
+
+
+def test_what_e4m3_loses_too_much_in_becomes_int8(search: Search) -> None:
+    """A loss that only the cheap half of the range has: the search ends above it, in a mix."""
+    least, most = search.chooser.least("cycles"), search.chooser.costs.highest("cycles")
+
+    def loss(widths: BitWidths) -> float:
+        return float(search.chooser.costs.total("cycles", widths.pairs) < (least + most) / 2 - 1)
+
+    found = cheapest_within(search.chooser, loss, search.options)
+    assert set(found.pairs.values()) == {FP8, INT8}
+    assert all(drop in (0.0, 1.0) for _, drop in found.tried)
+
+
+def test_nothing_holds_but_int8(search: Search) -> None:
+    found = cheapest_within(search.chooser, lambda widths: 1.0, search.options)
+    assert search.chooser.costs.total("cycles", found.pairs) > search.chooser.least("cycles")

@@ -25,7 +25,7 @@
 #include <time.h>
 
 #define POOL_LINE 128       /* bytes that travel between cores together */
-#define POOL_WORTH 15       /* cycles of a kernel for each nanosecond to another core and back: sharing pays */
+#define POOL_WORTH 3        /* cycles of a kernel for each nanosecond to another core and back: sharing pays */
 #define POOL_FAR 500        /* nanoseconds to another core and back, where that is not known */
 #define POOL_MEASURED 50000000 /* nanoseconds that a measurement of it holds */
 #define POOL_GRACE 64       /* looks at an unfinished kernel before parts of others are claimed */

@@ -12,7 +12,7 @@ from .requantize import GENERIC, packed_lanes
 
 #: The attribute of a module: the most threads that share a kernel.
 THREADS = "hwptq.threads"
-_LEAST_SHARED = 1000  # cycles of a kernel below which sharing never pays, however near cores are
+_LEAST_SHARED = 300  # cycles of a kernel below which sharing never pays, however near cores are
 _USUAL_COST = 0.0625  # cycles per multiply-accumulate of a device that does not say
 
 

@@ -24,7 +24,7 @@ OPTIONS = Options(threads=3, recipe=RECIPES["fast"])
 
 def _eager(name: str) -> str:
     """The files of the backend, with a pool that shares whatever it costs."""
-    return data_file(name).replace("POOL_WORTH 15 ", "POOL_WORTH 0 ")
+    return data_file(name).replace("POOL_WORTH 3 ", "POOL_WORTH 0 ")
 
 
 @pytest.mark.parametrize("target", ["x86-64-avx2", "x86-64-vnni", "arm-cortex-a"])

@@ -92,6 +92,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "in float", f"… and {len(cover['nodes_float']) - 8} more, see report.json"
     size = report["weight_bytes"]
     yield "weights", f"{size['quantized'] / 1e3:.1f} kB, {size['float32'] / 1e3:.1f} kB in float32"
+    yield "activations", f"{report['arena_bytes'] / 1e3:.1f} kB at most, in a static arena"
     if report.get("assignment"):
         yield "dtypes", _dtypes(report)
     if exact["samples"]:

@@ -27,6 +27,7 @@ REPORT = {
             "weight_bytes": 1234,
         }
     ],
+    "arena_bytes": 4700,
     "weight_bytes": {"float32": 5_000_000, "quantized": 640_000},
     "bit_exact": {"executor": "native", "samples": 3, "values": 30, "mismatches": 0, "first_mismatch": None},
     "accuracy": {

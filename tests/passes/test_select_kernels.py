@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tvm
 from operator_graphs import CASES, extreme, qdq
-from relax_graphs import apply, network, run, same, samples, stats_of
+from relax_graphs import apply, const, graph, network, nn, run, same, samples, stats_of
 from tvm import relax
 
 from hwptq.backends.toolchain import why_not_run
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.passes.graph.dataflow import bindings
+from hwptq.passes.graph.dataflow import bindings, op_name
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 
@@ -79,8 +79,6 @@ def test_layers_get_the_kernels_of_the_descriptor(integer: tvm.IRModule):
 
 
 def test_equal_steps_share_a_function():
-    from relax_graphs import const, graph, nn
-
     def build(emit: Any, x: Any) -> Any:
         for _ in range(3):
             x = emit(nn.max_pool2d(x, (1, 1)))
@@ -114,3 +112,38 @@ def test_what_stays_in_float_keeps_the_names_of_its_nodes():
     after = apply(SelectKernels(ARM), before)
     names = [{str(v.name) for v, _ in bindings(m["main"])} for m in (before, after)]
     assert {"stem", "residual"} <= names[0] <= names[1]
+
+
+def residual(emit: Any, x: Any) -> Any:
+    """Three convolutions, an addition around the second one."""
+    a = emit(nn.conv2d(x, const(16, 3, 3, 3), padding=1), "first")
+    b = emit(nn.conv2d(a, const(16, 16, 3, 3, seed=1), padding=1), "second")
+    c = emit(relax.op.nn.relu(emit(relax.op.add(a, b), "sum")), "sum_relu")
+    return emit(nn.conv2d(c, const(16, 16, 3, 3, seed=2), padding=1), "third")
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_nothing_is_copied_between_the_layers_of_a_residual_network(name: str):
+    """The input is an image at once, layers write the border that the next one reads, the sum is fused."""
+    target = native(name)
+    fused = FuseConvRelu()(graph(residual, x=(1, 3, 7, 9)))
+    integer = LowerToInteger()(InsertQDQ(target, stats_of(fused))(fused))
+    kernels = apply(SelectKernels(target), integer)
+    calls = [value for _, value in bindings(kernels["main"]) if op_name(value) == "call_tir"]
+    kinds = [str(call.args[0].name_hint).removeprefix("hwptq_").split("_")[0] for call in calls]
+    assert kinds[:4] == ["quantize", "conv2d", "conv2d", "conv2d"]
+    assert not {"pack", "add", "pad"} & set(kinds)
+    data = [*samples(integer, 4), extreme(integer)]
+    expected = [out for (out,) in run(integer, data)]
+    np.testing.assert_array_equal(compiled(kernels, tvm.target.Target(dict(target.tvm)), data), expected)
+
+
+def test_an_addition_of_a_tensor_that_is_read_again_is_no_epilogue():
+    def build(emit: Any, x: Any) -> Any:
+        a = emit(nn.conv2d(x, const(8, 8, 1, 1)), "layer")
+        b = emit(relax.op.sigmoid(a), "sigmoid")
+        return emit(relax.op.add(a, b), "sum")
+
+    fused = FuseConvRelu()(graph(build, x=(1, 8, 4, 4)))
+    kernels = SelectKernels(ARM)(LowerToInteger()(InsertQDQ(ARM, stats_of(fused))(fused)))
+    assert any("add" in gv.name_hint for gv in kernels.functions)

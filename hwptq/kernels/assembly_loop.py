@@ -52,6 +52,11 @@ class AssemblyLoop:
         return self.lines * self.vectors
 
     @property
+    def fits(self) -> bool:
+        """Whether there are registers for the accumulators and both kinds of operands."""
+        return self.accumulators + min(self.lines, self.vectors) < self.code.registers
+
+    @property
     def weights_stay(self) -> bool:
         """Whether the weights of a group stay in registers while its activations pass, or the reverse."""
         return self.vectors <= self.lines

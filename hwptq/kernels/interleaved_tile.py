@@ -112,4 +112,4 @@ def _assembly_loops(plan: Plan, unit: VectorUnit, sizes: list[int]) -> dict[tupl
                 groups=mac.groups_of(plan.conv.ci),
                 stride=plan.row_pixels * mac.k,
             )
-    return found
+    return found if all(one.fits for one in found.values()) else {}

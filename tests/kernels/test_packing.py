@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from hwptq.kernels import matrix_multiply
+from hwptq.kernels.choose_tile import fit
 from hwptq.kernels.convolution import Convolution, flattened
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.pack_input import Packing, pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
-from hwptq.kernels.register_tile import Tile, blocks, even, fit, powers
+from hwptq.kernels.register_tile import Tile, blocks, even, powers
 from hwptq.kernels.requantize import Bounds
 from hwptq.kernels.result_range import proven
 from hwptq.kernels.vector_unit import VectorUnit

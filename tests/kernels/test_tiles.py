@@ -15,9 +15,10 @@ from tvm_ffi import StructuralKey
 
 from hwptq.backends.toolchain import check_programs, why_not_run
 from hwptq.errors import InputError
+from hwptq.kernels.choose_tile import fit, tiles
 from hwptq.kernels.convolution import Convolution
 from hwptq.kernels.dot_product import mac_of
-from hwptq.kernels.register_tile import Tile, fit, tiles
+from hwptq.kernels.register_tile import Tile
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 from hwptq.tune import CANDIDATES

@@ -19,6 +19,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("equalize=on", "correct_bias=on"),
     ("equalize=on", "absorb=on", "correct_bias=on"),
     ("equalize=on", "correct_bias=on", "observer=mse"),
+    ("rounding=adaround",),
     ("rounding=gptq",),
     ("equalize=on", "rounding=gptq"),
     ("rounding=descent",),
@@ -30,7 +31,8 @@ command.add_argument("case", choices=list(CASES))
 command.add_argument("--target", default="x86-64-vnni", help="one whose code runs on this machine")
 command.add_argument("--samples", type=int, help="the first N samples only")
 command.add_argument("--precision", help="w8a8, w4a8 …; the target's first choice if not given")
-command.add_argument("--granularity", choices=["tensor", "channel"], nargs="+", default=["tensor", "channel"])
+GRANULARITIES = ["tensor", "channel", "group"]
+command.add_argument("--granularity", choices=GRANULARITIES, nargs="+", default=GRANULARITIES[:2])
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Less than hwptq.compile does: the reference is left out, which makes many runs o
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from common import paths
 
 import hwptq
 from hwptq.backends.static_program import build_program
-from hwptq.data import Dataset, open_dataset
+from hwptq.data import Dataset, Sample, open_dataset
 from hwptq.flow import lower
 from hwptq.importer import Model, import_onnx
 from hwptq.preprocess import load_preprocess
 from hwptq.progress import Progress
-from hwptq.quantize import quantize
-from hwptq.targets import load_target
+from hwptq.quantize import Quantized, quantize
+from hwptq.targets import Descriptor, load_target
 from hwptq.verify import run_emitted
 
 
@@ -52,12 +52,16 @@ def emitted_top1(case: Opened, target: str, options: hwptq.Options) -> tuple[flo
     """(top-1 in percent of the emitted code, seconds that quantizing took)."""
     device, progress = load_target(target), Progress()
     quantized = quantize(case.model.module, device, case.calibration, options, progress)
+    top1 = _top1((sample.label, outputs) for sample, outputs in emitted_outputs(case, device, quantized))
+    return top1, sum(progress.seconds.values())
+
+
+def emitted_outputs(case: Opened, device: Descriptor, quantized: Quantized) -> Iterator[tuple[Sample, Any]]:
+    """Each sample of the evaluation data with what emitted code makes of it."""
     graphs = lower(quantized, device)
     with tempfile.TemporaryDirectory() as folder:
         program = build_program(graphs.kernels, case.model.outputs, case.model.name, device, Path(folder))
-        pairs = run_emitted(program, device.toolchain.run, case.evaluation, progress, None)
-        top1 = _top1((sample.label, outputs) for sample, outputs in pairs)
-    return top1, sum(progress.seconds.values())
+        yield from run_emitted(program, device.toolchain.run, case.evaluation, Progress(), None)
 
 
 def session_top1(case: Opened, path: Path) -> float:

@@ -1,8 +1,8 @@
 """Build what the GPU benchmarks run, on a machine with nvcc; it needs no GPU.
 
-    python benchmarks/gpu_build.py --output FOLDER [--model cifar10-resnet20]
+    python benchmarks/gpu_build.py --output FOLDER [--only equality|speed|resnet50]
 
-FOLDER then holds kernels.so for benchmarks/gpu_run.py on the machine with the GPU.
+FOLDER then holds what benchmarks/gpu_run.py and gpu_resnet50_run.py take on the machine with the GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tvm
 from gpu_cases import Case, equality_cases, speed_cases
+from gpu_resnet50 import build_resnet50
 
 from hwptq.backends.cuda_compile import compile_kernels
 from hwptq.kernels.cuda.wgmma import wgmma_kernel
@@ -32,7 +33,7 @@ def prim_func(case: Case) -> tvm.tirx.PrimFunc:
 def main() -> None:
     command = argparse.ArgumentParser(description=__doc__)
     command.add_argument("--output", type=Path, required=True)
-    command.add_argument("--only", choices=("equality", "speed"), help="one of the two")
+    command.add_argument("--only", choices=("equality", "speed", "resnet50"), help="one of the three")
     arguments = command.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     groups = {"equality": list(equality_cases()), "speed": [case for _, case in speed_cases()]}
@@ -44,6 +45,8 @@ def main() -> None:
             str(arguments.output / f"{name}.so")
         )
         print(f"{name}: {len(kernels)} kernels")
+    if arguments.only in (None, "resnet50"):
+        build_resnet50(arguments.output)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def equality_cases() -> Iterator[Case]:
                 ("gemm", gemm(1000, 320, 640, promote, out)),
                 ("conv", conv(2, 17, 19, 128, 272, 3, 1, 1, 1, promote, out)),
             ):
-                yield Case(f"eq_tile_{i}_{name}_{out}", next(candidates(problem, few)), out, name == "gemm")
+                tiling = next(candidates(problem, few))
+                yield Case(f"eq_tile_{i}_{name}_{out}", tiling, out, name == "gemm", name == "conv")
 
 
 def speed_cases(batches: tuple[int, ...] = (1, 128)) -> Iterator[tuple[str, Case]]:

@@ -19,6 +19,15 @@ from typing import ClassVar
 Bounds = tuple[float, float]
 
 
+def parts_of_window(weight: tuple[int, ...], step: int) -> tuple[int, int]:
+    """(parts, products of each) of a window of weights [O,KH,KW,I]: the accumulator begins each at a step.
+
+    A part is a row of the window where that fits one step, as with the 3 channels of an image; else a tap.
+    """
+    _, kh, kw, depth = weight
+    return (kh, kw * depth) if kw * depth <= step else (kh * kw, depth)
+
+
 @dataclass(frozen=True)
 class Fp8Conv2d:
     """(x [N,H,W,I], w [O,KH,KW,I/groups], scale [O], bias [O]) -> [N,OH,OW,O]; scale and bias float32.
@@ -26,9 +35,9 @@ class Fp8Conv2d:
     y = fma(acc, scale, bias). With a factor `residual` other than 0 a tensor r of the output's shape follows
     x, and y becomes fma(value of r, residual, y).
 
-    groups = 1: acc as in fp8_accumulate, over taps in row-major order, in each the channels, padded with
-    zeros to a multiple of the accumulator's step. groups > 1: acc is a float32 that the (exact) products are
-    added to in that order.
+    groups = 1: acc as in fp8_accumulate, over taps in row-major order and the channels of each; every part of
+    the window (parts_of_window) is padded with zeros to a multiple of the accumulator's step. groups > 1: acc
+    is a float32 that the (exact) products are added to in that order.
     """
 
     kind: ClassVar[str] = "fp8_conv2d"

@@ -66,16 +66,17 @@ def _finish(op: ops.Fp8Conv2d | ops.Fp8Dense, acc, scale, bias, residual) -> np.
 
 def _conv2d(op: ops.Fp8Conv2d, x, *args) -> np.ndarray:
     *residual, w, scale, bias = args
-    o, kh, kw, depth = w.shape
+    o, kh, kw, _ = w.shape
     oh, ow = conv_output_shape(x.shape[1:3], (kh, kw), op.strides, op.padding, op.dilation)
     view = windows(
         pad_image(fp8.as_codes(x), op.padding, 0), (kh, kw), op.strides, op.dilation, (oh, ow)
     ).transpose(0, 1, 2, 4, 5, 3)  # [N,OH,OW,KH,KW,I]
     if op.groups == 1:
         model = Accumulator(*op.accumulator)
-        fill = [(0, 0)] * 2 + [(0, -depth % model.step)]
-        cols = np.pad(view.reshape(-1, kh * kw, depth), fill)
-        rows = np.pad(fp8.as_codes(w).reshape(o, kh * kw, depth), fill)
+        parts = ops.parts_of_window(w.shape, model.step)
+        fill = [(0, 0)] * 2 + [(0, -parts[1] % model.step)]
+        cols = np.pad(view.reshape(-1, *parts), fill)
+        rows = np.pad(fp8.as_codes(w).reshape(o, *parts), fill)
         acc = product(cols.reshape(len(cols), -1), rows.reshape(o, -1), model)
     else:
         acc = _grouped(view, fp8.as_codes(w), op.groups)

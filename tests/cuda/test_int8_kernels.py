@@ -15,17 +15,15 @@ import elementwise_cases
 import kernel_cases
 import numpy as np
 import pytest
-import tvm
 from kernel_cases import Case, type_of
-from tvm import tirx
+from on_processor import run
 
-from hwptq.kernels.cuda.flat import PIPELINE
 from hwptq.kernels.cuda.int8_elementwise import int8_kernel
 from hwptq.kernels.cuda.operand import item_bytes
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda, select_cuda_concatenate
 from hwptq.kernels.cuda.tiling import COLUMNS, STORE, round_up
-from hwptq.kernels.kernel import Step, TensorType
+from hwptq.kernels.kernel import Step
 from hwptq.quant import fixed_point
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.integer_sums import convolution_sum, exact_matmul
@@ -49,28 +47,6 @@ def intrinsics(tmp_path_factory: pytest.TempPathFactory) -> None:
     command = ["gcc", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "intrinsics.c", "-lm", "-o", "lib.so"]
     subprocess.run(command, cwd=folder, check=True)
     ctypes.CDLL(str(folder / "lib.so"), mode=ctypes.RTLD_GLOBAL)
-
-
-def in_loops(func: Any) -> Any:
-    """The same function with loops for blocks and threads."""
-
-    def serial(body: Any) -> Any:
-        if isinstance(body, tirx.SeqStmt):
-            return tirx.SeqStmt([serial(part) for part in body.seq])
-        if isinstance(body, tirx.For) and body.kind == tirx.ForKind.THREAD_BINDING:
-            return tirx.For(body.loop_var, body.min, body.extent, tirx.ForKind.SERIAL, serial(body.body))
-        return body
-
-    body = serial(func.body)
-    return func.with_body(body).without_attr(PIPELINE).with_attr("global_symbol", "kernel")
-
-
-def run(func: Any, arrays: list[np.ndarray], out: TensorType) -> np.ndarray:
-    """The output of a kernel of one thread an element."""
-    kernel = tvm.compile(tvm.IRModule({"kernel": in_loops(func)}), target="llvm")
-    y = tvm.runtime.tensor(np.full(out.shape, kernel_cases.UNWRITTEN, out.dtype))
-    kernel["kernel"](*(tvm.runtime.tensor(a) for a in arrays), y)
-    return y.numpy()
 
 
 def check(case: Case) -> None:

@@ -1,4 +1,4 @@
-"""Simple CUDA kernels: one thread for each element of the output."""
+"""Simple CUDA kernels: one thread for each element of the output, or for four neighbouring bytes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ THREADS = 256
 #: The attribute of a PrimFunc that is bound to blocks and threads already, and which pipeline lowers it.
 PIPELINE = "hwptq.pipeline"
 _LIMIT = 2**31
+_BYTES = ("float8_e4m3fn", "int8")  # dtypes of which four make a word
 
 
 def flat_kernel(
@@ -43,14 +44,33 @@ def flat_kernel(
             Flat(T.decl_buffer((prod(t.shape),), t.dtype, data=p.data), t.dtype, prod(t.shape))
             for p, t in zip(params, tensors, strict=True)
         ]
+        each = 4 if out.dtype in _BYTES and size % 4 == 0 else 1  # elements of a thread
         with (
-            T.thread_binding(-(-size // THREADS), thread="blockIdx.x") as block,
+            T.thread_binding(-(-size // (each * THREADS)), thread="blockIdx.x") as block,
             T.thread_binding(THREADS, thread="threadIdx.x") as thread,
         ):
             at = block * THREADS + thread
-            with T.If(at < size), T.Then():
-                flat[-1].store(at, element(at, *flat[:-1]))
+            with T.If(at < size // each), T.Then():
+                if each == 1:
+                    flat[-1].store(at, element(at, *flat[:-1]))
+                else:
+                    words = Flat(
+                        T.decl_buffer((size // 4,), "uint32", data=params[-1].data), "uint32", size // 4
+                    )
+                    words.store(at, _word([element(at * 4 + e, *flat[:-1]) for e in range(4)], out.dtype))
     return builder.get().without_attr("global_symbol")
+
+
+def _word(elements: list[Expr], dtype: str) -> Expr:
+    """Four elements of a byte each in one uint32, so that a warp stores 128 bytes at once."""
+    found = constant(0, "uint32")
+    for i, element in enumerate(elements):
+        if dtype == "int8":
+            byte = cast(T.bitwise_and(cast(element, "int32"), constant(255, "int32")), "uint32")
+        else:
+            byte = cast(T.reinterpret("uint8", element), "uint32")
+        found = T.bitwise_or(found, T.shift_left(byte, constant(8 * i, "uint32")))
+    return found
 
 
 def register(begin: float, dtype: str = "float32") -> Flat:

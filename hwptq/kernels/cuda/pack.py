@@ -34,6 +34,23 @@ def pad_channels(x: TensorType, channels: int, attributes: dict[str, Any]) -> tv
     return flat_kernel([x], TensorType((*x.shape[:-1], channels), x.dtype), attributes, element)
 
 
+def row_windows(x: TensorType, op: Any, out: TensorType, size: int, attributes: dict[str, Any]) -> Any:
+    """x [N,H,W,C] -> out [N,H,OW,channels]: for each output column the `size` pixels of a kernel row.
+
+    They lie one behind the other, with zeros beyond the image and behind them.
+    """
+    _, h, w, have = x.shape
+
+    def element(at: Expr, tensor: Flat) -> Expr:
+        n, y, z, place = indices(at, out.shape)
+        tap, channel = T.floordiv(place, have), T.floormod(place, have)
+        column = z * op.strides[1] + tap * op.dilation[1] - op.padding[1]
+        inside = all_of([column >= 0, column < w, tap < size])
+        return T.if_then_else(inside, tensor.load(((n * h + y) * w + column) * have + channel), fill(x.dtype))
+
+    return flat_kernel([x], out, attributes, element)
+
+
 def padded_image(x: TensorType, border: Border, channels: int) -> TensorType:
     """What pad_image makes of x [N,H,W,C]."""
     n, h, w, _ = x.shape

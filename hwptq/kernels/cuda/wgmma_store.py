@@ -58,7 +58,8 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     fixed, sums = epilogue.fixed_point(t), t.problem.operand.sums
     dtype, shifted = ("int32", width) if fixed else ("float32", 1)
     rows, across = 2 * t.tile.strips, t.columns // (4 * width)
-    finish, write = _values(t, epilogue), _write(t, epilogue)
+    finish, write, fetch = _values(t, epilogue), _write(t, epilogue), _fetch(t, epilogue)
+    summands = rows * across * width if epilogue.residual else 4
 
     @T.inline
     def store(total, outside, tile, first, thread):
@@ -73,6 +74,9 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
             pixel = T.meta_var(at_tile.pixel(tile[0], row))
             begins[r] = T.if_then_else(pixel[1], pixel[0] * outputs, -1)
         constants = T.meta_var((scales, shifts, biases))
+        words = T.alloc_local([summands // 4], "uint32")
+        codes = T.decl_buffer((summands,), epilogue.residual_dtype, data=words.data, scope="local")
+        fetch(words, outside, begins, tile, lane)
         for g in T.unroll(across):
             column = T.meta_var(tile[1] * t.columns + g * (4 * width) + (lane % 4) * width)
             if column < outputs:
@@ -87,7 +91,18 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                 for r in T.unroll(rows):
                     if begins[r] >= 0:
                         at_sum = T.meta_var(r // 2 * t.strip_registers + g * width * 2 + r % 2 * 2)
-                        finish(value, total, at_sum, constants, outside, begins[r] + column, column)
+                        at_code = T.meta_var((g * rows + r) * width)
+                        finish(
+                            value,
+                            total,
+                            at_sum,
+                            constants,
+                            codes,
+                            at_code,
+                            outside,
+                            begins[r] + column,
+                            column,
+                        )
                         write(value, outside, begins[r] + column, column)
 
     return store
@@ -121,11 +136,11 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         return _fma(total, scale, bias)
 
     @T.inline
-    def finish(value, total, at_sum, constants, outside, at_y, column):
+    def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
         for j in T.unroll(width):
             value[j] = scaled(total[_at(at_sum, j)], constants[0][j], constants[2][j])
         if with_residual:
-            add(value, outside, at_y, column)
+            add(value, codes, at_code, outside, at_y, column)
         for j in T.unroll(width):
             if with_lo:
                 value[j] = T.max(value[j], T.float32(lo))
@@ -136,7 +151,7 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
 
 
 def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
-    """(value, outside, at_y, column): add the residual of neighbouring channels, in one load if they fit."""
+    """(value, codes, the first of them, outside, at_y, column): add the residual of neighbouring channels."""
     outputs, width, dtype = t.problem.outputs, t.problem.width, epilogue.residual_dtype
 
     def real(code: Any) -> Any:
@@ -146,20 +161,35 @@ def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         return T.Cast("float32", T.Cast("int32", code) - epilogue.residual_zero_point)
 
     @T.inline
-    def add(value, outside, at_y, column):
-        word = T.alloc_local([width // 4], "uint32")
-        codes = T.decl_buffer((width,), dtype, data=word.data, scope="local")
-        if outputs % width == 0:
-            for e in T.vectorized(width // 4):
-                word[e] = outside.residual_words[at_y // 4 + e]
-        else:
+    def add(value, codes, at_code, outside, at_y, column):
+        if outputs % width != 0:
             for j in T.unroll(width):
                 if column + j < outputs:
-                    codes[j] = outside.residual[at_y + j]
+                    codes[at_code + j] = outside.residual[at_y + j]
         for j in T.unroll(width):
-            value[j] = _fma(real(codes[j]), outside.factor[0], value[j])
+            value[j] = _fma(real(codes[at_code + j]), outside.factor[0], value[j])
 
     return add
+
+
+def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
+    """(words, outside, begins, tile, lane): load a tile's residuals, all at once, where they fit words."""
+    outputs, width = t.problem.outputs, t.problem.width
+    rows, across, size = 2 * t.tile.strips, t.columns // (4 * width), width // 4
+    at_once = epilogue.residual and outputs % width == 0
+
+    @T.inline
+    def fetch(words, outside, begins, tile, lane):
+        if at_once:
+            for g in T.unroll(across):
+                column = T.meta_var(tile[1] * t.columns + g * (4 * width) + (lane % 4) * width)
+                for r in T.unroll(rows):
+                    if begins[r] >= 0 and column < outputs:
+                        at_word = T.meta_var((begins[r] + column) // 4)
+                        for e in T.vectorized(size):
+                            words[(g * rows + r) * size + e] = outside.residual_words[at_word + e]
+
+    return fetch
 
 
 def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
@@ -171,7 +201,7 @@ def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         return T.Cast("int32", requantize(acc, multiplier, shift, bounds, 1))
 
     @T.inline
-    def finish(value, total, at_sum, constants, outside, at_y, column):
+    def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
         for j in T.unroll(width):
             value[j] = requantized(total[_at(at_sum, j)], constants[2][j], constants[0][j], constants[1][j])
 

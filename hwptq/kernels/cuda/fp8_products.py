@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -16,8 +16,9 @@ from hwptq.quant import fp8_ops as ops
 from hwptq.targets.kernel_tables import WgmmaKernel
 
 from .operand import E4M3, item_bytes
-from .pack import pack_product, pad_channels, row_windows
+from .pack import pack_product
 from .packing import filled, packed_weights
+from .product_input import padding_step, prepared
 from .tiling import Problem, Tiling, choose, round_up
 from .wgmma import wgmma_kernel
 from .wgmma_store import Epilogue
@@ -36,10 +37,10 @@ def product_steps(
     """Pad the channels where TMA asks for it, then multiply."""
     if isinstance(op, ops.Fp8MatMul):
         return _matmul(op, activations, out, kernel)
-    steps, x, window = _prepared(op, activations[0], constants[0], out, kernel.channel_alignment)
-    problem = _conv2d(window, x, out) if isinstance(op, ops.Fp8Conv2d) else _dense(op, x, out)
+    steps, x, layer, w = prepared(op, activations[0], constants[0], out, kernel.channel_alignment)
+    problem = _conv2d(layer, x, w, out) if isinstance(layer, ops.Fp8Conv2d) else _dense(layer, x, out)
     tiling = choose(problem, kernel)
-    weights = constants[0].reshape(problem.outputs, problem.taps, -1)
+    weights = w.reshape(problem.outputs, problem.taps, -1)
     packed = [packed_weights(weights, tiling), *(filled(c, tiling) for c in constants[1:])]
     source: Argument = PREVIOUS if steps else 0
     residual = (1, np.array([op.residual], np.float32)) if op.residual else NO_RESIDUAL
@@ -50,46 +51,6 @@ def product_steps(
             residual_zero_point=op.residual_zero_point,
         )  # fmt: skip
     return (*steps, wgmma_step(op, tiling, epilogue, x, (source, *residual, *packed), out))
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A convolution as the product sees it."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[int, int]  # top, left
-    dilation: tuple[int, int]
-    accumulator: tuple[int, int, int]
-    out: str
-
-
-def _prepared(
-    op: ops.Fp8Conv2d | ops.Fp8Dense, x: TensorType, w: np.ndarray, out: TensorType, alignment: int
-) -> tuple[list[Step], TensorType, _Window | None]:
-    """The step before the product, if any, what it makes of x, and the convolution of that.
-
-    Where a row of the window is one part (fp8_ops.parts_of_window), its pixels become channels.
-    """
-    window = None
-    if isinstance(op, ops.Fp8Conv2d):
-        _, kh, kw, _ = w.shape
-        window = _Window(
-            (kh, kw), op.strides, (op.padding[0], op.padding[1]), op.dilation, op.accumulator, op.out
-        )
-        if kw > 1 and ops.parts_of_window(w.shape, E4M3.step)[0] == kh:
-            wide = TensorType((*x.shape[:2], out.shape[2], round_up(kw * x.shape[3], alignment)), x.dtype)
-            step = Step(row_windows(x, op, wide, kw, {TEMPLATE: "row_windows"}), (0,), wide, "row_windows")
-            joined = replace(
-                window, kernel=(kh, 1), strides=(op.strides[0], 1), padding=(op.padding[0], 0),
-                dilation=(op.dilation[0], 1),
-            )  # fmt: skip
-            return [step], wide, joined
-    channels = round_up(x.shape[-1], alignment)
-    if channels == x.shape[-1]:
-        return [], x, window
-    padded = TensorType((*x.shape[:-1], channels), x.dtype)
-    return [padding_step(x, channels, padded)], padded, window
 
 
 def wgmma_step(
@@ -109,12 +70,12 @@ def _model(op: Any, images: tuple[int, int, int, int], outputs: int) -> dict[str
     return {"images": images, "outputs": outputs, "promote": promote, "operand": E4M3, "out_bytes": out_bytes}
 
 
-def _conv2d(op: Any, x: TensorType, out: TensorType) -> Problem:
+def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
     n, h, width, c = x.shape
     return Problem(
         **_model(op, (n, h, width, c), out.shape[-1]),
-        kernel=op.kernel, strides=op.strides, padding=op.padding, dilation=op.dilation,
-        out_shape=(out.shape[1], out.shape[2]),
+        kernel=(w.shape[1], w.shape[2]), strides=op.strides, padding=(op.padding[0], op.padding[1]),
+        dilation=op.dilation, out_shape=(out.shape[1], out.shape[2]),
     )  # fmt: skip
 
 
@@ -143,8 +104,3 @@ def _matmul(
     args = (source, *NO_RESIDUAL, PREVIOUS, scale, np.zeros_like(scale))
     epilogue = Epilogue(op.out, op.lo, op.hi, zero_point=op.out_zero_point)
     return (*steps, wgmma_step(op, tiling, epilogue, padded, args, out))
-
-
-def padding_step(x: TensorType, channels: int, out: TensorType) -> Step:
-    """Zeros behind every pixel."""
-    return Step(pad_channels(x, channels, {TEMPLATE: "pad_channels"}), (0,), out, "pad_channels")

@@ -15,10 +15,11 @@ from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Conv2dToFp8
 from hwptq.targets.kernel_tables import WgmmaKernel
 
-from .fp8_products import NO_RESIDUAL, padding_step, wgmma_step
+from .fp8_products import NO_RESIDUAL, wgmma_step
 from .operand import INT8, item_bytes
 from .pack import pad_image, padded_image
 from .packing import filled, packed_weights
+from .product_input import padding_step
 from .tiling import Problem, choose, round_up
 from .wgmma_store import Epilogue
 

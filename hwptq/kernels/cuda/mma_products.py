@@ -13,10 +13,10 @@ from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
 from hwptq.quant import fp8
 from hwptq.targets.kernel_tables import MmaKernel
 
-from .fp8_products import padding_step
 from .mma import WarpTiling, mma_kernel
 from .operand import E4M3, INT8
-from .tiling import Problem, round_up
+from .product_input import prepared
+from .tiling import Problem
 
 
 def mma_product_steps(
@@ -28,12 +28,8 @@ def mma_product_steps(
 ) -> tuple[Step, ...]:
     """The steps of a layer that is no grouped convolution: fill the channels of x, then multiply."""
     weight, *others = constants
-    x, source = activations[0], 0
-    steps: list[Step] = []
-    channels = round_up(x.shape[-1], kernel.channel_alignment)
-    if channels != x.shape[-1]:
-        x, source = TensorType((*x.shape[:-1], channels), x.dtype), PREVIOUS
-        steps.append(padding_step(activations[0], channels, x))
+    steps, x, op, weight = prepared(op, activations[0], weight, out, kernel.channel_alignment)
+    source: Argument = PREVIOUS if steps else 0
     t = WarpTiling(_problem(op, x, weight, out), kernel.columns, kernel.warps)
     packed = packed_weights(weight.reshape(len(weight), t.problem.taps, -1), t)
     residual = activations[1:]

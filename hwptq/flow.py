@@ -60,6 +60,8 @@ def compile(
     check_programs(device)
     if options.threads > 1 and device.toolchain.runtime != LIBC:
         raise InputError(f"{device.name}: its programs run without a C library, so --threads can only be 1")
+    if options.tune_cache is not None and not options.tune:
+        raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
     with staged(Path(output)) as folder:
         with progress.stage("import"):

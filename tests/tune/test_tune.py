@@ -152,3 +152,9 @@ def test_what_cannot_be_measured_here_is_one_line(monkeypatch: pytest.MonkeyPatc
         tuning._check(VNNI)
     with pytest.raises(InputError, match="this is no CPU"):
         tuning._check(load_target("nvidia-hopper-fp8"))
+
+
+def test_a_cache_without_tuning_is_one_line(tmp_path: Path) -> None:
+    options = Options(tune_cache=tmp_path)
+    with pytest.raises(InputError, match="give --tune too"):
+        hwptq.compile("m.onnx", "x86-64-avx2", output=tmp_path / "out", options=options)

@@ -131,7 +131,8 @@ def fit(
         raise InputError(f"{where}: holds {stored.dtype} data: only numbers are read")
     if tuple(shape[:1]) != (1,):
         raise InputError(
-            f"{where}: the graph takes {list(shape)}: export it with a batch, the first axis, of 1 or dynamic"
+            f"{where}: the graph takes {list(shape)}: export it with a batch, the first axis, of 1 or "
+            "dynamic, and give no other size with --axis"
         )
     try:
         value = transform(stored)

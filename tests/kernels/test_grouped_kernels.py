@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -12,13 +13,11 @@ import pytest
 from kernel_cases import Case, int8, scales
 from program_batch import run_batch
 
-from hwptq.backends.toolchain import check_programs, why_not_run
-from hwptq.errors import InputError
 from hwptq.kernels.pack_groups import pack_grouped
 from hwptq.kernels.pack_weights import pack_weights
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.weight_groups import INT4_MAX, LARGEST_FACTOR
-from hwptq.targets import Descriptor, load_target
+from hwptq.targets import load_target
 
 TARGETS = ("x86-64-vnni", "x86-64-avx2", "arm-cortex-a", "arm-cortex-a-i8mm")
 #: (input channels, output channels, kernel, group): whole groups, a short last one, tails of vectors.
@@ -70,21 +69,9 @@ def case(op, x: np.ndarray, random: Random, *shape: int) -> Case:
     return Case(op, (x,), (weight, *scales(random, shape[0], prod(shape[1:]))))
 
 
-def runnable(name: str) -> Descriptor:
-    """The descriptor; the test is skipped where its programs can't be built or run here."""
-    target = load_target(name)
-    try:
-        check_programs(target)
-    except InputError as error:
-        pytest.skip(str(error))
-    if reason := why_not_run(target):
-        pytest.skip(f"{name}: {reason}")
-    return target
-
-
 @pytest.mark.parametrize("name", TARGETS)
-def test_kernels_equal_the_reference(name: str, tmp_path: Path):
-    target = runnable(name)
+def test_kernels_equal_the_reference(runnable: Callable[[str], str], name: str, tmp_path: Path):
+    target = load_target(runnable(name))
     for i, batch in enumerate((cases(0), cases(1))):
         folder = tmp_path / str(i)
         folder.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -27,41 +28,27 @@ from program_batch import run_batch
 from tvm.target import Target
 
 from hwptq.backends.raw_functions import lower, write_object
-from hwptq.backends.toolchain import check_programs, why_not_run
-from hwptq.errors import InputError
 from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.vector_unit import unit_of
 from hwptq.kernels.wishes import writes
-from hwptq.targets import Descriptor, load_target
+from hwptq.targets import load_target
 from hwptq.targets.kernel_tables import DepthwiseDotKernel
 
 CASES = 40
 
 
-def runnable(name: str) -> Descriptor:
-    """The descriptor; the test is skipped where its programs can't be built or run here."""
-    target = load_target(name)
-    try:
-        check_programs(target)
-    except InputError as error:
-        pytest.skip(str(error))
-    if reason := why_not_run(target):
-        pytest.skip(f"{name}: {reason}")
-    return target
-
-
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
-def test_a_batch_of_random_cases(name: str, tmp_path: Path):
-    target = runnable(name)
+def test_a_batch_of_random_cases(runnable: Callable[[str], str], name: str, tmp_path: Path):
+    target = load_target(runnable(name))
     cases = [random_case(Random(seed)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
-def test_layers_in_other_layouts(name: str, tmp_path: Path):
-    target = runnable(name)
+def test_layers_in_other_layouts(runnable: Callable[[str], str], name: str, tmp_path: Path):
+    target = load_target(runnable(name))
     cases = [with_layouts(random_case(Random(seed)), Random(seed), target) for seed in range(CASES)]
     cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(10)]
     if quantizes_images((1, 3, 1, 2), unit_of(target)):
@@ -71,8 +58,8 @@ def test_layers_in_other_layouts(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [n for n in INTEGER_TARGETS if not load_target(n).memory.scratchpad])
-def test_layers_with_followers(name: str, tmp_path: Path):
-    target = runnable(name)
+def test_layers_with_followers(runnable: Callable[[str], str], name: str, tmp_path: Path):
+    target = load_target(runnable(name))
     cases = []
     for seed in range(CASES):
         random = Random(seed)
@@ -82,26 +69,26 @@ def test_layers_with_followers(name: str, tmp_path: Path):
         np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 
 
-def test_matmul_of_two_activations(tmp_path: Path):
-    target = runnable("arm-cortex-a")
+def test_matmul_of_two_activations(runnable: Callable[[str], str], tmp_path: Path):
+    target = load_target(runnable("arm-cortex-a"))
     cases = [matmul_case(Random(seed)) for seed in range(CASES)]
     assert "matmul_dot_product" in {case.steps(target)[-1].name for case in cases}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-def test_interleaved_pixels(tmp_path: Path):
+def test_interleaved_pixels(runnable: Callable[[str], str], tmp_path: Path):
     """1x1 on up to 41 pixels: the last tile overlaps, or has a pixel too many; at all channel tails."""
-    target = runnable("arm-cortex-a-i8mm")
+    target = load_target(runnable("arm-cortex-a-i8mm"))
     cases = [pointwise_case(Random(seed), seed + 2) for seed in range(CASES)]
     assert "interleave_pixels" in {case.steps(target)[-2].name for case in cases}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-def test_depthwise_writes_interleaved_pixels(tmp_path: Path):
+def test_depthwise_writes_interleaved_pixels(runnable: Callable[[str], str], tmp_path: Path):
     """What the 1x1 convolution behind it reads, also from odd heights and batches."""
-    target, pairs = runnable("arm-cortex-a-i8mm"), Layout(rows=2, k=8)
+    target, pairs = load_target(runnable("arm-cortex-a-i8mm")), Layout(rows=2, k=8)
     cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(150)]
     able = [c for c in cases if writes(c.op, c.types()[:-1], c.constants, c.types()[-1], target, pairs)]
     assert len(able) >= 10
@@ -113,8 +100,10 @@ def test_depthwise_writes_interleaved_pixels(tmp_path: Path):
 @pytest.mark.parametrize(
     ("tile_pixels", "resident_vectors"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 4)]
 )
-def test_depthwise_by_dot_products_of_16_bytes(tile_pixels: int, resident_vectors: int, tmp_path: Path):
-    target = runnable("arm-cortex-a")
+def test_depthwise_by_dot_products_of_16_bytes(
+    runnable: Callable[[str], str], tile_pixels: int, resident_vectors: int, tmp_path: Path
+):
+    target = load_target(runnable("arm-cortex-a"))
     intrinsic = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     kernel = DepthwiseDotKernel(intrinsic, 4, tile_pixels=tile_pixels, resident_vectors=resident_vectors)
     target = replace(target, kernels={**target.kernels, "depthwise": kernel})
@@ -139,9 +128,11 @@ def test_the_promised_instruction_is_used(name: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "old"), [("arm-cortex-a", "cortex-a72"), ("arm-cortex-a-i8mm", "cortex-a76")]
 )
-def test_an_older_cpu_lacks_the_instruction(name: str, old: str, tmp_path: Path):
+def test_an_older_cpu_lacks_the_instruction(
+    runnable: Callable[[str], str], name: str, old: str, tmp_path: Path
+):
     """The kernel really depends on it: the same program is killed where it is missing."""
-    target = runnable(name)
+    target = load_target(runnable(name))
     case = conv_case(Random(3), 16, 16)
     (result,) = run_batch([case], target, tmp_path)
     np.testing.assert_array_equal(result, case.expected())
@@ -151,9 +142,9 @@ def test_an_older_cpu_lacks_the_instruction(name: str, old: str, tmp_path: Path)
     assert error.value.returncode == -signal.SIGILL
 
 
-def test_a_wrong_result_is_noticed(tmp_path: Path):
+def test_a_wrong_result_is_noticed(runnable: Callable[[str], str], tmp_path: Path):
     """The comparison is a real one: the same operator with another zero point gives other values."""
-    target = runnable("arm-cortex-a")
+    target = load_target(runnable("arm-cortex-a"))
     case = conv_case(Random(3), 16, 16)
     low, high = (replace(case, op=replace(case.op, out_zero_point=z, lo=-128, hi=127)) for z in (0, 1))
     (result,) = run_batch([low], target, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,8 +14,6 @@ from kernel_cases import CHANNELS, Case, conv_case, dense_case, matmul_case, poi
 from program_batch import run_batch
 from tvm_ffi import StructuralKey
 
-from hwptq.backends.toolchain import check_programs, why_not_run
-from hwptq.errors import InputError
 from hwptq.kernels.choose_tile import fit, tiles
 from hwptq.kernels.convolution import Convolution
 from hwptq.kernels.dot_product import mac_of
@@ -33,14 +32,8 @@ def layer(random: Random) -> Case:
 
 
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
-def test_all_tiles_compute_the_reference(name: str, tmp_path: Path) -> None:
-    target = load_target(name)
-    try:
-        check_programs(target)
-    except InputError as error:
-        pytest.skip(str(error))
-    if reason := why_not_run(target):
-        pytest.skip(f"{name}: {reason}")
+def test_all_tiles_compute_the_reference(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
+    target = load_target(runnable(name))
     cases = [
         replace(with_layouts(layer(Random(seed)), Random(seed), target), tile=tile)
         for seed in range(10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from real_models import MODELS
 import hwptq
 from hwptq import tune as tuning
 from hwptq.backends.candidate_costs import Candidates, candidate_costs
-from hwptq.backends.toolchain import check_programs, why_not_run
+from hwptq.backends.toolchain import why_not_run
 from hwptq.errors import InputError
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.layer import Layer
@@ -71,15 +71,9 @@ def test_the_key_depends_on_device_versions_and_machine(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["x86-64-avx2", "arm-cortex-a"])
-def test_costs_are_those_of_the_candidates(name: str, tmp_path: Path) -> None:
+def test_costs_are_those_of_the_candidates(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     """A layer of twice the rows costs about twice as much; counts are exact, and the same again."""
-    target = load_target(name)
-    try:
-        check_programs(target)
-    except InputError as error:
-        pytest.skip(str(error))
-    if reason := why_not_run(target):
-        pytest.skip(f"{name}: {reason}")
+    target = load_target(runnable(name))
     layers = [tuning.candidates(layer_of(rows), target) for rows in (4, 8)]
     first, second = (list(candidate_costs(layers, target, tmp_path)) for _ in range(2))
     assert [len(costs) for costs in first] == [len(layer.steps) for layer in layers]

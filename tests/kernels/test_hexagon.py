@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,7 +12,6 @@ import pytest
 from elementwise_cases import KINDS
 from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, int8, matmul_case, scales, type_of
 from program_batch import run_batch
-from test_other_cpus import runnable
 
 from hwptq.kernels.layout import Layout, Padding
 from hwptq.kernels.pack_input import Packing
@@ -22,16 +22,19 @@ from hwptq.targets import Descriptor, load_target
 CASES = 8  # of each kind
 
 
+@pytest.fixture(scope="module")
+def target(runnable: Callable[[str], str]) -> Descriptor:
+    return load_target(runnable("hexagon-v66-npu"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_operators_without_weights(kind, tmp_path: Path):
-    target = runnable("hexagon-v66-npu")
+def test_operators_without_weights(kind, target: Descriptor, tmp_path: Path) -> None:
     cases = [kind(Random(seed)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-def test_depthwise(tmp_path: Path):
-    target = runnable("hexagon-v66-npu")
+def test_depthwise(target: Descriptor, tmp_path: Path) -> None:
     cases = [depthwise_case(Random(seed)) for seed in range(24)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
@@ -50,16 +53,14 @@ def wide_depthwise_case(random: Random) -> Case:
     return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
 
 
-def test_depthwise_with_strides_reads_the_image_as_it_is(tmp_path: Path):
-    target = runnable("hexagon-v66-npu")
+def test_depthwise_with_strides_reads_the_image_as_it_is(target: Descriptor, tmp_path: Path) -> None:
     cases = [wide_depthwise_case(Random(seed)) for seed in range(6)]
     assert all(len(case.steps(target)) == 1 for case in cases)
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
-def test_products_of_two_activations_by_vrmpy(tmp_path: Path):
-    target = runnable("hexagon-v66-npu")
+def test_products_of_two_activations_by_vrmpy(target: Descriptor, tmp_path: Path) -> None:
     cases = [matmul_case(Random(seed)) for seed in range(16)]
     assert {case.activations[0].shape[-1] % 4 for case in cases} >= {0, 1, 3}
     assert any(case.activations[1].shape[-1] < 32 for case in cases)
@@ -80,8 +81,9 @@ def fits(case: Case, target: Descriptor) -> bool:
 
 
 @pytest.mark.parametrize("scratchpad", [2048, 2**18])
-def test_inputs_are_packed_into_the_scratchpad_as_a_whole_or_in_bands(scratchpad: int, tmp_path: Path):
-    target = runnable("hexagon-v66-npu")
+def test_inputs_are_packed_into_the_scratchpad_as_a_whole_or_in_bands(
+    scratchpad: int, target: Descriptor, tmp_path: Path
+) -> None:
     target = replace(target, memory=replace(target.memory, scratchpad=scratchpad))
     cases = []
     for seed in range(8):

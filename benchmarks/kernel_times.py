@@ -1,8 +1,10 @@
-"""Time of each kernel of a model within its inference, on this machine, one thread.
+"""Time of each kernel of a model within its inference, on this machine.
 
     python benchmarks/kernel_times.py --data DATA --models resnet20 [--target x86-64-vnni] [--repeat 200]
+        [--threads 2]
 
-A line gives the least time of a kernel over the repetitions, its share.
+A line gives the median time of a kernel over the repetitions and its share. With several threads it is the
+time of the calling one, with what it waits for the others, after the time with one thread; then the ratio.
 """
 
 from __future__ import annotations
@@ -23,56 +25,83 @@ from hwptq.backends.static_program import compile_parts
 from hwptq.targets import Descriptor, load_target
 
 _MAIN = """
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include "{prefix}.h"
-static int64_t least[{count}];
+static int64_t times[{count}][{repeat}];
+static long inference;
 static int64_t now(void) {{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }}
 static int64_t mark(int i, int64_t start) {{
-    int64_t end = now();
-    if (!least[i] || end - start < least[i]) least[i] = end - start;
+    times[i][inference] = now() - start;
     return now();
+}}
+static int ascending(const void *a, const void *b) {{
+    return (*(const int64_t *)a > *(const int64_t *)b) - (*(const int64_t *)a < *(const int64_t *)b);
 }}
 {run}
 int main(int count, char **arguments) {{
+    (void)arguments;
     static uint8_t arena[{upper}_ARENA_BYTES] __attribute__((aligned({upper}_ALIGNMENT)));
     static uint8_t in[{in_bytes}] __attribute__((aligned({upper}_ALIGNMENT)));
     static uint8_t out[{out_bytes}] __attribute__((aligned({upper}_ALIGNMENT)));
     const void *inputs[1] = {{in}};
     void *outputs[1] = {{out}};
     if (fread(in, 1, sizeof in, stdin) != sizeof in) return 2;
-    for (long i = atol(arguments[1]); i > 0; i--) {prefix}_run(inputs, outputs, arena);
-    for (int i = 0; i < {count}; i++) printf("%lld\\n", (long long)least[i]);
-    return count - 2;
+    {threads}
+    for (; inference < {repeat}; inference++) {prefix}_run(inputs, outputs, arena);
+    for (int i = 0; i < {count}; i++) {{
+        qsort(times[i], {repeat}, sizeof times[i][0], ascending);
+        printf("%lld\\n", (long long)times[i][{repeat} / 2]);
+    }}
+    return 0;
 }}
 """
 
 
-def kernel_seconds(
-    plan: MemoryPlan, case: Case, target: Descriptor, folder: Path, repeat: int
-) -> list[float]:
-    """The least seconds of each call of `plan`. Models of one input and one output only."""
-    prefix = identifier(case.name)
+def build_timed(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, repeat: int) -> None:
+    """Build `folder`/timed, which prints the nanoseconds of each call; for one input and output."""
     compile_parts(plan, prefix, target, folder)
     calls = (folder / "calls.c").read_text(encoding="utf-8")
-    timed = timed_calls(calls)
     (tensor,), (result,) = plan.inputs, plan.outputs
     main = _MAIN.format(
-        prefix=prefix, upper=prefix.upper(), count=len(plan.calls), run=timed, in_bytes=tensor.nbytes,
-        out_bytes=result.nbytes,
+        prefix=prefix, upper=prefix.upper(), count=len(plan.calls), run=timed_calls(calls), repeat=repeat,
+        in_bytes=tensor.nbytes, out_bytes=result.nbytes,
+        threads=f"{prefix}_threads(count > 1 ? {plan.threads} : 1);" if plan.threads > 1 else "",
     )  # fmt: skip
     (folder / "timed.c").write_text(main, encoding="utf-8")
-    command = [*target.toolchain.compiler, *target.toolchain.link_flags, "-O2", "-o", "timed", "timed.c"]
+    tools = target.toolchain
+    command = [*tools.compiler, *tools.link_flags, "-O2", "-pthread", "-o", "timed", "timed.c"]
     subprocess.run([*command, "kernels.o", "weights.o", "-lm"], cwd=folder, check=True)
-    sample = np.ascontiguousarray(case.samples[0][tensor.name], tensor.dtype).tobytes()
-    run = [*target.toolchain.run, str(folder / "timed"), str(repeat)]
+
+
+def kernel_seconds(folder: Path, case: Case, name: str, target: Descriptor, *, shared: bool) -> np.ndarray:
+    """The median seconds of each call, by one thread or `shared` by all; `name` is that of the input."""
+    sample = np.ascontiguousarray(case.samples[0][name], np.float32).tobytes()
+    run = [*target.toolchain.run, str(folder / "timed"), *(["shared"] if shared else [])]
     output = subprocess.run(run, input=sample, stdout=subprocess.PIPE, check=True).stdout
-    return [int(line) * 1e-9 for line in output.split()]
+    return np.array([int(line) * 1e-9 for line in output.split()])
+
+
+def show(plan: MemoryPlan, times: list[np.ndarray], name: str) -> None:
+    """A line for each kernel; `times` are those of one thread and perhaps of several."""
+
+    def line(each: list[float], share: str, what: str) -> str:
+        ratio = f"  {each[0] / each[-1]:5.2f} x" if len(each) > 1 else ""
+        return " ".join(f"{t * 1e6:10.2f} us" for t in each) + f"{ratio} {share}  {what}"
+
+    totals = [float(each.sum()) for each in times]
+    for i, call in enumerate(plan.calls):
+        params = plan.functions[call.function].params
+        shapes = " ".join("x".join(str(int(n)) for n in p.shape) for p in params)
+        each = [float(t[i]) for t in times]
+        print(line(each, f"{each[-1] / totals[-1]:6.1%}", f"{call.function:34} {shapes}"))
+    print(line(totals, "", name), flush=True)
 
 
 def main() -> None:
@@ -81,22 +110,20 @@ def main() -> None:
     parser.add_argument("--target", default="x86-64-vnni")
     parser.add_argument("--models", default=",".join(NAMES))
     parser.add_argument("--repeat", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     target = load_target(options.target)
     for name in options.models.split(","):
-        with tempfile.TemporaryDirectory(prefix="hwptq-") as folder:
-            case = load_case(name, options.data, Path(folder))
-            graphs, outputs = quantized(case, target)
+        with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
+            folder = Path(scratch)
+            case = load_case(name, options.data, folder)
+            graphs, outputs = quantized(case, target, options.threads)
             with tvm.target.Target(dict(target.tvm)):
                 plan = plan_memory(graphs.kernels, outputs, target.memory.alignment)
-            seconds = kernel_seconds(plan, case, target, Path(folder), options.repeat)
-            total = sum(seconds)
-            for call, each in zip(plan.calls, seconds, strict=True):
-                shapes = " ".join(
-                    "x".join(str(int(n)) for n in p.shape) for p in plan.functions[call.function].params
-                )
-                print(f"{each * 1e6:10.2f} us {each / total:6.1%}  {call.function:34} {shapes}")
-            print(f"{total * 1e6:10.2f} us  {name}", flush=True)
+            build_timed(plan, identifier(name), target, folder, options.repeat)
+            runs = (False, True) if options.threads > 1 else (False,)
+            times = [kernel_seconds(folder, case, plan.inputs[0].name, target, shared=s) for s in runs]
+            show(plan, times, name)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,19 @@ def build(case: Case, target: Descriptor, folder: Path, threads: int = 1) -> Sta
 
 
 def timed_calls(source: str) -> str:
-    """The C of <model>_run with mark(i, start) behind call i: it takes the time and returns the new start."""
+    """The C of <model>_run with mark(i, start) behind call i: it takes the time and returns the new start.
+
+    Of several threads it is the calling one whose time is taken.
+    """
     numbered = re.sub(
         r"    if \(.*\) return (\d+);", lambda m: f"{m[0]} start = mark({int(m[1]) - 1}, start);", source
     )
-    return numbered.replace("    (void)arena, (void)weights;", "    int64_t start = now();")
+    shared = re.sub(
+        r"    if \(pool_mine.* failed = (\d+);",
+        lambda m: f"{m[0]} if (at.thread == 0) start = mark({int(m[1]) - 1}, start);",
+        numbered,
+    )
+    return shared.replace("    (void)arena, (void)weights;", "    int64_t start = now();")
 
 
 class TimedProgram:

@@ -70,7 +70,7 @@ class SelectKernels:
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 out = _type(var, layouts.get(var, PLAIN))
-                steps = select_concatenate([_type(t) for t in parts], axis, out, self.target)
+                steps = select_concatenate([_type(t) for t in parts], axis, out, self.target, self.threads)
                 return emitter.emit(r, steps, parts, var)
             return _inlined(mod, r, str(var.name), value)
 

@@ -199,6 +199,21 @@ def _part(extent: int, count: int, i: Expr) -> tuple[Expr, Expr]:
     return i * size, T.max(T.min(size, extent - i * size), 0)
 
 
+def share_spans(extent: int, lanes: int, parts: Parts, body: Callable[[Expr, int, int], None]) -> None:
+    """Cover range(extent) by vectors as `spans` does without masks, in parts of some vectors each."""
+    width = vector_width(extent, lanes)
+
+    def vector(i: Expr) -> None:
+        body(start_of(i, width, extent), width, width)
+
+    share(-(-extent // width), parts, lambda first, count: loop(count, lambda i: vector(first + i)))
+
+
+def start_of(index: Expr, size: int, extent: int) -> Expr:
+    """First element of part `index`; the last part overlaps the one before it."""
+    return index * size if extent % size == 0 else T.min(index * size, extent - size)
+
+
 def unravel(index: Expr, extents: Sequence[int]) -> list[Expr]:
     """Row-major coordinates of a flat index: (7, (2, 5)) -> [1, 2]."""
     found: list[Expr] = []

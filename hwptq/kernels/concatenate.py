@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from .builder import TEMPLATE, Expr, Flat, loop, primfunc
+from .builder import TEMPLATE, Expr, Flat, loop, primfunc, share
 from .kernel import Step, TensorType
 from .stored import Stored
 from .vector_unit import VectorUnit
+
+_COST = 8  # multiply-accumulates that take as long as moving a byte
 
 
 def concatenate(inputs: Sequence[TensorType], axis: int, out: TensorType, unit: VectorUnit) -> Step:
@@ -22,12 +24,15 @@ def concatenate(inputs: Sequence[TensorType], axis: int, out: TensorType, unit: 
         joined = Stored(y, out)
 
         def row(i: Expr) -> None:
-            first = 0
+            at = 0
             for source, size in zip(sources, sizes, strict=True):
-                unit.cover(size, _copy(source, i * size, joined, i * pitch + first))
-                first += size
+                unit.cover(size, _copy(source, i * size, joined, i * pitch + at))
+                at += size
 
-        loop(rows, row)
+        def part(first: Expr, count: Expr) -> None:
+            loop(count, lambda i: row(first + i))
+
+        share(rows, unit.shared(_COST * prod(out.shape)), part)
 
     func = primfunc([*inputs, out], {TEMPLATE: "concatenate"}, emit)
     return Step(func, tuple(range(len(inputs))), out, "concatenate")

@@ -31,6 +31,7 @@ from .builder import (
     share,
     shuffle,
     spans,
+    start_of,
     unravel,
     workspace,
 )
@@ -39,7 +40,7 @@ from .encoding import encoded
 from .kernel import Step, TensorType
 from .layout import Layout, Padding
 from .pack_weights import without_offset
-from .register_tile import even, start_of
+from .register_tile import even
 from .requantize import Bounds, finish
 from .result_range import proven
 from .store_tile import store_part

@@ -41,6 +41,7 @@ from .builder import (
     primfunc,
     share,
     shuffle,
+    start_of,
     unravel,
 )
 from .convolution import Convolution, bounds_of, describe, wanted_padding
@@ -178,8 +179,8 @@ def _emit(
 
     def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def tile(b: Expr, pair: Expr, i: Expr, column: Expr, bordered: bool = False) -> None:
-            row = _start(pair, plan.outputs, height)
-            x0 = _start(column, plan.pixels, conv.out[1]) if not plan.by_rows else 0
+            row = start_of(pair, plan.outputs, height)
+            x0 = start_of(column, plan.pixels, conv.out[1]) if not plan.by_rows else 0
             start, pattern = plan.start(i), plan.pattern(i)
             constant = pattern * plan.width
 
@@ -224,11 +225,6 @@ def _emit(
         share(prod(lines), parts, part, Stored(y, out).border(unit))
 
     return emit
-
-
-def _start(index: Expr, size: int, extent: int) -> Expr:
-    """First element of part `index`; the last part overlaps the one before it."""
-    return index * size if extent % size == 0 else T.min(index * size, extent - size)
 
 
 #: (output row, pixel) -> the four vectors of its sums.

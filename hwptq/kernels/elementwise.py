@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 
 from .arithmetic import Operand, added, multiplied
-from .builder import Expr, Flat, cast, clamp, constant, loop, nest, share, spans, splat
+from .builder import Expr, Flat, cast, clamp, constant, loop, nest, share_spans, spans, splat
 from .kernel import TensorType
 from .vector_unit import VectorUnit
 
@@ -59,19 +59,15 @@ def merged(extents: Sequence[int], strides: Sequence[Sequence[int]]) -> Loops:
 
 
 def _walk(loops: Loops, unit: VectorUnit, body: Callable[[list[Expr], int, int], None]) -> None:
-    """Emit the loops; body(offset per tensor, width, count). Threads share a single loop of whole vectors."""
-    vectors, rest = divmod(loops.extents[-1], unit.lanes)
-    parts = unit.shared(_COST * loops.extents[-1])
-    if len(loops.extents) == 1 and not rest and parts.count > 1:
-
-        def part(first: Expr, count: Expr) -> None:
-            def vector(i: Expr) -> None:
-                at = (first + i) * unit.lanes
-                body([at * steps[0] for steps in loops.strides], unit.lanes, unit.lanes)
-
-            loop(count, vector)
-
-        share(vectors, parts, part)
+    """Emit the loops; body(offset per tensor, width, count). Threads share a single loop."""
+    if len(loops.extents) == 1 and unit.parts > 1:
+        extent = loops.extents[0]
+        share_spans(
+            extent,
+            unit.lanes,
+            unit.shared(_COST * extent),
+            lambda at, width, count: body([at * steps[0] for steps in loops.strides], width, count),
+        )
         return
 
     def row(*outer: Expr) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, splat
+from .builder import Expr, Flat, cast, constant, local, loop, nest, share, share_spans, splat, unravel
 from .convolution import int8_bounds
 from .elementwise import broadcast_strides, row_major
 from .kernel import TensorType
 from .requantize import Bounds, finish, requantize
 from .stored import Stored
 from .vector_unit import VectorUnit
+
+#: (extent, body) -> code of body(first, width, count) for vectors that cover range(extent).
+Cover = Callable[[int, Callable[[Expr, int, int], None]], None]
+
+_POOL_COST = 4  # multiply-accumulates that take as long as an element of a window of a pool
 
 
 def _when(condition: Any, then: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
@@ -167,12 +173,12 @@ def _pool(
     dilation = op.dilation if isinstance(op, ops.MaxPool) else (1, 1)
     dtype = "int8" if isinstance(op, ops.MaxPool) else "int32"
     padded = _leaves_image(op, op.pool_size, dilation, (h, w), (oh, ow))
+    parts = unit.shared(_POOL_COST * prod(out.shape) * prod(op.pool_size))
 
     def emit(x: Flat, y: Flat) -> None:
         image = Stored(y, out)
-        image.fill_border(unit)
 
-        def pixel(b: Expr, oy: Expr, ox: Expr) -> None:
+        def pixel(b: Expr, oy: Expr, ox: Expr, cover: Cover = unit.cover) -> None:
             def block(at: Expr, width: int, count: int) -> None:
                 acc = local(width, dtype)
                 acc.store(0, begin(width), width)
@@ -190,9 +196,19 @@ def _pool(
                 result = finish(acc.load(0, width), oy * ow + ox, width)
                 image.store(image.pixel(b, oy, ox) + at, result, width, count)
 
-            unit.cover(c, block)
+            cover(c, block)
 
-        nest((n, oh, ow), pixel)
+        def rows(first: Expr, count: Expr) -> None:
+            def row(number: Expr) -> None:
+                b, oy = unravel(first + number, (n, oh))
+                loop(ow, lambda ox: pixel(b, oy, ox))
+
+            loop(count, row)
+
+        if n * oh * ow == 1 and unit.parts > 1 and out.layout.padding.empty:
+            pixel(0, 0, 0, lambda extent, block: share_spans(extent, unit.lanes, parts, block))
+        else:
+            share(n * oh, parts, rows, image.border(unit))
 
     return emit
 

@@ -20,7 +20,21 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DotProductKernel
 
-from .builder import TEMPLATE, Expr, Flat, cast, constant, local, loop, nest, primfunc, shuffle, spans, splat
+from .builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    cast,
+    constant,
+    local,
+    loop,
+    nest,
+    primfunc,
+    shuffle,
+    spans,
+    splat,
+    start_of,
+)
 from .choose_tile import fit
 from .convolution import Convolution
 from .dot_product import mac_of
@@ -28,7 +42,7 @@ from .elementwise import broadcast_strides, row_major
 from .kernel import PREVIOUS, Argument, Step, TensorType
 from .layout import Layout
 from .pack_input import Packing, pack_input
-from .register_tile import Mac, Plan, Tile, accumulators, blocks, reduce_windows, start_of
+from .register_tile import Mac, Plan, Tile, accumulators, blocks, reduce_windows
 from .requantize import Bounds
 from .store_tile import Output, store_tile
 from .vector_unit import VectorUnit

@@ -6,12 +6,13 @@ The planes are joined in the bytes of 32-bit lanes, one a pixel, whose fourth by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 
-from .builder import TEMPLATE, Expr, Flat, constant, dtype_of, nest, primfunc, shuffle, spans
+from .builder import TEMPLATE, Expr, Flat, constant, dtype_of, loop, primfunc, share, shuffle, spans, unravel
 from .elementwise import quantized
 from .encoding import encoded
 from .kernel import Step, TensorType
@@ -22,6 +23,7 @@ from .vector_unit import VectorUnit
 _PLANES = 3
 _BYTES = 4  # of a lane
 _BLOCK = 16  # bytes within which a device moves bytes at once
+_COST = 30  # multiply-accumulates that take as long as an element
 
 
 def quantizes_images(x: Sequence[int], unit: VectorUnit) -> bool:
@@ -41,9 +43,10 @@ def _emit(op: ops.Quantize, shape: Sequence[int], out: TensorType, unit: VectorU
 
     def emit(x: Flat, y: Flat) -> None:
         image = Stored(y, out)
-        image.fill_border(unit)
 
-        def row(b: Expr, i: Expr) -> None:
+        def row(number: Expr) -> None:
+            b, i = unravel(number, (n, h))
+
             def block(at: Expr, lanes: int, _: int) -> None:
                 start = (b * _PLANES * h + i) * w + at
                 planes = [quantized(op, x.load(start + c * h * w, lanes), lanes) for c in range(_PLANES)]
@@ -53,7 +56,10 @@ def _emit(op: ops.Quantize, shape: Sequence[int], out: TensorType, unit: VectorU
 
             spans(w, unit.float_lanes, block)
 
-        nest((n, h), row)
+        def part(first: Expr, count: Expr) -> None:
+            loop(count, lambda r: row(first + r))
+
+        share(n * h, unit.shared(_COST * prod(shape)), part, image.border(unit))
 
     return emit
 

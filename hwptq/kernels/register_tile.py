@@ -25,6 +25,7 @@ from .builder import (
     powers,
     share,
     shuffle,
+    start_of,
     unravel,
 )
 from .cells import Output
@@ -197,11 +198,6 @@ def emit_tiled(
         share(prod(tiles), parts, part, Stored(y, out).border(unit))
 
     return emit
-
-
-def start_of(index: Expr, size: int, extent: int) -> Expr:
-    """First element of part `index`; the last part overlaps the one before it."""
-    return index * size if extent % size == 0 else T.min(index * size, extent - size)
 
 
 def real_pixel(plan: Plan, pixel: Expr) -> Expr:

@@ -131,9 +131,9 @@ def _portable(
 
 
 def select_concatenate(
-    inputs: Sequence[TensorType], axis: int, out: TensorType, target: Descriptor
+    inputs: Sequence[TensorType], axis: int, out: TensorType, target: Descriptor, threads: int = 1
 ) -> tuple[Step, ...]:
-    """The step that joins `inputs` along `axis`."""
+    """The step that joins `inputs` along `axis`, in parts for `threads` threads."""
     if target.tvm.get("kind") == "cuda":
         return select_cuda_concatenate(inputs, axis, out)
-    return (concatenate(inputs, axis, out, unit_of(target)),)
+    return (concatenate(inputs, axis, out, unit_of(target, threads)),)

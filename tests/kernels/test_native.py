@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 from unittest import mock
 
+import elementwise_cases
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -167,18 +168,38 @@ def test_an_add_without_a_short_form(random):
 
 @pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
 @settings(max_examples=25, deadline=None)
-@given(randoms)
-def test_images_are_quantized_and_moved_at_once(target, random):
+@given(randoms, st.integers(1, 3))
+def test_images_are_quantized_and_moved_at_once(target, random, threads):
     if why_not_run(target):
         pytest.skip(f"{target.name}: {why_not_run(target)}")
-    check(image_case(random, target), target)
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(image_case(random, target), target, threads)
 
 
-@settings(max_examples=15, deadline=None)
-@given(randoms, channels)
-def test_pooling_writes_any_layout(random, number):
+@settings(max_examples=20, deadline=None)
+@given(randoms, channels, st.integers(1, 3))
+def test_pooling_writes_any_layout(random, number, threads):
     op = ops.MaxPool((2, 2), (1, 2), (0, 0, 1, 1), (1, 1), (4, 3))
-    check(with_layouts(Case(op, (int8(random, 2, 4, 5, number),), ()), random, AVX2), AVX2)
+    case = Case(op, (int8(random, 2, 4, 5, number),), ())
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(with_layouts(case, random, AVX2), AVX2, threads)
+
+
+@settings(max_examples=40, deadline=None)
+@given(randoms, st.sampled_from((elementwise_cases.pool, elementwise_cases.binary)), st.integers(2, 4))
+def test_pooling_and_additions_in_parts(random, kind, threads):
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(kind(random), AVX2, threads)
+
+
+@settings(max_examples=10, deadline=None)
+@given(randoms, st.sampled_from((1, 15, 33, 130)), st.integers(1, 3))
+def test_threads_share_the_channels_of_a_global_pool(random, number, threads):
+    factor, shift = np.array([2**30 + 5], np.int32), np.array([12], np.int32)
+    op = ops.AvgPool((4, 3), (1, 1), (0, 0, 0, 0), (1, 1), 2**10, -3, -128, -128, 127)
+    case = Case(op, (int8(random, 1, 4, 3, number),), (factor, shift))
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(with_layouts(case, random, AVX2), AVX2, threads)
 
 
 @settings(max_examples=15, deadline=None)
@@ -205,14 +226,15 @@ def test_vector_template_of_any_width(random, lanes):
 @settings(max_examples=20, deadline=None)
 @given(
     randoms, st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 2),
-    st.sampled_from(("int8", "uint8")),
+    st.sampled_from(("int8", "uint8")), st.integers(1, 3),
 )  # fmt: skip
-def test_concatenate(random, sizes, axis, dtype):
+def test_concatenate(random, sizes, axis, dtype, threads):
     shapes = [(*(2, 3, 5)[:axis], size, *(2, 3, 5)[axis + 1 :]) for size in sizes]
     arrays = [int8(random, *shape) for shape in shapes]
     expected, layout = np.concatenate(arrays, axis), Layout(dtype=dtype)
     out = replace(type_of(expected), layout=layout)
-    steps = select_concatenate([type_of(a) for a in arrays], axis, out, AVX2)
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        steps = select_concatenate([type_of(a) for a in arrays], axis, out, AVX2, threads)
     np.testing.assert_array_equal(run(arrays, steps, AVX2), in_layout(expected, layout))
 
 

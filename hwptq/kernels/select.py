@@ -21,6 +21,7 @@ from hwptq.targets.kernel_tables import (
 from hwptq.targets.schema import Descriptor
 
 from .concatenate import concatenate
+from .constant_frame import frame_step, inside, without_frame
 from .cuda.select import select_cuda, select_cuda_concatenate
 from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
@@ -85,6 +86,11 @@ def select(
         if not fits(activations, kernel, unit):
             return (_portable(op, activations, constants, out, target, threads),)
         return matmul_dot(op, activations, out, kernel, unit)
+    alone = without_frame(op, constants)
+    if alone is not None and not followers:
+        assert isinstance(op, ops.Conv2d)
+        steps = select(alone, activations, constants, inside(op, out), target, threads, tile)
+        return (*steps, frame_step(op, activations[0].shape[-1], constants, out, unit))
     template = _TEMPLATES[type(kernel)]
     if followers:
         return template(op, activations[0], constants, out, kernel, unit, followers)

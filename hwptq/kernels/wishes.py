@@ -21,6 +21,7 @@ from hwptq.targets.kernel_tables import (
 from hwptq.targets.schema import Descriptor
 
 from . import dot_product, matrix_multiply, vector
+from .constant_frame import inside, without_frame
 from .convolution import describe, wanted_padding
 from .depthwise_buffer import writes_interleaved
 from .depthwise_dot import wanted_layout as wanted_by_depthwise
@@ -55,6 +56,10 @@ def wishes(
     kernel = _kernel(op, constants, target)
     if kernel is None or not isinstance(op, ops.LayerOp):
         return [AS_IT_IS for _ in activations]
+    alone = without_frame(op, constants)
+    if alone is not None:
+        assert isinstance(op, ops.Conv2d)
+        return wishes(alone, activations, constants, inside(op, out), target)
     x, weight = activations[0], constants[0].shape
     mac = _mac(kernel)
     if mac is not None:
@@ -86,6 +91,8 @@ def writes(
     kernel = _kernel(op, constants, target)
     if layout == PLAIN or kernel is None or not isinstance(op, ops.Conv2d | ops.Dense):
         return layout == PLAIN
+    if without_frame(op, constants) is not None:
+        return layout.rows == 1
     x, weight = activations[0], constants[0].shape
     if layout.rows > 1:
         if not isinstance(kernel, DepthwiseDotKernel) or not isinstance(op, ops.Conv2d):
@@ -98,7 +105,9 @@ def writes(
 def takes_followers(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> bool:
     """Whether the kernel of `op` can apply other operators to its results before it stores them."""
     kernel = _kernel(op, constants, target)
-    return kernel is not None and isinstance(op, ops.Conv2d | ops.Dense) and _mac(kernel) is not None
+    if kernel is None or without_frame(op, constants) is not None:
+        return False
+    return isinstance(op, ops.Conv2d | ops.Dense) and _mac(kernel) is not None
 
 
 def agreed(wishes: Sequence[Wish]) -> Layout:

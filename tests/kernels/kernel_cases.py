@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.kernels.constant_frame import without_frame
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layout import PLAIN, Layout, Padding
@@ -183,6 +184,21 @@ def pointwise_case(random: Random, pixels: int) -> Case:
     return Case(op, (int8(random, 1, 1, pixels, depth),), constants)
 
 
+def framed_case(random: Random, groups: int = 1) -> Case:
+    """A 1x1 Conv2d of stride 1 with padding."""
+    depth, channels = groups * random.choice(CHANNELS), groups * random.choice(CHANNELS)
+    padding = random.choice(((1, 1, 1, 1), (0, 1, 2, 0), (3, 0, 0, 0), (0, 0, 0, 1), (2, 2, 1, 0)))
+    bits = random.choice((8, 8, 4))
+    zero_point = random.choice((-128, -3, 0, 127))
+    op = ops.Conv2d((1, 1), padding, (1, 1), groups, zero_point, *_output(random), weight_bits=bits)
+    constants = (
+        weights(random, bits, channels, 1, 1, depth // groups),
+        *scales(random, channels, depth // groups),
+    )
+    x = int8(random, random.choice((1, 1, 2)), random.randint(1, 6), random.randint(1, 6), depth)
+    return Case(op, (x,), constants)
+
+
 def dense_case(random: Random) -> Case:
     """A Dense on one or several rows."""
     rows = random.choice(((1,), (1,), (2, 3), (7,), ()))
@@ -291,7 +307,8 @@ def layer_case(random: Random) -> Case:
     """A Conv2d of one group, or a Dense: what takes followers."""
     if random.choice((True, False, False, False)):
         return dense_case(random)
-    return conv_case(random, random.choice(CHANNELS), random.choice(CHANNELS))
+    case = conv_case(random, random.choice(CHANNELS), random.choice(CHANNELS))
+    return layer_case(random) if without_frame(case.op, case.constants) else case
 
 
 def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:

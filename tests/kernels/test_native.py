@@ -19,6 +19,7 @@ from kernel_cases import (
     dense_case,
     dense_float_case,
     depthwise_case,
+    framed_case,
     image_case,
     in_layout,
     int8,
@@ -156,6 +157,19 @@ def test_layers_with_followers(target, random, threads):
     case = with_followers(layer_case(random), random)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(case, random, target), target, threads)
+
+
+@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@settings(max_examples=25, deadline=None)
+@given(randoms, st.sampled_from((1, 1, 3, 5)), st.integers(1, 3))
+def test_pixels_of_a_1x1_convolution_that_see_only_padding(target, random, groups, threads):
+    """They are constants, and the kernel leaves them out."""
+    if why_not_run(target):
+        pytest.skip(f"{target.name}: {why_not_run(target)}")
+    case = with_layouts(framed_case(random, groups), random, target)
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        assert case.steps(target, threads)[-1].name == "constant_frame"
+        check(case, target, threads)
 
 
 @settings(max_examples=10, deadline=None)

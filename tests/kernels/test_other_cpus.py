@@ -16,6 +16,7 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import (
     conv_case,
     depthwise_case,
+    framed_case,
     image_case,
     layer_case,
     matmul_case,
@@ -51,6 +52,7 @@ def test_layers_in_other_layouts(runnable: Callable[[str], str], name: str, tmp_
     target = load_target(runnable(name))
     cases = [with_layouts(random_case(Random(seed)), Random(seed), target) for seed in range(CASES)]
     cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(10)]
+    cases += [with_layouts(framed_case(Random(seed)), Random(seed), target) for seed in range(10)]
     if quantizes_images((1, 3, 1, 2), unit_of(target)):
         cases += [image_case(Random(seed), target) for seed in range(10)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):

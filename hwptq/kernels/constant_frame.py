@@ -1,0 +1,94 @@
+"""A 1x1 convolution with padding: its image without padding, and around it pixels that are all the same.
+
+An output pixel whose only input pixel lies in the padding depends on no activation. So the convolution runs
+on the image as it is, in the fastest form that the target has, and a step of its own puts the frame around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.quant import integer_ops as ops
+from hwptq.quant import reference
+
+from .builder import TEMPLATE, Expr, Flat, loop, primfunc, share, unravel
+from .kernel import PREVIOUS, Step, TensorType
+from .layout import Padding
+from .stored import Stored
+from .vector_unit import VectorUnit
+
+_COST = 8  # multiply-accumulates that take as long as moving a byte
+
+
+def without_frame(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> ops.Conv2d | None:
+    """The convolution on the image alone; None where `op` is no 1x1 convolution of stride 1 with padding."""
+    if not isinstance(op, ops.Conv2d) or not constants or not any(op.padding):
+        return None
+    if constants[0].shape[1:3] != (1, 1) or op.strides != (1, 1):
+        return None
+    return replace(op, padding=(0, 0, 0, 0))
+
+
+def inside(op: ops.Conv2d, out: TensorType) -> TensorType:
+    """The plain tensor within the frame of `out`."""
+    n, height, width, c = out.shape
+    top, left, bottom, right = op.padding
+    return TensorType((n, height - top - bottom, width - left - right, c), out.dtype)
+
+
+def frame_step(
+    op: ops.Conv2d, depth: int, constants: Sequence[np.ndarray], out: TensorType, unit: VectorUnit
+) -> Step:
+    """The step that puts the frame of `op` around the result of the step before it.
+
+    `depth`: input channels; `constants` are weight, bias, multiplier and shift.
+    """
+    padding = np.full((1, 1, 1, depth), op.in_zero_point, np.int8)
+    alone = replace(op, padding=(0, 0, 0, 0))
+    frame = np.ascontiguousarray(reference.evaluate(alone, padding, *constants).reshape(-1))
+    image = inside(op, out)
+    types = [image, TensorType(frame.shape, out.dtype), out]
+    func = primfunc(types, {TEMPLATE: "constant_frame"}, _emit(Padding(*op.padding), image, out, unit))
+    return Step(func, (PREVIOUS, frame), out, "constant_frame")
+
+
+def _emit(frame: Padding, image: TensorType, out: TensorType, unit: VectorUnit) -> Callable[..., None]:
+    """Code of (image, pixel of the frame, y)."""
+    n, height, width, c = out.shape
+    _, h, w, _ = image.shape
+
+    def emit(x: Flat, pixel: Flat, y: Flat) -> None:
+        framed = Stored(y, out)
+
+        def fill(at: Expr, count: int) -> None:
+            def one(i: Expr) -> None:
+                unit.cover(c, lambda j, m, k: framed.store(at + i * c + j, pixel.load(j, m), m, k))
+
+            if count:
+                loop(count, one)
+
+        def row(number: Expr) -> None:
+            b, r = unravel(number, (n, height))
+            at = framed.pixel(b, r, 0)
+            # the limits change nothing, but show that the row is inside
+            source = (b * h + T.max(0, T.min(r - frame.top, h - 1))) * w * c
+            with T.If(T.And(r >= frame.top, r < frame.top + h)):
+                with T.Then():
+                    fill(at, frame.left)
+                    first = at + frame.left * c
+                    unit.cover(w * c, lambda i, m, k: framed.store(first + i, x.load(source + i, m), m, k))
+                    fill(first + w * c, frame.right)
+                with T.Else():
+                    fill(at, width)
+
+        def rows(first: Expr, count: Expr) -> None:
+            loop(count, lambda i: row(first + i))
+
+        share(n * height, unit.shared(_COST * prod(out.shape)), rows, framed.border(unit))
+
+    return emit

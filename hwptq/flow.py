@@ -123,7 +123,7 @@ def _quantized(
     already = passes.is_quantized(model.module)
     check_wishes(options, target, already)
     if already:
-        return normalize(model.module), None
+        return normalize(model.module, target), None
     float32, stats = prepare(model.module, target, calibration, options, progress)
     assert calibration is not None
     if not wished(options):

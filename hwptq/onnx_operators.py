@@ -138,6 +138,29 @@ def _sum(inputs: Sequence[Any], attrs: Any) -> Any:
     return reduce(relax.op.add, others, first)
 
 
+def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Upsample, and Resize of opset 10, whose second and last input are the scales; else None.
+
+    Pixel i of the output is pixel i / scale of the input, rounded down, or between its neighbours.
+    """
+    x, second, third, sizes = inputs[:4]
+    by_scales = second is not None and third is None and sizes is None
+    scales = constant(second if by_scales else third) if by_scales or third is not None else None
+    if scales is None or len(scales) != len(shape_of(x)):
+        return None
+    exact = [float(np.float32(n) * s) for n, s in zip(shape_of(x), scales, strict=True)]
+    if any(e != round(e) for e in exact):  # TVM would resize by the ratio of the sizes, another scale
+        raise ValueError(f"Resize of {shape_of(x)} by {scales.tolist()} gives no whole numbers of pixels")
+    mode = attrs.get("mode", b"nearest")
+    method = {b"nearest": "nearest_neighbor", b"linear": "linear"}.get(mode)
+    if not by_scales or method is None or len(exact) != 4 or exact[:2] != list(shape_of(x)[:2]):
+        return None
+    return relax.op.image.resize2d(
+        x, relax.ShapeExpr([round(e) for e in exact[2:]]), layout="NCHW", method=method,
+        coordinate_transformation_mode="asymmetric", rounding_method="floor",
+    )  # fmt: skip
+
+
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
@@ -145,5 +168,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Pad": _pad,
+    "Resize": _resize,
     "Sum": _sum,
+    "Upsample": _resize,
 }

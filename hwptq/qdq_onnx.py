@@ -20,6 +20,8 @@ from . import __version__
 from .passes.graph.dataflow import bindings, constant, op_name, shape_of
 
 OPSET = 19
+#: Roundings of a coordinate that ONNX knows.
+_NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 _IR_VERSION = 9
 
 
@@ -284,6 +286,23 @@ def _pad(w: _Writer, call: Any, output: str) -> str:
     return w.node("Pad", [w.name(call.args[0]), pads, value], output, mode=str(call.attrs.pad_mode))
 
 
+def _resize(w: _Writer, call: Any, output: str) -> str:
+    a, modes = call.attrs, {"nearest_neighbor": "nearest", "linear": "linear", "cubic": "cubic"}
+    mode, rounding = modes[str(a.method)], str(a.rounding_method)
+    if str(a.layout) != "NCHW" or (mode == "nearest" and rounding not in _NEAREST_MODES):
+        raise NotExportable(f"{output}: resize2d of layout {a.layout} with rounding {rounding}")
+    nearest = {"nearest_mode": rounding} if mode == "nearest" else {}
+    cubic = {"cubic_coeff_a": float(a.cubic_alpha)} if mode == "cubic" else {}
+    start_h, start_w, end_h, end_w = (float(v) for v in a.roi)
+    roi = w.tensor(np.array([0, 0, start_h, start_w, 1, 1, end_h, end_w], np.float32))
+    sizes = w.tensor(np.array(shape_of(call), np.int64))
+    return w.node(
+        "Resize", [w.name(call.args[0]), roi, "", sizes], output, mode=mode, **nearest, **cubic,
+        coordinate_transformation_mode=str(a.coordinate_transformation_mode),
+        exclude_outside=int(a.cubic_exclude), extrapolation_value=float(a.extrapolation_value),
+    )  # fmt: skip
+
+
 def _softmax(w: _Writer, call: Any, output: str) -> str:
     return w.node("Softmax", [w.name(call.args[0])], output, axis=int(call.attrs.axis))
 
@@ -361,6 +380,7 @@ _CONVERTERS: dict[str, Callable[[_Writer, Any, str], Any]] = {
     "concat": _concat,
     "strided_slice": _slice,
     "nn.pad": _pad,
+    "image.resize2d": _resize,
     "nn.softmax": _softmax,
     "nn.leakyrelu": _leaky,
     "nn.gelu": _gelu,

@@ -16,8 +16,8 @@ from .calibration import CalibrationStats, calibrate
 from .data import Dataset
 from .errors import InputError
 from .options import Options
-from .passes.graph.dataflow import main_functions
-from .passes.graph.quantizable import layer_dtypes
+from .passes.graph.dataflow import bindings, main_functions
+from .passes.graph.quantizable import kind, layer_dtypes, with_float_reasons
 from .progress import Progress
 from .quant import fp8
 from .quant.fp8_accumulate import Accumulator
@@ -103,12 +103,23 @@ def _pairs(qdq: tvm.IRModule) -> list[tuple[str, str]]:
     return [pair for _, f in main_functions(qdq) for pair in layer_dtypes(f).values()]
 
 
-def normalize(module: tvm.IRModule) -> Quantized:
+def normalize(module: tvm.IRModule, target: Descriptor) -> Quantized:
     """A module that another tool has quantized: it keeps its scales; what it computes in float, with its Q
-    and DQ, stands for float32."""
+    and DQ, stands for float32. What the target doesn't list stays in float."""
     step = passes.NormalizeQDQ()  # also afterwards: quantize is named after what was fused
     prepared = tvm.ir.transform.Sequential([step, passes.FuseConvRelu(), step])(module)
+    prepared = with_float_reasons(prepared, _unlisted(prepared, target))
     return Quantized(prepared, prepared)
+
+
+def _unlisted(module: tvm.IRModule, target: Descriptor) -> dict[str, str]:
+    """The nodes of a kind that the descriptor has no rule for, each with the reason why it stays float."""
+    found = [(var, kind(module, value)) for _, f in main_functions(module) for var, value in bindings(f)]
+    return {
+        str(var.name): f"target {target.name} lists no operator {k}"
+        for var, k in found
+        if k is not None and target.rule(k) is None
+    }
 
 
 def quantize(
@@ -119,7 +130,7 @@ def quantize(
     Raises InputError for bad or no calibration data.
     """
     if passes.is_quantized(module):
-        return normalize(module)
+        return normalize(module, target)
     float32, stats = prepare(module, target, data, options, progress)
     assert data is not None
     return insert(float32, stats, target, data, options, progress)

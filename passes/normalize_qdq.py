@@ -11,9 +11,10 @@ from tvm import relax
 from hwptq.quant.dtypes import INT4, INT8
 
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .graph.nearest import why_not_nearest
 from .graph.quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
 
-_TIED = DATA_MOVEMENT | {"nn.max_pool2d"}
+_TIED = DATA_MOVEMENT | {"nn.max_pool2d", "image.resize2d"}
 _UNSIGNED_OFFSET = 128
 
 
@@ -28,7 +29,8 @@ class NormalizeQDQ:
 
     1. uint8 becomes int8, with a zero point 128 lower.
     2. A transposed quantized weight is transposed before it is dequantized.
-    3. Data movement and max pooling of a quantized tensor give a quantized tensor of the same scale.
+    3. Data movement, max pooling and nearest-neighbour resizing of a quantized tensor give a quantized tensor
+       of the same scale.
     4. quantize and dequantize are named after what they quantize: conv1 -> conv1_q -> conv1_dq.
     5. A layer whose weights all fit int4 is noted as such a layer.
     """
@@ -44,7 +46,7 @@ class NormalizeQDQ:
                 return _boundary(r, value, str(var.name))
             if name == "permute_dims" and _weight(r, value.args[0]) is not None:
                 return _transposed(r, value)
-            if name in _TIED and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
+            if _ties(value) and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
                 return _tied(r, var, value)
             if name in WEIGHTED_HEADS:
                 weight = _weight(r, value.args[1])
@@ -53,6 +55,12 @@ class NormalizeQDQ:
             return r.keep(value)
 
         return with_layer_dtypes(rewrite(mod, visit), dtypes)
+
+
+def _ties(value: Any) -> bool:
+    """Whether the output of an operator holds values of its input only."""
+    name = op_name(value)
+    return name in _TIED and not (name == "image.resize2d" and why_not_nearest(value))
 
 
 def _boundary(r: Any, call: Any, name: str) -> Any:

@@ -14,7 +14,7 @@ from .kernel_tables import Kernel
 
 #: Every operator kind that a rule may be about; the first three have weights and a kernel.
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
-OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "concat", "data_movement")
+OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "resize", "concat", "data_movement")
 OP_KINDS = WEIGHTED_OPS + OTHER_OPS
 DTYPES = ("int8", "int4", "float8_e4m3fn")
 

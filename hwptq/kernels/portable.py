@@ -22,6 +22,7 @@ from .elementwise import (
 from .images import emit_avg_pool, emit_conv2d, emit_dense, emit_matmul, emit_max_pool
 from .kernel import TensorType
 from .layout import PLAIN
+from .resize import emit_resize
 from .vector_unit import SCALAR, VectorUnit
 
 
@@ -69,6 +70,8 @@ def _emitter(
             return emit_max_pool(op, inputs[0], out, unit)
         case ops.AvgPool():
             return emit_avg_pool(op, inputs[0], out, unit)
+        case ops.Resize():
+            return emit_resize(inputs[0], out, unit)
         case ops.Pad():
             return emit_pad(op, inputs[0], out, unit)
         case ops.Quantize():

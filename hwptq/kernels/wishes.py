@@ -84,7 +84,7 @@ def writes(
     layout: Layout,
 ) -> bool:
     """Whether the kernel of `op` can write its result in `layout`."""
-    if isinstance(op, ops.MaxPool):
+    if isinstance(op, ops.MaxPool | ops.Resize):
         return layout.rows == 1
     if isinstance(op, ops.Quantize) and activations[0].shape != out.shape:
         return layout.rows == 1

@@ -172,6 +172,16 @@ class AvgPool:
 
 
 @dataclass(frozen=True)
+class Resize:
+    """(x [N,H,W,C], rows int32 [OH], columns int32 [OW]) -> [N,OH,OW,C]: x[n, rows[i], columns[j], c].
+
+    Resizing to the nearest neighbour, by whatever rule that is chosen.
+    """
+
+    kind: ClassVar[str] = "resize"
+
+
+@dataclass(frozen=True)
 class Pad:
     """(x) -> x padded with `value` by `before[i]`, `after[i]` elements on axis i."""
 
@@ -202,7 +212,8 @@ class Dequantize:
 #: Layers: operators with weights.
 DenseOp = Dense | DenseFloat
 LayerOp = Conv2d | DenseOp
-IntegerOp = LayerOp | MatMul | Add | Mul | Clamp | Lookup | MaxPool | AvgPool | Pad | Quantize | Dequantize
+WeightlessOp = MatMul | Add | Mul | Clamp | Lookup | MaxPool | AvgPool | Resize | Pad | Quantize | Dequantize
+IntegerOp = LayerOp | WeightlessOp
 #: What a node of a quantized graph computes.
 GraphOp = IntegerOp | Fp8Op
 _BY_KIND: dict[str, type] = {cls.kind: cls for cls in get_args(GraphOp)}

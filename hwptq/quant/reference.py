@@ -74,6 +74,10 @@ def _avg_pool(op: ops.AvgPool, x, multiplier, shift) -> np.ndarray:
     )
 
 
+def _resize(op: ops.Resize, x, rows, columns) -> np.ndarray:
+    return x[:, rows][:, :, columns]
+
+
 def _pad(op: ops.Pad, x) -> np.ndarray:
     return np.pad(x, list(zip(op.before, op.after, strict=True)), constant_values=op.value)
 
@@ -98,6 +102,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Lookup: _lookup,
     ops.MaxPool: _max_pool,
     ops.AvgPool: _avg_pool,
+    ops.Resize: _resize,
     ops.Pad: _pad,
     ops.Quantize: _quantize,
     ops.Dequantize: _dequantize,

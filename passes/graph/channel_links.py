@@ -14,6 +14,7 @@ from tvm import relax
 
 from .composite import Composite, read_composite
 from .dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
+from .nearest import resized, why_not_nearest
 
 _ANY = -1  # the label of a padded zero, and of what comes from another layer
 _POOLING = ("nn.max_pool2d", "nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean")
@@ -121,6 +122,8 @@ def _moved(value: Any, labels: np.ndarray) -> np.ndarray | None:
         return labels
     if name in _POOLING:
         return _pooled(value, labels)
+    if name == "image.resize2d":
+        return None if why_not_nearest(value) else resized(value, labels)
     if name == "nn.pad" and str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0:
         widths = np.asarray([int(p) for p in value.attrs.pad_width]).reshape(-1, 2)
         return np.pad(labels, widths, constant_values=_ANY)

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from .dataflow import composite_name, constant, main_functions, op_name, shape_of
+from .nearest import why_not_nearest
 
 #: Attribute of a function: JSON object, name of a node that stays in float -> reason.
 FLOAT_REASONS = "hwptq.float_reasons"
@@ -74,6 +75,8 @@ def kind(mod: tvm.IRModule, value: Any) -> str | None:
         return "data_movement"
     if name == "concat":
         return "concat"
+    if name == "image.resize2d":
+        return None if why_not_nearest(value) else "resize"
     if is_elementwise(value):
         return "lookup"
     return {"multiply": "mul", "subtract": "add", "add": "add"}.get(name)
@@ -112,7 +115,7 @@ def weight_of(mod: tvm.IRModule, call: Any) -> Any:
 
 def ties_scale(value: Any, node_kind: str | None) -> bool:
     """Whether inputs and output of the node must have one scale."""
-    return node_kind in ("data_movement", "concat", "max_pool")
+    return node_kind in ("data_movement", "concat", "max_pool", "resize")
 
 
 #: Ends the name of the float32 result of an integer operator.

@@ -20,11 +20,12 @@ from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
 from ..rules.summand import fused_summand
 from .composite import is_clamped, read_composite
 from .dataflow import bindings, constant, op_name, shape_of, users
+from .nearest import why_not_nearest
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 
 #: Kinds of nodes with a constant weight.
 WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
-_FREE = ("lookup", "data_movement", "concat")
+_FREE = ("lookup", "data_movement", "concat", "resize")
 _TABLES = ("lookup", "add", "mul")  # kinds of what may be a function of one tensor, element by element
 _ROUNDS = 100  # more than any chain of raised scales is long
 _MARGIN = 2.001  # output scale over product of input and weight scale: keeps multipliers below 1/2
@@ -101,6 +102,8 @@ class QuantizationPlan:
     def _kind(self, var: Any, value: Any) -> str | None:
         """The kind of operator to quantize; else None, with a reason noted unless it is quantized already."""
         found = kind(self.mod, value)
+        if found is None and op_name(value) == "image.resize2d":
+            self.reasons[str(var.name)] = str(why_not_nearest(value))
         if found is None or any(op_name(self.values.get(a)) == "dequantize" for a in data_of(value)):
             return None
         if self._excluded and self._excluded.search(str(var.name)):
@@ -134,7 +137,7 @@ class QuantizationPlan:
             """Data movement between `var` and its readers, where those are all in float; else None."""
             found = []
             for user in self.readers.get(var, []):
-                if left.get(user) == "data_movement":
+                if left.get(user) in ("data_movement", "resize"):
                     behind = moved(user)
                     if behind is None:
                         return None

@@ -16,6 +16,7 @@ from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
 from ..graph.composite import Composite, is_clamped, read_composite
 from ..graph.dataflow import constant, op_name, shape_of
+from ..graph.nearest import nearest_pixels, why_not_nearest
 from ..graph.quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
 from ..graph.table import tabulate
 from .averaging import average_window
@@ -268,6 +269,16 @@ def _avg_pool(e: Any, call: Any, out: Output) -> Any:
     return e.reshaped(e.from_images(y), shape_of(call))
 
 
+def _resize(e: Any, call: Any, out: Output) -> Any:
+    why_not = why_not_nearest(call)
+    if why_not:
+        raise NotInteger(why_not)
+    x = e.operand(call.args[0])
+    n, c, h, w = shape_of(call)
+    y = e.call(ops.Resize(), [e.images(x.tensor)], nearest_pixels(call), (n, h, w, c), name=out.image_name)
+    return _rescaled(e, Operand(e.from_images(y), x.scale, x.zero, (n, c, h, w)), out)
+
+
 def _moved(e: Any, call: Any, out: Output) -> Any:
     return moved(e, call, out, e.operand(call.args[0]), _rescaled, _padding)
 
@@ -290,6 +301,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "nn.avg_pool2d": _avg_pool,
     "nn.adaptive_avg_pool2d": _avg_pool,
     "mean": _avg_pool,
+    "image.resize2d": _resize,
     "concat": _concat,
     **dict.fromkeys(DATA_MOVEMENT, _moved),
 }

@@ -15,6 +15,7 @@ from hwptq.errors import InputError, UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import Model, import_onnx
 from hwptq.passes.graph.dataflow import bindings, op_name
+from hwptq.passes.graph.nearest import resized
 
 WEIGHTS = {"w": normal(0, 4, 3, 3, 3), "b": normal(1, 4)}
 CONV = node("Conv", "x w b", "y", "first/conv", pads=[1, 1, 1, 1])
@@ -228,4 +229,42 @@ def test_control_flow(tmp_path: Path):
     nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "c", to=TensorProto.BOOL)]
     proto = model([*nodes, node("If", "c", "out", **branches)], {"x": [1]})
     with pytest.raises(UnsupportedError, match="found control flow"):
+        import_onnx(save(proto, tmp_path))
+
+
+@pytest.mark.parametrize("sizes", [(10, 12), (7, 3), (5, 20)])
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+def test_resize_to_the_nearest_pixel(tmp_path: Path, rounding: str, sizes: tuple[int, int]):
+    modes = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+    nodes = [
+        node("Resize", "x - - s", m, coordinate_transformation_mode=m, nearest_mode=rounding) for m in modes
+    ]
+    sizes_of = {"s": np.array([1, 2, *sizes], np.int64)}
+    imported = check(model(nodes, {"x": ["N", 2, 5, 6]}, sizes_of, modes), tmp_path, 0)
+    values = dict(bindings(imported.module["main"]))
+    x = np.arange(60, dtype=np.float32).reshape(1, 2, 5, 6)
+    by_tables = [resized(v, x) for v in values.values() if op_name(v) == "image.resize2d"]
+    for a, b in zip(by_tables, Interpreter(imported.module).run({"x": x}), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_upsampling_by_scales(tmp_path: Path):
+    """Of opset 9; Resize of opset 10 has the same inputs."""
+    proto = model(
+        [node("Upsample", "x s", "y", mode="nearest")], {"x": ["N", 2, 3, 4]},
+        {"s": np.float32([1, 1, 2, 3])}, opset=9,
+    )  # fmt: skip
+    x = normal(0, 1, 2, 3, 4)
+    wanted = x.repeat(2, axis=2).repeat(3, axis=3)
+    later = model(
+        [node("Resize", "x s", "y")], {"x": ["N", 2, 3, 4]}, {"s": np.float32([1, 1, 2, 3])}, opset=10
+    )
+    for name, one in (("upsample", proto), ("resize", later)):
+        (found,) = Interpreter(import_onnx(save(one, tmp_path, name)).module).run({"x": x})
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_scale_that_gives_no_whole_pixels_is_refused(tmp_path: Path):
+    proto = model([node("Resize", "x - s", "y")], {"x": ["N", 2, 3, 7]}, {"s": np.float32([1, 1, 2, 1.5])})
+    with pytest.raises(UnsupportedError, match=r"by \[1.0, 1.0, 2.0, 1.5\] gives no whole numbers of pixels"):
         import_onnx(save(proto, tmp_path))

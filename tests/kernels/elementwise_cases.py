@@ -68,6 +68,13 @@ def pool(random: Random) -> Case:
     return Case(op, (x,), (multiplier, shift))
 
 
+def resize(random: Random) -> Case:
+    """A Resize that takes any pixels, some of them several times."""
+    x, rng = _image(random), np.random.default_rng(random.getrandbits(32))
+    tables = (rng.integers(0, n, random.randrange(1, 8)).astype(np.int32) for n in x.shape[1:3])
+    return Case(ops.Resize(), (x,), tuple(tables))
+
+
 def pad(random: Random) -> Case:
     """A Pad of any axis."""
     x = _image(random)
@@ -94,4 +101,6 @@ def border(random: Random) -> Case:
     return Case(ops.Quantize(scale, zero), (values,), ())
 
 
+#: What every target computes, and what CPUs and HVX do.
 KINDS = (binary, clamp, lookup, pool, pad, matmul, border)
+CPU_KINDS = (*KINDS, resize)

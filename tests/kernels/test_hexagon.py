@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from elementwise_cases import KINDS
+from elementwise_cases import CPU_KINDS
 from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, int8, matmul_case, scales, type_of
 from program_batch import run_batch
 
@@ -27,7 +27,7 @@ def target(runnable: Callable[[str], str]) -> Descriptor:
     return load_target(runnable("hexagon-v66-npu"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CPU_KINDS)
 def test_operators_without_weights(kind, target: Descriptor, tmp_path: Path) -> None:
     cases = [kind(Random(seed)) for seed in range(CASES)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):

@@ -9,6 +9,7 @@ from unittest import mock
 import elementwise_cases
 import numpy as np
 import pytest
+from elementwise_cases import resize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import (
@@ -214,6 +215,16 @@ def test_threads_share_the_channels_of_a_global_pool(random, number, threads):
     case = Case(op, (int8(random, 1, 4, 3, number),), (factor, shift))
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(case, random, AVX2), AVX2, threads)
+
+
+@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@settings(max_examples=20, deadline=None)
+@given(randoms, st.integers(1, 3))
+def test_resizing_writes_any_layout(target, random, threads):
+    if why_not_run(target):
+        pytest.skip(f"{target.name}: {why_not_run(target)}")
+    with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        check(with_layouts(resize(random), random, target), target, threads)
 
 
 @settings(max_examples=15, deadline=None)

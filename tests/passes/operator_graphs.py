@@ -55,6 +55,14 @@ def _concat(emit: Emit, x: Any) -> Any:
     return emit(op.concat([a, emit(op.multiply(a, relax.const(3.0)), "tripled")], axis=1), "layer")
 
 
+def resize(x: Any, size: tuple[int, int], coordinates: str, rounding: str, method: str = "") -> Any:
+    """A resize2d, to the nearest pixel unless another method is given."""
+    return op.image.resize2d(
+        x, size, method=method or "nearest_neighbor", coordinate_transformation_mode=coordinates,
+        rounding_method=rounding,
+    )  # fmt: skip
+
+
 CASES = {
     "conv": _conv(5, 6, 3, 3, padding=1),
     "conv with strides and asymmetric pads": _conv(5, 6, 2, 3, strides=(2, 3), padding=(1, 0, 0, 2)),
@@ -83,6 +91,8 @@ CASES = {
     "adaptive average pool": _after_pool(lambda x: nn.adaptive_avg_pool2d(x, (7, 3))),
     "mean": _after_pool(lambda x: op.mean(x, axis=[2, 3])),
     "concat": Case(_concat),
+    "resize": _after_pool(lambda x: resize(x, (14, 18), "asymmetric", "floor"), 0),
+    "resize by fractions": _after_pool(lambda x: resize(x, (11, 5), "half_pixel", "round_prefer_ceil"), 0),
     "pad": _after_pool(lambda x: nn.pad(x, [0, 0, 1, 0, 2, 1, 0, 3], "constant", 0.5), 0),
     "slice": _after_pool(lambda x: op.strided_slice(x, [1, 3], [1, 0], [5, 9], [2, 3]), 0),
     "reshape": _after_pool(lambda x: op.reshape(x, (2, 27, 7)), 0),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from operator_graphs import CASES, extreme, fused, qdq
+from operator_graphs import CASES, extreme, fused, qdq, resize
 from relax_graphs import apply, const, graph, network, nn, op, operators, run, same, samples, sqnr, stats_of
 from tvm import relax
 
@@ -167,6 +167,12 @@ REASONS = {
     "adaptive pooling with windows of unequal size": lambda x: nn.adaptive_avg_pool2d(x, (2, 2)),
     "a mean that is no global pooling": lambda x: op.mean(x, axis=[1]),
     "padding by reflect": lambda x: nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1], "reflect"),
+    "a resize by linear interpolation has no integer form": lambda x: resize(
+        x, (9, 9), "half_pixel", "round", "linear"
+    ),
+    "a resize of a region of interest has no integer form": lambda x: resize(
+        x, (9, 9), "tf_crop_and_resize", "round"
+    ),
     "nn.softmax has no integer form": nn.softmax,
 }
 

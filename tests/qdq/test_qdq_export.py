@@ -16,7 +16,7 @@ from hwptq.coverage import float_nodes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.importer import import_onnx
 from hwptq.qdq_onnx import NotExportable, export_qdq, save_qdq
-from hwptq.quantize import fuse
+from hwptq.quantize import fuse, normalize
 from hwptq.targets import load_target
 
 STANDARD = {"", "ai.onnx"}
@@ -31,7 +31,9 @@ def _every_operator() -> onnx.ModelProto:
         node("Sigmoid", "v", "s", "sigmoid"),
         node("Mul", "v s", "swish", "mul"),
         node("Pad", "swish pads", "p", "pad"),
-        node("Slice", "p starts ends axes", "sl", "slice"),
+        node("Slice", "p starts ends axes", "s0", "slice"),
+        node("Resize", "s0 - scales", "s1", "nearest", nearest_mode="floor"),
+        node("Resize", "s1 - half", "sl", "linear", mode="linear"),
         node("Concat", "sl sl", "cc", "concat", axis=1),
         node("GlobalAveragePool", "cc", "g", "global"),
         node("Flatten", "g", "f", "flatten"),
@@ -43,7 +45,8 @@ def _every_operator() -> onnx.ModelProto:
         "w": normal(0, 5, 3, 3, 3, spread=0.3), "b": normal(1, 5),
         "low": np.float32(-1), "high": np.float32(2),
         "pads": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "starts": np.array([1]), "ends": np.array([4]),
-        "axes": np.array([1]), "v2": normal(2, 6, 4),
+        "axes": np.array([1]), "scales": np.float32([1, 1, 2, 2]), "half": np.float32([1, 1, 0.5, 1]),
+        "v2": normal(2, 6, 4),
     }  # fmt: skip
     return model(nodes, {"x": [1, 3, 9, 8]}, constants)
 
@@ -76,6 +79,26 @@ def test_can_be_compiled_again(tmp_path: Path) -> None:
     assert [n["op"] for n in float_nodes(second)] == [n["op"] for n in float_nodes(first)]
     inputs = {"x": normal(10, 1, 3, 9, 8)}
     np.testing.assert_allclose(*(Interpreter(m).run(inputs)[0] for m in (first, second)), atol=1e-6)
+
+
+def test_a_model_in_qdq_form_leaves_in_float_what_the_target_does_not_list(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "c", "conv"),
+        node("Resize", "c - scales", "r", "resize", nearest_mode="floor"),
+        node("Conv", "r v", "y", "second"),
+    ]
+    constants = {"w": normal(0, 5, 3, 3, 3), "v": normal(1, 5, 5, 1, 1), "scales": np.float32([1, 1, 2, 2])}
+    qdq, outputs = _quantized(model(nodes, {"x": [1, 3, 9, 8]}, constants), tmp_path)
+    assert save_qdq(qdq, outputs, "net", tmp_path / "net.qdq.onnx") == "net.qdq.onnx"
+    again = import_onnx(tmp_path / "net.qdq.onnx").module
+    left = {}
+    for name in ("x86-64-vnni", "nvidia-hopper-fp8"):
+        lowered = passes.LowerToInteger()(normalize(again, load_target(name)).qdq)
+        left[name] = {n["op"]: n["reason"] for n in float_nodes(lowered)}
+    assert left["x86-64-vnni"] == {}
+    assert left["nvidia-hopper-fp8"] == {
+        "image.resize2d": "target nvidia-hopper-fp8 lists no operator resize"
+    }
 
 
 def test_says_what_has_no_onnx_form(tmp_path: Path) -> None:

@@ -156,6 +156,11 @@ def _avg_pool(op: ops.AvgPool, x, multiplier, shift) -> np.ndarray:
     return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
 
 
+def _resize(op: ops.Resize, x, rows, columns) -> np.ndarray:
+    shape = (x.shape[0], len(rows), len(columns), x.shape[3])
+    return _fill(shape, lambda n, i, j, c: x[n, int(rows[i]), int(columns[j]), c])
+
+
 def _pad(op: ops.Pad, x) -> np.ndarray:
     shape = tuple(n + b + a for n, b, a in zip(x.shape, op.before, op.after, strict=True))
 
@@ -191,6 +196,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     ops.Lookup: _lookup,
     ops.MaxPool: _max_pool,
     ops.AvgPool: _avg_pool,
+    ops.Resize: _resize,
     ops.Pad: _pad,
     ops.Quantize: _quantize,
     ops.Dequantize: _dequantize,

@@ -151,6 +151,14 @@ def test_avg_pool(seed, pool, padding, factor, zero_point, output):
     check(op, int8(rng, 2, *image, 3), multiplier, shift)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seeds, pairs, pairs, small)
+def test_resize(seed, image, out, channels):
+    rng = np.random.default_rng(seed)
+    rows, columns = (rng.integers(0, n, m).astype(np.int32) for n, m in zip(image, out, strict=True))
+    check(ops.Resize(), int8(rng, 2, *image, channels), rows, columns)
+
+
 #: extent, before, after
 padded_axes = st.lists(st.tuples(small, st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=4)
 

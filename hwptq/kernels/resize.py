@@ -1,0 +1,42 @@
+"""Resizing to the nearest neighbour: copies of whole pixels, vectorised over their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .builder import Expr, Flat, loop, share, unravel
+from .kernel import TensorType
+from .stored import Stored
+from .vector_unit import VectorUnit
+
+_COST = 4  # multiply-accumulates that take as long as a byte
+
+
+def emit_resize(x_type: TensorType, out: TensorType, unit: VectorUnit) -> Callable[..., None]:
+    """Code of Resize: row by row, the pixel that the tables name."""
+    n, h, w, c = x_type.shape
+    _, oh, ow, _ = out.shape
+
+    def emit(x: Flat, rows: Flat, columns: Flat, y: Flat) -> None:
+        image = Stored(y, out)
+
+        def part(first: Expr, count: Expr) -> None:
+            def row(number: Expr) -> None:
+                b, oy = unravel(first + number, (n, oh))
+                line = (b * h + rows.load(oy)) * w
+
+                def pixel(ox: Expr) -> None:
+                    source, target = (line + columns.load(ox)) * c, image.pixel(b, oy, ox)
+
+                    def block(at: Expr, width: int, count: int) -> None:
+                        image.store(target + at, x.load(source + at, width), width, count)
+
+                    unit.cover(c, block)
+
+                loop(ow, pixel)
+
+            loop(count, row)
+
+        share(n * oh, unit.shared(_COST * n * oh * ow * c), part, image.border(unit))
+
+    return emit

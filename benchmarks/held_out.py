@@ -24,9 +24,12 @@ from hwptq.targets import Descriptor, load_target
 command = parser(__doc__)
 command.add_argument("case", choices=list(CASES))
 command.add_argument("recipes", nargs="+", help="a recipe and its settings, such as best,observer=mse")
-command.add_argument("--target", default="x86-64-vnni", help="one whose code runs on this machine")
+command.add_argument("--target", default="x86-64-vnni", help="name or file; its code must run here")
 command.add_argument("--precision", help="w8a8, w4a8 …; the target's first choice if not given")
 command.add_argument("--granularity", choices=["tensor", "channel", "group"], default="channel")
+command.add_argument(
+    "--lower-ends", action="store_true", help="--precision for the first and last layers too"
+)
 command.add_argument(
     "--calibrate", type=int, default=60, help="images to calibrate on; the others are held out"
 )
@@ -71,7 +74,9 @@ def main() -> None:
     print("| recipe | SQNR, dB | KL, nats | agreement, % |\n|---|---|---|---|")
     for text in args.recipes:
         name, *settings = text.split(",")
-        options = hwptq.Options(args.granularity, args.precision, recipe=recipe(name, settings))
+        options = hwptq.Options(
+            args.granularity, args.precision, lower_ends=args.lower_ends, recipe=recipe(name, settings)
+        )
         model = quantized(case, device, options)
         if exact is None:
             interpreter = Interpreter(model.float32)

@@ -19,7 +19,7 @@ class Options:
     budget: Budget | None = None  # what the choice of dtypes may cost
     exclude: str | None = None  # regular expression of layers that keep the highest precision offered
     keep_float: str | None = None  # regular expression of node names that stay in float
-    lower_ends: bool = False  # `precision` is for the first and the last layers too
+    lower_ends: bool = False  # `precision`, or a search for max_drop: of first and last layers too
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only

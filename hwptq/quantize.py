@@ -5,7 +5,7 @@ float passes (outputs unchanged) -> calibrate -> InsertQDQ -> passes that repair
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from .passes.graph.quantizable import kind, layer_dtypes, with_float_reasons
 from .progress import Progress
 from .quant import fp8
 from .quant.fp8_accumulate import Accumulator
+from .recipe import Recipe
 from .targets import Descriptor
 
 
@@ -96,6 +97,16 @@ def insert(
         with progress.stage("correct e4m3 bias"):
             qdq = _apply(passes.CorrectFp8Bias(float32, batches, accumulator), qdq)
     return Quantized(float32, qdq)
+
+
+def rounded_alone(
+    float32: tvm.IRModule, qdq: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]], recipe: Recipe
+) -> tvm.IRModule:
+    """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
+    if recipe.rounding == "nearest" or any(fp8.DTYPE in pair for pair in _pairs(qdq)):
+        return qdq
+    options = passes.RoundingOptions(recipe.rounding, alone=True)
+    return _apply(passes.RoundWeights(float32, samples, options), qdq)
 
 
 def _pairs(qdq: tvm.IRModule) -> list[tuple[str, str]]:

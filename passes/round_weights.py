@@ -35,10 +35,15 @@ _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
 
 @dataclass(frozen=True)
 class RoundingOptions:
-    """method: see quant/layer_rounding.py; memory: bytes that the values of all samples may take."""
+    """method: see quant/layer_rounding.py; memory: bytes that the values of all samples may take.
+
+    alone: every layer as if it alone were quantized: those before it pass on what float32 gives, but for the
+    rounding to the scale of the tensor between. So constants of one layer owe nothing to the others'.
+    """
 
     method: str = "descent"
     memory: int = 3 * 2**29
+    alone: bool = False
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.RoundWeights")
@@ -101,9 +106,21 @@ class RoundWeights:
         weight = constant(call.args[1])
         assert weight is not None
         chosen = _round(layer, weight, columns, self.options)
+        if self.options.alone:
+            quantized.settle([_as_output(op, result, layer) for result in results])
+            return chosen
         constants = operator_constants(layer, chosen)
         quantized.settle([reference.evaluate(op, ints[source], *constants) for ints in quantized.values])
         return chosen
+
+
+def _as_output(op: Any, result: np.ndarray, layer: QuantizedLayer) -> np.ndarray:
+    """What float32 gives, in the dtype and the layout of the operator's output."""
+    moved = result.transpose(0, 2, 3, 1) if isinstance(op, ops.Conv2d) else result
+    if layer.out_scale is None or layer.out_dtype != "int8":
+        return moved
+    ints = np.rint(moved / np.float32(layer.out_scale)) + op.out_zero_point
+    return np.clip(ints, op.lo, op.hi).astype(np.int8)
 
 
 def _round(

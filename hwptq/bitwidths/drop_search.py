@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..evaluate.interpret import Interpreter
 from ..options import Options
 from ..passes.graph.stored_bytes import stored_bytes
+from ..passes.graph.uniform_variants import Pair
 from ..progress import Progress
 from ..targets import Descriptor
 from ..verify import Graphs, emulates, run_emitted
@@ -41,22 +42,23 @@ def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], float], option
     """
     assert options.max_drop is not None
     kind = chooser.target.max_drop_saves
-    tried: list[tuple[float, float]] = []
+    tried: dict[tuple[Pair, ...], tuple[float, float]] = {}  # neighbouring budgets can have one choice
 
     def choose(step: int) -> BitWidths:
         return chooser.choose(budget_at(chooser, step))
 
     def holds(step: int) -> bool:
         widths = choose(step)
-        lost = loss(widths)
-        tried.append((chooser.costs.total(kind, widths.pairs), lost))
-        return lost <= float(options.max_drop or 0)
+        chosen = tuple(widths.pairs.values())
+        if chosen not in tried:
+            tried[chosen] = chooser.costs.total(kind, widths.pairs), loss(widths)
+        return tried[chosen][1] <= float(options.max_drop or 0)
 
     low, high = -1, STEPS  # `low` is too cheap, `high` holds
     while high - low > 1:
         middle = 0 if low < 0 and high == STEPS else (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
-    return replace(choose(high), tried=tuple(tried))
+    return replace(choose(high), tried=tuple(tried.values()))
 
 
 def budget_at(chooser: Chooser, step: int) -> Budget:

@@ -3,6 +3,8 @@
 The rest of the network stays float32 and is evaluated from that layer on only. Small disturbances from
 different layers are almost independent, so their powers at the output add up: that is what the choice of bit
 widths minimises the sum of.
+
+The layer has the weights that the variants hold; `choose.py` rounds them as the recipe does.
 """
 
 from __future__ import annotations

@@ -151,6 +151,20 @@ def test_channels_that_never_fire_and_a_large_bias_stay_in_integers():
     assert all(np.isfinite(array).all() for outputs in run(integer, samples(mod, 2)) for array in outputs)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_alone_a_layer_owes_nothing_to_the_layers_before_it(alone):
+    """With another stem in front of them, the other layers get the same constants then, and only then."""
+    mod, found = fused(), []
+    for pair in (BITS["w8"], BITS["w4"]):
+        qdq = apply(passes.InsertQDQ(TARGET, stats_of(mod), assignment={"stem": pair}), mod)
+        step = RoundWeights(mod, samples(mod, 6), RoundingOptions(alone=alone))
+        found.append(quantized_layers(apply(step, qdq)))
+    for name in ("depthwise", "dense"):
+        a, b = (layers[name] for layers in found)
+        same = [np.array_equal(x, y) for x, y in ((a.values, b.values), (a.scale, b.scale), (a.bias, b.bias))]
+        assert all(same) == alone
+
+
 def test_a_module_without_layers_stays():
     mod = graph(lambda emit, x: emit(nn.relu(x)), x=(1, 4))
     assert len(bindings(apply(RoundWeights(mod, samples(mod, 1)), mod)["main"])) == len(bindings(mod["main"]))

@@ -1,6 +1,6 @@
-"""Seconds to measure the sensitivity of every layer, with three candidates each.
+"""Seconds to measure the sensitivity of every layer, with three candidates each, and to round their weights.
 
-python benchmarks/sensitivity.py imagenet-mobilenetv1-075 [--images 64]
+python benchmarks/sensitivity.py imagenet-mobilenetv1-075 [--images 128]
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from dataclasses import replace
 
 from common import CASES, parser, paths, row
 
-from hwptq import measure_sensitivity
-from hwptq.calibration import calibrate
+from hwptq import Options
+from hwptq.bitwidths.budget import Budget
+from hwptq.bitwidths.choose import Chooser
 from hwptq.data import open_dataset
 from hwptq.importer import import_onnx
 from hwptq.passes.graph.quantization_plan import WEIGHTED
-from hwptq.passes.graph.uniform_variants import uniform_variants
 from hwptq.preprocess import load_preprocess
-from hwptq.quantize import fuse
+from hwptq.progress import Progress
+from hwptq.quantize import prepare
+from hwptq.recipe import recipe
 from hwptq.targets import load_target
 
 PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
 BOUND = 120.0  # seconds of processor time: they do not depend on what else the machine does
 command = parser(__doc__)
 command.add_argument("case", choices=list(CASES))
-command.add_argument("--images", type=int, default=64)
+command.add_argument("--images", type=int, default=128, help="one half is rounded to, the other measured on")
 
 
 def main() -> None:
@@ -35,17 +37,17 @@ def main() -> None:
     target = replace(base, ops=tuple(replace(r, pairs=PAIRS) if r.op in WEIGHTED else r for r in base.ops))
     model = import_onnx(files["model"])
     data = open_dataset(str(files["calibration_data"]), model.inputs, load_preprocess(files["preprocess"]))
-    images = list(data.take(args.images))
-    float32 = fuse(model.module)
-    stats = calibrate(float32, (sample.inputs for sample in images[:8]))
+    data, options, progress = data.take(args.images), Options(recipe=recipe("default")), Progress()
+    float32, stats = prepare(model.module, target, data, options, progress)
     wall, cpu = time.perf_counter(), time.process_time()
-    variants = uniform_variants(float32, target, stats)
-    found = measure_sensitivity(float32, variants, images)
+    chooser = Chooser(float32, stats, target, data, options, progress)
+    found = chooser.choose(Budget("weights", 1.0, relative=True)).sensitivity
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert found is not None
     count = sum(len(pairs) for pairs in found.values.values())
     figure = (
         f"{wall:.1f} s ({cpu:.1f} s of CPU time on {os.cpu_count()} cores): {len(found.values)} layers, "
-        f"{count} candidates, {len(images)} images, measure {found.measure}"
+        f"{count} candidates, {len(data)} images, measure {found.measure}"
     )
     row(f"sensitivity of {args.case}", figure, cpu < BOUND)
 

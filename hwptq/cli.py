@@ -71,7 +71,10 @@ def compile_command(
         str | None, typer.Option(metavar="w8a8|w4a8|w4a4|fp8", help="dtypes of weights and activations")
     ] = None,
     lower_ends: Annotated[
-        bool, typer.Option("--lower-ends", help="--precision, or the choice for --max-drop, for first and last layers too")
+        bool,
+        typer.Option(
+            "--lower-ends", help="--precision, or the choice for --max-drop, for first and last layers too"
+        ),
     ] = False,
     budget: Annotated[
         str | None, typer.Option(metavar="KIND=VALUE", help="weights=400kB, cycles=0.8x or macs-int4=70%")

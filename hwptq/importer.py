@@ -20,6 +20,8 @@ from tvm import relax
 from hwptq.passes.graph.dataflow import bindings, main_functions, op_name, rewrite
 
 from .errors import InputError, UnsupportedError
+from .fold_shapes import fold_shapes
+from .input_shapes import input_shapes
 from .onnx_operators import NamingImporter
 
 #: ONNX's own operators, and those that ONNX Runtime adds.
@@ -38,9 +40,9 @@ class Model:
 
 
 def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:
-    """Read an ONNX file; `axes`: sizes of symbolic axes by name.
+    """Read an ONNX file; `axes`: sizes of symbolic axes, by their name or as INPUT.AXIS.
 
-    Raises InputError (file) or UnsupportedError (operators, shapes).
+    Raises InputError (file, names of axes) or UnsupportedError (operators, shapes).
     """
     path = Path(path)
     if not path.is_file():
@@ -58,7 +60,10 @@ def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Mode
             raise UnsupportedError(f"{path}: operator {node.op_type} of domain {node.domain} is not known")
     proto = _name_nodes(_widen_int4(_widen_float16(proto)))
     weights = {i.name for i in proto.graph.initializer}
-    inputs = {i.name: _bound_shape(i, axes or {}) for i in proto.graph.input if i.name not in weights}
+    fed = [i for i in proto.graph.input if i.name not in weights]
+    shapes = input_shapes(fed, axes or {})
+    proto = fold_shapes(proto, shapes)
+    inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
     module = _to_relax(proto, opset, inputs, path)
     return Model(path.stem, module, inputs, tuple(o.name for o in proto.graph.output))
 
@@ -103,20 +108,8 @@ def _first_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _bound_shape(value: Any, axes: Mapping[str, int]) -> tuple[tuple[int, ...], str]:
-    """Shape and dtype of a graph input. A symbolic axis has its size in `axes`, the first one else 1."""
-    tensor = value.type.tensor_type
-    dims = []
-    for axis, dim in enumerate(tensor.shape.dim):
-        size = dim.dim_value or axes.get(dim.dim_param) or (axis == 0)
-        if not size:
-            raise UnsupportedError(
-                f"input {value.name!r}: axis {axis} is symbolic; fix its size before export"
-                + (f", or give it with --axis {dim.dim_param}=SIZE" if dim.dim_param else "")
-            )
-        dims.append(int(size))
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
-    return tuple(dims), dtype
+def _dtype(value: Any) -> str:
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
 
 
 def _name_nodes(proto: Any) -> Any:

@@ -53,22 +53,6 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path: Path):
     assert imported.outputs == ("product", "sum")
 
 
-@pytest.mark.parametrize("shape", [["N", 3, "H", 6], ["N", "C", 5, 6], [1, 3, 5, None]])
-def test_any_other_symbolic_axis_is_refused(tmp_path: Path, shape: list[Any]):
-    axis = next(i for i, d in enumerate(shape) if i and not isinstance(d, int))
-    path = save(model([node("Relu", "x", "y")], {"x": shape}), tmp_path)
-    with pytest.raises(UnsupportedError, match=rf"input 'x': axis {axis} is symbolic; fix its size"):
-        import_onnx(path)
-
-
-def test_a_symbolic_axis_may_be_given_a_size(tmp_path: Path):
-    path = save(model([node("Relu", "x", "y")], {"x": ["N", "S", 2]}), tmp_path)
-    assert import_onnx(path, {"S": 7}).inputs["x"] == ((1, 7, 2), "float32")
-    assert import_onnx(path, {"S": 7, "N": 3}).inputs["x"] == ((3, 7, 2), "float32")
-    with pytest.raises(UnsupportedError, match="or give it with --axis S=SIZE"):
-        import_onnx(path, {"T": 7})
-
-
 @pytest.mark.parametrize("attributes", [{}, {"p": 1}, {"p": 2, "axis": 1}])
 def test_lp_normalization(tmp_path: Path, attributes: dict[str, int]):
     proto = model([node("LpNormalization", "x", "y", **attributes)], {"x": ["N", 3, 4]})

@@ -17,7 +17,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class NamingImporter(onnx_frontend.ONNXGraphImporter):
-    """Names each node's result after the node; Clip and Pad become Relax operators that passes can read."""
+    """Names each node's result after the node; Clip, Pad and Split become operators that passes can read."""
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """As TVM does it, but for the operators that are converted here."""
@@ -34,8 +34,8 @@ class NamingImporter(onnx_frontend.ONNXGraphImporter):
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         name = attrs["tvm_custom"]["name"]
         if isinstance(result, relax.Tuple):  # outputs of a node: the first bears its name
-            first, *others = result.fields
-            return relax.Tuple([self._named(first, name), *others])
+            names = [name, *(f"{name}_{i}" for i in range(1, len(result.fields)))]
+            return relax.Tuple([self._named(*field) for field in zip(result.fields, names, strict=True)])
         return self._named(result, name)
 
     def _named(self, expr: Any, name: str) -> Any:
@@ -132,6 +132,24 @@ def _dropout(inputs: Sequence[Any], attrs: Any) -> Any:
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
+def _split(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Split as slices, which have an integer form; None where the sizes of the parts are not constant."""
+    x, sizes, axis = inputs[0], inputs[1], int(attrs.get("axis", 0))
+    total, count = shape_of(x)[axis], int(attrs["tvm_custom"]["num_outputs"])
+    if sizes is not None:
+        sizes = constant(sizes)
+        if sizes is None:
+            return None
+    elif "split" in attrs:
+        sizes = attrs["split"]
+    else:  # the last part is smaller where they can't all be equal
+        part = -(-total // count)
+        sizes = [min(part, total - first) for first in range(0, total, part)]
+    ends = np.cumsum([int(size) for size in sizes]).tolist()
+    pairs = zip([0, *ends[:-1]], ends, strict=True)
+    return relax.Tuple([relax.op.strided_slice(x, [axis], [begin], [end]) for begin, end in pairs])
+
+
 def _sum(inputs: Sequence[Any], attrs: Any) -> Any:
     """Sum as additions, one operand after the other."""
     first, *others = [x for x in inputs if x is not None]
@@ -169,6 +187,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "LpNormalization": _lp_normalization,
     "Pad": _pad,
     "Resize": _resize,
+    "Split": _split,
     "Sum": _sum,
     "Upsample": _resize,
 }

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from tvm import relax
 
 from . import __version__
-from .passes.graph.dataflow import bindings, constant, op_name, shape_of
+from .passes.graph.dataflow import bindings, constant, op_name, shape_of, slice_bounds
 
 OPSET = 19
 #: Roundings of a coordinate that ONNX knows.
@@ -274,7 +274,7 @@ def _concat(w: _Writer, call: Any, output: str) -> str:
 
 
 def _slice(w: _Writer, call: Any, output: str) -> str:
-    axes, begin, end, strides = (_ints(a.fields) for a in call.args[1:5])
+    axes, begin, end, strides = slice_bounds(call)
     tensors = [w.tensor(np.array(v, np.int64)) for v in (begin, end, axes, strides)]
     return w.node("Slice", [w.name(call.args[0]), *tensors], output)
 

@@ -79,6 +79,12 @@ def constant(expr: Any) -> np.ndarray | None:
     return expr.value.numpy() if isinstance(expr, Constant) else None
 
 
+def slice_bounds(call: Any) -> tuple[list[int], list[int], list[int], list[int]]:
+    """axes, begin, end and strides of a strided_slice with constant bounds."""
+    axes, begin, end, *strides = ([int(v) for v in argument.fields] for argument in call.args[1:5])
+    return axes, begin, end, strides[0] if strides else [1] * len(axes)
+
+
 def shape_of(expr: Any) -> tuple[int, ...]:
     """The static shape of a tensor expression. Raises ValueError where it is symbolic."""
     try:

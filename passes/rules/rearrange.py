@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm import relax
 
-from ..graph.dataflow import op_name, shape_of
+from ..graph.dataflow import op_name, shape_of, slice_bounds
 from .operands import NotInteger, Operand
 
 #: (emitter, operand, output) -> the operand's values in the output's scale.
@@ -61,7 +61,7 @@ def _padded(e: Any, call: Any, x: Operand, padding: Padding) -> Any:
 
 def _sliced_image(call: Any, image: Any) -> Any:
     """A slice of an NCHW tensor, taken from its NHWC form."""
-    axes, begin, end, strides = ([int(v) for v in a.fields] for a in call.args[1:5])
+    axes, begin, end, strides = slice_bounds(call)
     moved = [(0, 3, 1, 2)[a % 4] for a in axes]
     return relax.op.strided_slice(image, moved, begin, end, strides, assume_inbound=False)
 

@@ -47,7 +47,7 @@ def _convolutions() -> onnx.ModelProto:
 
 
 def _pools_and_movement() -> onnx.ModelProto:
-    """Pools, pad, slice, resize, concat, transpose, reshape, squeeze."""
+    """Pools, pad, slice, resize, split, concat, transpose, reshape, squeeze."""
     nodes = [
         node("MaxPool", "x", "a", "max", kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1]),
         node("AveragePool", "a", "b", "average", kernel_shape=[2, 2], pads=[0, 1, 1, 0]),
@@ -55,8 +55,9 @@ def _pools_and_movement() -> onnx.ModelProto:
         node("Pad", "c pads", "d", "pad"),
         node("Slice", "d starts ends axes steps", "e0", "slice"),
         node("Resize", "e0 - scales", "e", "resize", nearest_mode="floor"),
-        node("Sigmoid", "e", "s", "sigmoid"),
-        node("Concat", "e s", "f", "concat", axis=1),
+        node("Split", "e parts", "p q", "split", axis=1),
+        node("Sigmoid", "p", "s", "sigmoid"),
+        node("Concat", "q s p", "f", "concat", axis=1),
         node("Transpose", "f", "g", "transpose", perm=[0, 2, 3, 1]),
         node("Reshape", "g shape", "h", "reshape"),
         node("MatMul", "h w", "y", "dense"),
@@ -64,7 +65,8 @@ def _pools_and_movement() -> onnx.ModelProto:
     constants = {
         "pads": np.array([0, 1, 1, 0, 0, 2, 0, 1], INT64), "starts": np.array([1, 0], INT64),
         "ends": np.array([6, 9], INT64), "axes": np.array([1, 2], INT64), "steps": np.array([1, 2], INT64),
-        "scales": np.float32([1, 1, 1.5, 2]), "shape": np.array([1, 2, -1], INT64), "w": normal(1, 210, 4),
+        "scales": np.float32([1, 1, 1.5, 2]), "parts": np.array([2, 3], INT64),
+        "shape": np.array([1, 2, -1], INT64), "w": normal(1, 147, 4),
     }  # fmt: skip
     return model(nodes, {"x": [1, 4, 9, 12]}, constants)
 

@@ -252,3 +252,26 @@ def test_a_scale_that_gives_no_whole_pixels_is_refused(tmp_path: Path):
     proto = model([node("Resize", "x - s", "y")], {"x": ["N", 2, 3, 7]}, {"s": np.float32([1, 1, 2, 1.5])})
     with pytest.raises(UnsupportedError, match=r"by \[1.0, 1.0, 2.0, 1.5\] gives no whole numbers of pixels"):
         import_onnx(save(proto, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("opset", "sizes", "attributes"),
+    [
+        (11, None, {"axis": 1, "split": [1, 4, 3]}),
+        (11, None, {"axis": -3}),
+        (17, [4, 1, 3], {"axis": 1}),
+        (18, None, {"axis": 1, "num_outputs": 3}),
+    ],
+    ids=str,
+)
+def test_split_becomes_slices(
+    tmp_path: Path, opset: int, sizes: list[int] | None, attributes: dict[str, Any]
+):
+    parts = "a b c" if attributes.get("axis") != -3 else "a b"
+    split = node("Split", "x" + (" sizes" if sizes else ""), parts, "cut", **attributes)
+    constants = {"sizes": np.array(sizes)} if sizes else {}
+    proto = model([split], {"x": ["N", 8, 5, 2]}, constants, outputs=parts.split(), opset=opset)
+    imported = check(proto, tmp_path)
+    found = [op_name(value) for _, value in bindings(imported.module["main"])]
+    assert found[: len(parts.split())] == ["strided_slice"] * len(parts.split())
+    assert names(imported)[:2] == ["cut", "cut_1"]

@@ -95,6 +95,7 @@ CASES = {
     "resize by fractions": _after_pool(lambda x: resize(x, (11, 5), "half_pixel", "round_prefer_ceil"), 0),
     "pad": _after_pool(lambda x: nn.pad(x, [0, 0, 1, 0, 2, 1, 0, 3], "constant", 0.5), 0),
     "slice": _after_pool(lambda x: op.strided_slice(x, [1, 3], [1, 0], [5, 9], [2, 3]), 0),
+    "slice without strides": _after_pool(lambda x: op.strided_slice(x, [1], [1], [3]), 0),
     "reshape": _after_pool(lambda x: op.reshape(x, (2, 27, 7)), 0),
     "flatten": _after_pool(lambda x: op.flatten(x), 0),
     "transpose": _after_pool(lambda x: op.permute_dims(x, [3, 0, 2, 1]), 0),

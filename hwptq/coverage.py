@@ -13,10 +13,11 @@ from tvm import relax
 from .kernels.builder import ELEMENT_BY_ELEMENT
 from .passes.graph.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from .passes.graph.macs import float_macs
+from .passes.graph.qdq import dequantizes, quantizes
 from .passes.graph.quantizable import float_reasons, layer_name
 from .passes.select_kernels import integer_operator
-from .quant import fp8
 from .quant import integer_ops as ops
+from .quant.dtypes import FLOATS
 from .quant.fp8_ops import (
     Conv2dToFp8,
     DenseToFp8,
@@ -29,7 +30,7 @@ from .quant.fp8_ops import (
 )
 
 _BOUNDARY = (ops.Quantize, ops.Dequantize, Fp8Quantize, Fp8Dequantize)
-_QUANTIZED = ("int8", fp8.DTYPE)
+_QUANTIZED = ("int8", *FLOATS)
 _FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 
 
@@ -87,10 +88,10 @@ def _fp8_row(var: Any, op: Fp8Conv2d | Fp8Dense | Fp8MatMul, args: list[Any]) ->
     return {
         "name": layer_name(str(var.name)),
         "op": op.kind.removeprefix("fp8_"),
-        "weight": fp8.DTYPE,
-        "activation": fp8.DTYPE,
+        "weight": str(args[1 if weight is None else -3].ty.dtype),
+        "activation": str(args[0].ty.dtype),
         "macs": integer_macs(op, args, var),
-        "weight_bytes": 0 if weight is None else int(weight.size),
+        "weight_bytes": 0 if weight is None else int(weight.nbytes),
     }
 
 
@@ -157,7 +158,7 @@ def float_weight_bytes(mod: tvm.IRModule) -> int:
 
 def _float_bytes(call: Any) -> int:
     """Bytes in float32 of the constants that a call reads, scales and zero points aside."""
-    if op_name(call) in ("quantize", "dequantize"):
+    if quantizes(call) or dequantizes(call):
         weight = constant(call.args[0])
         return 0 if weight is None else 4 * weight.size
     arrays = [constant(a) for a in call.args]

@@ -28,7 +28,6 @@ from .passes.graph.stored_bytes import layer_bytes
 from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
 from .qdq_onnx import save_qdq
-from .quant.fp8_accumulate import Accumulator
 from .quantize import Quantized, insert, normalize, prepare
 from .report import build_report, write_report
 from .targets import Descriptor, load_target
@@ -143,9 +142,7 @@ def _quantized(
 
 def lower(quantized: Quantized, target: Descriptor, threads: int = 1) -> Graphs:
     """Integers, then kernels. Raises UnsupportedError where nothing of the model could be quantized."""
-    sums = target.fp8_accumulator
-    accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
-    to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger(accumulator)])
+    to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger(target.accumulators)])
     integer = to_integer(quantized.qdq)
     found = coverage(quantized.float32, integer)
     if not found["nodes_quantized"]:

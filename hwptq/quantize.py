@@ -19,8 +19,7 @@ from .options import Options
 from .passes.graph.dataflow import bindings, main_functions
 from .passes.graph.quantizable import kind, layer_dtypes, with_float_reasons
 from .progress import Progress
-from .quant import fp8
-from .quant.fp8_accumulate import Accumulator
+from .quant.dtypes import FLOATS
 from .recipe import Recipe
 from .targets import Descriptor
 
@@ -82,20 +81,18 @@ def insert(
     """Quantize a prepared module, with the dtypes recorded on it, else the first of the target's."""
     batches, recipe = Batches(data, progress), options.recipe
     qdq = _apply(passes.InsertQDQ(target, stats, options.weight_granularity, options.keep_float), float32)
-    in_fp8 = any(fp8.DTYPE in pair for pair in _pairs(qdq))
+    in_floats = any(dtype in FLOATS for pair in _pairs(qdq) for dtype in pair)
     corrects = recipe.correct_bias or recipe.rounding != "nearest"
-    if recipe.rounding != "nearest" and not in_fp8:
+    if recipe.rounding != "nearest" and not in_floats:
         with progress.stage("round weights"):
             step = passes.RoundWeights(float32, batches, passes.RoundingOptions(recipe.rounding))
             qdq = _apply(step, qdq)
-    elif recipe.correct_bias and not in_fp8:
+    elif recipe.correct_bias and not in_floats:
         with progress.stage("correct bias"):
             qdq = _apply(passes.CorrectBias(float32, batches), qdq)
-    if in_fp8 and corrects:
-        sums = target.fp8_accumulator
-        accumulator = Accumulator(sums.step, sums.fraction_bits, sums.promote)
-        with progress.stage("correct e4m3 bias"):
-            qdq = _apply(passes.CorrectFp8Bias(float32, batches, accumulator), qdq)
+    if in_floats and corrects:
+        with progress.stage("correct bias"):
+            qdq = _apply(passes.CorrectFp8Bias(float32, batches, target.accumulators), qdq)
     return Quantized(float32, qdq)
 
 
@@ -103,7 +100,8 @@ def rounded_alone(
     float32: tvm.IRModule, qdq: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]], recipe: Recipe
 ) -> tvm.IRModule:
     """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
-    if recipe.rounding == "nearest" or any(fp8.DTYPE in pair for pair in _pairs(qdq)):
+    in_floats = any(dtype in FLOATS for pair in _pairs(qdq) for dtype in pair)
+    if recipe.rounding == "nearest" or in_floats:
         return qdq
     options = passes.RoundingOptions(recipe.rounding, alone=True)
     return _apply(passes.RoundWeights(float32, samples, options), qdq)

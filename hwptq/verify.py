@@ -21,10 +21,11 @@ from .backends.toolchain import run_command, why_not_run
 from .coverage import float_nodes, integer_nodes
 from .data import Dataset, Sample
 from .evaluate.interpret import Interpreter
-from .passes.graph.dataflow import bindings, constant, op_name, rewrite
+from .passes.graph.dataflow import bindings, rewrite
+from .passes.graph.qdq import quantizes, scale_and_zero
 from .passes.graph.quantizable import layer_name, node_name
 from .progress import Progress
-from .quant import fp8
+from .quant.dtypes import FLOATS
 from .quant.integer_ops import DenseFloat
 from .targets import Descriptor
 
@@ -125,7 +126,7 @@ def _executor(reason: str | None, run: Sequence[str], emulated: bool) -> str:
 
 def emulates(target: Descriptor) -> bool:
     """Whether the reference may stand in for a device that is not here: it models its sums bit for bit."""
-    return any(fp8.DTYPE in pair for rule in target.ops for pair in rule.pairs)
+    return any(dtype in FLOATS for rule in target.ops for pair in rule.pairs for dtype in pair)
 
 
 def run_emitted(
@@ -172,7 +173,7 @@ class _Watch:
             exact = real.get(f"{layer}_dq", real.get(layer))  # a QDQ model may clamp by quantizing
             if name in self.real and exact is not None:
                 self.evidence.layers.setdefault(layer, Sqnr()).add(exact, q)
-            if layer in self.scales and exact is not None and q.dtype in (np.int8, fp8.DTYPE):
+            if layer in self.scales and exact is not None and str(q.dtype) in ("int8", *FLOATS):
                 scale, zero = self.scales[layer]
                 value = (q.astype(np.float32) - zero) * scale
                 value = value.transpose(0, 3, 1, 2) if name.endswith("_nhwc") else value
@@ -186,8 +187,8 @@ def _scales(qdq: tvm.IRModule) -> dict[str, tuple[float, int]]:
     """Scale and zero point of each quantized tensor, by the name of its node."""
     found = {}
     for var, value in bindings(qdq["main"]):
-        if op_name(value) == "quantize":
-            scale, zero = (constant(a) for a in value.args[1:3])
+        if quantizes(value):
+            scale, zero = scale_and_zero(value)
             assert scale is not None
             assert zero is not None
             found[node_name(str(var.name))] = (float(scale.item()), int(zero.item()))

@@ -4,7 +4,7 @@ Three fraction bits round weights and activations by up to 6 percent, and what t
 channel goes through the whole network. A layer's bias becomes the mean that the float layer gives, less the
 mean that the rounded weights make of the rounded inputs; layer by layer, each on inputs that those before it
 have been corrected for (Nagel et al., 2019, "Data-free quantization", section 4.2, with measured means).
-Layers in integers between those in e4m3 are corrected on the way, as CorrectBias does it.
+Layers in bfloat16 are corrected alike, and those in integers between them as CorrectBias does it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.lockstep import Lockstep
-from hwptq.quant import fp8, reference
 from hwptq.quant import fp8_ops as ops
-from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant import reference
+from hwptq.quant.dtypes import FLOATS
+from hwptq.quant.float_sums import Accumulators
+from hwptq.quant.fp8_reference import value as real_value
 from hwptq.quant.integer_ops import LayerOp
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
 from .correct_bias import corrected, float_means
 from .graph.composite import read_composite
-from .graph.dataflow import bindings, constant, op_name, rewrite
+from .graph.dataflow import bindings, constant, rewrite
+from .graph.qdq import dequantizes, scale_and_zero
 from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,
@@ -44,17 +47,17 @@ SAMPLES = 32
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.CorrectFp8Bias")
 class CorrectFp8Bias:
-    """QDQ graph with layers in e4m3 -> the same with corrected biases; any other graph stays as it is, and so
-    do layers in e4m3 without a bias.
+    """QDQ graph with layers in e4m3 or bfloat16 -> the same with corrected biases; any other graph stays as it
+    is, and so do such layers without a bias.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
-    ones are used; accumulator: as in LowerToInteger.
+    ones are used; accumulators: as in LowerToInteger.
     """
 
     def __init__(
-        self, float_module: tvm.IRModule, batches: Iterable[Any], accumulator: Accumulator | None = None
+        self, float_module: tvm.IRModule, batches: Iterable[Any], accumulators: Accumulators | None = None
     ):  # fmt: skip
-        self.float_module, self.batches, self.accumulator = float_module, batches, accumulator
+        self.float_module, self.batches, self.accumulators = float_module, batches, accumulators
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         found = _fp8_layers(mod)
@@ -62,7 +65,7 @@ class CorrectFp8Bias:
             return mod
         samples = list(islice(self.batches, SAMPLES))
         wanted = float_means(self.float_module, samples)
-        graph = tvm.ir.transform.Sequential([LowerToInteger(self.accumulator)])(mod)
+        graph = tvm.ir.transform.Sequential([LowerToInteger(self.accumulators)])(mod)
         in_integers = quantized_layers(mod)
         walk, new = Lockstep(graph, samples), {}
         integers: dict[str, LayerConstants] = {}
@@ -101,7 +104,7 @@ class _Layer:
 
 
 def _fp8_layers(mod: tvm.IRModule) -> dict[bytes, _Layer]:
-    """The layers of a QDQ graph with a bias and a weight in e4m3, by the weight as its operator holds it."""
+    """The layers of a QDQ graph with a bias and a float weight, by the weight as its operator holds it."""
     values = dict(bindings(mod["main"]))
     found = {}
     for var, value in values.items():
@@ -109,10 +112,10 @@ def _fp8_layers(mod: tvm.IRModule) -> dict[bytes, _Layer]:
         if unit is None or unit.kind not in ("conv2d", "matmul"):
             continue
         x, w = (values.get(a) for a in unit.args[:2])
-        if op_name(x) != "dequantize" or op_name(w) != "dequantize" or unit.bias is None:
+        if not dequantizes(x) or not dequantizes(w) or unit.bias is None:
             continue
-        weight, scale, step = (constant(a) for a in (w.args[0], w.args[1], x.args[1]))  # type: ignore[union-attr]
-        if weight is None or scale is None or step is None or str(weight.dtype) != fp8.DTYPE:
+        weight, scale, step = constant(w.args[0]), scale_and_zero(w)[0], scale_and_zero(x)[0]  # type: ignore[union-attr]
+        if weight is None or scale is None or step is None or str(weight.dtype) not in FLOATS:
             continue
         if unit.bias.size != scale.size:  # one bias for all channels
             continue
@@ -124,9 +127,9 @@ def _fp8_layers(mod: tvm.IRModule) -> dict[bytes, _Layer]:
 
 def _mean_sum(op: ops.Fp8Conv2d | ops.Fp8Dense, w: np.ndarray, inputs: list[np.ndarray]) -> np.ndarray:
     """The mean of a layer's sums over all pixels or rows of `inputs`, in real arithmetic: float64 [O]."""
-    weight, total, count = fp8.decode(fp8.as_codes(w)).astype(np.float64), np.zeros(()), 0
+    weight, total, count = real_value(w).astype(np.float64), np.zeros(()), 0
     for codes in inputs:
-        x = fp8.decode(fp8.as_codes(codes)).astype(np.float64)
+        x = real_value(codes).astype(np.float64)
         if isinstance(op, ops.Fp8Dense):
             rows = x.reshape(-1, x.shape[-1])
             total, count = total + rows.sum(axis=0), count + len(rows)

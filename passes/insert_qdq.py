@@ -1,4 +1,5 @@
-"""InsertQDQ: put R.quantize / R.dequantize around every node that the target computes in integers."""
+"""InsertQDQ: put R.quantize / R.dequantize around every node that the target computes in integers or short
+floats; around a tensor in bfloat16, casts (graph/qdq.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import INT4, Dtype, FloatDtype
+from hwptq.quant.dtypes import BFLOAT16, INT4, Dtype, FloatDtype
 from hwptq.quant.qparams import QParams
 
 from .graph.dataflow import main_functions, rewrite
@@ -81,6 +82,9 @@ class InsertQDQ:
 
 def _activation(r: Any, tensor: Any, name: str, q: QParams) -> Any:
     """DQ(Q(tensor)), named <name>_q and <name>_dq."""
+    if q.dtype == BFLOAT16:
+        codes = r.emit(relax.op.astype(tensor, q.dtype.name), f"{name}_q")
+        return r.emit(relax.op.astype(codes, "float32"), f"{name}_dq")
     if q.dtype == INT4:
         tensor = r.emit(relax.op.clip(tensor, *q.bounds), f"{name}_clip")
     held, zero_dtype = _storage(q.dtype)
@@ -91,6 +95,8 @@ def _activation(r: Any, tensor: Any, name: str, q: QParams) -> Any:
 
 def _weight(r: Any, name: str, w: QuantizedWeight) -> Any:
     """DQ of a constant weight, named <name>_w."""
+    if w.dtype == BFLOAT16:
+        return r.emit(relax.op.astype(relax.const(w.values), "float32"), f"{name}_w")
     zero = relax.const(np.zeros(w.scale.shape, _storage(w.dtype)[1]))
     call = relax.op.dequantize(
         relax.const(w.values), relax.const(w.scale), zero, axis=w.axis, out_dtype="float32"

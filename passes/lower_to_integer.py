@@ -15,40 +15,40 @@ from tvm import relax
 
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.portable import portable
-from hwptq.quant import fp8, reference
 from hwptq.quant import integer_ops as ops
-from hwptq.quant.dtypes import integer_dtype
-from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant import reference
+from hwptq.quant.dtypes import FLOATS, integer_dtype
+from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_ops import Fp8Dequantize, Fp8Quantize
 from hwptq.quant.qparams import activation_qparams
 
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .graph.qdq import dequantizes, quantizes, scale_and_zero
 from .graph.quantizable import float_reasons, layer_dtypes, node_name, weight_groups, with_float_reasons
-from .rules.fp8 import Fp8Output, is_layer, lower_fp8, reads_fp8
+from .rules.fp8 import Fp8Output, is_layer, lower_fp8, reads_floats
 from .rules.integer import Output, is_real_dense, lower_node
 from .rules.operands import NotInteger, Operand
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
 class LowerToInteger:
-    """QDQ graph -> graph of integer and fp8 operators. What has no such form stays, between its Q and DQ.
+    """QDQ graph -> graph of operators on integers, e4m3 and bfloat16. What has no such form stays float.
 
-    accumulator: what the device sums products of e4m3 in.
+    accumulators: what the device sums products of floats in.
     """
 
-    def __init__(self, accumulator: Accumulator | None = None):
-        self.accumulator = accumulator or Accumulator()
+    def __init__(self, accumulators: Accumulators | None = None):
+        self.accumulators = accumulators or Accumulators()
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         values = {v: value for _, f in main_functions(mod) for v, value in bindings(f)}
         state: dict[int, Emitter] = {}
 
         def visit(r: Any, var: Any, value: Any) -> Any:
-            emitter = state.setdefault(id(r), Emitter(r, mod, values, self.accumulator))
-            name = op_name(value)
-            if name == "quantize" and constant(value.args[1]) is not None:
+            emitter = state.setdefault(id(r), Emitter(r, mod, values, self.accumulators))
+            if quantizes(value) and scale_and_zero(value)[0] is not None:
                 return emitter.quantize(var, value)
-            if name == "dequantize" and constant(value.args[0]) is None:
+            if dequantizes(value) and constant(value.args[0]) is None:
                 op = _dequantize(value)
                 return emitter.call(op, [r.get(value.args[0])], (), shape_of(value), "float32", str(var.name))
             if is_real_dense(emitter, value) and not emitter.feeds_quantize(var):
@@ -63,7 +63,7 @@ class LowerToInteger:
 
 
 def _params(call: Any) -> tuple[float, int]:
-    scale, zero = constant(call.args[1]), constant(call.args[2])
+    scale, zero = scale_and_zero(call)
     if scale is None or zero is None or scale.size != 1:
         raise ValueError("activations must be quantized per tensor with constant scale and zero point")
     return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
@@ -71,8 +71,7 @@ def _params(call: Any) -> tuple[float, int]:
 
 def _dequantize(call: Any) -> ops.GraphOp:
     scale, zero = _params(call)
-    is_fp8 = str(call.args[0].ty.dtype) == fp8.DTYPE
-    return Fp8Dequantize(scale) if is_fp8 else ops.Dequantize(scale, zero)
+    return Fp8Dequantize(scale) if str(call.args[0].ty.dtype) in FLOATS else ops.Dequantize(scale, zero)
 
 
 def _quantized(real: np.ndarray) -> Operand:
@@ -85,7 +84,7 @@ def _quantized(real: np.ndarray) -> Operand:
 class Emitter:
     """Emits integer operators into a new function, keeping each image in NHWC beside its NCHW form."""
 
-    def __init__(self, rewriter: Any, mod: Any, values: dict[Any, Any], accumulator: Accumulator):
+    def __init__(self, rewriter: Any, mod: Any, values: dict[Any, Any], accumulators: Accumulators):
         self.r, self.mod, self.values = rewriter, mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
         self.reasons: dict[str, str] = {}  # node left in float -> why
@@ -93,27 +92,27 @@ class Emitter:
         self._float = float_reasons(rewriter.func)
         self._functions: dict[Any, Any] = {}
         self._readers = users(rewriter.func)
-        self._accumulator = accumulator
+        self._accumulators = accumulators
 
     def quantize(self, var: Any, value: Any) -> Any:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
         name, dtype = node_name(str(var.name)), str(value.ty.dtype)
-        in_fp8 = dtype == fp8.DTYPE
+        in_floats = dtype in FLOATS
         try:
             source = str(getattr(value.args[0], "name", ""))
             if source in self._float:
                 raise NotInteger(self._float[source])
-            if in_fp8 or reads_fp8(self, value.args[0]):
+            if in_floats or reads_floats(self, value.args[0]):
                 return lower_fp8(self, value.args[0], self.fp8_output(scale, name, dtype, zero))
             return lower_node(self, value.args[0], self._output(scale, zero, name))
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)
-            if in_fp8:
-                op = Fp8Quantize(float(np.float32(1 / scale)))
+            if in_floats:
+                op = Fp8Quantize(float(np.float32(1 / scale)), dtype)
                 source, shape = self.r.get(value.args[0]), shape_of(value)
-                return self.call(op, [source], (), shape, fp8.DTYPE, str(var.name))
+                return self.call(op, [source], (), shape, dtype, str(var.name))
             return self._boundary(value.args[0], scale, zero, str(var.name))
 
     def _boundary(self, source: Any, scale: float, zero: int, name: str) -> Any:
@@ -129,20 +128,22 @@ class Emitter:
 
     def fp8_output(self, scale: float, name: str, dtype: str, zero: int = 0) -> Fp8Output:
         """A result of the fp8 rules."""
-        return Fp8Output(scale, name, self._accumulator, dtype, zero)
+        return Fp8Output(scale, name, self._accumulators, dtype, zero)
 
     def leaves_as_float(self, var: Any, value: Any) -> bool:
         """Whether `value` is an fp8 layer whose result is not quantized, nor joined by a quantized add."""
         if not is_layer(self, value):
             return False
         readers = self._readers.get(var, [])
-        followers = {op_name(self.values.get(v)) for u in readers for v in [u, *self._readers.get(u, [])]}
-        return "quantize" not in followers
+        followers = [v for u in readers for v in [u, *self._readers.get(u, [])]]
+        return not any(quantizes(self.values.get(v)) for v in followers)
 
     def feeds_quantize(self, var: Any) -> bool:
         """Whether a quantize reads `var`, perhaps behind the clip of an int4 tensor."""
-        followers = {u: op_name(self.values.get(u)) for u in self._readers.get(var, [])}
-        return any(n == "quantize" or (n == "clip" and self.feeds_quantize(u)) for u, n in followers.items())
+        followers = {u: self.values.get(u) for u in self._readers.get(var, [])}
+        return any(
+            quantizes(v) or (op_name(v) == "clip" and self.feeds_quantize(u)) for u, v in followers.items()
+        )
 
     def real_dense(self, var: Any, value: Any) -> Any:
         """A dense layer whose result is float32; the float operator where it has no integer form."""
@@ -165,15 +166,15 @@ class Emitter:
         if real is not None:
             return _quantized(real)
         value: Any = self.values.get(expr)
-        if op_name(value) != "dequantize":
+        if not dequantizes(value):
             raise NotInteger("an input is not quantized")
         source = value.args[0]
         weight = constant(source)
         if weight is not None:
-            zeros = constant(value.args[2])
+            scales, zeros = scale_and_zero(value)
             if zeros is not None and np.any(zeros):
                 raise NotInteger("a weight with a zero point")
-            return Operand(weight, np.asarray(constant(value.args[1])), 0, shape_of(expr))
+            return Operand(weight, np.asarray(scales), 0, shape_of(expr))
         scale, zero = _params(value)
         return Operand(self.r.get(source), np.asarray(scale, np.float32), zero, shape_of(expr))
 

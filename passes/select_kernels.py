@@ -20,8 +20,8 @@ from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.vector_unit import THREADS, unit_of
 from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
-from hwptq.quant import fp8
 from hwptq.quant import integer_ops as ops
+from hwptq.quant.dtypes import FLOATS
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
@@ -66,7 +66,7 @@ class SelectKernels:
                 layer, name = layer_of(group, layouts), str(group.head.var.name)
                 steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
                 return emitter.emit(r, steps, group.activations, var)
-            if _joins(value) and str(var.ty.dtype) in ("int8", fp8.DTYPE):
+            if _joins(value) and str(var.ty.dtype) in ("int8", *FLOATS):
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 out = _type(var, layouts.get(var, PLAIN))

@@ -26,7 +26,10 @@ MIN_VECTOR_BITS = 32
 
 #: (activation, weight) dtypes that the code generators of a TVM target kind take.
 _INTEGER_PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
-PAIRS = {"llvm": _INTEGER_PAIRS, "cuda": (("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8"))}
+PAIRS = {
+    "llvm": _INTEGER_PAIRS,
+    "cuda": (("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8"), ("bfloat16", "bfloat16")),
+}
 #: What a descriptor says of an operator without weights, where it is not int8; on such a device it takes the
 #: dtypes of the tensors beside it.
 PLAIN_PAIRS = {"cuda": ("float8_e4m3fn", "float8_e4m3fn")}

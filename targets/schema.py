@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hwptq.quant.float_sums import Accumulators
+from hwptq.quant.fp8_accumulate import Accumulator
+
 from .about import INSTRUCTION, INTRINSIC, WORD, about
 from .kernel_tables import Kernel
 
@@ -16,7 +19,7 @@ from .kernel_tables import Kernel
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
 OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "resize", "concat", "data_movement")
 OP_KINDS = WEIGHTED_OPS + OTHER_OPS
-DTYPES = ("int8", "int4", "float8_e4m3fn")
+DTYPES = ("int8", "int4", "float8_e4m3fn", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,25 @@ class Fp8Accumulator:
 
 
 @dataclass(frozen=True)
+class Bf16Accumulator:
+    """What the device sums products of bfloat16 in (hwptq/quant/bf16_accumulate.py)."""
+
+    step: int = field(
+        default=1,
+        metadata=about(
+            "products summed at once; 1 = in order, each by an fma, which needs no tensor cores",
+            low=1,
+            high=1024,
+            power_of_two=True,
+        ),
+    )
+    fraction_bits: int = field(
+        default=23,
+        metadata=about("bits kept below the largest exponent of a step; 23 in order", low=1, high=30),
+    )
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """How operators without weights are vectorised: add, mul, pooling, padding and their like."""
 
@@ -306,6 +328,10 @@ class Descriptor:
         default_factory=Fp8Accumulator,
         metadata=about("what products of e4m3 are summed in, where the device has them"),
     )
+    bf16_accumulator: Bf16Accumulator = field(
+        default_factory=Bf16Accumulator,
+        metadata=about("what products of bfloat16 are summed in, where the device has them"),
+    )
     memory: Memory = field(
         default_factory=Memory, metadata=about("what the device's memory asks of the code")
     )
@@ -323,6 +349,15 @@ class Descriptor:
         default_factory=dict,
         metadata=about("cycles per multiply-accumulate, by weight dtype", low=1e-6, high=1e6, keys=DTYPES),
     )
+
+    @property
+    def accumulators(self) -> Accumulators:
+        """What products of floats are summed in, for the arithmetic of quant/float_sums.py."""
+        short, long = self.fp8_accumulator, self.bf16_accumulator
+        return Accumulators(
+            Accumulator(short.step, short.fraction_bits, short.promote),
+            Accumulator(long.step, long.fraction_bits, 0),
+        )
 
     def rule(self, op: str) -> OpRule | None:
         """The rule for an operator kind, or None where the device does not list it (it stays float)."""

@@ -36,6 +36,7 @@ PRECISIONS: dict[str, Pair] = {
     "w4a8": ("int8", "int4"),
     "w4a4": ("int4", "int4"),
     "fp8": ("float8_e4m3fn", "float8_e4m3fn"),
+    "bf16": ("bfloat16", "bfloat16"),
 }
 
 

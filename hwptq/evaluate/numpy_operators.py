@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..quant import fp8
+from ..quant import bf16, fp8
 from ..quant.window import conv_output_shape, windows
 
 Evaluate = Callable[..., np.ndarray | None]
@@ -115,6 +115,18 @@ def _dequantize(call: Any) -> Evaluate | None:
     return evaluate
 
 
+def _cast(call: Any) -> Evaluate | None:
+    """To bfloat16 and from it: TVM's own casts to it are not defined for NaN."""
+    to = str(call.attrs.dtype)
+
+    def evaluate(x: np.ndarray) -> np.ndarray | None:
+        if to == bf16.DTYPE:
+            return bf16.encode(x) if x.dtype == np.float32 else None
+        return bf16.decode(x) if x.dtype == bf16.DTYPE else None
+
+    return evaluate if to in (bf16.DTYPE, "float32") else None
+
+
 def _float_only(f: Callable[..., np.ndarray]) -> Callable[[Any], Evaluate]:
     def evaluate(*args: np.ndarray) -> np.ndarray | None:
         return f(*args) if all(a.dtype == np.float32 for a in args) else None
@@ -136,6 +148,7 @@ _OPERATORS: dict[str, Callable[[Any], Evaluate | None]] = {
     "permute_dims": _permute,
     "quantize": _quantize,
     "dequantize": _dequantize,
+    "astype": _cast,
 }
 
 

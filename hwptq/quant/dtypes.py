@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import bf16
+
 
 @dataclass(frozen=True)
 class IntegerDtype:
@@ -23,20 +25,27 @@ class IntegerDtype:
 
 @dataclass(frozen=True)
 class FloatDtype:
-    """A float of `bits` bits, `significand` of them the significand's; and its largest finite values."""
+    """A float of `bits` bits, `significand` of them the significand's with its implied one.
+
+    qmin, qmax: its largest finite values; scaled: whether tensors in it have a scale.
+    """
 
     name: str
     bits: int
     significand: int
     qmin: float
     qmax: float
+    scaled: bool = True
 
 
 INT8 = IntegerDtype("int8", 8)
 INT4 = IntegerDtype("int4", 4)
 FLOAT8 = FloatDtype("float8_e4m3fn", 8, 4, -448.0, 448.0)
+BFLOAT16 = FloatDtype("bfloat16", 16, 8, -bf16.LARGEST, bf16.LARGEST, scaled=False)
 Dtype = IntegerDtype | FloatDtype
-_BY_NAME: dict[str, Dtype] = {d.name: d for d in (INT8, INT4, FLOAT8)}
+_BY_NAME: dict[str, Dtype] = {d.name: d for d in (INT8, INT4, FLOAT8, BFLOAT16)}
+#: Names of the dtypes that are floats.
+FLOATS = (FLOAT8.name, BFLOAT16.name)
 
 
 def tensor_dtype(name: str) -> Dtype:
@@ -56,6 +65,7 @@ def integer_dtype(name: str) -> IntegerDtype:
 
 
 def precision_of(dtype: str) -> int:
-    """How many bits tell neighbouring values apart: 8 in int8, 4 in e4m3 with its implied one."""
+    """How many bits tell neighbouring values apart, the sign's among them: 8 in int8, 5 in e4m3 with its
+    implied one, 9 in bfloat16."""
     found = tensor_dtype(dtype)
-    return found.significand if isinstance(found, FloatDtype) else found.bits
+    return found.significand + 1 if isinstance(found, FloatDtype) else found.bits

@@ -1,14 +1,15 @@
-"""The operators of a graph in e4m3, as frozen dataclasses: the fp8 side of integer_ops.py.
+"""The operators of a graph in floats, as frozen dataclasses: the other side of integer_ops.py.
 
-Images are NHWC. Layers and products take float8_e4m3fn; the others, and a residual, also take int8, whose
-value is then x - zero_point. real = value * scale; e4m3 has no zero point. Whatever is computed in float32 on
-the way is one rounding to nearest at a time, so results are defined to the bit: `fma(a, b, c)` rounds once.
-`lo` and `hi` are bounds of the result y in the output's scale (infinite where there is none); a clamp turns
-NaN into `lo`, without one NaN stays NaN.
+They are named after e4m3, and take bfloat16 in its place. Images are NHWC. Layers and products take both
+operands in one of the two; the others, and a residual, also take int8, whose value is then x - zero_point.
+real = value * scale; e4m3 has no zero point, bfloat16 none and the scale 1. Whatever is computed in float32
+on the way is one rounding to nearest at a time, so results are defined to the bit: `fma(a, b, c)` rounds
+once. `lo` and `hi` are bounds of the result y in the output's scale (infinite where there is none); a clamp
+turns NaN into `lo`, without one NaN stays NaN.
 
-`out` is the dtype of the output: float8_e4m3fn, encoded as fp8.encode says; int8, which is
-clamp(round_half_even(y) + out_zero_point, -128, 127) with -128 for NaN; or float32 at the end of a graph,
-where y is the real value. `accumulator` holds the fields of fp8_accumulate.Accumulator.
+`out` is the dtype of the output: float8_e4m3fn, encoded as fp8.encode says; bfloat16, as bf16.encode does;
+int8, which is clamp(round_half_even(y) + out_zero_point, -128, 127) with -128 for NaN; or float32 at the end
+of a graph, where y is the real value. `accumulator` holds the fields of fp8_accumulate.Accumulator.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ class Fp8Conv2d:
     y = fma(acc, scale, bias). With a factor `residual` other than 0 a tensor r of the output's shape follows
     x, and y becomes fma(value of r, residual, y).
 
-    groups = 1: acc as in fp8_accumulate, over taps in row-major order and the channels of each; every part of
-    the window (parts_of_window) is padded with zeros to a multiple of the accumulator's step. groups > 1: acc
-    is a float32 that the (exact) products are added to in that order.
+    groups = 1: acc as in fp8_accumulate or bf16_accumulate, over taps in row-major order and the channels of
+    each; every part of the window (parts_of_window) is padded with zeros to a multiple of the accumulator's
+    step. groups > 1: acc is a float32 that the products are added to in that order, fma(x, w, acc), those of
+    the padding's zeros too.
     """
 
     kind: ClassVar[str] = "fp8_conv2d"
@@ -73,9 +75,9 @@ class Fp8Dense:
 
 @dataclass(frozen=True)
 class Conv2dToFp8:
-    """(x int8 [N,H,W,I], w int8 [O,KH,KW,I/groups], bias int32 [O], scale float32 [O]) -> e4m3 [N,OH,OW,O].
+    """(x int8 [N,H,W,I], w int8 [O,KH,KW,I/groups], bias int32 [O], scale float32 [O]) -> [N,OH,OW,O].
 
-    A layer in integers before one in e4m3: y = float32(acc) * scale, with acc as in integer_ops.Conv2d,
+    A layer in integers before one in floats: y = float32(acc) * scale, with acc as in integer_ops.Conv2d,
     rounded once to the nearest float32, ties to even, and the product once.
     """
 
@@ -87,11 +89,12 @@ class Conv2dToFp8:
     in_zero_point: int
     lo: float
     hi: float
+    out: str = "float8_e4m3fn"
 
 
 @dataclass(frozen=True)
 class DenseToFp8:
-    """(x int8 [..., K], w int8 [O,K], bias int32 [O], scale float32 [O]) -> e4m3 [..., O].
+    """(x int8 [..., K], w int8 [O,K], bias int32 [O], scale float32 [O]) -> [..., O].
 
     y as in Conv2dToFp8.
     """
@@ -100,6 +103,7 @@ class DenseToFp8:
     in_zero_point: int
     lo: float
     hi: float
+    out: str = "float8_e4m3fn"
 
 
 @dataclass(frozen=True)
@@ -146,14 +150,17 @@ class Fp8Mul:
 
 @dataclass(frozen=True)
 class Fp8Lookup:
-    """(x e4m3, table [256]) -> table[code of x]: any function of one tensor, exact, in the table's dtype."""
+    """(x, table [256] or, for bfloat16, [65536]) -> table[code of x]: any function of one tensor, exact.
+
+    The result has the table's dtype.
+    """
 
     kind: ClassVar[str] = "fp8_lookup"
 
 
 @dataclass(frozen=True)
 class Fp8Clamp:
-    """(x [..., C], lo e4m3 [C], hi e4m3 [C]) -> x limited to [lo, hi], channel by channel; NaN becomes lo."""
+    """(x [..., C], lo [C], hi [C]), of one dtype -> x in [lo, hi], channel by channel; NaN becomes lo."""
 
     kind: ClassVar[str] = "fp8_clamp"
 
@@ -201,21 +208,22 @@ class Fp8Pad:
 
 @dataclass(frozen=True)
 class Fp8Quantize:
-    """(x float32) -> e4m3: encode(x * factor), factor the float32 nearest to 1 / scale."""
+    """(x float32) -> e4m3 or bfloat16: encode(x * factor), factor the float32 nearest to 1 / scale."""
 
     kind: ClassVar[str] = "fp8_quantize"
     factor: float
+    out: str = "float8_e4m3fn"
 
 
 @dataclass(frozen=True)
 class Fp8Dequantize:
-    """(x e4m3) -> float32: x * scale, one rounding."""
+    """(x) -> float32: x * scale, one rounding."""
 
     kind: ClassVar[str] = "fp8_dequantize"
     scale: float
 
 
-#: Layers in integers whose result is e4m3.
+#: Layers in integers whose result is a float.
 LayerToFp8 = Conv2dToFp8 | DenseToFp8
 Fp8Op = (
     Fp8Conv2d | Fp8Dense | Conv2dToFp8 | DenseToFp8 | Fp8MatMul | Fp8Add | Fp8Mul

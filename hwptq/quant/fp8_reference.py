@@ -7,28 +7,14 @@ from itertools import product as pairs
 
 import numpy as np
 
-from . import fp8
+from . import bf16, fp8
 from . import fp8_ops as ops
-from .fp8_accumulate import Accumulator, product
+from .bf16_accumulate import exact_products, multiply_add
+from .float_sums import product
+from .fma import fma
+from .fp8_accumulate import Accumulator
 from .integer_sums import convolution_sum, exact_matmul
 from .window import ceil_padding, conv_output_shape, pad_image, windows
-
-
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """float32 a * b + c, rounded once.
-
-    The product of two float32 is exact in float64; the sum is rounded to odd there, after which rounding to
-    float32 gives what one rounding would have given (Boldo and Melquiond, 2008).
-    """
-    p, c = np.asarray(a, np.float64) * np.asarray(b, np.float64), np.asarray(c, np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        s = p + c
-        t = s - p
-        error = (p - (s - t)) + (c - t)
-        inexact = np.isfinite(error) & (error != 0)
-        even = (np.ascontiguousarray(s).view(np.uint64) & np.uint64(1)).reshape(s.shape) == 0
-        odd = np.nextafter(s, np.where(error > 0, np.inf, -np.inf))
-        return np.where(inexact & even, odd, s).astype(np.float32)
 
 
 def clamp(y: np.ndarray, lo: float, hi: float) -> np.ndarray:
@@ -44,16 +30,23 @@ def store(y: np.ndarray, out: str, zero_point: int = 0) -> np.ndarray:
     """float32 `y` as the dtype `out`; see fp8_ops."""
     if out == fp8.DTYPE:
         return fp8.as_float8(fp8.encode(y))
+    if out == bf16.DTYPE:
+        return bf16.encode(y)
     if out == "int8":
         return clamp(np.rint(y) + np.float32(zero_point), -128, 127).astype(np.int8)
     return y.astype(np.float32)
 
 
 def value(x: np.ndarray, zero_point: int = 0) -> np.ndarray:
-    """What the codes of an e4m3 or int8 tensor stand for: float32, exact."""
+    """What the codes of a tensor in e4m3, bfloat16 or int8 stand for: float32, exact."""
     if x.dtype == np.int8:
         return (x.astype(np.int32) - zero_point).astype(np.float32)
-    return fp8.decode(fp8.as_codes(x))
+    return bf16.decode(x) if x.dtype == bf16.DTYPE else fp8.decode(fp8.as_codes(x))
+
+
+def codes(x: np.ndarray) -> np.ndarray:
+    """The bits of a tensor in e4m3 or bfloat16 as whole numbers: uint8 or uint16."""
+    return bf16.as_codes(x) if x.dtype == bf16.DTYPE else fp8.as_codes(x)
 
 
 def _finish(op: ops.Fp8Conv2d | ops.Fp8Dense, acc, scale, bias, residual) -> np.ndarray:
@@ -68,39 +61,44 @@ def _conv2d(op: ops.Fp8Conv2d, x, *args) -> np.ndarray:
     *residual, w, scale, bias = args
     o, kh, kw, _ = w.shape
     oh, ow = conv_output_shape(x.shape[1:3], (kh, kw), op.strides, op.padding, op.dilation)
-    view = windows(
-        pad_image(fp8.as_codes(x), op.padding, 0), (kh, kw), op.strides, op.dilation, (oh, ow)
-    ).transpose(0, 1, 2, 4, 5, 3)  # [N,OH,OW,KH,KW,I]
+    padded = pad_image(codes(x), op.padding, 0).view(x.dtype)
+    view = windows(padded, (kh, kw), op.strides, op.dilation, (oh, ow)).transpose(0, 1, 2, 4, 5, 3)
     if op.groups == 1:
-        model = Accumulator(*op.accumulator)
-        parts = ops.parts_of_window(w.shape, model.step)
-        fill = [(0, 0)] * 2 + [(0, -parts[1] % model.step)]
-        cols = np.pad(view.reshape(-1, *parts), fill)
-        rows = np.pad(fp8.as_codes(w).reshape(o, *parts), fill)
-        acc = product(cols.reshape(len(cols), -1), rows.reshape(o, -1), model)
+        step, _, _ = op.accumulator
+        parts = ops.parts_of_window(w.shape, step)
+        cols, rows = (_parts(t.reshape(-1, *parts), step) for t in (view, w))
+        acc = product(cols, rows, Accumulator(*op.accumulator))
     else:
-        acc = _grouped(view, fp8.as_codes(w), op.groups)
+        acc = _grouped(view, w, op.groups)
     return _finish(op, acc.reshape(x.shape[0], oh, ow, o), scale, bias, residual)
 
 
+def _parts(x: np.ndarray, step: int) -> np.ndarray:
+    """[rows, parts, products of each] -> [rows, K], each part filled with zeros to whole steps."""
+    filled = np.pad(codes(x), [(0, 0), (0, 0), (0, -x.shape[2] % step)])
+    return filled.reshape(len(x), -1).view(x.dtype)
+
+
 def _grouped(view: np.ndarray, w: np.ndarray, groups: int) -> np.ndarray:
+    """The sums of a grouped convolution in order; view [N,OH,OW,KH,KW,C]."""
     o, kh, kw, depth = w.shape
-    x = fp8.decode(view).reshape(*view.shape[:5], groups, 1, depth)
-    weights = fp8.decode(w).reshape(groups, o // groups, kh, kw, depth)
+    x = value(view).reshape(*view.shape[:5], groups, 1, depth)
+    weights = value(w).reshape(groups, o // groups, kh, kw, depth)
+    exact = exact_products(x, weights)
     acc = np.zeros((*view.shape[:3], groups, o // groups), np.float32)
     for ky, kx, i in pairs(range(kh), range(kw), range(depth)):
-        acc = acc + x[:, :, :, ky, kx, :, :, i] * weights[:, :, ky, kx, i]
+        acc = multiply_add(acc, x[:, :, :, ky, kx, :, :, i], weights[:, :, ky, kx, i], exact)
     return acc
 
 
 def _dense(op: ops.Fp8Dense, x, *args) -> np.ndarray:
     *residual, w, scale, bias = args
-    acc = product(fp8.as_codes(x).reshape(-1, x.shape[-1]), fp8.as_codes(w), Accumulator(*op.accumulator))
+    acc = product(x.reshape(-1, x.shape[-1]), w, Accumulator(*op.accumulator))
     return _finish(op, acc.reshape(*x.shape[:-1], len(w)), scale, bias, residual)
 
 
 def _to_fp8(op: ops.LayerToFp8, acc: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return store(clamp(acc.astype(np.float32) * scale, op.lo, op.hi), fp8.DTYPE)
+    return store(clamp(acc.astype(np.float32) * scale, op.lo, op.hi), op.out)
 
 
 def _conv2d_to_fp8(op: ops.Conv2dToFp8, x, w, bias, scale) -> np.ndarray:
@@ -112,7 +110,7 @@ def _dense_to_fp8(op: ops.DenseToFp8, x, w, bias, scale) -> np.ndarray:
 
 
 def _matmul(op: ops.Fp8MatMul, a, b) -> np.ndarray:
-    acc = product(fp8.as_codes(a), fp8.as_codes(np.swapaxes(b, -1, -2)), Accumulator(*op.accumulator))
+    acc = product(a, np.ascontiguousarray(np.swapaxes(b, -1, -2)), Accumulator(*op.accumulator))
     return store(clamp(acc * np.float32(op.factor), op.lo, op.hi), op.out, op.out_zero_point)
 
 
@@ -130,11 +128,11 @@ def _mul(op: ops.Fp8Mul, a, b) -> np.ndarray:
 def _clamp(op: ops.Fp8Clamp, x, lo, hi) -> np.ndarray:
     y, low, high = (value(t) for t in (x, lo, hi))
     y = np.where(y > low, y, low)
-    return store(np.where(y < high, y, high), fp8.DTYPE)
+    return store(np.where(y < high, y, high), str(x.dtype))
 
 
 def _lookup(op: ops.Fp8Lookup, x, table) -> np.ndarray:
-    return table[fp8.as_codes(x)]
+    return table[codes(x)]
 
 
 def _window(
@@ -151,7 +149,7 @@ def _max_pool(op: ops.Fp8MaxPool, x) -> np.ndarray:
     best = np.full(view.shape[:4], -np.inf, np.float32)
     for ky, kx in np.ndindex(*op.pool_size):
         best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
-    return store(best, fp8.DTYPE)
+    return store(best, str(x.dtype))
 
 
 def _avg_pool(op: ops.Fp8AvgPool, x, factor) -> np.ndarray:
@@ -165,16 +163,16 @@ def _avg_pool(op: ops.Fp8AvgPool, x, factor) -> np.ndarray:
 
 def _pad(op: ops.Fp8Pad, x) -> np.ndarray:
     widths = list(zip(op.before, op.after, strict=True))
-    return fp8.as_float8(np.pad(fp8.as_codes(x), widths, constant_values=op.value))
+    return np.pad(codes(x), widths, constant_values=op.value).view(x.dtype)
 
 
 def _quantize(op: ops.Fp8Quantize, x) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return store(x.astype(np.float32) * np.float32(op.factor), fp8.DTYPE)
+        return store(x.astype(np.float32) * np.float32(op.factor), op.out)
 
 
 def _dequantize(op: ops.Fp8Dequantize, x) -> np.ndarray:
-    return fp8.decode(fp8.as_codes(x)) * np.float32(op.scale)
+    return value(x) * np.float32(op.scale)
 
 
 FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {

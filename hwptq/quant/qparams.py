@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import fp8
-from .dtypes import INT8, Dtype, FloatDtype
+from . import bf16, fp8
+from .dtypes import BFLOAT16, INT8, Dtype, FloatDtype
 
 _SMALLEST_SCALE = 1e-12
 
@@ -28,12 +28,15 @@ class QParams:
 
 
 def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Dtype = INT8) -> QParams:
-    """Parameters that cover [low, high] and represent 0 exactly: asymmetric in integers, symmetric in e4m3.
+    """Parameters that cover [low, high] and represent 0 exactly: asymmetric in integers, symmetric in
+    e4m3. bfloat16 has the scale 1.
 
     `floor`: the smallest scale to give. (0, 2.55) in int8 -> scale 0.01, zero_point -128.
     Jacob et al. 2018, section 3.
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    if isinstance(dtype, FloatDtype) and not dtype.scaled:
+        return QParams(1.0, 0, dtype)
     if isinstance(dtype, FloatDtype):
         reach = max(-low, high) / dtype.qmax
         return QParams(float(np.float32(max(reach, floor, _SMALLEST_SCALE))), 0, dtype)
@@ -54,6 +57,8 @@ def weight_scales(
         reach = np.abs(weight).max(keepdims=True).reshape(1)
     else:
         reach = np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1)
+    if isinstance(dtype, FloatDtype) and not dtype.scaled:
+        return np.ones(reach.shape, np.float32)
     scale = np.where(reach > 0, reach / dtype.qmax, 1.0)
     if bias_limit is not None:
         scale = np.maximum(scale, bias_limit if axis is not None else bias_limit.max())
@@ -63,10 +68,12 @@ def weight_scales(
 def quantize_weight(
     weight: np.ndarray, scale: np.ndarray, axis: int | None, dtype: Dtype = INT8
 ) -> np.ndarray:
-    """round_half_even(weight / scale), clamped to [-qmax, qmax], held as int8; in e4m3 the nearest value."""
+    """round_half_even(weight / scale), clamped to [-qmax, qmax], held as int8; in floats the nearest."""
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
+    if dtype == BFLOAT16:
+        return bf16.encode(weight)
     if isinstance(dtype, FloatDtype):
         return fp8.as_float8(fp8.encode(weight / scale.reshape(shape)))
     return np.clip(np.rint(weight / scale.reshape(shape)), -dtype.qmax, dtype.qmax).astype(np.int8)

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import FLOAT8, INT4, INT8, Dtype, FloatDtype, IntegerDtype, tensor_dtype
+from hwptq.quant.dtypes import BFLOAT16, FLOAT8, INT4, INT8, Dtype, FloatDtype, IntegerDtype, tensor_dtype
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
 
@@ -21,6 +21,7 @@ from ..rules.summand import fused_summand
 from .composite import is_clamped, read_composite
 from .dataflow import bindings, constant, op_name, shape_of, users
 from .nearest import why_not_nearest
+from .qdq import dequantizes
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 
 #: Kinds of nodes with a constant weight.
@@ -58,7 +59,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """The weight of a layer: its int8 or e4m3 values, float32 scales along `axis`, and the dtype they fit.
+    """The weight of a layer: its values in int8 or a float, float32 scales along `axis`, the dtype they fit.
 
     group: input channels that share a factor, which the int8 values hold (quant/weight_groups.py); 0 = none.
     """
@@ -104,7 +105,7 @@ class QuantizationPlan:
         found = kind(self.mod, value)
         if found is None and op_name(value) == "image.resize2d":
             self.reasons[str(var.name)] = str(why_not_nearest(value))
-        if found is None or any(op_name(self.values.get(a)) == "dequantize" for a in data_of(value)):
+        if found is None or any(dequantizes(self.values.get(a)) for a in data_of(value)):
             return None
         if self._excluded and self._excluded.search(str(var.name)):
             self.reasons[str(var.name)] = "excluded by the user"
@@ -253,12 +254,15 @@ class QuantizationPlan:
         return all(self.kinds.get(u) is None for u in readers)
 
     def _dtype(self, group: set[Any]) -> Dtype:
-        """That of the layers that read a tensor: e4m3 or int8; int4 where every reader of every tensor is a
-        layer that takes int4 activations. Where no layer reads it, that of the layers it comes from.
+        """That of the layers that read a tensor: bfloat16, e4m3 or int8; int4 where every reader of every
+        tensor is a layer that takes int4 activations. Where no layer reads it, that of the layers it comes
+        from: of several, one that loses least.
         """
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
         layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED]
         wanted = [tensor_dtype(self.pair(u)[0]) for u in layers or self._makers(group)]
+        if BFLOAT16 in wanted:
+            return BFLOAT16
         if FLOAT8 in wanted:
             return FLOAT8 if layers or set(wanted) == {FLOAT8} else INT8
         if not layers or len(layers) < len(readers):
@@ -307,7 +311,7 @@ class QuantizationPlan:
 def bias_limit(call: Any, input_scale: float, channels: int, dtype: Dtype) -> np.ndarray | None:
     """Per channel, the smallest weight scale with which the bias of a composite fits its accumulator.
 
-    The accumulator counts in units of an int8 weight, so in 16ths of an int4 one. None for e4m3: any fits.
+    The accumulator counts in units of an int8 weight, so in 16ths of an int4 one. None for floats: any fits.
     """
     bias = constant(call.args[2]) if len(call.args) > 2 else None
     if bias is None or isinstance(dtype, FloatDtype):

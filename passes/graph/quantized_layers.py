@@ -20,6 +20,7 @@ from hwptq.quant.weight_groups import group_ids
 
 from .composite import Composite, emit_layer, is_clamped, read_composite
 from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from .qdq import dequantizes, quantizes, scale_and_zero
 from .quantizable import layer_dtypes, weight_groups
 
 
@@ -108,10 +109,10 @@ def quantized_layers(mod: tvm.IRModule) -> dict[str, QuantizedLayer]:
 def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) -> QuantizedLayer | None:
     x, weight_var = unit.args[:2]
     x_dq, w_dq = values.get(x), values.get(weight_var)
-    if op_name(x_dq) != "dequantize" or op_name(w_dq) != "dequantize":
+    if not dequantizes(x_dq) or not dequantizes(w_dq):
         return None
     out, real = _quantize_of(var, values, readers), _stays_real(var, unit, values, readers)
-    ints, scales = constant(w_dq.args[0]), constant(w_dq.args[1])
+    ints, (scales, _) = constant(w_dq.args[0]), scale_and_zero(w_dq)
     if (out is None and not real) or ints is None or scales is None or constant(x_dq.args[0]) is not None:
         return None
     if ints.ndim not in (2, 4) or ints.dtype != np.int8:
@@ -131,17 +132,18 @@ def _quantize_of(var: Any, values: Any, readers: Any) -> Any:
     value = values[who[0]]
     if op_name(value) == "clip":
         return _quantize_of(who[0], values, readers)
-    return value if op_name(value) == "quantize" else None
+    return value if quantizes(value) else None
 
 
 def _stays_real(var: Any, unit: Composite, values: Any, readers: Any) -> bool:
     """Whether a dense layer is read as numbers only."""
-    followers = {op_name(values.get(u)) for u in readers.get(var, [])}
-    return unit.kind == "matmul" and not is_clamped(unit) and not followers & {"quantize", "clip"}
+    followers = [values.get(u) for u in readers.get(var, [])]
+    rounded = any(quantizes(v) or op_name(v) == "clip" for v in followers)
+    return unit.kind == "matmul" and not is_clamped(unit) and not rounded
 
 
 def _params(call: Any) -> tuple[float, int]:
-    scale, zero = constant(call.args[1]), constant(call.args[2])
+    scale, zero = scale_and_zero(call)
     assert scale is not None
     assert zero is not None
     return float(scale.item()), int(zero.item())

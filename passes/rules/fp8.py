@@ -1,4 +1,4 @@
-"""The rules of LowerToInteger with e4m3 at one end: which operator stands for Q(f(DQ(a), DQ(b) …)).
+"""The rules of LowerToInteger with a short float at one end: which operator stands for Q(f(DQ(a), DQ(b) …)).
 
 A composite is computed in the real numbers of its accumulator and rounded once; elementwise functions of one
 tensor are tables, as in integers. Operands and result may be int8 too: layers of one dtype follow those of
@@ -14,15 +14,17 @@ from typing import Any, cast
 import numpy as np
 from tvm import relax
 
-from hwptq.quant import fp8
+from hwptq.quant import bf16, fp8
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant.accumulator import accumulator_constants, in_output_scale
-from hwptq.quant.fp8_accumulate import Accumulator
-from hwptq.quant.fp8_reference import store
+from hwptq.quant.dtypes import FLOATS
+from hwptq.quant.float_sums import Accumulators
+from hwptq.quant.fp8_reference import codes, store
 from hwptq.quant.integer_ops import Clamp, Lookup
 
 from ..graph.composite import Composite, read_composite
 from ..graph.dataflow import constant, op_name, shape_of
+from ..graph.qdq import dequantizes
 from ..graph.quantizable import DATA_MOVEMENT, elementwise_root
 from ..graph.table import tabulate
 from .averaging import average_window
@@ -36,7 +38,7 @@ class Fp8Output:
 
     scale: float
     name: str
-    accumulator: Accumulator
+    accumulators: Accumulators
     dtype: str = fp8.DTYPE
     zero: int = 0  # the zero point of an int8
 
@@ -50,10 +52,10 @@ class Fp8Output:
         """The name of the result in NHWC."""
         return f"{self.name}_nhwc"
 
-    @property
-    def model(self) -> tuple[int, int, int]:
-        """The accumulator as an operator holds it."""
-        return self.accumulator.step, self.accumulator.fraction_bits, self.accumulator.promote
+    def model(self, x: Operand) -> tuple[int, int, int]:
+        """The accumulator of products of x, as an operator holds it."""
+        found = self.accumulators.of(dtype_of(x))
+        return found.step, found.fraction_bits, found.promote
 
     def bounds(self, low: Any = -np.inf, high: Any = np.inf) -> tuple[float, float]:
         """A fused clamp to the real [low, high], in this scale; none where it differs by channel."""
@@ -73,10 +75,10 @@ def lower_fp8(e: Any, expr: Any, out: Fp8Output) -> Any:
     Raises NotInteger with the reason where there is no such form.
     """
     value = e.values.get(expr)
-    if op_name(value) == "dequantize":
+    if dequantizes(value):
         return _rescaled(e, _operand(e, expr), out)
     root = elementwise_root(expr, e.values)
-    if root is not expr and op_name(e.values.get(root)) == "dequantize":
+    if root is not expr and dequantizes(e.values.get(root)):
         return _lookup(e, expr, root, out)
     unit = read_composite(e.mod, value)
     rule = _COMPOSITES.get(unit.kind) if unit else _RULES.get(op_name(value))
@@ -85,40 +87,51 @@ def lower_fp8(e: Any, expr: Any, out: Fp8Output) -> Any:
     return rule(e, unit or value, out)
 
 
-def reads_fp8(e: Any, expr: Any) -> bool:
-    """Whether `expr` is made of a tensor in e4m3, or of the unrounded result of a layer in e4m3."""
+def reads_floats(e: Any, expr: Any) -> bool:
+    """Whether `expr` is made of a tensor in e4m3 or bfloat16, or of the unrounded result of such a layer."""
     root = elementwise_root(expr, e.values)
     value = e.values.get(root)
-    if op_name(value) == "dequantize":
-        return str(value.args[0].ty.dtype) == fp8.DTYPE
+    if dequantizes(value):
+        return _of_floats(value)
     if not isinstance(value, relax.Call):
         return False
     args = [f for a in value.args for f in (a.fields if isinstance(a, relax.Tuple) else [a])]
     sources = [e.values.get(a) for a in args if isinstance(a, relax.Var)]
-    return any(
-        is_layer(e, s) or (op_name(s) == "dequantize" and str(s.args[0].ty.dtype) == fp8.DTYPE)
-        for s in sources
-    )
+    return any(is_layer(e, s) or (dequantizes(s) and _of_floats(s)) for s in sources)
+
+
+def _of_floats(dequantize: Any) -> bool:
+    return str(dequantize.args[0].ty.dtype) in FLOATS
 
 
 def is_layer(e: Any, value: Any) -> bool:
-    """Whether `value` is a conv2d or dense composite of e4m3, with a constant weight."""
+    """Whether `value` is a conv2d or dense composite of e4m3 or bfloat16, with a constant weight."""
     unit = read_composite(e.mod, value)
     if unit is None or unit.kind not in ("conv2d", "matmul"):
         return False
     x, w = (e.values.get(a) for a in unit.args[:2])
-    if op_name(x) != "dequantize" or op_name(w) != "dequantize" or constant(w.args[0]) is None:
+    if not dequantizes(x) or not dequantizes(w) or constant(w.args[0]) is None:
         return False
-    return all(str(dq.args[0].ty.dtype) == fp8.DTYPE for dq in (x, w))
+    dtypes = {str(dq.args[0].ty.dtype) for dq in (x, w)}
+    return len(dtypes) == 1 and dtypes <= set(FLOATS)
 
 
-def _operand(e: Any, expr: Any) -> Operand:
-    """An argument; a float constant becomes e4m3, in the scale of its own range."""
+def _operand(e: Any, expr: Any, constants: str = fp8.DTYPE) -> Operand:
+    """An argument. A real constant becomes bfloat16 if `constants` is that, else e4m3 scaled to fit."""
     real = constant(expr)
+    if real is not None and constants == bf16.DTYPE:
+        return Operand(bf16.encode(real), np.ones((), np.float32), 0, real.shape)
     if real is not None:
         scale = np.float32(max(float(np.abs(real).max()) / fp8.LARGEST, 1e-12))
         return Operand(fp8.as_float8(fp8.encode(real / scale)), np.asarray(scale), 0, real.shape)
     return cast(Operand, e.operand(expr))
+
+
+def _operands(e: Any, exprs: Any, out: Fp8Output) -> list[Operand]:
+    """The arguments of an operator; constants are as precise as the result and what is beside them."""
+    known = [_operand(e, x) for x in exprs if constant(x) is None]
+    wide = bf16.DTYPE in (out.dtype, *map(dtype_of, known))
+    return [_operand(e, x, bf16.DTYPE if wide else fp8.DTYPE) for x in exprs]
 
 
 def _scaled(unit: Composite, x: Operand, w: Operand, channels: int, out: Fp8Output) -> tuple[np.ndarray, ...]:
@@ -142,10 +155,10 @@ def _conv2d(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = 
     op: ops.Fp8Op
     if _dtypes(x, w) == {"int8"}:
         constants = _integers(unit, x, w, out)
-        op = ops.Conv2dToFp8(*window, x.zero, *bounds)
+        op = ops.Conv2dToFp8(*window, x.zero, *bounds, out.dtype)
     else:
         constants = (_weight(x, w), *_scaled(unit, x, w, channels, out))
-        op = ops.Fp8Conv2d(*window, *bounds, out.dtype, out.model, *_residual(residual, out), out.zero)
+        op = ops.Fp8Conv2d(*window, *bounds, out.dtype, out.model(x), *_residual(residual, out), out.zero)
     return e.from_images(_clamped(e, op, tensors, constants, shape, unit, out, out.image_name))
 
 
@@ -154,8 +167,8 @@ def _dtypes(*operands: Operand) -> set[str]:
 
 
 def _weight(x: Operand, w: Operand) -> np.ndarray:
-    """The weight of a layer in e4m3 with its output channels first."""
-    if _dtypes(x, w) != {fp8.DTYPE}:
+    """The weight of a layer in e4m3 or bfloat16 with its output channels first."""
+    if len(_dtypes(x, w)) != 1:
         raise NotInteger("input and weight differ in their dtype")
     return w.tensor.transpose(0, 2, 3, 1) if w.tensor.ndim == 4 else w.tensor.T
 
@@ -166,8 +179,8 @@ def _residual(t: Operand | None, out: Fp8Output) -> tuple[float, int]:
 
 
 def _integers(unit: Composite, x: Operand, w: Operand, out: Fp8Output) -> tuple[np.ndarray, ...]:
-    """(weight, bias, scale) of a layer in int8 whose result is e4m3."""
-    if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray) or out.dtype != fp8.DTYPE:
+    """(weight, bias, scale) of a layer in int8 whose result is a float."""
+    if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray) or out.dtype not in FLOATS:
         raise NotInteger("the weight is not a constant")
     rows = w.tensor.transpose(0, 2, 3, 1) if w.tensor.ndim == 4 else np.ascontiguousarray(w.tensor.T)
     try:
@@ -206,10 +219,10 @@ def _dense(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = N
     op: ops.Fp8Op
     if _dtypes(x, w) == {"int8"}:
         constants = _integers(unit, x, w, out)
-        op = ops.DenseToFp8(x.zero, *bounds)
+        op = ops.DenseToFp8(x.zero, *bounds, out.dtype)
     else:
         constants = (_weight(x, w), *_scaled(unit, x, w, shape[-1], out))
-        op = ops.Fp8Dense(*bounds, out.dtype, out.model, *_residual(residual, out), out.zero)
+        op = ops.Fp8Dense(*bounds, out.dtype, out.model(x), *_residual(residual, out), out.zero)
     return _clamped(e, op, tensors, constants, shape, unit, out, out.tensor_name)
 
 
@@ -223,10 +236,10 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Fp8Output) -> 
         raise NotInteger("operands of different leading axes")
     if unit.bias is not None or isinstance(a.tensor, np.ndarray):
         raise NotInteger("a product of a constant")
-    if _dtypes(a, b) != {fp8.DTYPE}:
+    if len(_dtypes(a, b)) != 1 or dtype_of(a) not in FLOATS:
         raise NotInteger("operands of different dtypes")
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
-    op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model, out.zero)
+    op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model(a), out.zero)
     return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor_name)
 
 
@@ -242,8 +255,8 @@ def _add(e: Any, call: Any, out: Fp8Output, unit: Composite | None = None) -> An
         summand = read_composite(e.mod, e.values.get(layer))
         if summand is not None and is_layer(e, e.values[layer]) and op_name(call) == "add":
             rule = _COMPOSITES[summand.kind]
-            return rule(e, replace(summand, bounds=bounds), out, _operand(e, other))
-    a, b = (_operand(e, t) for t in args)
+            return rule(e, replace(summand, bounds=bounds), out, _operands(e, [other], out)[0])
+    a, b = _operands(e, args, out)
     sign = -1 if op_name(call) == "subtract" else 1
     factors = _factor(a, out), sign * _factor(b, out)
     return binary(
@@ -252,7 +265,7 @@ def _add(e: Any, call: Any, out: Fp8Output, unit: Composite | None = None) -> An
 
 
 def _mul(e: Any, call: Any, out: Fp8Output) -> Any:
-    a, b = (_operand(e, t) for t in call.args)
+    a, b = _operands(e, call.args, out)
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
     return binary(e, ops.Fp8Mul(factor, *out.bounds(), a.zero, b.zero, out.dtype, out.zero), a, b, out)
 
@@ -260,12 +273,14 @@ def _mul(e: Any, call: Any, out: Fp8Output) -> Any:
 def _lookup(e: Any, expr: Any, root: Any, out: Fp8Output) -> Any:
     x = _operand(e, root)
     points = _points(x)
-    real = tabulate(e.mod, e.values, expr, root, np.nan_to_num(points))
+    real = tabulate(e.mod, e.values, expr, root, np.where(np.isnan(points), np.float32(0), points))
     return _table(e, x, np.where(np.isnan(points), np.float32(np.nan), real), out)
 
 
 def _points(x: Operand) -> np.ndarray:
-    """The real value of each of the 256 codes of x, in the order of its tables."""
+    """The real value of each of the codes of x, 256 or 65536, in the order of its tables."""
+    if dtype_of(x) == bf16.DTYPE:
+        return bf16.VALUES
     if dtype_of(x) == fp8.DTYPE:
         return fp8.VALUES * np.float32(x.scale)
     return (np.arange(-128, 128) - x.zero).astype(np.float32) * np.float32(x.scale)
@@ -282,7 +297,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Fp8Output) -> Any:
     """A lookup of x whose entry i is quantize(real[i])."""
     if not np.isfinite(real).any():
         raise NotInteger("the function is not finite")
-    op = ops.Fp8Lookup() if dtype_of(x) == fp8.DTYPE else Lookup()
+    op = ops.Fp8Lookup() if dtype_of(x) in FLOATS else Lookup()
     table = out.quantized(real)
     if not e.is_image(x.tensor):
         return e.call(op, [x.tensor], (table,), x.shape, out.dtype, out.tensor_name)
@@ -296,7 +311,7 @@ def _max_pool(e: Any, call: Any, out: Fp8Output) -> Any:
     op = ops.Fp8MaxPool(
         pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
     )  # fmt: skip
-    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), fp8.DTYPE, out.image_name)
+    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), dtype_of(x), out.image_name)
     return _rescaled(e, Operand(e.from_images(y), x.scale, 0, (n, c, h, w)), out)
 
 
@@ -323,12 +338,12 @@ def _moved(e: Any, call: Any, out: Fp8Output) -> Any:
 
 
 def _padding(before: tuple[int, ...], after: tuple[int, ...], value: float, x: Operand) -> ops.Fp8Pad:
-    code = fp8.encode(np.asarray(value, np.float32) / np.float32(x.scale))
+    code = codes(store(np.asarray(value, np.float32) / np.float32(x.scale), dtype_of(x)))
     return ops.Fp8Pad(before, after, int(code))
 
 
 def _concat(e: Any, call: Any, out: Fp8Output) -> Any:
-    return concat(e, call, out, [_operand(e, f) for f in call.args[0].fields], _rescaled)
+    return concat(e, call, out, _operands(e, call.args[0].fields, out), _rescaled)
 
 
 _COMPOSITES: dict[str, Callable[..., Any]] = {"conv2d": _conv2d, "matmul": _dense, "add": _fused_add}

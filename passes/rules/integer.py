@@ -17,6 +17,7 @@ from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 from ..graph.composite import Composite, is_clamped, read_composite
 from ..graph.dataflow import constant, op_name, shape_of
 from ..graph.nearest import nearest_pixels, why_not_nearest
+from ..graph.qdq import dequantizes
 from ..graph.quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
 from ..graph.table import tabulate
 from .averaging import average_window
@@ -77,13 +78,13 @@ def lower_node(emitter: Any, expr: Any, out: Output) -> Any:
     Raises NotInteger with the reason where there is no exact integer form.
     """
     value = emitter.values.get(expr)
-    if op_name(value) == "clip" and op_name(emitter.values.get(value.args[0])) != "dequantize":
+    if op_name(value) == "clip" and not dequantizes(emitter.values.get(value.args[0])):
         lo, hi = out.bounds(*(float(a.value) for a in value.args[1:3]))
         return lower_node(emitter, value.args[0], replace(out, qmin=lo, qmax=hi))
-    if op_name(value) == "dequantize":
+    if dequantizes(value):
         return _rescaled(emitter, emitter.operand(expr), out)
     root = elementwise_root(expr, emitter.values)
-    if root is not expr and op_name(emitter.values.get(root)) == "dequantize":
+    if root is not expr and dequantizes(emitter.values.get(root)):
         return _lookup(emitter, expr, root, out)
     unit = read_composite(emitter.mod, value)
     rule = _COMPOSITES.get(unit.kind) if unit else _RULES.get(op_name(value))

@@ -17,7 +17,7 @@ class NotInteger(Exception):
 class Operand:
     """A quantized tensor: real = (tensor - zero) * scale."""
 
-    tensor: Any  # int8 or e4m3 Relax expression, or the array of a constant
+    tensor: Any  # Relax expression of int8, e4m3 or bfloat16, or the array of a constant
     scale: np.ndarray  # float32 scalar, or one value per channel of a weight
     zero: int
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ def four(values: Any) -> tuple[int, int, int, int]:
 
 
 def dtype_of(t: Operand) -> str:
-    """The dtype of a quantized tensor: int8 or float8_e4m3fn."""
+    """The dtype of a quantized tensor: int8, float8_e4m3fn or bfloat16."""
     return str(t.tensor.dtype if isinstance(t.tensor, np.ndarray) else t.tensor.ty.dtype)
 
 

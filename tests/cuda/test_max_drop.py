@@ -21,7 +21,6 @@ from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"
 TARGET = load_target("nvidia-hopper-fp8")
-FP8, INT8 = ("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8")
 
 
 class Search:
@@ -73,7 +72,7 @@ def test_the_emulator_runs_what_is_tried(search: Search) -> None:
     assert found.report()["predicted"]["cycles"] <= min(held, default=highest)
 
 
-def test_what_e4m3_loses_too_much_in_becomes_int8(search: Search) -> None:
+def test_what_e4m3_loses_too_much_in_becomes_dearer(search: Search) -> None:
     """A loss that only the cheap half of the range has: the search ends above it, in a mix."""
     least, most = search.chooser.least("cycles"), search.chooser.costs.highest("cycles")
 
@@ -81,10 +80,11 @@ def test_what_e4m3_loses_too_much_in_becomes_int8(search: Search) -> None:
         return float(search.chooser.costs.total("cycles", widths.pairs) < (least + most) / 2 - 1)
 
     found = cheapest_within(search.chooser, loss, search.options)
-    assert set(found.pairs.values()) == {FP8, INT8}
+    assert len(set(found.pairs.values())) > 1
     assert all(drop in (0.0, 1.0) for _, drop in found.tried)
 
 
-def test_nothing_holds_but_int8(search: Search) -> None:
+def test_nothing_holds_but_bfloat16(search: Search) -> None:
     found = cheapest_within(search.chooser, lambda widths: 1.0, search.options)
+    assert set(found.pairs.values()) == {("bfloat16", "bfloat16")}
     assert search.chooser.costs.total("cycles", found.pairs) > search.chooser.least("cycles")

@@ -1,4 +1,4 @@
-"""Layers in e4m3 and layers in int8 in one graph: what each writes is what the next one reads."""
+"""Layers in e4m3, in int8 and in bfloat16 in one graph: what each writes is what the next one reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hwptq.quantize import fuse
 from hwptq.targets import load_target
 
 TARGET = load_target("nvidia-hopper-fp8")
-FP8, INT8 = ("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8")
+FP8, INT8, BF16 = ("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8"), ("bfloat16", "bfloat16")
 
 
 class Model:
@@ -77,17 +77,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def mixes(model: Model) -> Iterator[dict[str, Any]]:
     """Every choice of dtypes."""
-    for chosen in product((FP8, INT8), repeat=len(model.layers)):
+    for chosen in product((FP8, INT8, BF16), repeat=len(model.layers)):
         yield dict(zip(model.layers, chosen, strict=True))
 
 
 LOWER = tvm.ir.transform.Sequential([LowerToInteger()])
 
 
-def test_both_pairs_are_offered(model: Model) -> None:
+def test_all_pairs_are_offered(model: Model) -> None:
     variants = uniform_variants(model.float32, TARGET, model.stats)
-    assert {layer.pairs for layer in variants.layers.values()} == {(FP8, INT8)}
-    assert {layer.highest for layer in variants.layers.values()} == {INT8}
+    assert {layer.pairs for layer in variants.layers.values()} == {(FP8, INT8, BF16)}
+    assert {layer.highest for layer in variants.layers.values()} == {BF16}
 
 
 def test_every_mix_has_the_dtypes_asked_for_and_nothing_in_float(model: Model) -> None:
@@ -102,11 +102,16 @@ def test_every_mix_has_the_dtypes_asked_for_and_nothing_in_float(model: Model) -
         assert model.noise(lowered) > 20
 
 
-def test_all_int8_is_the_most_accurate_and_takes_no_detour(model: Model) -> None:
+def test_all_bfloat16_is_the_most_accurate(model: Model) -> None:
+    noise = [model.noise(LOWER(model.qdq(dict.fromkeys(model.layers, p)))) for p in (BF16, INT8, FP8)]
+    assert noise[0] > noise[1] + 6
+    assert noise[1] > noise[2] + 6
+
+
+def test_all_int8_takes_no_detour(model: Model) -> None:
     lowered = LOWER(model.qdq(dict.fromkeys(model.layers, INT8)))
     kinds = {op.kind for _, op, _ in integer_nodes(lowered)}
     assert not any("fp8" in kind for kind in kinds)
-    assert model.noise(lowered) > model.noise(LOWER(model.qdq(dict.fromkeys(model.layers, FP8)))) + 6
 
 
 def test_neighbours_of_other_dtypes_have_no_step_between(model: Model) -> None:
@@ -121,8 +126,19 @@ def test_neighbours_of_other_dtypes_have_no_step_between(model: Model) -> None:
     assert first.out_zero_point == -128
 
 
+def test_a_layer_writes_bfloat16_for_a_reader_in_it(model: Model) -> None:
+    first, last = model.layers[0], model.layers[-1]
+    for pair, kind in ((INT8, "conv2d_to_fp8"), (FP8, "fp8_conv2d")):
+        lowered = LOWER(model.qdq({**dict.fromkeys(model.layers, BF16), first: pair, last: pair}))
+        ops = [op for _, op, _ in integer_nodes(lowered)]
+        stem = next(op for op in ops if op.kind == kind)
+        assert stem.out == "bfloat16"
+        mean = next(op for op in ops if op.kind == "fp8_avg_pool")
+        assert mean.out == pair[0]
+
+
 def test_every_mix_has_cuda_kernels_and_portable_code(model: Model) -> None:
-    for pairs in list(mixes(model))[1::9]:
+    for pairs in list(mixes(model))[1::17]:
         lowered = LOWER(model.qdq(pairs))
         kernels = tvm.ir.transform.Sequential([SelectKernels(TARGET)])(lowered)
         assert not any(f.attrs and "hwptq.op" in f.attrs for f in kernels.functions.values())
@@ -132,7 +148,7 @@ def test_every_mix_has_cuda_kernels_and_portable_code(model: Model) -> None:
 
 
 def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
-    for pairs in list(mixes(model))[1::4]:
+    for pairs in list(mixes(model))[1::9]:
         qdq = model.qdq(pairs)
         corrected = tvm.ir.transform.Sequential([CorrectFp8Bias(model.float32, model.batches)])(qdq)
         error = [
@@ -141,7 +157,7 @@ def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
         assert error[1] < max(error[0] / 2, 0.02 * np.abs(model.exact).max())
 
 
-@pytest.mark.parametrize(("pair", "kind"), [(FP8, "fp8_clamp"), (INT8, "clamp")])
+@pytest.mark.parametrize(("pair", "kind"), [(FP8, "fp8_clamp"), (INT8, "clamp"), (BF16, "fp8_clamp")])
 def test_clamps_by_channel(pair: Any, kind: str, tmp_path: Path) -> None:
     """Equalization makes a clip differ by channel. Rounding keeps the order: so it may follow behind."""
     nodes = [

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hwptq.quant import fp8, reference
 from hwptq.quant import fp8_ops as ops
+from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator, product
-from hwptq.quant.fp8_reference import clamp, fma
+from hwptq.quant.fp8_reference import clamp
 
 INFINITY = float("inf")
 MODEL = (32, 13, 128)

@@ -86,7 +86,7 @@ def real(value: float) -> Expr:
 
 
 def value_of(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
-    """What an element of an e4m3 or int8 tensor stands for, as float32."""
+    """What an element of a tensor in e4m3, bfloat16 or int8 stands for, as float32."""
     if tensor.dtype == "int8":
         return cast(cast(tensor.load(offset), "int32") - zero_point, "float32")
     return cast(tensor.load(offset), "float32")
@@ -95,7 +95,7 @@ def value_of(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
 def stored(value: Expr, dtype: str, zero_point: int = 0) -> Expr:
     """A float32 as fp8_reference.store has it.
 
-    The chip's conversion to e4m3 rounds to nearest even, saturates, and keeps NaN.
+    The chip's conversions round to nearest even and keep NaN; that to e4m3 saturates.
     """
     if dtype != "int8":
         return cast(value, dtype)

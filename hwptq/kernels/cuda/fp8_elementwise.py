@@ -1,4 +1,4 @@
-"""CUDA kernels of the fp8 operators that need no tensor cores."""
+"""CUDA kernels of the operators on e4m3 and bfloat16 that need no tensor cores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.kernels.builder import Expr, Flat, cast, constant
 from hwptq.kernels.kernel import TensorType
-from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
 
 from .flat import add, clamped, flat_kernel, fma, multiply, real, register, stored, value_of
-from .int8_elementwise import integer_sum, layer
+from .int8_elementwise import dense_sum, integer_sum, layer
+from .operand import item_bytes
 from .places import convolved, operand_offsets, pooled, unpadded
 from .results import result
 
@@ -36,7 +36,8 @@ def _element(op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType) -> El
         case ops.Fp8Dequantize():
             return lambda at, x: multiply(value_of(x, at), real(op.scale))
         case ops.Fp8Lookup():
-            return lambda at, x, table: table.load(cast(T.reinterpret("uint8", x.load(at)), "int32"))
+            bits = _bits(inputs[0].dtype)
+            return lambda at, x, table: table.load(cast(T.reinterpret(bits, x.load(at)), "int32"))
         case ops.Fp8Clamp():
             return _clamp(out)
         case ops.Fp8Add() | ops.Fp8Mul():
@@ -49,9 +50,19 @@ def _element(op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType) -> El
             return _avg_pool(op, inputs[0], out)
         case ops.Conv2dToFp8() | ops.DenseToFp8():
             return _to_fp8(op, inputs, out)
-        case ops.Fp8Conv2d() if op.groups > 1:
-            return _grouped(op, inputs, out)
+        case ops.Fp8Conv2d() | ops.Fp8Dense() if in_order(op):
+            return _layer(op, inputs, out)
     raise ValueError(f"{op.kind} needs tensor cores")
+
+
+def in_order(op: Any) -> bool:
+    """Whether a layer adds its products one after the other, which tensor cores don't."""
+    return getattr(op, "groups", 1) > 1 or op.accumulator[0] == 1
+
+
+def _bits(dtype: str) -> str:
+    """The dtype of the codes of a tensor."""
+    return f"uint{8 * item_bytes(dtype)}"
 
 
 def _finished(op: Any, value: Expr) -> Expr:
@@ -78,7 +89,7 @@ def _clamp(out: TensorType) -> Element:
     def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
         channel = T.floormod(at, channels)
         low, high = value_of(lo, channel), value_of(hi, channel)
-        return stored(T.min(T.max(value_of(x, at), low), high), fp8.DTYPE)
+        return stored(T.min(T.max(value_of(x, at), low), high), out.dtype)
 
     return element
 
@@ -88,7 +99,7 @@ def _pad(op: ops.Fp8Pad, x: TensorType, out: TensorType) -> Element:
 
     def element(at: Expr, tensor: Flat) -> Expr:
         inside, offset = place(at)
-        fill = T.reinterpret(fp8.DTYPE, constant(op.value, "uint8"))
+        fill = T.reinterpret(out.dtype, constant(op.value, _bits(out.dtype)))
         return T.if_then_else(inside, tensor.load(offset), fill)
 
     return element
@@ -98,8 +109,8 @@ def _max_pool(op: ops.Fp8MaxPool, x: TensorType, out: TensorType) -> Element:
     def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
         return T.max(best, value_of(tensor, offset))
 
-    window = pooled(op, op.dilation, x, out, partial(register, -fp8.LARGEST), larger)
-    return lambda at, tensor: stored(window(at, tensor), fp8.DTYPE)
+    window = pooled(op, op.dilation, x, out, partial(register, -float("inf")), larger)
+    return lambda at, tensor: stored(window(at, tensor), out.dtype)
 
 
 def _avg_pool(op: ops.Fp8AvgPool, x: TensorType, out: TensorType) -> Element:
@@ -120,11 +131,20 @@ def _to_fp8(op: ops.LayerToFp8, inputs: Sequence[TensorType], out: TensorType) -
     return layer(op, integer_sum(op, inputs, out), out)
 
 
-def _grouped(op: ops.Fp8Conv2d, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _layer(op: ops.Fp8Conv2d | ops.Fp8Dense, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    """A layer whose products are added in order; those of the padding too, which may turn a -0 into a 0."""
+    outputs = out.shape[-1]
+
     def step(acc: Expr, x: Flat, at_x: Expr, weight: Flat, at_weight: Expr) -> Expr:
         return fma(value_of(x, at_x), value_of(weight, at_weight), acc)
 
-    summed, outputs = convolved(op, (inputs[0], inputs[-3]), out, "float32", step), out.shape[-1]
+    def padding(acc: Expr, weight: Flat, at_weight: Expr) -> Expr:
+        return fma(real(0), value_of(weight, at_weight), acc)
+
+    if isinstance(op, ops.Fp8Dense):
+        summed = dense_sum(inputs[-3].shape, step, "float32")
+    else:
+        summed = convolved(op, (inputs[0], inputs[-3]), out, "float32", step, padding)
 
     def element(at: Expr, x: Flat, *rest: Flat) -> Expr:
         *residual, weight, scale, bias = rest

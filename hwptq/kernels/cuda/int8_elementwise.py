@@ -156,7 +156,7 @@ def integer_sum(op: Any, inputs: Sequence[TensorType], out: TensorType) -> Eleme
         return acc + _int32(x, at_x) * _int32(weight, at_weight)
 
     if len(inputs[1].shape) == 2:
-        return _dense_sum(inputs[1].shape, product)
+        return dense_sum(inputs[1].shape, product, "int32")
 
     def padding(acc: Expr, weight: Flat, at_weight: Expr) -> Expr:
         return acc + _int32(weight, at_weight) * op.in_zero_point
@@ -164,12 +164,16 @@ def integer_sum(op: Any, inputs: Sequence[TensorType], out: TensorType) -> Eleme
     return convolved(op, inputs[:2], out, "int32", product, padding if op.in_zero_point else None)
 
 
-def _dense_sum(shape: Sequence[int], product: Callable[..., Expr]) -> Element:
+def dense_sum(shape: Sequence[int], product: Callable[..., Expr], dtype: str) -> Element:
+    """(element number, x, weight) -> the sum in `dtype` of a dense layer with a weight of `shape`, in order.
+
+    product(sum so far, x, its offset, weight, its offset) adds one product.
+    """
     outputs, depth = shape
 
     def summed(at: Expr, x: Flat, weight: Flat) -> Expr:
         row, channel = T.floordiv(at, outputs) * depth, T.floormod(at, outputs)
-        acc = register(0, "int32")
+        acc = register(0, dtype)
 
         def step(k: Expr) -> None:
             acc.store(0, product(acc.load(0), x, row + k, weight, channel * depth + k))

@@ -16,7 +16,7 @@ def result(op: Any, acc: Expr, channel: Expr, at: Expr, rest: Sequence[Flat]) ->
     """Element number `at` of the output of a layer, from the sum of its products.
 
     rest: the tensors of the operator but x and the weight, a residual first. `acc` is float32 for layers in
-    e4m3, int32 for those in int8, whose bias is not in it yet.
+    floats, int32 for those in int8, whose bias is not in it yet.
     """
     match op:
         case fp8_ops.Fp8Conv2d() | fp8_ops.Fp8Dense():
@@ -26,7 +26,7 @@ def result(op: Any, acc: Expr, channel: Expr, at: Expr, rest: Sequence[Flat]) ->
                 value = fma(value_of(r, at, op.residual_zero_point), real(op.residual), value)
             return stored(clamped(value, op.lo, op.hi), op.out, op.out_zero_point)
         case fp8_ops.Conv2dToFp8() | fp8_ops.DenseToFp8():
-            return stored(clamped(_scaled(acc, channel, rest), op.lo, op.hi), "float8_e4m3fn")
+            return stored(clamped(_scaled(acc, channel, rest), op.lo, op.hi), op.out)
         case integer_ops.DenseFloat():
             return _scaled(acc, channel, rest)
     bias, multiplier, shift = (t.load(channel) for t in rest)

@@ -13,7 +13,7 @@ from hwptq.targets.kernel_tables import MmaKernel, WgmmaKernel
 from hwptq.targets.schema import Descriptor
 
 from .concatenate import concatenation
-from .fp8_elementwise import fp8_kernel
+from .fp8_elementwise import fp8_kernel, in_order
 from .fp8_products import product_steps
 from .int8_elementwise import int8_kernel
 from .int8_products import int8_product_steps
@@ -30,17 +30,19 @@ def select_cuda(
     out: TensorType,
     target: Descriptor,
 ) -> tuple[Step, ...]:
-    """The steps that compute `op`. Raises ValueError where the descriptor names no kernel for e4m3 products.
+    """The steps that compute `op`. Raises ValueError where the descriptor names no kernel for products that
+    tensor cores sum.
 
-    Integer layers that the tensor cores can't take are computed one element a thread.
+    Layers that these can't take, or whose products are summed in order, are computed one element a thread.
     """
     rule = target.rule(_kind(op))
     kernel = target.kernels[rule.kernel] if rule and rule.kernel else None
-    if isinstance(op, _FP8_PRODUCTS) and getattr(op, "groups", 1) == 1:
+    if isinstance(op, _FP8_PRODUCTS) and not in_order(op):
         if isinstance(kernel, MmaKernel) and not isinstance(op, fp8_ops.Fp8MatMul):
             return mma_product_steps(op, activations, constants, out, kernel)
         if not isinstance(kernel, WgmmaKernel):
-            raise ValueError(f"{target.name}: {_kind(op)} in e4m3 needs a kernel of template wgmma or mma")
+            dtype = activations[0].dtype
+            raise ValueError(f"{target.name}: {_kind(op)} in {dtype} needs a kernel of template wgmma or mma")
         return product_steps(op, activations, constants, out, kernel)
     on_tensor_cores = isinstance(op, _INT8_PRODUCTS) and getattr(op, "groups", 1) == 1 and len(constants) > 0
     if on_tensor_cores and isinstance(kernel, MmaKernel):

@@ -24,6 +24,7 @@ from hwptq.kernels.builder import TEMPLATE
 
 from . import wgmma_turns as turns
 from .flat import PIPELINE
+from .operand import item_bytes
 from .tiling import Tiling
 from .wgmma_load import loader, map_arguments
 from .wgmma_multiply import multiplier
@@ -46,6 +47,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
     scale_dtype, scales = ("int32", 2) if fixed else ("float32", 1)
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
+    summand_bytes = item_bytes(epilogue.residual_dtype)
     stages, readers = t.stages * t.rings, 2 if t.together else 1  # warpgroups that read a stage
 
     @T.prim_func(check_well_formed=False)
@@ -66,7 +68,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
         y = T.decl_buffer((y_size,), epilogue.dtype, data=Y.data)
         words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=Y.data)
         summand = T.decl_buffer((y_size,), epilogue.residual_dtype, data=R.data)
-        summand_words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=R.data)
+        summand_words = T.decl_buffer((max(1, y_size * summand_bytes // 4),), "uint32", data=R.data)
         block = T.cta_id([t.blocks])
         group = T.warpgroup_id([3])
         warp = T.warp_id_in_wg([4])

@@ -13,6 +13,7 @@ from tvm.script import tirx as T
 from hwptq.kernels.requantize import Bounds, requantize
 from hwptq.quant import fp8
 
+from .operand import item_bytes
 from .tiling import STRIP, Tiling
 from .wgmma_places import Places
 
@@ -59,7 +60,7 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     dtype, shifted = ("int32", width) if fixed else ("float32", 1)
     rows, across = 2 * t.tile.strips, t.columns // (4 * width)
     finish, write, fetch = _values(t, epilogue), _write(t, epilogue), _fetch(t, epilogue)
-    summands = rows * across * width if epilogue.residual else 4
+    summands, size = rows * across * width if epilogue.residual else 4, item_bytes(epilogue.residual_dtype)
 
     @T.inline
     def store(total, outside, tile, first, thread):
@@ -74,7 +75,7 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
             pixel = T.meta_var(at_tile.pixel(tile[0], row))
             begins[r] = T.if_then_else(pixel[1], pixel[0] * outputs, -1)
         constants = T.meta_var((scales, shifts, biases))
-        words = T.alloc_local([summands // 4], "uint32")
+        words = T.alloc_local([summands * size // 4], "uint32")
         codes = T.decl_buffer((summands,), epilogue.residual_dtype, data=words.data, scope="local")
         fetch(words, outside, begins, tile, lane)
         for g in T.unroll(across):
@@ -175,7 +176,9 @@ def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
 def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     """(words, outside, begins, tile, lane): load a tile's residuals, all at once, where they fit words."""
     outputs, width = t.problem.outputs, t.problem.width
-    rows, across, size = 2 * t.tile.strips, t.columns // (4 * width), width // 4
+    rows, across = 2 * t.tile.strips, t.columns // (4 * width)
+    each = item_bytes(epilogue.residual_dtype)
+    size = width * each // 4  # words of neighbouring channels
     at_once = epilogue.residual and outputs % width == 0
 
     @T.inline
@@ -185,7 +188,7 @@ def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                 column = T.meta_var(tile[1] * t.columns + g * (4 * width) + (lane % 4) * width)
                 for r in T.unroll(rows):
                     if begins[r] >= 0 and column < outputs:
-                        at_word = T.meta_var((begins[r] + column) // 4)
+                        at_word = T.meta_var((begins[r] + column) * each // 4)
                         for e in T.vectorized(size):
                             words[(g * rows + r) * size + e] = outside.residual_words[at_word + e]
 

@@ -1,0 +1,22 @@
+"""Multiplication and addition of float32 with one rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """float32 a * b + c, rounded once.
+
+    The product of two float32 is exact in float64; the sum is rounded to odd there, after which rounding to
+    float32 gives what one rounding would have given (Boldo and Melquiond, 2008).
+    """
+    p, c = np.asarray(a, np.float64) * np.asarray(b, np.float64), np.asarray(c, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        s = p + c
+        t = s - p
+        error = (p - (s - t)) + (c - t)
+        inexact = np.isfinite(error) & (error != 0)
+        even = (np.ascontiguousarray(s).view(np.uint64) & np.uint64(1)).reshape(s.shape) == 0
+        odd = np.nextafter(s, np.where(error > 0, np.inf, -np.inf))
+        return np.where(inexact & even, odd, s).astype(np.float32)

@@ -1,0 +1,33 @@
+"""The steps between real values and their codes: R.quantize and R.dequantize, and casts for bfloat16.
+
+A tensor in bfloat16 has no scale, so in a QDQ graph it is a cast to bfloat16 and one back to float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hwptq.quant import bf16
+
+from .dataflow import constant, op_name
+
+
+def quantizes(value: Any) -> bool:
+    """Whether `value` gives the codes of a float32 tensor."""
+    name = op_name(value)
+    return name == "quantize" or (name == "astype" and str(value.ty.dtype) == bf16.DTYPE)
+
+
+def dequantizes(value: Any) -> bool:
+    """Whether `value` gives the float32 values of codes."""
+    name = op_name(value)
+    return name == "dequantize" or (name == "astype" and str(value.args[0].ty.dtype) == bf16.DTYPE)
+
+
+def scale_and_zero(value: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Scales and zero points of such a step; None where they are no constants."""
+    if op_name(value) == "astype":
+        return np.ones((), np.float32), np.zeros((), np.int8)
+    return constant(value.args[1]), constant(value.args[2])

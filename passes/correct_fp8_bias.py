@@ -47,8 +47,8 @@ SAMPLES = 32
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.CorrectFp8Bias")
 class CorrectFp8Bias:
-    """QDQ graph with layers in e4m3 or bfloat16 -> the same with corrected biases; any other graph stays as it
-    is, and so do such layers without a bias.
+    """QDQ graph with layers in e4m3 or bfloat16 -> the same with their biases corrected. Any other graph
+    stays as it is, and so do such layers without a bias.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
     ones are used; accumulators: as in LowerToInteger.

@@ -26,6 +26,8 @@ from .onnx_operators import NamingImporter
 
 #: ONNX's own operators, and those that ONNX Runtime adds.
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+#: Operators that may be followed by the addition of a bias.
+_HEADS = ("nn.conv2d", "nn.conv2d_transpose", "matmul")
 _UNNAMED = re.compile(r"lv\d*")  # what TVM calls the values inside a node
 
 
@@ -84,15 +86,13 @@ def _to_relax(proto: Any, opset: int, inputs: dict[str, Any], path: Path) -> tvm
 
 
 def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
-    """A node that became conv2d|matmul + add: the first operator bears its name, not the addition."""
+    """A node that became one of _HEADS and an add: the first operator bears its name, not the addition."""
     heads: dict[Any, Any] = {}
     for _, func in main_functions(module):
         values = dict(bindings(func))
         for var, value in values.items():
             source: Any = value.args[0] if op_name(value) == "add" else None
-            if op_name(values.get(source)) in ("nn.conv2d", "matmul") and _UNNAMED.fullmatch(
-                str(source.name)
-            ):
+            if op_name(values.get(source)) in _HEADS and _UNNAMED.fullmatch(str(source.name)):
                 heads[source] = var
 
     def visit(r: Any, var: Any, value: Any) -> Any:

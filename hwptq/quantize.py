@@ -48,7 +48,8 @@ class Batches:
 
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
     """Float passes: the outputs stay the same."""
-    return tvm.ir.transform.Sequential([passes.FoldBatchNorm(), passes.FuseConvRelu()])(module)
+    steps = [passes.LowerConvTranspose(), passes.FoldBatchNorm(), passes.FuseConvRelu()]
+    return tvm.ir.transform.Sequential(steps)(module)
 
 
 def prepare(

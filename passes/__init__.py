@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .fuse_conv_relu import FuseConvRelu
     from .graph.uniform_variants import uniform_variants
     from .insert_qdq import InsertQDQ
+    from .lower_conv_transpose import LowerConvTranspose
     from .lower_to_integer import LowerToInteger
     from .normalize_qdq import NormalizeQDQ, is_quantized
     from .round_weights import RoundingOptions, RoundWeights
@@ -30,6 +31,7 @@ __all__ = [
     "FoldBatchNorm",
     "FuseConvRelu",
     "InsertQDQ",
+    "LowerConvTranspose",
     "LowerToInteger",
     "NormalizeQDQ",
     "RoundWeights",
@@ -48,6 +50,7 @@ _HOMES = {
     "FoldBatchNorm": "fold_batch_norm",
     "FuseConvRelu": "fuse_conv_relu",
     "InsertQDQ": "insert_qdq",
+    "LowerConvTranspose": "lower_conv_transpose",
     "LowerToInteger": "lower_to_integer",
     "NormalizeQDQ": "normalize_qdq",
     "RoundWeights": "round_weights",

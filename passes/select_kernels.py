@@ -18,6 +18,7 @@ from hwptq.kernels.layer import Layer
 from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import select, select_concatenate
+from hwptq.kernels.strided_copy import strided_copy
 from hwptq.kernels.vector_unit import THREADS, unit_of
 from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
 from hwptq.quant import integer_ops as ops
@@ -27,6 +28,7 @@ from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
 from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from .graph.fused_groups import Group, Node, fused_groups
 from .graph.layouts import Readings, stored_layouts
+from .graph.movement import walk
 
 _TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul, Fp8Add, Fp8Mul, Fp8MatMul)
 
@@ -72,6 +74,9 @@ class SelectKernels:
                 out = _type(var, layouts.get(var, PLAIN))
                 steps = select_concatenate([_type(t) for t in parts], axis, out, self.target, self.threads)
                 return emitter.emit(r, steps, parts, var)
+            moved = self._moved(var, value)
+            if moved is not None:
+                return emitter.emit(r, (moved,), [value.args[0]], var)
             return _inlined(mod, r, str(var.name), value)
 
         out = rewrite(mod, visit)
@@ -84,6 +89,14 @@ class SelectKernels:
         if not isinstance(node.op, ops.Quantize) or self.target.tvm.get("kind") != "llvm":
             return False
         return quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
+
+    def _moved(self, var: Any, value: Any) -> Step | None:
+        """The kernel of a transpose or slice of int8 that moves whole runs of neighbours, else None."""
+        way = walk(value) if self.target.tvm.get("kind") == "llvm" else None
+        if way is None or str(var.ty.dtype) != "int8":
+            return None
+        types = _type(value.args[0]), _type(var)
+        return strided_copy(types[0], way.strides, way.first, types[1], unit_of(self.target, self.threads))
 
     def _readings(self, var: Any, value: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
         if _joins(value) and str(var.ty.dtype) == "int8":

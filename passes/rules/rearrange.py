@@ -10,6 +10,7 @@ from tvm import relax
 
 from ..graph.dataflow import op_name, shape_of, slice_bounds
 from .operands import NotInteger, Operand
+from .pixel_shuffle import shuffled_image
 
 #: (emitter, operand, output) -> the operand's values in the output's scale.
 Rescale = Callable[[Any, Operand, Any], Any]
@@ -29,7 +30,8 @@ def moved(e: Any, call: Any, out: Any, x: Operand, rescale: Rescale, padding: Pa
     elif name in ("permute_dims", "strided_slice"):
         y = e.keep(call, x.tensor)
     else:
-        y = e.reshaped(x.tensor, shape_of(call))
+        shuffled = shuffled_image(e, call) if name == "reshape" else None
+        y = e.reshaped(x.tensor, shape_of(call)) if shuffled is None else shuffled
     return rescale(e, replace(x, tensor=y, shape=shape_of(call)), out)
 
 

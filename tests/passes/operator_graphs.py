@@ -63,6 +63,15 @@ def resize(x: Any, size: tuple[int, int], coordinates: str, rounding: str, metho
     )  # fmt: skip
 
 
+def shuffled(x: Any, parts: tuple[int, int, int], axes: list[int]) -> Any:
+    """DepthToSpace of an image whose channels are split in `parts`; `axes` order N, O, H, SH, W, SW."""
+    n, _, h, w = IMAGE
+    turned = op.permute_dims(op.reshape(x, (n, *parts, h, w)), axes)
+    sizes = (n, *parts, h, w)
+    _, channels, rows, sh, columns, sw = (sizes[a] for a in axes)
+    return op.reshape(turned, (n, channels, rows * sh, columns * sw))
+
+
 CASES = {
     "conv": _conv(5, 6, 3, 3, padding=1),
     "conv with strides and asymmetric pads": _conv(5, 6, 2, 3, strides=(2, 3), padding=(1, 0, 0, 2)),
@@ -98,6 +107,8 @@ CASES = {
     "slice without strides": _after_pool(lambda x: op.strided_slice(x, [1], [1], [3]), 0),
     "reshape": _after_pool(lambda x: op.reshape(x, (2, 27, 7)), 0),
     "flatten": _after_pool(lambda x: op.flatten(x), 0),
+    "pixel shuffle": _after_pool(lambda x: shuffled(x, (2, 3, 1), [0, 3, 4, 1, 5, 2]), 0),
+    "pixel shuffle, phases last": _after_pool(lambda x: shuffled(x, (1, 3, 2), [0, 1, 4, 2, 5, 3]), 0),
     "transpose": _after_pool(lambda x: op.permute_dims(x, [3, 0, 2, 1]), 0),
     "transpose to NHWC": _after_pool(lambda x: op.permute_dims(x, [0, 2, 3, 1]), 0),
     "sigmoid": _after_pool(op.sigmoid, 0),

@@ -1,0 +1,169 @@
+"""LowerConvTranspose: conv2d_transpose becomes a conv2d of stride 1 to all phases of an image, and a shuffle.
+
+The shuffle is DepthToSpace: channel (r_h * s_w + r_w) * O + o of pixel (y, x) becomes channel o of pixel
+(y * s_h + r_h, x * s_w + r_w). What the phases are: graph/subpixel.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from .graph.quantizable import with_float_reasons
+from .graph.subpixel import PhaseAxis, phase_axis, phase_weights
+
+_TRANSPOSED = "nn.conv2d_transpose"
+_CLAMPS = ("nn.relu", "clip")
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A transposed convolution, and what is computed on its phases too: bias, batch norm and clamp."""
+
+    rows: PhaseAxis
+    columns: PhaseAxis
+    followers: tuple[Any, ...]  # vars, in order
+
+    @property
+    def phases(self) -> int:
+        """How many there are."""
+        return len(self.rows.taps) * len(self.columns.taps)
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.LowerConvTranspose")
+class LowerConvTranspose:
+    """The outputs stay the same. Stands before FoldBatchNorm: what follows a transposed convolution channel
+    by channel moves before the shuffle, where it can be folded.
+
+    Layers in groups, and those whose weights are no constants, stay as they are.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        chains: dict[Any, _Chain] = {}
+        reasons: dict[str, str] = {}
+        for _, func in main_functions(mod):
+            values, readers = dict(bindings(func)), users(func)
+            for var, value in values.items():
+                if op_name(value) != _TRANSPOSED:
+                    continue
+                why_not = _why_not(value)
+                if why_not is None:
+                    chains[var] = _chain(var, value, values, readers)
+                else:
+                    reasons[str(var.name)] = why_not
+        if not chains and not reasons:
+            return mod
+        chain_of = {follower: head for head, chain in chains.items() for follower in chain.followers}
+        phased: dict[Any, Any] = {}  # var of a chain -> the same of its phases, before the shuffle
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            if var in chains:
+                head, phased[var] = var, r.emit(_convolution(r, value, chains[var]), str(var.name))
+            elif var in chain_of:
+                head, phased[var] = chain_of[var], _on_phases(r, var, value, phased, chains[chain_of[var]])
+            else:
+                return r.keep(value)
+            chain = chains[head]
+            is_last = var == (chain.followers or (head,))[-1]
+            return _shuffled(r, phased[var], chain, shape_of(head), str(var.name)) if is_last else None
+
+        return with_float_reasons(rewrite(mod, visit), reasons)
+
+
+def _why_not(call: Any) -> str | None:
+    """Why a transposed convolution stays as it is; None where it doesn't."""
+    attrs = call.attrs
+    if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "IOHW":
+        return f"a transposed convolution of layout {attrs.data_layout}/{attrs.kernel_layout}"
+    if int(attrs.groups) != 1:
+        return f"a transposed convolution in {attrs.groups} groups has no integer form"
+    weight = constant(call.args[1])
+    if weight is None or weight.dtype != np.float32:
+        return "the weight of this transposed convolution is not a float32 constant"
+    return None
+
+
+def _chain(var: Any, call: Any, values: Any, readers: Any) -> _Chain:
+    attrs = call.attrs
+    sizes = zip(shape_of(call.args[0])[2:], shape_of(call.args[1])[2:], shape_of(var)[2:], strict=True)
+    rows, columns = (
+        phase_axis(n, k, int(attrs.strides[i]), int(attrs.padding[i]), int(attrs.dilation[i]), out)
+        for i, (n, k, out) in enumerate(sizes)
+    )
+    followers: list[Any] = []
+    last = var
+    while True:
+        who = readers.get(last, [])
+        value = values.get(who[0]) if len(who) == 1 else None
+        if value is None or not _by_channel(value, last, shape_of(var)[1]):
+            return _Chain(rows, columns, tuple(followers))
+        (last,) = who
+        followers.append(last)
+
+
+def _by_channel(value: Any, source: Any, channels: int) -> bool:
+    """Whether an operator does to each value of `source` what belongs to the channel of the value."""
+    name = op_name(value)
+    if isinstance(value, relax.TupleGetItem):
+        return value.index == 0  # of the batch norm before it
+    if name == "add":
+        added = constant(value.args[1])
+        return value.args[0] == source and added is not None and _is_bias(added, channels)
+    if name == "nn.batch_norm":
+        constants = all(constant(a) is not None for a in value.args[1:5])
+        return constants and value.args[0] == source and int(value.attrs.axis) == 1
+    return name in _CLAMPS
+
+
+def _is_bias(value: np.ndarray, channels: int) -> bool:
+    """Whether an addend of an image is a scalar or holds one value for each channel."""
+    return value.size == 1 or (value.size == channels and value.shape[-3:] == (channels, 1, 1))
+
+
+def _convolution(r: Any, call: Any, chain: _Chain) -> Any:
+    weight = constant(call.args[1])
+    assert weight is not None
+    rows, columns = chain.rows, chain.columns
+    return relax.op.nn.conv2d(
+        r.get(call.args[0]),
+        relax.const(phase_weights(weight, rows, columns)),
+        padding=(rows.before, columns.before, rows.after, columns.after),
+    )
+
+
+def _on_phases(r: Any, var: Any, value: Any, phased: dict[Any, Any], chain: _Chain) -> Any:
+    """A follower of a transposed convolution, applied to its phases."""
+    if isinstance(value, relax.TupleGetItem):
+        return r.emit(relax.TupleGetItem(phased[value.tuple_value], value.index), f"{var.name}_phases")
+    args = [phased[a] if a in phased else _repeated(a, op_name(value), chain.phases) for a in value.args]
+    return r.emit(relax.Call(value.op, args, value.attrs, value.ty_args), f"{var.name}_phases")
+
+
+def _repeated(arg: Any, name: str, times: int) -> Any:
+    """A constant that has one value for each channel, for the channels of all phases."""
+    value = constant(arg)
+    if value is None or value.size == 1 or name in _CLAMPS:
+        return arg
+    return relax.const(np.concatenate([value] * times, axis=0 if name == "nn.batch_norm" else -3))
+
+
+def _shuffled(r: Any, phases: Any, chain: _Chain, out: tuple[int, ...], name: str) -> Any:
+    """The image [N,O,OH,OW] that `phases` [N,SH*SW*O,QH,QW] are parts of."""
+    n, channels, height, width = out
+    sh, sw = len(chain.rows.taps), len(chain.columns.taps)
+    *_, qh, qw = shape_of(phases)
+    image = phases
+    if chain.phases > 1:
+        split = r.emit(relax.op.reshape(phases, (n, sh, sw, channels, qh, qw)), f"{name}_split")
+        turned = r.emit(relax.op.permute_dims(split, [0, 3, 4, 1, 5, 2]), f"{name}_turned")
+        image = r.emit(relax.op.reshape(turned, (n, channels, qh * sh, qw * sw)), f"{name}_shuffled")
+    top, left = chain.rows.crop, chain.columns.crop
+    if shape_of(image) == out:
+        return image
+    cut = relax.op.strided_slice(image, [2, 3], [top, left], [top + height, left + width], [1, 1])
+    return r.emit(cut, f"{name}_cropped")

@@ -98,7 +98,8 @@ class _Planner:
         self.mod, self.alignment, self.output_names = mod, alignment, output_names
         self.func = mod["main"]
         self.places: dict[Any, Any] = {p: Place("input", i) for i, p in enumerate(self.func.params)}
-        self.storage: dict[Any, int] = {}
+        self.threads = int((mod.attrs or {}).get(THREADS, 1))
+        self.storage: dict[Any, tuple[int, int]] = {}  # first byte, bytes
         self.arena = 0
         self.weights = bytearray()
         self.known: dict[bytes, Place] = {}
@@ -126,7 +127,7 @@ class _Planner:
             self.arena,
             bytes(self.weights),
             {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)},
-            int((self.mod.attrs or {}).get(THREADS, 1)),
+            self.threads,
         )
 
     def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
@@ -159,14 +160,25 @@ class _Planner:
 
     def _allocate(self, var: Any, value: Any, name: str) -> None:
         if name == "relax.memory.alloc_storage":
-            self.storage[var] = self._reserve(int(value.args[0].values[0]))
+            nbytes = int(value.args[0].values[0])
+            self.storage[var] = self._reserve(nbytes), nbytes
         elif name == "relax.memory.alloc_tensor":
-            offset = value.args[1]
-            self.places[var] = Place(
-                "arena", self.storage[value.args[0]] + int(getattr(offset, "value", offset))
-            )
+            start, room = self.storage[value.args[0]]
+            offset = int(getattr(value.args[1], "value", value.args[1]))
+            self.places[var] = Place("arena", start + (offset or self._centre(var, room)))
         else:  # a tensor that leaves the function
             self.places[var] = Place("result", len(self.places))
+
+    def _centre(self, var: Any, room: int) -> int:
+        """Where a tensor begins in a storage of `room` bytes.
+
+        In the middle, where threads share kernels: of tensors of any size that one after the other lie there,
+        each of two cores writes the same half, so that memory does not go from one to the other.
+        """
+        if self.threads == 1:
+            return 0
+        spare = room - prod(shape_of(var)) * np.dtype(str(var.ty.dtype)).itemsize
+        return spare // 2 // self.alignment * self.alignment
 
     def _reserve(self, nbytes: int) -> int:
         start = self.arena

@@ -171,32 +171,54 @@ class Parts:
 WHOLE = Parts()
 
 
+@dataclass(frozen=True)
+class Part:
+    """Part `index` of `count` of a kernel."""
+
+    index: Expr = 0
+    count: int = 1
+
+    def of(self, extent: int, turn: Expr = 0) -> tuple[Expr, Expr]:
+        """(first, number) of its elements of range(extent): neighbours, as many as the other parts have.
+
+        Where that does not go up, some parts have one more, others with each `turn` (0, 1, …): of 9 elements
+        in 2 parts the first one has 4, 5, 4, …
+        """
+        size, rest = divmod(extent, self.count)
+        if not rest:
+            return self.index * size, size
+        moved = T.floormod(turn, self.count)
+        first, end = (T.floordiv(i * extent + moved, self.count) for i in (self.index, self.index + 1))
+        return first, end - first
+
+
+def in_parts(most: int, parts: Parts, body: Callable[[Part], None]) -> None:
+    """The code of up to `parts` parts, at most `most`, which may run at the same time.
+
+    Threads share a kernel only if nothing of it is outside of the parts.
+    """
+    count = min(most, parts.count)
+    if count == 1:
+        body(Part())
+        return
+    with T.parallel(count, annotations={CYCLES: parts.cycles}) as i:
+        body(Part(i, count))
+
+
 Range = Callable[[Expr, Expr], None]  # (first, count) -> code for so many elements of a range
 
 
 def share(extent: int, parts: Parts, body: Range, beside: tuple[int, Range] | None = None) -> None:
-    """Cut range(extent) into up to `parts` parts, which may run at the same time.
+    """Cut range(extent) into up to `parts` parts; see in_parts.
 
-    `beside` is the extent of another range, with its code, which is cut alike and comes first. Threads share
-    a kernel only if nothing of it is outside of the parts.
+    `beside` is the extent of another range, with its code, which is cut alike and comes first.
     """
-    ranges = [*([beside] if beside else []), (extent, body)]
-    count = -(-extent // -(-extent // parts.count))
-    if count == 1:
-        for n, emit in ranges:
-            emit(0, n)
-        return
-    with T.parallel(count, annotations={CYCLES: parts.cycles}) as i:
-        for n, emit in ranges:
-            emit(*_part(n, count, i))
 
+    def part(own: Part) -> None:
+        for n, emit in (*([beside] if beside else []), (extent, body)):
+            emit(*own.of(n))
 
-def _part(extent: int, count: int, i: Expr) -> tuple[Expr, Expr]:
-    """(first, number) of the elements of part i of range(extent) cut into `count`; the last may be empty."""
-    size = -(-extent // count)
-    if extent % size == 0 and extent // size == count:
-        return i * size, size
-    return i * size, T.max(T.min(size, extent - i * size), 0)
+    in_parts(extent, parts, part)
 
 
 def share_spans(extent: int, lanes: int, parts: Parts, body: Callable[[Expr, int, int], None]) -> None:

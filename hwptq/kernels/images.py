@@ -10,16 +10,13 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, share, share_spans, splat, unravel
+from .builder import Expr, Flat, cast, constant, local, loop, nest, share, splat, unravel
 from .convolution import int8_bounds
 from .elementwise import broadcast_strides, row_major
 from .kernel import TensorType
 from .requantize import Bounds, finish, requantize
 from .stored import Stored
 from .vector_unit import VectorUnit
-
-#: (extent, body) -> code of body(first, width, count) for vectors that cover range(extent).
-Cover = Callable[[int, Callable[[Expr, int, int], None]], None]
 
 _POOL_COST = 4  # multiply-accumulates that take as long as an element of a window of a pool
 
@@ -178,7 +175,7 @@ def _pool(
     def emit(x: Flat, y: Flat) -> None:
         image = Stored(y, out)
 
-        def pixel(b: Expr, oy: Expr, ox: Expr, cover: Cover = unit.cover) -> None:
+        def pixel(b: Expr, oy: Expr, ox: Expr) -> None:
             def block(at: Expr, width: int, count: int) -> None:
                 acc = local(width, dtype)
                 acc.store(0, begin(width), width)
@@ -196,7 +193,7 @@ def _pool(
                 result = finish(acc.load(0, width), oy * ow + ox, width)
                 image.store(image.pixel(b, oy, ox) + at, result, width, count)
 
-            cover(c, block)
+            unit.cover(c, block)
 
         def rows(first: Expr, count: Expr) -> None:
             def row(number: Expr) -> None:
@@ -205,10 +202,7 @@ def _pool(
 
             loop(count, row)
 
-        if n * oh * ow == 1 and unit.parts > 1 and out.layout.padding.empty:
-            pixel(0, 0, 0, lambda extent, block: share_spans(extent, unit.lanes, parts, block))
-        else:
-            share(n * oh, parts, rows, image.border(unit))
+        share(n * oh, parts, rows, image.border(unit))
 
     return emit
 

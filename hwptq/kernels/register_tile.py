@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 from tvm.script.ir_builder import tirx as T
@@ -16,14 +15,15 @@ from .builder import (
     WHOLE,
     Expr,
     Flat,
+    Part,
     Parts,
     cast,
     constant,
+    in_parts,
     local,
     loop,
     nest,
     powers,
-    share,
     shuffle,
     start_of,
     unravel,
@@ -157,7 +157,8 @@ def emit_tiled(
     Without bounds y is float32, and a float32 scale stands for multiplier and shift. Before y are the
     parameters of the followers.
 
-    Each of `parts` takes some of the pixels, so that threads share the weights and none waits for another.
+    Each of `parts` takes some of the pixels, and the tile between two of them for some channels, so that none
+    waits long for another.
     """
     conv, mac = plan.conv, plan.mac
     size = plan.tile.pixels
@@ -181,21 +182,24 @@ def emit_tiled(
             store = store_tile if mac.rows == 1 else store_rows
             store(values, scales, y, pixels(conv.border), v0, output, unit, tail)
 
-        def block(v0: Expr, vectors: int, first: Expr, count: Expr) -> None:
-            def numbered(i: Expr) -> None:
-                tile(v0, vectors, *unravel(first + i, tiles))
-
-            if parts == WHOLE:
+        def block(part: Part, number: Expr, vectors: int) -> None:
+            v0 = number * plan.tile.vectors
+            if part.count == 1:
                 nest(tiles, lambda *at: tile(v0, vectors, *at))
-            else:
-                loop(count, numbered)
+                return
+            first, count = part.of(prod(tiles), turn=number)
+            loop(count, lambda i: tile(v0, vectors, *unravel(first + i, tiles)))
 
-        def part(first: Expr, count: Expr) -> None:
-            for number, many, vectors in blocks(plan.vectors, plan.tile.vectors):
-                with_vectors = partial(block, vectors=vectors, first=first, count=count)
-                loop(many, lambda c, n=number, v=vectors, f=with_vectors: f(n + c * v))  # type: ignore[misc]
+        border = Stored(y, out).border(unit)
 
-        share(prod(tiles), parts, part, Stored(y, out).border(unit))
+        def part(own: Part) -> None:
+            if border:
+                border[1](*own.of(border[0]))
+            for first, many, vectors in blocks(plan.vectors, plan.tile.vectors):
+                number = first // plan.tile.vectors
+                loop(many, lambda c, n=number, v=vectors: block(own, n + c, v))  # type: ignore[misc]
+
+        in_parts(prod(tiles) * -(-plan.vectors // plan.tile.vectors), parts, part)
 
     return emit
 

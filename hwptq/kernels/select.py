@@ -27,6 +27,7 @@ from .depthwise import depthwise
 from .depthwise_dot import depthwise_dot
 from .dot_product import dot_product
 from .epilogue import Follower
+from .global_average import averages_in_parts, global_average
 from .grouped_convolution import grouped_convolution
 from .kernel import Step, TensorType
 from .matmul_dot import fits, matmul_dot
@@ -77,6 +78,9 @@ def select(
     kind = rule_kind(op, constants)
     kernel = kernel_of(op, constants, target)
     if kernel is None:
+        unit = unit_of(target, threads)
+        if isinstance(op, ops.AvgPool) and averages_in_parts(op, activations[0], out, unit):
+            return global_average(op, activations[0], constants, out, unit)
         return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")

@@ -208,12 +208,13 @@ def test_pooling_and_additions_in_parts(random, kind, threads):
 
 
 @settings(max_examples=10, deadline=None)
-@given(randoms, st.sampled_from((1, 15, 33, 130)), st.integers(1, 3))
-def test_threads_share_the_channels_of_a_global_pool(random, number, threads):
+@given(randoms, st.sampled_from((1, 15, 33, 130)), st.integers(1, 5))
+def test_threads_share_the_rows_of_a_global_average(random, number, threads):
     factor, shift = np.array([2**30 + 5], np.int32), np.array([12], np.int32)
     op = ops.AvgPool((4, 3), (1, 1), (0, 0, 0, 0), (1, 1), 2**10, -3, -128, -128, 127)
     case = Case(op, (int8(random, 1, 4, 3, number),), (factor, shift))
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
+        assert len(case.steps(AVX2, threads)) == (1 if threads == 1 else 2)
         check(with_layouts(case, random, AVX2), AVX2, threads)
 
 

@@ -47,7 +47,8 @@ from .builder import (
 from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .depthwise import depthwise
 from .depthwise_buffer import depthwise_buffer, fits
-from .depthwise_plan import ROWS, Plan, pack_factors, pack_taps
+from .depthwise_constants import Entries, pack_factors, pack_taps
+from .depthwise_plan import ROWS, Plan
 from .kernel import PREVIOUS, Step, TensorType
 from .layout import PLAIN, Layout
 from .pack_input import Packing, pack_input
@@ -94,10 +95,13 @@ def depthwise_dot(
         body = emit_part(plan, parts=unit.shared(_COST * prod(out.shape) * prod(conv.kernel)))
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
-    taps = weight.reshape(weight.shape[0], *conv.kernel)
+    taps, entries = weight.reshape(weight.shape[0], *conv.kernel), Entries(plan)
     arrays = [
-        pack_taps(taps, plan),
-        *(pack_factors(v, plan, extra) for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))),
+        pack_taps(taps, entries),
+        *(
+            pack_factors(v, entries, extra)
+            for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))
+        ),
     ]
     types = [packing.read if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
@@ -173,7 +177,7 @@ def _emit(
     parts: Parts = WHOLE, border: Border | None = None,
 ) -> Emit:  # fmt: skip
     """Code of (x packed, taps, bias, multiplier, shift, y); `border` is that which x does not have."""
-    conv, lanes = plan.conv, kernel.lanes
+    conv, lanes, entries = plan.conv, kernel.lanes, Entries(plan)
     height = conv.out[0]
     pairs = -(-height // plan.outputs)
 
@@ -181,15 +185,16 @@ def _emit(
         def tile(b: Expr, pair: Expr, i: Expr, column: Expr, bordered: bool = False) -> None:
             row = start_of(pair, plan.outputs, height)
             x0 = start_of(column, plan.pixels, conv.out[1]) if not plan.by_rows else 0
-            start, pattern = plan.start(i), plan.pattern(i)
-            constant = pattern * plan.width
+            start, entry = plan.start(i), entries.entry(i)
 
             def operands(array: Flat) -> list[Expr]:
-                return [T.bind(array.load(constant + q * lanes, lanes)) for q in range(ROWS)]
+                size = entries.bytes // ROWS
+                offsets = [entries.offset(entry, q, ROWS, size) for q in range(ROWS)]
+                return [T.bind(array.load(offset, lanes)) for offset in offsets]
 
             acc = _accumulators(plan, operands(bias), lanes)
             read = reader(plan, start, border if bordered else None)
-            _sum_taps(plan, kernel, acc, x, read, conv.window(b, row, x0), taps, pattern, bordered)
+            _sum_taps(plan, kernel, acc, x, read, conv.window(b, row, x0), taps, entry, bordered)
             multipliers, shifts = operands(multiplier), operands(shift)
             for (r, p), line in acc.items():
                 values = [T.bind(cell.load(0, lanes)) for cell in line]
@@ -243,13 +248,13 @@ def _accumulators(plan: Plan, bias: list[Expr], lanes: int) -> Sums:
 
 def _sum_taps(
     plan: Plan, kernel: DepthwiseDotKernel, acc: Sums, x: Flat, read: Read, window: Expr, taps: Flat,
-    pattern: Expr, unrolled: bool,
+    entry: Expr, unrolled: bool,
 ) -> None:  # fmt: skip
     """acc[output, pixel][q] += the products of all taps."""
-    conv, width, lanes = plan.conv, plan.width, kernel.lanes
+    conv, width, lanes, entries = plan.conv, plan.width, kernel.lanes, Entries(plan)
     rows = conv.kernel[0] + plan.outputs - 1
     typed = dtype_of("int32", lanes) if kernel.operands_as_int32 else dtype_of("int8", width)
-    used = plan.groups * plan.outputs * ROWS * width
+    used = plan.groups * plan.outputs * ROWS
 
     def column(at: Expr, uses: Sequence[tuple[int, Expr]]) -> None:
         """Column `at` of the window; `uses` are the pixels that it belongs to, each with its tap."""
@@ -262,9 +267,10 @@ def _sum_taps(
             operands = _interleave(taken, plan.block)
             for p, kx in uses:
                 for r in range(plan.outputs):
-                    first = (pattern * conv.kernel[1] + kx) * used + (g * plan.outputs + r) * ROWS * width
+                    first = kx * used + (g * plan.outputs + r) * ROWS
                     for q, cell in enumerate(acc[r, p]):
-                        pair = (operands[q], taps.load(first + q * width, width))
+                        offset = entries.offset(entry, first + q, conv.kernel[1] * used, entries.bytes)
+                        pair = (operands[q], taps.load(offset, width))
                         product = T.call_llvm_pure_intrin(
                             dtype_of("int32", lanes), kernel.intrinsic, cell.load(0, lanes),
                             *(T.reinterpret(typed, v) for v in pair),
@@ -291,7 +297,7 @@ def _shared_columns(conv: Convolution, pixels: int) -> dict[int, list[tuple[int,
 
 
 def _interleave(rows: Sequence[Expr], block: int) -> list[Expr]:
-    """Four vectors a, b, c, d -> four vectors of the groups a[i] b[i] c[i] d[i], ordered by lane_order."""
+    """Four vectors a, b, c, d -> four vectors of the groups a[i] b[i] c[i] d[i], as constants are packed."""
     a, b, c, d = rows
     if block == ROWS:
         even, odd = ((T.bind(every_other(a, b, r, 1)), T.bind(every_other(c, d, r, 1))) for r in (0, 1))

@@ -1,10 +1,9 @@
-"""How a depthwise convolution by dot products is cut into vectors, and its constants in their order."""
+"""How a depthwise convolution by dot products is cut into vectors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from .builder import Expr
@@ -75,38 +74,3 @@ class Plan:
             return index
         # the minimum changes nothing, but shows an analysis of bounds that the index stays inside
         return T.Select(i == self.vectors - 1, last, T.min(index, len(distinct) - 1))
-
-    def channels(self) -> np.ndarray:
-        """The channel of each byte, int [patterns, width]; -1 beyond the line."""
-        at = np.arange(self.width)
-        first = np.array(self.first_channels)[:, np.newaxis]
-        return np.where(at < self.line, (first + at) % self.conv.ci, -1)
-
-
-def lane_order(plan: Plan) -> np.ndarray:
-    """The byte that lands in each lane when four vectors are interleaved: int [4, width / 4].
-
-    Block b of 16 bytes goes to lanes 4b ... 4b+3 of the four results, four bytes to each; other sizes alike.
-    """
-    lanes, part = np.arange(plan.width // ROWS), plan.block // ROWS
-    first = lanes // part * plan.block + lanes % part
-    return first + np.arange(ROWS)[:, np.newaxis] * part
-
-
-def pack_factors(values: np.ndarray, plan: Plan, extra: int) -> np.ndarray:
-    """[C] -> int32 [patterns, 4, lanes]."""
-    channels = plan.channels()[:, lane_order(plan)]
-    return np.where(channels < 0, np.int32(extra), values[channels]).astype(np.int32)
-
-
-def pack_taps(taps: np.ndarray, plan: Plan) -> np.ndarray:
-    """int8 [C,KH,KW] -> [patterns, KW, groups, outputs, 4, 4 * lanes]: the operands in order of use."""
-    kh, kw = plan.conv.kernel
-    rows = np.zeros((taps.shape[0] + 1, plan.outputs, plan.groups * ROWS, kw), np.int8)
-    for r in range(plan.outputs):
-        rows[:-1, r, r : r + kh] = taps
-    channels = plan.channels()[:, lane_order(plan)]  # -1 is the row of zeros
-    grouped = rows.reshape(-1, plan.outputs, plan.groups, ROWS, kw)[channels]
-    return np.ascontiguousarray(grouped.transpose(0, 6, 4, 3, 1, 2, 5)).reshape(
-        len(channels), kw, plan.groups, plan.outputs, ROWS, plan.width
-    )

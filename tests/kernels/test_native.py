@@ -101,6 +101,22 @@ def test_depthwise_by_dot_products(random):
     check(depthwise_case(random), VNNI)
 
 
+@pytest.mark.parametrize("channels", [72, 88, 104, 120, 200])
+@pytest.mark.parametrize("width", [5, 7, 12])
+def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
+    random = Random(channels + width)
+    pad = random.choice((1, 2))
+    op = ops.Conv2d((1, 1), (pad, 2, 2, pad), (1, 1), channels, random.choice((-128, 3)), 3, -128, 127)
+    x, weight = int8(random, 1, random.choice((3, 6)), width, channels), int8(random, channels, 5, 5, 1)
+    case = Case(op, (x,), (weight, *scales(random, channels, 25)))
+    step = case.steps(VNNI)[-1]
+    assert step.name == "conv2d_depthwise_dot_product"
+    taps = step.args[1]
+    assert isinstance(taps, np.ndarray)
+    assert taps.nbytes < 12 * weight.size
+    check(case, VNNI)
+
+
 @pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
 @settings(max_examples=40, deadline=None)
 @given(randoms, st.integers(1, 3), st.integers(1, 5), st.integers(1, 3))

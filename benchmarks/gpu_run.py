@@ -213,7 +213,7 @@ def speed(folder: Path) -> dict[str, Any]:
     rows = []
     for group, case in speed_cases():
         try:
-            tensors = _speed_tensors(device, case)
+            tensors = speed_tensors(device, case)
             ours = [partial(module[case.name], *(device.take(a) for a in arguments)) for arguments in tensors]
             libraries = (gemm_libraries if group.startswith("gemm") else conv_library)(torch, tensors, case)
             found = medians_us(torch, {"us": ours, **libraries})
@@ -227,7 +227,7 @@ def speed(folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def _speed_tensors(device: Device, case: Case) -> list[list[Any]]:
+def speed_tensors(device: Device, case: Case) -> list[list[Any]]:
     """Arguments of a kernel, in more sets than the cache holds; codes below 2 overflow nothing."""
     torch, p, t = device.torch, case.tiling.problem, case.tiling
 

@@ -1,10 +1,12 @@
 """Sentence similarity by emitted code: Spearman correlation with scores of people, dense layers in int8.
 
 python benchmarks/sentence_similarity.py [--pairs 100] [--target x86-64-vnni] [--set smooth=off]
+python benchmarks/sentence_similarity.py --compiled FOLDER     an output folder made elsewhere
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ command.add_argument(
     "--verified", type=int, default=1, help="pairs to compare with the reference, bit by bit"
 )
 command.add_argument("--calibration", type=int, default=32, help="sentences to calibrate with, of 256")
+command.add_argument("--compiled", type=Path, help="run this output folder instead of compiling")
 command.add_argument("--set", action="append", default=[], help="STEP=VALUE of the recipe")
 
 
@@ -40,6 +43,27 @@ def main() -> None:
     """Compile, compare with the reference on some pairs, run on both sentences of all, correlate."""
     args = command.parse_args()
     os.environ[_VARIABLE] = str(args.data / FOLDER)
+    with tempfile.TemporaryDirectory() as folder:
+        model = hwptq.load(args.compiled) if args.compiled else compiled(args, Path(folder))
+        samples = list(islice(sentences(), 2 * args.pairs))
+        labels = np.concatenate([sample.pop("y") for sample in samples])
+        found = np.concatenate([next(iter(out.values())).reshape(1, -1) for out in model.run_stream(samples)])
+    emitted = spearman([found], labels)
+    figure = f"Spearman {emitted:.2f} emitted on {args.pairs} pairs, {FLOAT32} float32 on all (bound {BOUND})"
+    good = FLOAT32 - emitted <= BOUND
+    if not args.compiled:
+        cover, exact = (model.report[key] for key in ("coverage", "bit_exact"))
+        share = 100 * cover["macs_quantized"] / cover["macs_total"]
+        figure += (
+            f"; {share:.1f} % of MACs in integers; {exact['mismatches']} of {exact['values']} values differ "
+        )
+        figure += f"({args.verified} pairs)"
+        good = good and exact["mismatches"] == 0
+    row(f"{FOLDER}, {args.target}", figure, good)
+
+
+def compiled(args: argparse.Namespace, folder: Path) -> hwptq.CompiledModel:
+    """The model, compiled into `folder` and verified."""
     options = hwptq.Options(
         axes={"S": 64},
         keep_float=KEPT_FLOAT,
@@ -47,32 +71,19 @@ def main() -> None:
         metric="sentence_similarity:spearman",
         recipe=recipe("default", args.set),
     )
-    with tempfile.TemporaryDirectory() as folder, TerminalProgress() as progress:
-        calibration = np.load(args.data / FOLDER / "calib.npz")
-        few = Path(folder, "calib.npz")
-        np.savez(few, **{name: calibration[name][: args.calibration] for name in calibration})
-        model = hwptq.compile(
+    calibration = np.load(args.data / FOLDER / "calib.npz")
+    few = folder / "calib.npz"
+    np.savez(few, **{name: calibration[name][: args.calibration] for name in calibration})
+    with TerminalProgress() as progress:
+        return hwptq.compile(
             args.data / FOLDER / "model.onnx",
             args.target,
             few,
             "sentence_similarity:sentences",
-            output=Path(folder, "out"),
+            output=folder / "out",
             options=options,
             progress=progress,
         )
-        samples = list(islice(sentences(), 2 * args.pairs))
-        labels = np.concatenate([sample.pop("y") for sample in samples])
-        found = np.concatenate([next(iter(out.values())).reshape(1, -1) for out in model.run_stream(samples)])
-        cover, exact = (model.report[key] for key in ("coverage", "bit_exact"))
-    emitted = spearman([found], labels)
-    share = 100 * cover["macs_quantized"] / cover["macs_total"]
-    figure = (
-        f"Spearman {emitted:.2f} emitted on {args.pairs} pairs, {FLOAT32} float32 on all (bound {BOUND}); "
-        f"{share:.1f} % of MACs in integers; {exact['mismatches']} of {exact['values']} values differ "
-        f"({args.verified} pairs)"
-    )
-    good = FLOAT32 - emitted <= BOUND and exact["mismatches"] == 0
-    row(f"{FOLDER}, {args.target}", figure, good)
 
 
 def sentences() -> Iterator[dict[str, np.ndarray]]:

@@ -192,7 +192,7 @@ class TableLookupKernel:
 
 @dataclass(frozen=True)
 class WgmmaTile:
-    """How two warpgroups cut a product into tiles, and what that costs.
+    """How warpgroups cut a product into tiles, and what that costs.
 
     Of the tiles that fit a product, the one of the least time is taken: tiles of the busiest block *
     (bytes of depth / 128 * step_ns + end_ns), with alone_ns for step_ns where that is a single tile.
@@ -221,6 +221,15 @@ class WgmmaTile:
         ),
     )
     promoted: bool = field(default=True, metadata=about("for promoted sums, else for others"))
+    warpgroups: int = field(
+        default=2, metadata=about("that multiply; more than 2 only together", choices=(2, 3))
+    )
+    pairs: bool = field(
+        default=False,
+        metadata=about(
+            "of one strip and promoted sums: two steps are in flight, one is added while the other runs"
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,18 @@ class Tiling:
 
     @property
     def together(self) -> bool:
-        """Whether both warpgroups work on one tile."""
+        """Whether all warpgroups work on one tile."""
         return self.tile.sharing == "together"
+
+    @property
+    def readers(self) -> int:
+        """Warpgroups that read a stage."""
+        return self.tile.warpgroups if self.together else 1
+
+    @property
+    def partial_registers(self) -> int:
+        """Sums that a thread holds until they are promoted."""
+        return self.strip_registers * (2 if self.tile.pairs else 1) if self.promote_steps else 1
 
     @property
     def rings(self) -> int:
@@ -152,7 +162,7 @@ def round_up(value: int, unit: int) -> int:
 
 def tile_rows(tile: WgmmaTile) -> int:
     """Rows of a tile."""
-    return STRIP * tile.strips * (2 if tile.sharing == "together" else 1)
+    return STRIP * tile.strips * (tile.warpgroups if tile.sharing == "together" else 1)
 
 
 def candidates(problem: Problem, kernel: WgmmaKernel) -> Iterator[Tiling]:
@@ -163,6 +173,8 @@ def candidates(problem: Problem, kernel: WgmmaKernel) -> Iterator[Tiling]:
             continue
         if tile.promoted and tile.strips > 1 and chunk < problem.promote:
             continue  # its strips use the same registers, so each must be promoted at every step
+        if tile.pairs and chunk < problem.promote:
+            continue
         rows, rings = tile_rows(tile), 2 if tile.sharing == "apart" else 1
         stage = (rows + tile.columns) * chunk * problem.operand.bytes
         stages = min(kernel.stages, (kernel.shared_memory - _BARRIERS) // stage) // rings

@@ -1,7 +1,7 @@
 """The product of two matrices on Hopper's tensor cores, for dense, batched products and convolutions.
 
-A persistent grid of blocks with three warpgroups. One thread of the third loads tiles by TMA
-(wgmma_load.py). The other two multiply what has arrived (wgmma_multiply.py) and finish the tile
+A persistent grid of blocks with three or four warpgroups. One thread of the last loads tiles by TMA
+(wgmma_load.py). The others multiply what has arrived (wgmma_multiply.py) and finish the tile
 (wgmma_store.py). Weights are permuted so that every thread ends up with 16 neighbouring channels
 (packing.py).
 """
@@ -32,6 +32,10 @@ from .wgmma_places import Places
 from .wgmma_store import Epilogue, Outside, finisher
 
 Shape = tuple[int, ...]
+_REGISTERS = {
+    2: (40, 232),
+    3: (32, 160),
+}  # warpgroups that multiply -> of a thread that loads, of one of theirs
 
 
 @cache  # the parser of TVMScript takes most of a second, and layers of a model are alike
@@ -48,7 +52,8 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
     summand_bytes = item_bytes(epilogue.residual_dtype)
-    stages, readers = t.stages * t.rings, 2 if t.together else 1  # warpgroups that read a stage
+    stages, readers, workers = t.stages * t.rings, t.readers, t.tile.warpgroups
+    loader_registers, registers = _REGISTERS[workers]
 
     @T.prim_func(check_well_formed=False)
     def main(
@@ -70,7 +75,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
         summand = T.decl_buffer((y_size,), epilogue.residual_dtype, data=R.data)
         summand_words = T.decl_buffer((max(1, y_size * summand_bytes // 4),), "uint32", data=R.data)
         block = T.cta_id([t.blocks])
-        group = T.warpgroup_id([3])
+        group = T.warpgroup_id([workers + 1])
         warp = T.warp_id_in_wg([4])
         lane = T.lane_id([32])
         pool = T.meta_var(SMEMPool())
@@ -80,13 +85,13 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
         pool.commit()
         T.ptx.fence.proxy.async_.shared__cta()
         T.cuda.cta_sync()
-        if group == 2:
-            T.ptx.setmaxnreg.dec.sync.aligned.u32(40)
+        if group == workers:
+            T.ptx.setmaxnreg.dec.sync.aligned.u32(loader_registers)
             if warp < t.rings:
                 if T.cuda.elect_sync():
                     load(ring, xs, ws, x_map, w_map, block, warp if t.rings > 1 else 0)
         else:
-            T.ptx.setmaxnreg.inc.sync.aligned.u32(232)
+            T.ptx.setmaxnreg.inc.sync.aligned.u32(registers)
             outside = T.meta_var(Outside(S, B, summand, summand_words, F, y, words))
             consume(ring, xs, ws, outside, block, (group, warp, lane))
 
@@ -101,7 +106,6 @@ def _consumer(t: Tiling, epilogue: Epilogue) -> Any:
     every = 1 if together else 2  # tiles until the next of a warpgroup
     rounds = -(-at_tile.rounds // every)
     sums = t.problem.operand.registers
-    partials = t.strip_registers if t.promote_steps else 1
     row_stride = 8 * t.chunk * t.problem.operand.bytes // 16
 
     @T.inline
@@ -109,7 +113,7 @@ def _consumer(t: Tiling, epilogue: Epilogue) -> Any:
         group = T.meta_var(thread[0])
         now = T.meta_var(PipelineState(t.stages, 0))
         total = T.alloc_local([t.tile.strips * t.strip_registers], sums)
-        partial = T.alloc_local([partials], sums)
+        partial = T.alloc_local([t.partial_registers], sums)
         x_desc: T.uint64
         w_desc: T.uint64
         first = T.meta_var(group * t.group_rows if together else 0)

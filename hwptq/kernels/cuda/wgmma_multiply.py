@@ -20,9 +20,12 @@ def multiplier(t: Tiling) -> Callable[..., Any]:
     """(ring, its state, its first stage, turn, total, partial, descriptors of x and w, thread): sum a tile.
 
     `turn` counts the tiles of the warpgroup; `thread` is (warpgroup, warp, lane). Promoted sums grow in
-    `partial`, which the strips of a warpgroup use one after the other, and are added to `total` in float32.
+    `partial`, which strips and steps of a warpgroup use one after the other, and are added to `total` in
+    float32.
     """
-    return _promoted(t) if t.promote_steps else _fast(t)
+    if not t.promote_steps:
+        return _fast(t)
+    return _promoted_in_pairs(t) if t.tile.pairs else _promoted(t)
 
 
 def _batch(t: Tiling) -> Callable[..., Any]:
@@ -81,6 +84,51 @@ def _promoted(t: Tiling) -> Callable[..., Any]:
                         total[strip * registers + j] = total[strip * registers + j] + partial[j]
             let_second_begin(t, turn, k, thread[0])
             now.advance()
+        finish_turn(t, thread[0])
+
+    return multiply
+
+
+def _promoted_in_pairs(t: Tiling) -> Callable[..., Any]:
+    """Every step is promoted: those of two are in flight, the first is added while the second runs."""
+    batch, steps, registers = _batch(t), t.steps, t.strip_registers
+
+    @T.inline
+    def issue(ring, now, base, partial, half, x_desc, w_desc):
+        ring.full.wait(base + now.stage, now.phase)
+        T.ptx.wgmma.fence.sync.aligned()
+        batch(partial, half * registers, 0, x_desc, w_desc, base + now.stage, 0)
+        T.ptx.wgmma.commit_group.sync.aligned()
+
+    @T.inline
+    def finish(ring, stage, total, partial, half, thread):
+        _release(ring, stage, thread)
+        for j in T.unroll(registers):
+            total[j] = total[j] + partial[half * registers + j]
+
+    @T.inline
+    def multiply(ring, now, base, turn, total, partial, x_desc, w_desc, thread):
+        first: T.int32
+        second: T.int32
+        for j in T.unroll(registers):
+            total[j] = T.float32(0)
+        for _ in T.serial(steps // 2):
+            first = base + now.stage
+            issue(ring, now, base, partial, 0, x_desc, w_desc)
+            now.advance()
+            second = base + now.stage
+            issue(ring, now, base, partial, 1, x_desc, w_desc)
+            now.advance()
+            T.ptx.wgmma.wait_group.sync.aligned(1)
+            finish(ring, first, total, partial, 0, thread)
+            T.ptx.wgmma.wait_group.sync.aligned(0)
+            finish(ring, second, total, partial, 1, thread)
+        if steps % 2 == 1:
+            first = base + now.stage
+            issue(ring, now, base, partial, 0, x_desc, w_desc)
+            now.advance()
+            T.ptx.wgmma.wait_group.sync.aligned(0)
+            finish(ring, first, total, partial, 0, thread)
         finish_turn(t, thread[0])
 
     return multiply

@@ -16,6 +16,7 @@ from .kernel_tables import (
     MatrixMultiplyKernel,
     MmaKernel,
     TableLookupKernel,
+    TablePermuteKernel,
     WgmmaKernel,
 )
 from .problems import Problems, join, show, suggest
@@ -86,6 +87,9 @@ def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
             return
         case TableLookupKernel():
             return
+        case TablePermuteKernel():
+            _check_table_permute(kernel, path, problems)
+            return
         case DotProductKernel():
             bits, k, formula = kernel.operand_bits, kernel.k, "lanes * k * operand_bits"
         case DepthwiseKernel():
@@ -115,6 +119,24 @@ def _check_matrix_multiply(kernel: MatrixMultiplyKernel, path: str, problems: Pr
     )
     for key, formula, bits in sizes:
         _check_vector(bits, formula, join(path, key), problems)
+
+
+def _check_table_permute(kernel: TablePermuteKernel, path: str, problems: Problems) -> None:
+    held = kernel.entries // kernel.registers
+    if held > kernel.lanes:
+        problems.add(
+            join(path, "entries"),
+            f"{kernel.entries} in {kernel.registers} registers are {held} in each, of {kernel.lanes} bytes",
+        )
+    if kernel.indices > kernel.registers:
+        problems.add(
+            join(path, "indices"),
+            f"there are {kernel.registers + 1} operands, the last one is number {kernel.registers}",
+        )
+    if kernel.joining and kernel.outside != "zero":
+        problems.add(join(path, "joining"), "is for instructions that give 0 for indices outside")
+    if kernel.outside == "zero_if_negative" and kernel.entries > 128:
+        problems.add(join(path, "entries"), "an int8 that is not negative is an index below 128")
 
 
 def _check_vector(bits: int, formula: str, path: str, problems: Problems) -> None:

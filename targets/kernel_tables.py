@@ -191,6 +191,52 @@ class TableLookupKernel:
 
 
 @dataclass(frozen=True)
+class TablePermuteKernel:
+    """Bytes selected by byte indices from a table in registers: pshufb, vpermi2b, tbl."""
+
+    template: ClassVar[str] = "table_permute"
+    serves: ClassVar[tuple[str, ...]] = ("lookup",)
+    intrinsic: str = field(
+        metadata=about(
+            "LLVM intrinsic of table registers and indices, e.g. llvm.aarch64.neon.tbl4.v16i8",
+            not_empty=True,
+            **INTRINSIC,
+        )
+    )
+    lanes: int = field(
+        metadata=about("bytes of each operand and of the result", low=8, high=128, power_of_two=True)
+    )
+    entries: int = field(
+        metadata=about(
+            "how many one instruction selects from; a register holds entries / registers, again and again",
+            low=16,
+            high=256,
+            power_of_two=True,
+        )
+    )
+    registers: int = field(
+        default=1, metadata=about("table registers an instruction takes", choices=(1, 2, 4))
+    )
+    indices: int = field(default=1, metadata=about("which operand they are, from 0", low=0, high=4))
+    outside: str = field(
+        default="zero",
+        metadata=about(
+            "the result for an index of `entries` or more: zero (tbl); low_bits: the others do not count "
+            "(vpermi2b); zero_if_negative: as low_bits, but 0 if the highest bit is set (pshufb)",
+            choices=("zero", "low_bits", "zero_if_negative"),
+        ),
+    )
+    joining: str = field(
+        default="",
+        metadata=about(
+            "where outside is zero: LLVM intrinsic of (v, table registers, indices) that gives v instead, "
+            'e.g. llvm.aarch64.neon.tbx4.v16i8; "" = an or',
+            **INTRINSIC,
+        ),
+    )
+
+
+@dataclass(frozen=True)
 class WgmmaTile:
     """How warpgroups cut a product into tiles, and what that costs.
 
@@ -280,6 +326,7 @@ Kernel = (
     | DepthwiseKernel
     | DepthwiseDotKernel
     | TableLookupKernel
+    | TablePermuteKernel
     | WgmmaKernel
     | MmaKernel
 )

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .isolate import Crash, can_isolate, isolated
-from .kernel_tables import DepthwiseDotKernel, DotProductKernel, MatrixMultiplyKernel, TableLookupKernel
+from .kernel_tables import (
+    DepthwiseDotKernel,
+    DotProductKernel,
+    MatrixMultiplyKernel,
+    TableLookupKernel,
+    TablePermuteKernel,
+)
 from .problems import Problems, join, show, suggest
 from .schema import Requantize
 
@@ -186,6 +192,8 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             calls.append(_dot_product(whole, join("kernel", name)))
         if isinstance(kernel, TableLookupKernel):
             calls += _table_lookup(kernel, join("kernel", name))
+        if isinstance(kernel, TablePermuteKernel):
+            calls += _table_permute(kernel, join("kernel", name))
     requantize: Requantize | None = values.get("requantize")
     if requantize:
         vector = Vector("int32", requantize.lanes)
@@ -208,6 +216,16 @@ def _table_lookup(kernel: TableLookupKernel, path: str) -> list[Call]:
     return [
         Call(join(path, "intrinsic"), kernel.intrinsic, vector, operands, why),
         Call(join(path, "joining"), kernel.joining, vector, (vector, *operands), why),
+    ]
+
+
+def _table_permute(kernel: TablePermuteKernel, path: str) -> list[Call]:
+    vector = Vector("int8", kernel.lanes)
+    operands = (vector,) * (kernel.registers + 1)
+    why = f"lanes {kernel.lanes} and registers {kernel.registers} make {len(operands)} operands {vector}"
+    return [
+        Call(join(path, "intrinsic"), kernel.intrinsic, vector, operands, why),
+        Call(join(path, "joining"), kernel.joining, vector, (vector, *operands), f"{why}, and one more"),
     ]
 
 

@@ -128,15 +128,6 @@ def emit_clamp(out: TensorType, unit: VectorUnit) -> Callable[..., None]:
     return emit
 
 
-def emit_lookup(out: TensorType) -> Callable[..., None]:
-    """Code of Lookup: one load per element."""
-
-    def emit(x: Flat, table: Flat, y: Flat) -> None:
-        loop(y.size, lambda i: y.store(i, table.load(cast(x.load(i), "int32") + 128)))
-
-    return emit
-
-
 def emit_quantize(op: ops.Quantize, unit: VectorUnit) -> Callable[..., None]:
     """Code of Quantize."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import tvm
 
@@ -15,13 +16,13 @@ from .elementwise import (
     emit_binary,
     emit_clamp,
     emit_dequantize,
-    emit_lookup,
     emit_pad,
     emit_quantize,
 )
 from .images import emit_avg_pool, emit_conv2d, emit_dense, emit_matmul, emit_max_pool
 from .kernel import TensorType
 from .layout import PLAIN
+from .lookup import emit_lookup, one_by_one
 from .resize import emit_resize
 from .vector_unit import SCALAR, VectorUnit
 
@@ -65,7 +66,8 @@ def _emitter(
         case ops.Clamp():
             return emit_clamp(out, unit)
         case ops.Lookup():
-            return emit_lookup(out)
+            single = replace(unit, lanes=1, masked=False)
+            return emit_lookup(inputs[0], out, single, one_by_one(inputs[0], out), lanes=1)
         case ops.MaxPool():
             return emit_max_pool(op, inputs[0], out, unit)
         case ops.AvgPool():

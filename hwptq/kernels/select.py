@@ -16,6 +16,7 @@ from hwptq.targets.kernel_tables import (
     Kernel,
     MatrixMultiplyKernel,
     TableLookupKernel,
+    TablePermuteKernel,
     VectorKernel,
 )
 from hwptq.targets.schema import Descriptor
@@ -35,6 +36,7 @@ from .matrix_multiply import matrix_multiply
 from .portable import portable
 from .quantize_image import quantize_image
 from .table_lookup import table_lookup
+from .table_permute import table_permute
 from .vector import vector
 from .vector_unit import unit_of
 
@@ -46,6 +48,7 @@ _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
     DepthwiseKernel: depthwise,
     DepthwiseDotKernel: depthwise_dot,
     TableLookupKernel: table_lookup,
+    TablePermuteKernel: table_permute,
 }
 
 

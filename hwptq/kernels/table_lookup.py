@@ -15,8 +15,10 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import TableLookupKernel
 
-from .builder import TEMPLATE, Expr, Flat, dtype_of, primfunc, spans
+from .builder import TEMPLATE, Expr, Flat, dtype_of, primfunc
+from .encoding import decoded, encoded
 from .kernel import Step, TensorType
+from .lookup import Find, emit_lookup
 from .vector_unit import VectorUnit
 
 _ENTRIES = 128  # in a vector
@@ -36,23 +38,23 @@ def table_lookup(
     packed = _pack(table)
     words = dtype_of("int32", _ENTRIES // 4)
 
-    def emit(source: Flat, entries: Flat, y: Flat) -> None:
+    def prepare(entries: Flat) -> Find:
         vectors = [T.bind(T.reinterpret(words, entries.load(i * _ENTRIES, _ENTRIES))) for i in range(2)]
 
-        def block(at: Expr, width: int, count: int) -> None:
-            indices = T.bind(T.reinterpret(words, source.load(at, width)))
+        def find(stored: Expr, lanes: int) -> Expr:
+            indices = T.bind(T.reinterpret(words, decoded(stored, x.layout.dtype, lanes)))
             found = None
             for b in range(256 // _BLOCK):
                 operands = (indices, vectors[b * _BLOCK // _ENTRIES], tirx.const(b, "int32"))
                 name = kernel.intrinsic if found is None else kernel.joining
                 joined = operands if found is None else (found, *operands)
                 found = T.call_llvm_pure_intrin(words, name, *joined)
-            y.store(at, T.reinterpret(dtype_of("int8", width), found), width, count)
+            return encoded(T.reinterpret(dtype_of("int8", lanes), found), out.layout.dtype, lanes)
 
-        spans(y.size, _ENTRIES, block, masked=True)
+        return find
 
     types = [x, TensorType(packed.shape, "int8"), out]
-    func = primfunc(types, {TEMPLATE: kernel.template}, emit)
+    func = primfunc(types, {TEMPLATE: kernel.template}, emit_lookup(x, out, unit, prepare, _ENTRIES))
     return (Step(func, (0, packed), out, f"{op.kind}_{kernel.template}"),)
 
 

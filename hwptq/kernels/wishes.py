@@ -53,6 +53,8 @@ def wishes(
     target: Descriptor,
 ) -> list[Wish]:
     """The wish for each activation of `op`, and for those of the followers of a layer behind them."""
+    if isinstance(op, ops.Lookup) and _in_rows(target):
+        return [ANY]
     kernel = _kernel(op, constants, target)
     if kernel is None or not isinstance(op, ops.LayerOp):
         return [AS_IT_IS for _ in activations]
@@ -84,7 +86,7 @@ def writes(
     layout: Layout,
 ) -> bool:
     """Whether the kernel of `op` can write its result in `layout`."""
-    if isinstance(op, ops.MaxPool | ops.Resize):
+    if isinstance(op, ops.MaxPool | ops.Resize) or (isinstance(op, ops.Lookup) and _in_rows(target)):
         return layout.rows == 1
     if isinstance(op, ops.Quantize) and activations[0].shape != out.shape:
         return layout.rows == 1
@@ -117,6 +119,11 @@ def agreed(wishes: Sequence[Wish]) -> Layout:
     if layout is None or any(wish.exact and wish.layout != layout for wish in wishes):
         return PLAIN
     return PLAIN if layout.rows > 1 and len(layouts) < len(wishes) else layout
+
+
+def _in_rows(target: Descriptor) -> bool:
+    """Whether a Lookup reads and writes any layout in rows; where no kernel asks for one, it need not."""
+    return bool(target.tvm["kind"] == "llvm") and not target.memory.scratchpad
 
 
 def _kernel(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:

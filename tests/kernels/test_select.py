@@ -66,7 +66,7 @@ def test_without_a_rule_or_a_kernel_the_portable_code_computes():
 
 def test_other_operators_keep_their_arguments():
     x, table = int8(Random(0), 2, 3), int8(Random(0), 256)
-    (step,) = select(ops.Lookup(), [type_of(x)], [table], type_of(x), ARM)
+    (step,) = select(ops.Lookup(), [type_of(x)], [table], type_of(x), load_target("riscv64-rvv"))
     assert step.args[0] == 0
     assert step.args[1] is table
     add = ops.Add(0, 0, 1, 1, 2**30, 1, 0, -128, 127)
@@ -122,14 +122,14 @@ def test_code_for_one_element_at_a_time_is_marked():
     def marked(case: Case, target) -> bool:
         return ELEMENT_BY_ELEMENT in case.steps(target)[-1].func.attrs
 
-    hexagon = load_target("hexagon-v66-npu")
+    hexagon, riscv = load_target("hexagon-v66-npu"), load_target("riscv64-rvv")
     x = np.zeros((1, 2, 2, 4), np.int8)
     lookup = Case(ops.Lookup(), (x,), (np.zeros(256, np.int8),))
     quantize = Case(ops.Quantize(1.0, 0), (x.astype(np.float32),), ())
     without = replace(ARM, ops=tuple(r for r in ARM.ops if r.op != "conv2d"))
     assert marked(conv((0, 0, 0, 0), groups=4), without)
     assert not marked(conv((0, 0, 0, 0)), ARM)
-    assert [marked(lookup, t) for t in (ARM, hexagon)] == [True, False]
+    assert [marked(lookup, t) for t in (ARM, hexagon, riscv)] == [False, False, True]
     assert [marked(quantize, t) for t in (ARM, hexagon)] == [False, True]
 
 

@@ -118,6 +118,22 @@ BROKEN = {
         ("lanes = 4\ntile_pixels = 2", "lanes = 12"),
         "kernel.depthwise.lanes: lanes * 32 is 384 bits: a vector has",
     ),
+    "entries beyond the registers": (
+        ("entries = 64\nregisters = 4", "entries = 64\nregisters = 2"),
+        "kernel.tbl.entries: 64 in 2 registers are 32 in each, of 16 bytes",
+    ),
+    "indices beyond the operands": (
+        ("entries = 64\nregisters = 4", "entries = 16\nregisters = 1"),
+        "kernel.tbl.indices: there are 2 operands, the last one is number 1",
+    ),
+    "joining what is not 0": (
+        ("indices = 4", 'indices = 4\noutside = "low_bits"'),
+        "kernel.tbl.joining: is for instructions that give 0 for indices outside",
+    ),
+    "entries beyond int8": (
+        ("lanes = 16\nentries = 64", 'lanes = 64\noutside = "zero_if_negative"\nentries = 256'),
+        "kernel.tbl.entries: an int8 that is not negative is an index below 128",
+    ),
     "masked code that may read nothing behind": (
         ("[memory]", "[elementwise]\nmasked = true\n\n[memory]"),
         "memory.readable_behind: must be elementwise.lanes, 16, or more",

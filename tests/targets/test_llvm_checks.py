@@ -113,6 +113,17 @@ WRONG = {
         ('"haswell"', '"x86-64"'),
         "kernel.pmaddwd.intrinsic: LLVM can't generate llvm.x86.avx2.pmadd.wd for x86_64-linux-gnu x86-64",
     ),
+    "registers of a table": (
+        ARM,
+        ("neon.tbl4", "neon.tbl3"),
+        "kernel.tbl.intrinsic: LLVM's llvm.aarch64.neon.tbl3.v16i8 has other operands or another result: "
+        "lanes 16 and registers 4 make 5 operands v16i8",
+    ),
+    "what joins the results": (
+        ARM,
+        ("neon.tbx4.v16i8", "neon.tbx4.v8i8"),
+        "kernel.tbl.joining: lanes 16 and registers 4 make 5 operands v16i8, and one more, so the name",
+    ),
     "requantize lanes": (
         ARM,
         ("lanes = 4\nmul", "lanes = 8\nmul"),

@@ -12,7 +12,12 @@ from descriptors import ARM, edited, written
 
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target, target_names
-from hwptq.targets.kernel_tables import DepthwiseDotKernel, DotProductKernel, VectorKernel
+from hwptq.targets.kernel_tables import (
+    DepthwiseDotKernel,
+    DotProductKernel,
+    TablePermuteKernel,
+    VectorKernel,
+)
 from hwptq.targets.read import FOLDER
 from hwptq.targets.schema import OP_KINDS
 
@@ -64,6 +69,9 @@ def test_values_of_arm() -> None:
         ),
         "depthwise": DepthwiseDotKernel(
             "llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=2, resident_vectors=2
+        ),
+        "tbl": TablePermuteKernel(
+            "llvm.aarch64.neon.tbl4.v16i8", 16, 64, 4, 4, "zero", "llvm.aarch64.neon.tbx4.v16i8"
         ),
     }
     assert arm.toolchain.run == ("qemu-aarch64", "-cpu", "max")

@@ -20,10 +20,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("equalize=on", "absorb=on", "correct_bias=on"),
     ("equalize=on", "correct_bias=on", "observer=mse"),
     ("rounding=adaround",),
+    ("equalize=on", "rounding=adaround"),
     ("rounding=gptq",),
     ("equalize=on", "rounding=gptq"),
     ("rounding=descent",),
     ("equalize=on", "rounding=descent"),
+    ("rounding=clamped",),
     ("equalize=on", "rounding=clamped"),
 )
 command = parser(__doc__)

@@ -10,7 +10,6 @@ def test_the_border_of_a_model_is_scalar_where_vectors_have_no_float(demo: Calla
     coverage = demo("hexagon-v66-npu").report["coverage"]
     assert coverage["nodes_scalar"] == [
         {"name": "input", "op": "quantize"},
-        {"name": "input", "op": "permute_dims"},
         {"name": "classifier", "op": "dequantize"},
     ]
     assert not coverage["nodes_float"]

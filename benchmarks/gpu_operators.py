@@ -1,4 +1,4 @@
-"""Every operator that runs on a GPU, in e4m3, int8 and between the two, against its reference, bit for bit.
+"""Every operator that runs on a GPU, in e4m3, int8, bf16 and between them, against its reference, bit by bit.
 
 python benchmarks/gpu_operators.py build FOLDER      on a machine with nvcc; writes operators.so and .npz
 python benchmarks/gpu_operators.py run FOLDER        on the machine with the GPU, with TVM's runtime
@@ -9,66 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_cases import E4M3, FLOAT32, TARGET
+from gpu_bf16_cases import bfloat16_cases
+from gpu_cases import BFLOAT16, E4M3, FLOAT32, TARGET
+from gpu_operator_case import CONVS, MODEL, Case, Values
 
 from hwptq.quant import fp8, reference
 from hwptq.quant import fp8_ops as f8
 from hwptq.quant import integer_ops as i8
-
-MODEL = (32, 13, 128)
-#: N, H, W, C, O, kernel, strides, padding (top, left, bottom, right), dilation.
-CONVS = (
-    (2, 9, 7, 16, 16, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-    (1, 12, 12, 3, 48, (3, 3), (2, 2), (0, 1, 2, 0), (1, 1)),
-    (3, 8, 10, 64, 10, (1, 3), (1, 2), (0, 2, 0, 1), (2, 2)),
-    (1, 14, 14, 100, 80, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
-    (2, 15, 15, 144, 192, (5, 5), (2, 2), (2, 2, 2, 2), (1, 1)),
-)
-
-
-@dataclass(frozen=True)
-class Case:
-    """An operator with the values of its activations and constants."""
-
-    name: str
-    op: Any
-    activations: tuple[np.ndarray, ...]
-    constants: tuple[np.ndarray, ...] = ()
-
-
-class Values:
-    """Random tensors of every dtype."""
-
-    def __init__(self, seed: int):
-        self.rng = np.random.default_rng(seed)
-
-    def int8(self, *shape: int) -> np.ndarray:
-        return self.rng.integers(-128, 128, shape).astype(np.int8)
-
-    def e4m3(self, *shape: int) -> np.ndarray:
-        return fp8.as_float8(fp8.encode(self.rng.standard_normal(shape, np.float32)))
-
-    def of(self, dtype: str, *shape: int) -> np.ndarray:
-        return self.int8(*shape) if dtype == "int8" else self.e4m3(*shape)
-
-    def reals(self, low: float, high: float, count: int) -> np.ndarray:
-        return self.rng.uniform(low, high, count).astype(np.float32)
-
-    def fixed(self, count: int, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Bias, multiplier and shift of sums of `depth` products."""
-        shift = int(np.log2(5000 * np.sqrt(depth) / 64))
-        bias = self.rng.integers(-5000, 5001, count).astype(np.int32)
-        return (
-            bias,
-            self.rng.integers(2**30, 2**31, count).astype(np.int32),
-            self.rng.integers(shift - 1, shift + 3, count).astype(np.int32),
-        )
 
 
 def convolutions(v: Values) -> Iterator[Case]:
@@ -165,6 +118,7 @@ def cases() -> Iterator[Case]:
     yield from convolutions(v)
     yield from dense(v)
     yield from others(v)
+    yield from bfloat16_cases(Values(1))
 
 
 def by_warps(case: Case) -> bool:
@@ -174,7 +128,9 @@ def by_warps(case: Case) -> bool:
 
 def codes(array: np.ndarray) -> np.ndarray:
     """What an .npz can hold of an array."""
-    return fp8.as_codes(array) if array.dtype == E4M3 else np.ascontiguousarray(array)
+    if str(array.dtype) in (E4M3, BFLOAT16):
+        return np.ascontiguousarray(array).view(f"int{8 * array.itemsize}")
+    return np.ascontiguousarray(array)
 
 
 def build(folder: Path, part: int, parts: int) -> None:
@@ -237,14 +193,20 @@ def run(folder: Path) -> None:
     print(f"operators: {cases} cases, {size} bytes, {wrong} differ")
 
 
+def _put(device: Any, array: np.ndarray, dtype: str) -> Any:
+    """What `codes` made of an array, as a tensor of its dtype."""
+    tensor = device.put(array)
+    return tensor.view(getattr(device.torch, dtype)) if dtype in (E4M3, BFLOAT16) else tensor
+
+
 def _result(device: Any, module: Any, stored: Any, number: int, case: dict[str, Any]) -> np.ndarray:
     """The bytes of the last step's output."""
     name = case["name"]
-    inputs = [device.put(stored[f"{name}/in{i}"], d == E4M3) for i, d in enumerate(case["inputs"])]
+    inputs = [_put(device, stored[f"{name}/in{i}"], d) for i, d in enumerate(case["inputs"])]
     results: list[Any] = []
     for i, step in enumerate(case["steps"]):
         args = [
-            device.put(stored[f"{name}/{i}/{j}"], a == E4M3) if isinstance(a, str)
+            _put(device, stored[f"{name}/{i}/{j}"], a) if isinstance(a, str)
             else results[a] if a < 0 else inputs[a]
             for j, a in enumerate(step["args"])
         ]  # fmt: skip

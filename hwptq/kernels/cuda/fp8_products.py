@@ -1,4 +1,4 @@
-"""The steps of fp8 convolutions, dense layers and batched products on tensor cores."""
+"""The steps of convolutions, dense layers and batched products of e4m3 or bfloat16 on tensor cores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hwptq.quant import fp8
 from hwptq.quant import fp8_ops as ops
 from hwptq.targets.kernel_tables import WgmmaKernel
 
-from .operand import E4M3, item_bytes
+from .operand import FLOATS, item_bytes
 from .pack import pack_product
 from .packing import filled, packed_weights
 from .product_input import padding_step, prepared
@@ -61,19 +61,21 @@ def wgmma_step(
     return Step(func, args, out, f"{op.kind}_wgmma")
 
 
-def _model(op: Any, images: tuple[int, int, int, int], outputs: int) -> dict[str, Any]:
+def _model(op: Any, x: TensorType, images: tuple[int, int, int, int], outputs: int) -> dict[str, Any]:
     """Fields of a Problem that every operator has; channels as TMA sees them."""
-    step, _, promote = op.accumulator
-    if step != E4M3.step:
-        raise ValueError(f"wgmma sums {E4M3.step} products of e4m3 at once, not {step}")
+    (step, _, promote), operand = op.accumulator, FLOATS[x.dtype]
+    if step != operand.step:
+        raise ValueError(f"wgmma sums {operand.step} products of {x.dtype} at once, not {step}")
     out_bytes = item_bytes(op.out)
-    return {"images": images, "outputs": outputs, "promote": promote, "operand": E4M3, "out_bytes": out_bytes}
+    return {
+        "images": images, "outputs": outputs, "promote": promote, "operand": operand, "out_bytes": out_bytes
+    }  # fmt: skip
 
 
 def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
     n, h, width, c = x.shape
     return Problem(
-        **_model(op, (n, h, width, c), out.shape[-1]),
+        **_model(op, x, (n, h, width, c), out.shape[-1]),
         kernel=(w.shape[1], w.shape[2]), strides=op.strides, padding=(op.padding[0], op.padding[1]),
         dilation=op.dilation, out_shape=(out.shape[1], out.shape[2]),
     )  # fmt: skip
@@ -81,7 +83,7 @@ def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) ->
 
 def _dense(op: ops.Fp8Dense, x: TensorType, out: TensorType) -> Problem:
     rows = prod(x.shape[:-1])
-    return Problem(**_model(op, (1, 1, rows, round_up(x.shape[-1], 16)), out.shape[-1]), out_shape=(1, rows))
+    return Problem(**_model(op, x, (1, 1, rows, x.shape[-1]), out.shape[-1]), out_shape=(1, rows))
 
 
 def _matmul(
@@ -90,9 +92,9 @@ def _matmul(
     """Pack b, pad the depth of a, then multiply batch by batch."""
     a, b = activations
     m, k = a.shape[-2:]
-    batch, depth = prod(a.shape[:-2]), round_up(k, kernel.channel_alignment)
+    batch, depth = prod(a.shape[:-2]), round_up(k, kernel.channel_alignment // item_bytes(a.dtype))
     problem = Problem(
-        **_model(op, (batch, 1, m, depth), out.shape[-1]), out_shape=(1, m), groups_of_weights=batch
+        **_model(op, a, (batch, 1, m, depth), out.shape[-1]), out_shape=(1, m), groups_of_weights=batch
     )
     tiling = choose(problem, kernel)
     padded = TensorType((*a.shape[:-1], depth), a.dtype)

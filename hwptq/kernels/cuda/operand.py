@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tvm
 
-from hwptq.quant import fp8
+from hwptq.quant import bf16, fp8
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Operand:
     step: int  # products that an instruction sums
     name: str  # of sums and operands in PTX
     sums: str  # dtype of the accumulators
-    signs: tuple[int, ...] = (1, 1)  # factors of both operands, which instructions on floats take
+    signs: tuple[int, ...] = (1, 1)  # factors of both operands, which those on floats take; no transposition
 
     @property
     def warp_instruction(self) -> str:
@@ -38,6 +38,9 @@ class Operand:
 
 E4M3 = Operand(fp8.DTYPE, 1, 32, "f32.e4m3.e4m3", "float32")
 INT8 = Operand("int8", 1, 32, "s32.s8.s8", "int32", ())
+BFLOAT16 = Operand(bf16.DTYPE, 2, 16, "f32.bf16.bf16", "float32", (1, 1, 0, 0))
+#: Those that `float_sums` sums, by dtype.
+FLOATS = {operand.dtype: operand for operand in (E4M3, BFLOAT16)}
 
 
 def item_bytes(dtype: str) -> int:

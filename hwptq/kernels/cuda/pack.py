@@ -12,6 +12,7 @@ from hwptq.kernels.builder import Expr, Flat, constant
 from hwptq.kernels.kernel import TensorType
 
 from .flat import flat_kernel, indices
+from .operand import item_bytes
 from .places import all_of
 from .tiling import Tiling
 
@@ -19,8 +20,10 @@ Border = tuple[int, int, int, int]  # top, left, bottom, right
 
 
 def fill(dtype: str, value: int = 0) -> Expr:
-    """An int8, or the e4m3 of that code."""
-    return constant(value, dtype) if dtype == "int8" else T.reinterpret(dtype, constant(value, "uint8"))
+    """An int8, or the float of that code."""
+    if dtype == "int8":
+        return constant(value, dtype)
+    return T.reinterpret(dtype, constant(value, f"uint{8 * item_bytes(dtype)}"))
 
 
 def pad_channels(x: TensorType, channels: int, attributes: dict[str, Any]) -> tvm.tirx.PrimFunc:

@@ -22,10 +22,11 @@ def permutation(rows: int, width: int) -> np.ndarray:
 
 
 def packed_weights(w: np.ndarray, tiling: Tiling) -> np.ndarray:
-    """w [O,taps,C], a byte each -> [weight_rows, weight_depth]: each tap filled with zeros, rows permuted."""
+    """w [O,taps,C] -> [weight_rows, weight_depth]: each tap filled with zeros, rows permuted."""
     outputs, taps, channels = w.shape
-    filled = np.zeros((tiling.weight_rows, taps, tiling.chunks * tiling.chunk), np.uint8)
-    filled[:outputs, :, :channels] = w.view(np.uint8)
+    bits = f"uint{8 * w.itemsize}"
+    filled = np.zeros((tiling.weight_rows, taps, tiling.chunks * tiling.chunk), bits)
+    filled[:outputs, :, :channels] = w.view(bits)
     order = permutation(tiling.weight_rows, tiling.problem.width)
     return filled.reshape(tiling.weight_rows, -1)[order].view(w.dtype)
 

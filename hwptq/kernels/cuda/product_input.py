@@ -1,4 +1,4 @@
-"""What becomes of the input of an e4m3 product before the tensor cores load it."""
+"""What becomes of the input of a product of floats before the tensor cores load it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import Step, TensorType
 from hwptq.quant import fp8_ops as ops
 
-from .operand import E4M3
+from .operand import item_bytes
 from .pack import pad_channels, row_windows
 from .tiling import round_up
 
@@ -22,11 +22,12 @@ def prepared(
     """(the steps before the product, what they make of x, the operator on that, its weights).
 
     Where a row of a convolution's window is one part of the sum (fp8_ops.parts_of_window), its pixels become
-    channels. Else channels are filled with zeros up to a multiple of `alignment`.
+    channels. Else channels are filled with zeros up to a multiple of `alignment` bytes.
     """
+    alignment //= item_bytes(x.dtype)
     if isinstance(op, ops.Fp8Conv2d) and w.shape[2] > 1:
         o, kh, kw, depth = w.shape
-        if ops.parts_of_window(w.shape, E4M3.step)[0] == kh:
+        if ops.parts_of_window(w.shape, op.accumulator[0])[0] == kh:
             wide = TensorType((*x.shape[:2], out.shape[2], round_up(kw * depth, alignment)), x.dtype)
             step = Step(row_windows(x, op, wide, kw, {TEMPLATE: "row_windows"}), (0,), wide, "row_windows")
             top, _, bottom, _ = op.padding

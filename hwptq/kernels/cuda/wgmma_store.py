@@ -14,7 +14,7 @@ from hwptq.kernels.requantize import Bounds, requantize
 from hwptq.quant import fp8
 
 from .operand import item_bytes
-from .tiling import STRIP, Tiling
+from .tiling import STORE, STRIP, Tiling
 from .wgmma_places import Places
 
 
@@ -179,6 +179,7 @@ def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     rows, across = 2 * t.tile.strips, t.columns // (4 * width)
     each = item_bytes(epilogue.residual_dtype)
     size = width * each // 4  # words of neighbouring channels
+    loaded = min(size, STORE // 4)
     at_once = epilogue.residual and outputs % width == 0
 
     @T.inline
@@ -189,8 +190,11 @@ def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                 for r in T.unroll(rows):
                     if begins[r] >= 0 and column < outputs:
                         at_word = T.meta_var((begins[r] + column) * each // 4)
-                        for e in T.vectorized(size):
-                            words[(g * rows + r) * size + e] = outside.residual_words[at_word + e]
+                        for j in T.unroll(size // loaded):
+                            for e in T.vectorized(loaded):
+                                words[(g * rows + r) * size + j * loaded + e] = outside.residual_words[
+                                    at_word + j * loaded + e
+                                ]
 
     return fetch
 

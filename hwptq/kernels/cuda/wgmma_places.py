@@ -62,13 +62,20 @@ class Places:
         return image + column_tile * t.columns
 
     def pixel(self, row_tile: Any, row: Any) -> tuple[Any, Any]:
-        """The output pixel that a row of a tile holds, and whether there is one."""
+        """The output pixel that a row of a tile holds, and whether there is one. An axis of one needs no index:
+        TVM's analysis of the indices of a dense layer leaves int32.
+        """
         t, p = self.tiling, self.tiling.problem
         oh, ow = p.out_shape
         _, tiles_h, tiles_w, _ = t.grid
         box_n, box_h, box_w = t.box
         x = (row_tile % tiles_w) * box_w + row % box_w
-        y = (row_tile // tiles_w % tiles_h) * box_h + row // box_w % box_h
-        image = (row_tile // (tiles_w * tiles_h)) * box_n + row // (box_w * box_h)
-        inside = tirx.all(row < box_n * box_h * box_w, x < ow, y < oh, image < p.images[0])
-        return (image * oh + y) * ow + x, inside
+        inside = [row < box_n * box_h * box_w, x < ow]
+        pixel = x
+        if oh > 1:
+            y = (row_tile // tiles_w % tiles_h) * box_h + row // box_w % box_h
+            inside, pixel = [*inside, y < oh], y * ow + pixel
+        if p.images[0] > 1:
+            image = (row_tile // (tiles_w * tiles_h)) * box_n + row // (box_w * box_h)
+            inside, pixel = [*inside, image < p.images[0]], image * (oh * ow) + pixel
+        return pixel, tirx.all(*inside)

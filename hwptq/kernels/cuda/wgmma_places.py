@@ -62,8 +62,9 @@ class Places:
         return image + column_tile * t.columns
 
     def pixel(self, row_tile: Any, row: Any) -> tuple[Any, Any]:
-        """The output pixel that a row of a tile holds, and whether there is one. An axis of one needs no index:
-        TVM's analysis of the indices of a dense layer leaves int32.
+        """The output pixel that a row of a tile holds, and whether there is one.
+
+        An axis of one gets no index: that of a dense layer overflows in TVM's analysis.
         """
         t, p = self.tiling, self.tiling.problem
         oh, ow = p.out_shape

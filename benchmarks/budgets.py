@@ -70,7 +70,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Point], float, int]:
             widths = chooser.choose(Budget("weights", limit))
             module = widths.recorded(float32)
             quantized = insert(module, stats, target, calibration, options, progress)
-            lost = trial.loss(lower(quantized, target))
+            lost = trial.loss(lower(quantized, target)).measured
             if trial.weight_bytes > limit:
                 raise SystemExit(f"{trial.weight_bytes} bytes exceed the budget of {limit}")
             print(limit, trial.weight_bytes, f"{lost:.2f} points lost", file=sys.stderr, flush=True)

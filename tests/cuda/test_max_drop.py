@@ -9,7 +9,7 @@ import pytest
 import hwptq
 from hwptq.bitwidths import drop_search
 from hwptq.bitwidths.choose import BitWidths, Chooser
-from hwptq.bitwidths.drop_search import Trial, cheapest_within
+from hwptq.bitwidths.drop_search import Lost, Trial, cheapest_within
 from hwptq.data import open_dataset
 from hwptq.flow import lower
 from hwptq.importer import import_onnx
@@ -43,7 +43,7 @@ class Search:
         )
         self.trial = Trial(self.float32, TARGET, model.outputs, evaluation, self.options, self.progress)
 
-    def loss(self, widths: BitWidths) -> float:
+    def loss(self, widths: BitWidths) -> Lost:
         """What the emulator loses with a choice."""
         recorded = widths.recorded(self.float32)
         quantized = insert(recorded, self.stats, TARGET, self.calibration, self.options, self.progress)
@@ -76,8 +76,8 @@ def test_what_e4m3_loses_too_much_in_becomes_dearer(search: Search) -> None:
     """A loss that only the cheap half of the range has: the search ends above it, in a mix."""
     least, most = search.chooser.least("cycles"), search.chooser.costs.highest("cycles")
 
-    def loss(widths: BitWidths) -> float:
-        return float(search.chooser.costs.total("cycles", widths.pairs) < (least + most) / 2 - 1)
+    def loss(widths: BitWidths) -> Lost:
+        return Lost(float(search.chooser.costs.total("cycles", widths.pairs) < (least + most) / 2 - 1))
 
     found = cheapest_within(search.chooser, loss, search.options)
     assert len(set(found.pairs.values())) > 1
@@ -85,6 +85,27 @@ def test_what_e4m3_loses_too_much_in_becomes_dearer(search: Search) -> None:
 
 
 def test_nothing_holds_but_bfloat16(search: Search) -> None:
-    found = cheapest_within(search.chooser, lambda widths: 1.0, search.options)
+    found = cheapest_within(search.chooser, lambda widths: Lost(1.0), search.options)
     assert set(found.pairs.values()) == {("bfloat16", "bfloat16")}
     assert search.chooser.costs.total("cycles", found.pairs) > search.chooser.least("cycles")
+
+
+def test_one_hit_more_or_less_does_not_lead_the_search_astray(search: Search) -> None:
+    """float32 believes that the quarter holds; by chance it loses a hit there, and none a step further."""
+    cost, highest = search.chooser.costs, search.chooser.costs.highest("cycles")
+    least = search.chooser.least("cycles")
+    quarter = least + (highest - least) * 0.25
+
+    def loss(widths: BitWidths) -> Lost:
+        cycles = cost.total("cycles", widths.pairs)
+        believed = 1.0 if cycles <= least else 0.0
+        return Lost(0.5 if cycles <= quarter else -0.5, believed)
+
+    found = cheapest_within(search.chooser, loss, search.options)
+    assert quarter < cost.total("cycles", found.pairs) <= least + (highest - least) * 0.5 + 1e-6
+
+
+def test_what_holds_must_hold_as_measured(search: Search) -> None:
+    """Whatever float32 believes, a choice that measurably loses too much is not taken."""
+    found = cheapest_within(search.chooser, lambda widths: Lost(1.0, 0.0), search.options)
+    assert set(found.pairs.values()) == {("bfloat16", "bfloat16")}

@@ -40,7 +40,8 @@ class LowerConvTranspose:
     """The outputs stay the same. Stands before FoldBatchNorm: what follows a transposed convolution channel
     by channel moves before the shuffle, where it can be folded.
 
-    Layers in groups, and those whose weights are no constants, stay as they are.
+    A layer in groups reads its input once for each phase: [N,I,H,W] concatenated with itself, so that every
+    phase has groups of its own. One whose weight is no constant stays as it is.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -80,8 +81,6 @@ def _why_not(call: Any) -> str | None:
     attrs = call.attrs
     if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "IOHW":
         return f"a transposed convolution of layout {attrs.data_layout}/{attrs.kernel_layout}"
-    if int(attrs.groups) != 1:
-        return f"a transposed convolution in {attrs.groups} groups has no integer form"
     weight = constant(call.args[1])
     if weight is None or weight.dtype != np.float32:
         return "the weight of this transposed convolution is not a float32 constant"
@@ -129,11 +128,23 @@ def _convolution(r: Any, call: Any, chain: _Chain) -> Any:
     weight = constant(call.args[1])
     assert weight is not None
     rows, columns = chain.rows, chain.columns
+    data, groups = r.get(call.args[0]), int(call.attrs.groups)
+    if groups > 1:
+        weight = _joined_groups(weight, groups)
+        data = r.emit(relax.op.concat([data] * chain.phases, axis=1)) if chain.phases > 1 else data
     return relax.op.nn.conv2d(
-        r.get(call.args[0]),
+        data,
         relax.const(phase_weights(weight, rows, columns)),
         padding=(rows.before, columns.before, rows.after, columns.after),
+        groups=groups * chain.phases if groups > 1 else 1,
     )
+
+
+def _joined_groups(weight: np.ndarray, groups: int) -> np.ndarray:
+    """A weight [I,O/G,KH,KW] of a transposed convolution in groups as [I/G,O,KH,KW]."""
+    depth, channels, *window = len(weight) // groups, *weight.shape[1:]
+    split = weight.reshape(groups, depth, channels, *window)
+    return split.swapaxes(0, 1).reshape(depth, groups * channels, *window)
 
 
 def _on_phases(r: Any, var: Any, value: Any, phased: dict[Any, Any], chain: _Chain) -> Any:

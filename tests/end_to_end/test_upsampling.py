@@ -19,7 +19,7 @@ def _batch_norm(channels: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def _unet() -> onnx.ModelProto:
-    """Down twice; up by 2x2, 3x3 with output padding, 4x4 with a crop, and by resizing; skips between."""
+    """Down twice; up by 2x2, 3x3 with output padding, 4x4 with a crop, by resizing, and in groups; skips."""
     nodes = [
         node("Conv", "x w0", "a0", "stem", pads=[1, 1, 1, 1]),
         node("Relu", "a0", "a", "stem_relu"),
@@ -36,14 +36,16 @@ def _unet() -> onnx.ModelProto:
         node("BatchNormalization", "g0 n30_0 n30_1 n30_2 n30_3", "g1", "up3_norm"),
         node("Relu", "g1", "g", "up3_relu"),
         node("ConvTranspose", "f u2", "h", "up4", strides=[2, 2], pads=[1, 1, 1, 1]),
-        node("Concat", "g a h", "i", "skip2", axis=1),
+        node("ConvTranspose", "b u3", "j", "depthwise", strides=[2, 2], group=20),
+        node("Concat", "g a h j", "i", "skip2", axis=1),
         node("Conv", "i w3", "y", "head"),
     ]
     constants = {
         "w0": normal(0, 16, 3, 3, 3, spread=0.3), "w1": normal(1, 20, 16, 3, 3, spread=0.1),
         "w2": normal(2, 24, 20, 3, 3, spread=0.1), "u0": normal(3, 24, 20, 2, 2, spread=0.2),
         "v0": normal(4, 20), "scales": np.float32([1, 1, 2, 2]), "u1": normal(5, 64, 16, 3, 3, spread=0.1),
-        "u2": normal(6, 64, 5, 4, 4, spread=0.1), "w3": normal(7, 4, 37, 1, 1, spread=0.3),
+        "u2": normal(6, 64, 5, 4, 4, spread=0.1), "u3": normal(8, 20, 1, 2, 2, spread=0.3),
+        "w3": normal(7, 4, 57, 1, 1, spread=0.3),
         **_batch_norm(20, 20), **_batch_norm(16, 30),
     }  # fmt: skip
     return model(nodes, {"x": [1, 3, 16, 20]}, constants)
@@ -55,7 +57,7 @@ def test_a_unet_in_integers(target: str, runnable: Callable[[str], str], tmp_pat
     report = result.report
     assert report["coverage"]["nodes_float"] == []
     assert report["coverage"]["macs_quantized"] == report["coverage"]["macs_total"] > 0
-    assert {"up2", "up3", "up4"} <= {row["name"] for row in report["bits"]}
+    assert {"up2", "up3", "up4", "depthwise"} <= {row["name"] for row in report["bits"]}
     assert report["bit_exact"]["mismatches"] == 0
     assert report["bit_exact"]["samples"] == len(samples)
     assert sqnr(_unet(), result, samples) > SQNR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def test_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Pa
     [
         ("x86-64-avx2", "vpshufb"),
         ("x86-64-vnni", "vpshufb"),
+        ("x86-64-vbmi", "vperm[it]2b"),  # they overwrite different operands
         ("arm-cortex-a", "tbx"),
         ("arm-cortex-a53", "tbx"),
     ],
@@ -113,7 +115,7 @@ def test_the_instruction_is_used(name: str, instruction: str, tmp_path: Path) ->
     device, path = Target(dict(target.tvm)), tmp_path / "kernels.o"
     write_object(lower({"kernel": step.func}, device, target.memory.alignment), device, path)
     command = [*target.toolchain.objdump, "-d", str(path)]
-    assert instruction in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(instruction, subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def meaning(kernel: TablePermuteKernel, indices: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -139,7 +141,7 @@ def test_blocks_of_the_table(outside: str, unsigned_in: bool, unsigned_out: bool
 
 def test_it_takes_and_gives_any_layout_in_rows() -> None:
     case = lookup_case(Random(0), 1, 3, 4, 16)
-    for name in ("x86-64-avx2", "x86-64-vnni", "riscv64-rvv"):
+    for name in ("x86-64-avx2", "x86-64-vbmi", "riscv64-rvv"):
         x, out = case.types()
         operator = case.op, [x], case.constants, out, load_target(name)
         (wish,) = wishes(*operator)

@@ -62,6 +62,7 @@ def test_compile(tmp_path: Path) -> None:
     ("target", "precision", "instruction"),
     [
         ("nvidia-hopper-fp8", "fp8", "QGMMA"), ("nvidia-hopper-fp8", "w8a8", "IGMMA"),
+        ("nvidia-hopper-fp8", "bf16", "HGMMA"),
         ("nvidia-ada-fp8", "fp8", "QMMA"), ("nvidia-ada-fp8", "w8a8", "IMMA"),
     ],
 )  # fmt: skip

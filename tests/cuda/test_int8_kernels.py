@@ -6,8 +6,6 @@ and the packed constants as the tensor cores would.
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
 from random import Random
 from typing import Any
 
@@ -30,23 +28,7 @@ from hwptq.quant.integer_sums import convolution_sum, exact_matmul
 from hwptq.targets import load_target
 
 TARGET = load_target("nvidia-hopper-fp8")
-_INTRINSICS = """
-#include <math.h>
-float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-float __fmul_rn(float a, float b) { return a * b; }
-float __fadd_rn(float a, float b) { return a + b; }
-float __fdiv_rn(float a, float b) { return a / b; }
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def intrinsics(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """CUDA's arithmetic that rounds once, for code on this machine."""
-    folder = tmp_path_factory.mktemp("intrinsics")
-    (folder / "intrinsics.c").write_text(_INTRINSICS)
-    command = ["gcc", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "intrinsics.c", "-lm", "-o", "lib.so"]
-    subprocess.run(command, cwd=folder, check=True)
-    ctypes.CDLL(str(folder / "lib.so"), mode=ctypes.RTLD_GLOBAL)
+pytestmark = pytest.mark.usefixtures("intrinsics")
 
 
 def check(case: Case) -> None:

@@ -57,6 +57,11 @@ def tiles(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleav
     return _distinct([best, *more, *others])
 
 
+def row_pixels(columns: int, usual: int) -> list[int]:
+    """Pixels of a row of `columns` that a depthwise kernel takes at once: the usual number, then others."""
+    return list(dict.fromkeys(even(columns, most) for most in (usual, 2 * usual, max(1, usual // 2))))
+
+
 def _distinct(found: Iterable[Tile]) -> list[Tile]:
     return list(dict.fromkeys(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -10,17 +11,32 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DepthwiseKernel
 
-from .builder import TEMPLATE, Expr, Flat, cast, local, nest, primfunc, spans
+from .builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    Parts,
+    cast,
+    local,
+    loop,
+    nest,
+    primfunc,
+    share,
+    spans,
+    start_of,
+    unravel,
+)
+from .choose_tile import row_pixels
 from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .kernel import PREVIOUS, Step, TensorType
 from .layout import Layout
 from .pack_input import Packing, pack_input
-from .register_tile import even
 from .requantize import Bounds, finish
 from .scratchpad import emit_bands, plan_bands
 from .stored import Stored
 from .vector_unit import VectorUnit
 
+_COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
 
 
@@ -45,7 +61,8 @@ def depthwise(
         *[TensorType((conv.co,), "int32")] * 3,
         out,
     ]
-    body = _emit(bands.conv if bands else conv, kernel, bounds_of(op), out, unit)
+    parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
+    body = _emit(bands.conv if bands else conv, kernel, bounds_of(op), out, unit, parts)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")
@@ -53,7 +70,12 @@ def depthwise(
 
 
 def _emit(
-    conv: Convolution, kernel: DepthwiseKernel, bounds: Bounds, out: TensorType, unit: VectorUnit
+    conv: Convolution,
+    kernel: DepthwiseKernel,
+    bounds: Bounds,
+    out: TensorType,
+    unit: VectorUnit,
+    parts: Parts,
 ) -> Callable[..., None]:
     """Code of (x packed, weights int16 [KH,KW,C], bias, multiplier, shift, y).
 
@@ -61,11 +83,12 @@ def _emit(
     on Arm, pmaddwd on x86).
     """
     columns = conv.out[1]
-    pixels = even(columns, kernel.tile_pixels)
+    choices = row_pixels(columns, kernel.tile_pixels)
+    pixels = choices[min(unit.tile, len(choices) - 1)]
 
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def tile(b: Expr, row: Expr, t: Expr) -> None:
-            x0 = t * pixels if columns % pixels == 0 else T.min(t * pixels, columns - pixels)
+            x0 = start_of(t, pixels, columns)
 
             def channels(at: Expr, width: int, count: int) -> None:
                 acc = [local(width, "int32") for _ in range(pixels)]
@@ -82,8 +105,14 @@ def _emit(
 
             spans(conv.co, kernel.lanes, channels)
 
-        Stored(y, out).fill_border(unit)
-        nest((conv.batch, conv.out[0], -(-columns // pixels)), tile)
+        def rows(first: Expr, count: Expr) -> None:
+            def row(number: Expr) -> None:
+                b, y_row = unravel(first + number, (conv.batch, conv.out[0]))
+                loop(-(-columns // pixels), lambda t: tile(b, y_row, t))
+
+            loop(count, row)
+
+        share(conv.batch * conv.out[0], parts, rows, Stored(y, out).border(unit))
 
     return emit
 

@@ -35,6 +35,7 @@ from .builder import (
     unravel,
     workspace,
 )
+from .choose_tile import row_pixels
 from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .encoding import encoded
 from .kernel import Step, TensorType
@@ -154,7 +155,7 @@ def depthwise_buffer(
     weight, bias, multiplier, shift = constants
     padding = wanted_padding(op)
     conv = describe(op, replace(x, layout=Layout(padding)), weight.shape, out)
-    plan = Plan(conv, padding, kernel, even(conv.out[1], kernel.tile_pixels), out.layout.rows)
+    plan = Plan(conv, padding, kernel, _pixels(conv, kernel, out, unit.tile), out.layout.rows)
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
     index = plan.channel_index()
@@ -165,6 +166,17 @@ def depthwise_buffer(
     types = [x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
     func = primfunc(types, {TEMPLATE: kernel.template}, _emit(plan, x, bounds, out, unit, parts))
     return (Step(func, (0, *arrays), out, f"{op.kind}_{kernel.template}"),)
+
+
+def _pixels(conv: Convolution, kernel: DepthwiseDotKernel, out: TensorType, choice: int) -> int:
+    """Of a tile: the usual number, or for a `choice` above 0 another; whole groups of interleaved ones."""
+    rows = out.layout.rows
+    found = [
+        p
+        for p in row_pixels(conv.out[1], kernel.tile_pixels)
+        if rows == 1 or p % rows == conv.out[1] % p == 0
+    ]
+    return found[min(choice, len(found) - 1)]
 
 
 def _pack_taps(weight: np.ndarray, plan: Plan) -> np.ndarray:

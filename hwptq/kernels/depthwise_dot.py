@@ -44,6 +44,7 @@ from .builder import (
     start_of,
     unravel,
 )
+from .choose_tile import row_pixels
 from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .depthwise import depthwise
 from .depthwise_buffer import depthwise_buffer, fits
@@ -53,7 +54,6 @@ from .kernel import PREVIOUS, Step, TensorType
 from .layout import PLAIN, Layout
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
-from .register_tile import even
 from .requantize import Bounds, requantize_blocks
 from .row_vectors import Border, Read, loads_of, reader, rows_inside
 from .scratchpad import emit_bands, emit_ends, end_bands, plan_bands
@@ -85,7 +85,7 @@ def depthwise_dot(
         return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit)
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel, unit.masked), unit)
     conv = describe(op, packing.read, weight.shape, out)
-    plan = _plan(conv, kernel, unit.masked)
+    plan = _plan(conv, kernel, unit.masked, unit.tile)
     emit_part = partial(_emit, kernel=kernel, bounds=bounds_of(op), out=out, unit=unit)
     packed = None
     if unit.scratchpad and packing.needed:
@@ -155,21 +155,23 @@ def wanted_layout(
     return replace(layout, slack=plan.width if plan.line < plan.width else 0)
 
 
-def _plan(conv: Convolution, kernel: DepthwiseDotKernel, masked: bool) -> Plan:
-    """By rows where a vector can be read so with few loads, of which more than one need masks."""
+def _plan(conv: Convolution, kernel: DepthwiseDotKernel, masked: bool, choice: int = 0) -> Plan:
+    """By rows where a vector can be read so with few loads, of which more than one need masks.
+
+    Not so, with one load, where vectors make up the channels of a pixel: along a row of pixels each of them
+    then keeps its constants in registers. With a `choice` above 0 another plan, which may be faster and reads
+    the same layout.
+    """
     width = ROWS * kernel.lanes
-    pixels = _tile(conv, width, kernel.tile_pixels)
     rows = Plan(conv, width, 1, kernel.block, by_rows=True)
-    if pixels == 1 and loads_of(rows) <= (_MOST_LOADS if masked else 1):
-        return rows
-    return Plan(conv, width, pixels, kernel.block)
-
-
-def _tile(conv: Convolution, width: int, most: int) -> int:
-    """Pixels that share columns: one where a vector is wider than a pixel, or a window too long."""
-    if conv.ci < width or conv.kernel[1] > _UNROLLED_COLUMNS:
-        return 1
-    return even(conv.out[1], most)
+    few = loads_of(rows) <= (_MOST_LOADS if masked else 1)
+    if conv.ci < width or conv.kernel[1] > _UNROLLED_COLUMNS:  # pixels share no columns
+        return rows if few else Plan(conv, width, 1, kernel.block)
+    found = [Plan(conv, width, p, kernel.block) for p in row_pixels(conv.out[1], kernel.tile_pixels)]
+    if few:
+        first = found[0].pixels == 1 and (masked or conv.ci % width > 0)
+        found.insert(0 if first else len(found), rows)
+    return found[min(choice, len(found) - 1)]
 
 
 def _emit(

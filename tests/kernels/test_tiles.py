@@ -10,7 +10,16 @@ from random import Random
 import numpy as np
 import pytest
 from integer_targets import INTEGER_TARGETS
-from kernel_cases import CHANNELS, Case, conv_case, dense_case, matmul_case, pointwise_case, with_layouts
+from kernel_cases import (
+    CHANNELS,
+    Case,
+    conv_case,
+    dense_case,
+    depthwise_case,
+    matmul_case,
+    pointwise_case,
+    with_layouts,
+)
 from program_batch import run_batch
 from tvm_ffi import StructuralKey
 
@@ -34,9 +43,11 @@ def layer(random: Random) -> Case:
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
 def test_all_tiles_compute_the_reference(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
+    layers = [layer(Random(seed)) for seed in range(10)]
+    layers += [depthwise_case(Random(seed), (6, 9)) for seed in range(6)]
     cases = [
-        replace(with_layouts(layer(Random(seed)), Random(seed), target), tile=tile)
-        for seed in range(10)
+        replace(with_layouts(one, Random(seed), target), tile=tile)
+        for seed, one in enumerate(layers)
         for tile in range(1, CANDIDATES)
     ]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
@@ -51,6 +62,19 @@ def test_tiles_are_different_code() -> None:
     target = load_target("x86-64-vnni")
     kernels = {StructuralKey(replace(case, tile=t).steps(target)[-1].func) for t in range(CANDIDATES)}
     assert len(kernels) == CANDIDATES
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "count"), [("x86-64-avx2", 14, 3), ("x86-64-vnni", 14, 3), ("arm-cortex-a", 14, 3)]
+)
+def test_depthwise_kernels_have_candidates_too(name: str, width: int, count: int) -> None:
+    ones = np.ones(64, np.int32)
+    constants = (np.ones((64, 3, 3, 1), np.int8), ones, 2**30 * ones, ones)
+    op = ops.Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 64, 3, -7, -128, 127)
+    case = Case(op, (np.ones((1, 4, width, 64), np.int8),), constants)
+    target = load_target(name)
+    kernels = {StructuralKey(replace(case, tile=t).steps(target)[-1].func) for t in range(CANDIDATES)}
+    assert len(kernels) == count
 
 
 def test_the_first_tile_is_that_without_tuning() -> None:

@@ -1,4 +1,7 @@
-"""The models that are measured: files of the data folder, and the ResNet-50 of the onnx package."""
+"""The models that are measured: files of the data folder, and those that need none.
+
+These are the ResNet-50 of the onnx package, and `silu`, which is measured where it is asked for by name.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from silu_model import INPUT, write_silu_model
 
 from hwptq.data import open_dataset
 from hwptq.importer import import_onnx
@@ -22,6 +26,7 @@ _STORED = {
     "kws": ("tiny-kws", "tiny-kws/calib.npz"),
 }
 RESNET50 = "resnet50"
+SILU = "silu"
 NAMES = (*_STORED, RESNET50)
 
 
@@ -38,11 +43,19 @@ def load_case(name: str, data: Path, folder: Path, count: int = 16) -> Case:
     """The model `name` with `count` samples; files that have to be made go to `folder`."""
     if name == RESNET50:
         return _resnet50(folder)
+    if name == SILU:
+        return _silu(folder)
     home, calibration = _STORED[name]
     model = data / home / "model.onnx"
     preprocess = load_preprocess(data / home / "preprocess.toml")
     dataset = open_dataset(data / calibration, import_onnx(model).inputs, preprocess)
     return Case(name, model, tuple(sample.inputs for sample in dataset.take(count)))
+
+
+def _silu(folder: Path) -> Case:
+    rng, path = np.random.default_rng(1), folder / "silu.onnx"
+    write_silu_model(path)
+    return Case(SILU, path, tuple({"input": rng.standard_normal(INPUT, np.float32)} for _ in range(2)))
 
 
 def _resnet50(folder: Path) -> Case:

@@ -81,6 +81,26 @@ def test_can_be_compiled_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(*(Interpreter(m).run(inputs)[0] for m in (first, second)), atol=1e-6)
 
 
+def test_bfloat16_is_a_cast_there_and_back(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w b", "c", "conv", pads=[1, 1, 1, 1]),
+        node("MaxPool", "c", "m", "max", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Sigmoid", "m", "s", "gate"),
+        node("Conv", "s v", "y", "second"),
+    ]
+    constants = {"w": normal(0, 5, 3, 3, 3, spread=0.3), "b": normal(1, 5), "v": normal(2, 4, 5, 1, 1)}
+    imported = import_onnx(save(model(nodes, {"x": [1, 3, 8, 8]}, constants), tmp_path))
+    fused, inputs = fuse(imported.module), {"x": normal(9, 1, 3, 8, 8)}
+    pairs = dict.fromkeys(("conv", "second"), ("bfloat16", "bfloat16"))
+    insert = passes.InsertQDQ(load_target("nvidia-hopper-fp8"), calibrate(fused, [inputs]), assignment=pairs)
+    exported = export_qdq(insert(fused), imported.outputs, "net")
+    kinds = [n.op_type for n in exported.graph.node]
+    assert kinds.count("Cast") == 2 * 4 + 2  # four tensors, and the weights
+    assert not any("Quantize" in k for k in kinds)
+    (found,) = ReferenceEvaluator(exported).run(None, inputs)
+    np.testing.assert_allclose(found, Interpreter(insert(fused)).run(inputs)[0], atol=1e-5)
+
+
 def test_a_model_in_qdq_form_leaves_in_float_what_the_target_does_not_list(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "x w", "c", "conv"),

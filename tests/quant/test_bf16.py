@@ -11,8 +11,10 @@ import pytest
 
 from hwptq.quant import bf16
 from hwptq.quant.bf16_accumulate import IN_ORDER, exact_products, product
+from hwptq.quant.dtypes import BFLOAT16, precision_of
 from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 
 HOPPER, ADA = Accumulator(16, 25, 0), Accumulator(8, 24, 0)
 
@@ -35,6 +37,15 @@ def test_encoding_rounds_to_nearest_even() -> None:
         assert np.array_equal(bf16.as_codes(bf16.encode(x)), bf16.as_codes(expected))
     tie = np.array([1 + 2**-8, 1 + 3 * 2**-8, np.finfo(np.float32).max], np.float32)
     assert bf16.decode(bf16.encode(tie)).tolist() == [1, 1 + 2**-6, np.inf]
+
+
+def test_tensors_have_no_scale() -> None:
+    assert activation_qparams(-3, 1e20, 0.5, BFLOAT16) == QParams(1.0, 0, BFLOAT16)
+    w = np.random.default_rng(1).standard_normal((4, 3, 2, 2)).astype(np.float32)
+    scale = weight_scales(w, 0, None, BFLOAT16)
+    assert scale.tolist() == [1, 1, 1, 1]
+    assert np.array_equal(bf16.decode(quantize_weight(w, scale, 0, BFLOAT16)), bf16.decode(bf16.encode(w)))
+    assert [precision_of(d) for d in ("float8_e4m3fn", "int8", "bfloat16")] == [5, 8, 9]
 
 
 def operands(kind: str, rows: int, depth: int, seed: int) -> np.ndarray:

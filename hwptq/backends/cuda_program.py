@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tvm
@@ -26,7 +27,6 @@ def build_cuda_program(
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or ["no message"]
         raise HwptqError(f"{target.name}: nvcc failed: {lines[-1]}") from error
-    program.write_text(data_file("cuda_main.py.in").replace("@NAME@", identifier(name)), encoding="utf-8")
     func = mod["main"]
     inputs = tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in func.params)
     result = func.body.body.ty
@@ -35,7 +35,14 @@ def build_cuda_program(
         Tensor(output, tuple(int(d) for d in t.shape.values), str(t.dtype))
         for output, t in zip(output_names, types, strict=True)
     )
+    program.write_text(_source(identifier(name), inputs), encoding="utf-8")
     return StaticProgram(program, library, None, inputs, outputs, 0, _weight_bytes(mod))
+
+
+def _source(name: str, inputs: Sequence[Tensor]) -> str:
+    """The program, which knows its inputs itself: it runs before the rest of the folder is written."""
+    listed = repr([(t.name, t.shape, t.dtype) for t in inputs])
+    return data_file("cuda_main.py.in").replace("@NAME@", name).replace("@INPUTS@", listed)
 
 
 def _weight_bytes(mod: tvm.IRModule) -> int:

@@ -19,6 +19,7 @@ from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.strided_copy import strided_copy
+from hwptq.kernels.transpose_tiles import transpose_tiles
 from hwptq.kernels.vector_unit import THREADS, unit_of
 from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
 from hwptq.quant import integer_ops as ops
@@ -91,12 +92,13 @@ class SelectKernels:
         return quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
 
     def _moved(self, var: Any, value: Any) -> Step | None:
-        """The kernel of a transpose or slice of int8 that moves whole runs of neighbours, else None."""
+        """The kernel of a transpose or slice of int8 that can be vectors, else None."""
         way = walk(value) if self.target.tvm.get("kind") == "llvm" else None
         if way is None or str(var.ty.dtype) != "int8":
             return None
-        types = _type(value.args[0]), _type(var)
-        return strided_copy(types[0], way.strides, way.first, types[1], unit_of(self.target, self.threads))
+        movement = _type(value.args[0]), way.strides, way.first, _type(var)
+        unit = unit_of(self.target, self.threads)
+        return strided_copy(*movement, unit) or transpose_tiles(*movement, unit)
 
     def _readings(self, var: Any, value: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
         if _joins(value) and str(var.ty.dtype) == "int8":

@@ -18,15 +18,9 @@ from gpu_cases import E4M3, TARGET, Case, gemm
 
 from hwptq.kernels.cuda.tiling import candidates, choose
 from hwptq.targets import load_target
-from hwptq.targets.kernel_tables import WgmmaTile
 
 SHAPES = ((8192, 8192, 8192), (4096, 4096, 4096), (25216, 768, 3072), (25216, 3072, 768))
 GROUPS = (8, 16)  # rows of tiles that are walked together
-#: Tiles that the generator makes beside those of the descriptor.
-OTHERS = (
-    WgmmaTile(columns=128, step_ns=1, alone_ns=1, end_ns=1, warpgroups=3),
-    WgmmaTile(columns=128, step_ns=1, alone_ns=1, end_ns=1, pairs=True),
-)
 
 
 def cases(shape: tuple[int, int, int]) -> Iterator[Case]:
@@ -34,7 +28,7 @@ def cases(shape: tuple[int, int, int]) -> Iterator[Case]:
     kernel, problem = load_target(TARGET).kernels["wgmma"], gemm(*shape)
     chosen = choose(problem, kernel)
     wide = [tile for tile in kernel.tiles if tile.promoted and tile.columns > 64 and tile != chosen.tile]
-    for tiling in candidates(problem, replace(kernel, tiles=(chosen.tile, *wide, *OTHERS))):
+    for tiling in candidates(problem, replace(kernel, tiles=(chosen.tile, *wide))):
         tile = tiling.tile
         how = f"{tile.sharing}{'_pairs' if tile.pairs else ''}"
         for group in GROUPS:

@@ -1,0 +1,119 @@
+"""The program that runs a model on a GPU, in a folder without anything else; a stand-in for TVM's runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwptq.backends import cuda_program
+from hwptq.backends.run_program import run_program
+from hwptq.backends.static_program import StaticProgram
+from hwptq.importer import import_onnx
+from hwptq.targets import load_target
+
+DEMO = Path(__file__).parents[2] / "examples" / "digits"
+#: What the program takes of TVM; its model answers with the sum of the input, less the class.
+RUNTIME = {
+    "tvm/__init__.py": """
+        import numpy as np
+        from . import libinfo, runtime
+        class Device:
+            def sync(self): pass
+        def cuda(number): return Device()
+    """,
+    "tvm/libinfo.py": "def package_lib_paths(): return []",
+    "tvm/runtime/__init__.py": """
+        class Tensor:
+            def __init__(self, array): self.array = array
+            def numpy(self): return self.array
+        def tensor(array, device): return Tensor(array)
+        def load_module(path):
+            assert path.endswith("model.so")
+    """,
+    "tvm/runtime/vm.py": """
+        import numpy as np
+        from . import Tensor
+        def main(x): return Tensor((x.array.sum() - np.arange(10, dtype=np.float32))[None])
+        class VirtualMachine(dict):
+            def __init__(self, module, device): self["main"] = main
+    """,
+    "tvm_ffi/__init__.py": "",
+    "tvm_ffi/libinfo.py": "def load_lib_ctypes(*_): pass",
+}
+
+
+def dedent(text: str) -> str:
+    lines = text.splitlines()
+    cut = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    return "\n".join(line[cut:] for line in lines) + "\n"
+
+
+class NoExecutable:
+    """What compile_cuda would give."""
+
+    def export_library(self, path: str) -> None:
+        Path(path).touch()
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StaticProgram:
+    for name, text in RUNTIME.items():
+        file = tmp_path / "site" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dedent(text))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(cuda_program, "compile_cuda", lambda mod, target: NoExecutable())
+    model = import_onnx(DEMO / "digits.onnx")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    target = load_target("nvidia-hopper-fp8")
+    built = cuda_program.build_cuda_program(model.module, model.outputs, "digits", target, folder)
+    assert sorted(p.name for p in folder.iterdir()) == ["digits.py", "model.so"]
+    return built
+
+
+def samples(program: StaticProgram, count: int) -> list[dict[str, np.ndarray]]:
+    (x,) = program.inputs
+    rng = np.random.default_rng(0)
+    return [{x.name: rng.integers(0, 9, x.shape).astype(x.dtype)} for _ in range(count)]
+
+
+def answer(sample: dict[str, np.ndarray]) -> np.ndarray:
+    (x,) = sample.values()
+    return np.asarray((x.sum() - np.arange(10, dtype=np.float32))[None])
+
+
+def test_samples_stream_through_it(program: StaticProgram) -> None:
+    stream = samples(program, 3)
+    command = [sys.executable, str(program.program)]
+    found = list(run_program(command, program.inputs, program.outputs, stream))
+    assert len(found) == 3
+    for sample, (output,) in zip(stream, found, strict=True):
+        np.testing.assert_array_equal(output, answer(sample))
+
+
+def test_the_middle_of_a_sample_is_an_error(program: StaticProgram) -> None:
+    done = subprocess.run(
+        [sys.executable, str(program.program)], input=b"123", check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_golden_outputs(program: StaticProgram, wrong: int) -> None:
+    stream = samples(program, 2)
+    outputs = np.concatenate([answer(s) for s in stream])
+    outputs[0, :wrong] += 1
+    arrays: dict[str, Any] = {n: np.concatenate([s[n] for s in stream]) for n in stream[0]}
+    np.savez(program.program.parent / "golden.npz", output_0=outputs, **arrays)
+    command = [sys.executable, str(program.program), "--golden"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row = json.loads(done.stdout)
+    assert (row["samples"], row["values"], row["mismatches"]) == (2, 20, wrong)

@@ -17,6 +17,7 @@ from .progress import Progress
 from .targets import load_target, target_names
 
 T = TypeVar("T")
+_MOST_REASONS = 8  # in the table of the end
 _console = Console()
 
 
@@ -72,13 +73,14 @@ def show_report(folder: Path) -> None:
     table = Table(title=f"{report['model']} for {report['target']}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for row in _rows(report):
+    for row in report_rows(report):
         table.add_row(*row)
     table.add_row("written to", str(folder))
     _console.print(table)
 
 
-def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The label and text of each row of the table."""
     cover, exact = report["coverage"], report["bit_exact"]
     total = cover["macs_total"]
     share = 100 * cover["macs_quantized"] / total if total else 0.0
@@ -86,10 +88,7 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "in integers",
         f"{share:.1f} % of {total / 1e6:.2f} M multiply-accumulates, {cover['nodes_quantized']} nodes",
     )
-    for node in cover["nodes_float"][:8]:
-        yield "in float", f"{node['name']} ({node['op']}): {node['reason']}"
-    if len(cover["nodes_float"]) > 8:
-        yield "in float", f"… and {len(cover['nodes_float']) - 8} more, see report.json"
+    yield from _in_float(cover["nodes_float"])
     size = report["weight_bytes"]
     yield "weights", f"{size['quantized'] / 1e3:.1f} kB, {size['float32'] / 1e3:.1f} kB in float32"
     yield "activations", f"{report['arena_bytes'] / 1e3:.1f} kB at most, in a static arena"
@@ -117,6 +116,19 @@ def _dtypes(report: dict[str, Any]) -> str:
     shares = ", ".join(f"{pair} {100 * n / total:.1f} %" for pair, n in macs.items())
     asked = f"; budget {found['budget']}" if found["budget"] else ""
     return f"{shares} of the multiply-accumulates (weight × activation){asked}"
+
+
+def _in_float(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """A row for each operator and reason, the most frequent first."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        alike.setdefault((node["op"], node["reason"]), []).append(node["name"])
+    ranked = sorted(alike.items(), key=lambda item: -len(item[1]))
+    for (op, reason), names in ranked[:_MOST_REASONS]:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield "in float", f"{names[0]}{others} ({op}): {reason}"
+    if rest := sum(len(names) for _, names in ranked[_MOST_REASONS:]):
+        yield "in float", f"… and {rest} more, see report.json"
 
 
 def _accuracy(accuracy: dict[str, Any]) -> tuple[str, str]:

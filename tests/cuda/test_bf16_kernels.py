@@ -69,8 +69,10 @@ def check(op: Any, *tensors: np.ndarray, constants: tuple[np.ndarray, ...] = ())
 def test_convolutions_in_order(
     channels: int, outputs: int, groups: int, kernel: Any, window: Any, spread: int, out: str
 ) -> None:
-    """With exponents that differ by 240 products leave float32 at both ends. Which NaN a float32 holds then is
-    not defined."""
+    """With exponents that differ by 240, products leave float32 at both ends.
+
+    Which NaN a float32 holds then is not defined.
+    """
     v = Values(channels)
     x = v.of(BF16, 2, 7, 6, channels, spread=spread)
     w = v.of(BF16, outputs, *kernel, channels // groups, spread=spread)

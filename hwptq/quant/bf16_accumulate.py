@@ -5,9 +5,9 @@ other, each time fma(a_k, b_k, acc), rounded to nearest. Every processor with an
 
 In steps: the rules of fp8_accumulate with other numbers; a sum is cut to the 23 fraction bits of a float32
 where more are kept within a step. Xie et al., 2025, "MMA-Sim: bit-accurate reference model of tensor cores
-and matrix cores" find 16 products and 25 bits on Hopper, 8 and 24 on Ada. An exponent counts as -126 in
-what is subnormal and in a sum of zero, a sum beyond a float32 is infinite, and operands that are infinite or
-NaN make what they would make of the real sum.
+and matrix cores" find 16 products and 25 bits on Hopper, 8 and 24 on Ada; those for Hopper were compared with
+an H100 (docs/performance.md). An exponent counts as -126 in what is subnormal, and a sum of zero has none; a
+sum beyond a float32 is infinite, and operands that are infinite or NaN make what the real sum would be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .fp8_accumulate import Accumulator, Operand, in_steps, product_of
 #: The accumulator of processors that have none but a float32: one product after the other.
 IN_ORDER = Accumulator(step=1, fraction_bits=23, promote=0)
 
-_LEAST = -126  # the exponent of subnormals, and of a sum of zero
+_SUBNORMAL = -126  # the exponent of subnormals
+_LEAST = 2 * _SUBNORMAL  # that of the product of two
 _NONE = -1000  # that of an operand of zero
 _BLOCK = 1 << 16  # sums at a time: what fits the cache
 #: Exponents whose products are exact in float32: none too large, no bit below the least.
@@ -86,5 +87,5 @@ def _in_order(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _operand(x: np.ndarray, step: int) -> Operand:
     steps = in_steps(np.where(np.isfinite(x), x, 0), step).astype(np.float64)
-    exponents = np.maximum(np.frexp(steps)[1] - 1, _LEAST)
+    exponents = np.maximum(np.frexp(steps)[1] - 1, _SUBNORMAL)
     return Operand(steps, np.where(steps == 0, _NONE, exponents), np.zeros(len(x), bool), _LEAST)

@@ -23,9 +23,10 @@ import numpy as np
 
 from . import fp8
 
-_LEAST = -12  # the exponent of the product of two subnormals, and of a sum of zero
+_LEAST = -12  # the exponent of the product of two subnormals
 _BLOCK = 1 << 16  # products at a time: what fits the cache
-_RESULT_BITS, _SMALLEST = 23, -149  # of the float32 that holds a sum: fraction bits, least exponent
+#: Of the float32 that holds a sum: its fraction bits, and the exponents of its subnormals and of the least.
+_RESULT_BITS, _SUBNORMAL, _SMALLEST = 23, -126, -149
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Operand:
     values: np.ndarray  # finite, of a dtype in which a step's sum of cut products is exact
     exponents: np.ndarray  # signed; that of zero lies below half of every product's
     nan: np.ndarray  # bool [rows]
-    least: int  # the exponent of a sum of zero
+    least: int  # the exponent of the product of two subnormals
 
     @property
     def count(self) -> int:
@@ -127,7 +128,7 @@ def _step(acc: np.ndarray, a: Operand, b: Operand, i: int, fraction_bits: int) -
     dtype = acc.dtype.type
     largest = (a.exponents[i][:, :, None] + b.exponents[i][:, None, :]).max(axis=0)
     _, exponent = np.frexp(acc)
-    exponent = np.where(acc == 0, a.least, exponent - 1)
+    exponent = np.where(acc == 0, a.least, np.maximum(exponent - 1, _SUBNORMAL))
     unit = np.maximum(np.maximum(largest, exponent), a.least) - fraction_bits
     up = np.ldexp(dtype(1), -unit).astype(dtype)
     terms = a.values[i][:, :, None] * b.values[i][:, None, :]

@@ -78,9 +78,10 @@ def dot(a: np.ndarray, b: np.ndarray, model: Accumulator) -> float:
             if x and y
         ]
         ends = [max(exponent(x), -126) + max(exponent(y), -126) for x, y in pairs]
-        largest = max([*ends, exponent(acc) if acc else -126, -126])
-        unit = Fraction(2) ** (largest - model.fraction_bits)
-        acc = cut(acc, unit) + sum(cut(x * y, unit) for x, y in pairs)
+        ends += [max(exponent(acc), -126)] if acc else []
+        if ends:
+            unit = Fraction(2) ** (max(ends) - model.fraction_bits)
+            acc = cut(acc, unit) + sum(cut(x * y, unit) for x, y in pairs)
         if acc:
             acc = cut(acc, Fraction(2) ** max(exponent(acc) - 23, -149))
     return float(acc)

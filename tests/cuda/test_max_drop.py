@@ -21,6 +21,7 @@ from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"
 TARGET = load_target("nvidia-hopper-fp8")
+SAMPLES = 16
 
 
 class Search:
@@ -32,7 +33,7 @@ class Search:
         model = import_onnx(DEMO / "digits.onnx")
         preprocess = load_preprocess(DEMO / "preprocess.toml")
         self.calibration, evaluation = (
-            open_dataset(str(DEMO / f"{name}.npz"), model.inputs, preprocess).take(32)
+            open_dataset(str(DEMO / f"{name}.npz"), model.inputs, preprocess).take(SAMPLES)
             for name in ("calibration", "evaluation")
         )
         self.float32, self.stats = prepare(
@@ -65,7 +66,7 @@ def test_the_emulator_runs_what_is_tried(search: Search) -> None:
     tried = found.report()["tried"]
     assert {"cycles", "drop"} == set(tried[0])
     assert tried[0]["cycles"] == pytest.approx(search.chooser.least("cycles"))  # all in e4m3
-    assert search.trial.accuracy["samples"] == 32
+    assert search.trial.accuracy["samples"] == SAMPLES
     assert search.trial.weight_bytes > 0
     held = [t["cycles"] for t in tried if t["drop"] <= 0.0]
     highest = search.chooser.costs.highest("cycles")

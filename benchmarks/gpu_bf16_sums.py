@@ -8,12 +8,12 @@ A candidate is a [bf16_accumulator] of the descriptor: products summed at once, 
 
 from __future__ import annotations
 
-import argparse
 from itertools import product as pairs
 from pathlib import Path
 
 import numpy as np
 from gpu_cases import FLOAT32, TARGET
+from gpu_command import parser
 
 from hwptq.quant import bf16, bf16_accumulate
 from hwptq.quant import fp8_ops as f8
@@ -94,11 +94,7 @@ def run(folder: Path) -> None:
 
 
 def main() -> None:
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    command.add_argument("what", choices=("build", "run"))
-    command.add_argument("folder", type=Path)
-    arguments = command.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    arguments = parser(__doc__).parse_args()
     {"build": build, "run": run}[arguments.what](arguments.folder)
 
 

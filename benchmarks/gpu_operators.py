@@ -6,7 +6,6 @@ python benchmarks/gpu_operators.py run FOLDER        on the machine with the GPU
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from gpu_bf16_cases import bfloat16_cases
 from gpu_cases import BFLOAT16, E4M3, FLOAT32, TARGET
+from gpu_command import parser
 from gpu_operator_case import CONVS, MODEL, Case, Values
 
 from hwptq.quant import fp8, reference
@@ -217,12 +217,9 @@ def _result(device: Any, module: Any, stored: Any, number: int, case: dict[str, 
 
 
 def main() -> None:
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    command.add_argument("what", choices=("build", "run"))
-    command.add_argument("folder", type=Path)
+    command = parser(__doc__)
     command.add_argument("--part", default="0/1", help="build the cases i, i + n, … only, of i/n")
     arguments = command.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "run":
         run(arguments.folder)
     else:

@@ -8,13 +8,13 @@ Every tile must give the bits of the tile that is chosen. Microseconds; the best
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from gpu_cases import E4M3, TARGET, Case, gemm
+from gpu_command import parser
 
 from hwptq.kernels.cuda.tiling import candidates, choose
 from hwptq.targets import load_target
@@ -76,11 +76,7 @@ def run(folder: Path) -> None:
 
 
 def main() -> None:
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    command.add_argument("what", choices=("build", "run"))
-    command.add_argument("folder", type=Path)
-    arguments = command.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    arguments = parser(__doc__).parse_args()
     {"build": build, "run": run}[arguments.what](arguments.folder)
 
 

@@ -58,6 +58,10 @@ VNNI = load_target("x86-64-vnni")
 #: AVX2 without kernels for float results.
 PORTABLE = replace(AVX2, ops=tuple(replace(rule, float_output=False) for rule in AVX2.ops))
 pytestmark = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")
+needs_vnni = pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+on_both = pytest.mark.parametrize(
+    "target", [pytest.param(AVX2, id=AVX2.name), pytest.param(VNNI, id=VNNI.name, marks=needs_vnni)]
+)
 
 randoms = st.randoms(use_true_random=False)
 channels = st.sampled_from(CHANNELS)
@@ -87,20 +91,21 @@ def test_dense_with_float_results(random, target):
     check(dense_float_case(random), target)
 
 
-@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@needs_vnni
 @settings(max_examples=80, deadline=None)
 @given(randoms)
 def test_avx512(random):
     check(random_case(random), VNNI)
 
 
-@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@needs_vnni
 @settings(max_examples=60, deadline=None)
 @given(randoms)
 def test_depthwise_by_dot_products(random):
     check(depthwise_case(random), VNNI)
 
 
+@needs_vnni
 @pytest.mark.parametrize("channels", [72, 88, 104, 120, 200])
 @pytest.mark.parametrize("width", [5, 7, 12])
 def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
@@ -117,7 +122,7 @@ def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
     check(case, VNNI)
 
 
-@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@needs_vnni
 @settings(max_examples=40, deadline=None)
 @given(randoms, st.integers(1, 3), st.integers(1, 5), st.integers(1, 3))
 def test_depthwise_with_rows_in_a_buffer(random, resident_vectors, tile_pixels, threads):
@@ -129,12 +134,10 @@ def test_depthwise_with_rows_in_a_buffer(random, resident_vectors, tile_pixels, 
         check(depthwise_case(random), target, threads)
 
 
-@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@on_both
 @settings(max_examples=25, deadline=None)
 @given(randoms, st.integers(2, 4))
 def test_in_parts_for_several_threads(target, random, threads):
-    if why_not_run(target):
-        pytest.skip(f"{target.name}: {why_not_run(target)}")
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(random.choice((random_case, depthwise_case))(random), target, threads)
 
@@ -145,44 +148,38 @@ def test_matmul_of_two_activations(random):
     check(matmul_case(random), AVX2)
 
 
-@pytest.mark.skipif(why_not_run(VNNI) is not None, reason=f"{VNNI.name}: {why_not_run(VNNI)}")
+@needs_vnni
 @settings(max_examples=25, deadline=None)
 @given(randoms)
 def test_matmul_of_two_activations_as_unsigned(random):
     check(matmul_case(random), VNNI)
 
 
-@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@on_both
 @settings(max_examples=30, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_layers_in_other_layouts(target, random, threads):
     """The input may have a wider border than the kernel needs; the result a border, uint8 or int16."""
-    if why_not_run(target):
-        pytest.skip(f"{target.name}: {why_not_run(target)}")
     case = random.choice((random_case, depthwise_case))(random)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(case, random, target), target, threads)
 
 
-@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@on_both
 @settings(max_examples=25, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_layers_with_followers(target, random, threads):
     """Adds of another tensor and clamps by channel, in the kernel of the layer before them."""
-    if why_not_run(target):
-        pytest.skip(f"{target.name}: {why_not_run(target)}")
     case = with_followers(layer_case(random), random)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(case, random, target), target, threads)
 
 
-@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@on_both
 @settings(max_examples=25, deadline=None)
 @given(randoms, st.sampled_from((1, 1, 3, 5)), st.integers(1, 3))
 def test_pixels_of_a_1x1_convolution_that_see_only_padding(target, random, groups, threads):
     """They are constants, and the kernel leaves them out."""
-    if why_not_run(target):
-        pytest.skip(f"{target.name}: {why_not_run(target)}")
     case = with_layouts(framed_case(random, groups), random, target)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         assert case.steps(target, threads)[-1].name == "constant_frame"
@@ -197,12 +194,10 @@ def test_an_add_without_a_short_form(random):
         check(with_layouts(case, random, AVX2), AVX2)
 
 
-@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@on_both
 @settings(max_examples=25, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_images_are_quantized_and_moved_at_once(target, random, threads):
-    if why_not_run(target):
-        pytest.skip(f"{target.name}: {why_not_run(target)}")
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(image_case(random, target), target, threads)
 
@@ -234,12 +229,10 @@ def test_threads_share_the_rows_of_a_global_average(random, number, threads):
         check(with_layouts(case, random, AVX2), AVX2, threads)
 
 
-@pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
+@on_both
 @settings(max_examples=20, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_resizing_writes_any_layout(target, random, threads):
-    if why_not_run(target):
-        pytest.skip(f"{target.name}: {why_not_run(target)}")
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(resize(random), random, target), target, threads)
 
@@ -284,9 +277,10 @@ def test_concatenate(random, sizes, axis, dtype, threads):
 GROUPED = ((2, 4, 6), (3, 6, 3), (4, 4, 12), (8, 32, 32), (2, 34, 34), (4, 20, 68), (12, 12, 24))
 
 
-@settings(max_examples=30, deadline=None)
-@given(randoms, st.sampled_from(GROUPED), st.sampled_from((AVX2, VNNI)))
-def test_other_groups(random, shape, target):
+@on_both
+@settings(max_examples=20, deadline=None)
+@given(randoms, st.sampled_from(GROUPED))
+def test_other_groups(target, random, shape):
     groups, channels_in, channels_out = shape
     case = conv_case(random, channels_in, channels_out, groups)
     assert not any("portable" in step.name for step in case.steps(target))

@@ -19,16 +19,16 @@ from common import CASES, ROOT, parser, paths
 
 from hwptq import Options
 from hwptq.bitwidths.budget import Budget
-from hwptq.bitwidths.choose import BitWidths, Chooser
-from hwptq.bitwidths.drop_search import Trial
-from hwptq.data import open_dataset
+from hwptq.cli.terminal import TerminalProgress
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
 from hwptq.flow import lower
-from hwptq.importer import import_onnx
-from hwptq.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.quantize import insert, prepare
 from hwptq.recipe import recipe
+from hwptq.search.choose import BitWidths, Chooser
+from hwptq.search.drop_search import Trial
 from hwptq.targets import load_target
-from hwptq.terminal import TerminalProgress
 
 command = parser(__doc__)
 command.add_argument("case", choices=list(CASES))

@@ -17,14 +17,14 @@ from common import paths
 
 import hwptq
 from hwptq.backends.static_program import build_program
-from hwptq.data import Dataset, Sample, open_dataset
+from hwptq.data.dataset import Dataset, Sample, open_dataset
+from hwptq.data.preprocess import load_preprocess
 from hwptq.flow import lower
-from hwptq.importer import Model, import_onnx
-from hwptq.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import Model, import_onnx
 from hwptq.progress import Progress
 from hwptq.quantize import Quantized, quantize
+from hwptq.report.verify import run_emitted
 from hwptq.targets import Descriptor, load_target
-from hwptq.verify import run_emitted
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 from gpu_cases import BFLOAT16, E4M3, FLOAT32
 from gpu_operator_case import CONVS, MODEL, Case, Values
 
-from hwptq.quant import bf16, reference
+from hwptq.formats import bf16
 from hwptq.quant import fp8_ops as f8
 from hwptq.quant import integer_ops as i8
+from hwptq.quant import reference
 
 #: In order on plain cores, and on the tensor cores of Hopper.
 SUMS = {"in_order": (1, 23, 0), "in_steps": (16, 25, 0)}

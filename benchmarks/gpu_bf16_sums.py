@@ -15,7 +15,8 @@ import numpy as np
 from gpu_cases import FLOAT32, TARGET
 from gpu_command import parser
 
-from hwptq.quant import bf16, bf16_accumulate
+from hwptq.formats import bf16
+from hwptq.quant import bf16_accumulate
 from hwptq.quant import fp8_ops as f8
 from hwptq.quant.fp8_accumulate import Accumulator
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hwptq.formats import fp8
 from hwptq.kernels.cuda.tiling import Problem, Tiling, candidates, choose
-from hwptq.quant import fp8
 from hwptq.targets import load_target
 
 TARGET = "nvidia-hopper-fp8"

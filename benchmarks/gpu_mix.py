@@ -22,15 +22,15 @@ import hwptq
 from hwptq.artifact import write_metadata
 from hwptq.backends.build import build
 from hwptq.backends.toolchain import run_command
-from hwptq.bitwidths.choose import BitWidths, Chooser
-from hwptq.bitwidths.drop_search import STEPS, budget_at
-from hwptq.data import open_dataset
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.flow import lower
-from hwptq.importer import import_onnx
-from hwptq.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.progress import Progress
 from hwptq.quantize import insert, prepare
+from hwptq.search.choose import BitWidths, Chooser
+from hwptq.search.drop_search import STEPS, budget_at
 from hwptq.targets import load_target
 
 TARGET = "nvidia-hopper-fp8"

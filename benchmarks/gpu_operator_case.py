@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gpu_cases import BFLOAT16, E4M3
 
-from hwptq.quant import bf16, fp8
+from hwptq.formats import bf16, fp8
 
 MODEL = (32, 13, 128)
 #: N, H, W, C, O, kernel, strides, padding (top, left, bottom, right), dilation.

@@ -19,9 +19,10 @@ from gpu_cases import BFLOAT16, E4M3, FLOAT32, TARGET
 from gpu_command import parser
 from gpu_operator_case import CONVS, MODEL, Case, Values
 
-from hwptq.quant import fp8, reference
+from hwptq.formats import fp8
 from hwptq.quant import fp8_ops as f8
 from hwptq.quant import integer_ops as i8
+from hwptq.quant import reference
 
 
 def convolutions(v: Values) -> Iterator[Case]:

@@ -14,10 +14,10 @@ from models import RESNET50, load_case
 from onnx import numpy_helper
 
 from hwptq.backends.cuda_compile import compile_cuda
-from hwptq.data import from_batches
+from hwptq.data.dataset import from_batches
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.flow import lower
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.options import Options
 from hwptq.progress import Progress
 from hwptq.quantize import fuse, insert, prepare

@@ -29,10 +29,11 @@ import numpy as np
 os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
 from gpu_cases import E4M3, FLOAT32, Case, data, equality_cases, speed_cases
 
-from hwptq.data import open_dataset
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
+from hwptq.formats import fp8
 from hwptq.kernels.cuda.packing import filled, packed_weights
-from hwptq.preprocess import load_preprocess
-from hwptq.quant import fp8, fp8_ops, fp8_reference
+from hwptq.quant import fp8_ops, fp8_reference
 from hwptq.quant.fp8_accumulate import Accumulator, product
 
 

@@ -13,12 +13,12 @@ from common import CASES, parser
 from emitted import Opened, emitted_outputs, open_case
 
 import hwptq
-from hwptq.bitwidths.choose import Chooser, wished
-from hwptq.data import Sample, from_batches
+from hwptq.data.dataset import Sample, from_batches
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.progress import Progress
 from hwptq.quantize import Quantized, insert, prepare
 from hwptq.recipe import recipe
+from hwptq.search.choose import Chooser, wished
 from hwptq.targets import Descriptor, load_target
 
 command = parser(__doc__)

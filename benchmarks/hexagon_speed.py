@@ -27,12 +27,12 @@ from programs import quantized, timed_calls
 from hwptq.backends.c_source import identifier
 from hwptq.backends.memory_plan import MemoryPlan, plan_memory
 from hwptq.backends.static_program import compile_parts, runtime_sources
-from hwptq.coverage import integer_macs, integer_nodes
+from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
 from hwptq.kernels.select import rule_kind
-from hwptq.passes.graph.dataflow import bindings, constant, op_name, shape_of
 from hwptq.quant import integer_ops as ops
+from hwptq.report.coverage import integer_macs, integer_nodes
+from hwptq.report.verify import Graphs
 from hwptq.targets import Descriptor, load_target
-from hwptq.verify import Graphs
 
 TARGET = "hexagon-v66-npu"
 MODELS = ("resnet20", "mobilenetv1-075", "kws")

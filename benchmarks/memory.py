@@ -44,9 +44,9 @@ def _peak(folder: str, count: int) -> int:
 
 def _calibrate(folder: Path, count: int) -> int:
     import hwptq
-    from hwptq.data import open_dataset
-    from hwptq.importer import import_onnx
-    from hwptq.preprocess import load_preprocess
+    from hwptq.data.dataset import open_dataset
+    from hwptq.data.preprocess import load_preprocess
+    from hwptq.frontends.onnx.importer import import_onnx
     from hwptq.quantize import fuse
 
     model = import_onnx(folder / "model.onnx")

@@ -13,9 +13,9 @@ import onnx
 from onnx import numpy_helper
 from silu_model import INPUT, write_silu_model
 
-from hwptq.data import open_dataset
-from hwptq.importer import import_onnx
-from hwptq.preprocess import load_preprocess
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import import_onnx
 
 #: name -> folder of the model, calibration data (both relative to the data folder)
 _STORED = {

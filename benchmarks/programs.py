@@ -13,15 +13,15 @@ from models import Case
 
 from hwptq.backends.memory_plan import Tensor
 from hwptq.backends.static_program import StaticProgram, build_program
-from hwptq.data import from_batches
+from hwptq.data.dataset import from_batches
 from hwptq.flow import lower
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.options import Options
 from hwptq.progress import Progress
 from hwptq.quantize import quantize
 from hwptq.recipe import RECIPES
+from hwptq.report.verify import Graphs
 from hwptq.targets import Descriptor
-from hwptq.verify import Graphs
 
 
 def quantized(case: Case, target: Descriptor, threads: int = 1) -> tuple[Graphs, tuple[str, ...]]:

@@ -13,14 +13,14 @@ from common import CASES, parser, paths, row
 
 from hwptq import Options
 from hwptq.bitwidths.budget import Budget
-from hwptq.bitwidths.choose import Chooser
-from hwptq.data import open_dataset
-from hwptq.importer import import_onnx
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.passes.graph.quantization_plan import WEIGHTED
-from hwptq.preprocess import load_preprocess
 from hwptq.progress import Progress
 from hwptq.quantize import prepare
 from hwptq.recipe import recipe
+from hwptq.search.choose import Chooser
 from hwptq.targets import load_target
 
 PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))

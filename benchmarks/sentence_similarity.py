@@ -18,8 +18,8 @@ from common import parser, row
 from scipy.stats import spearmanr
 
 import hwptq
+from hwptq.cli.terminal import TerminalProgress
 from hwptq.recipe import recipe
-from hwptq.terminal import TerminalProgress
 
 FOLDER = "sts-minilm-l6"
 #: What is no dense layer stays in float: an attention mask of -10000 has no place in int8.

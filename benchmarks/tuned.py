@@ -27,8 +27,8 @@ from hwptq.backends.static_program import StaticProgram, build_program
 from hwptq.passes import SelectKernels
 from hwptq.progress import Progress
 from hwptq.targets import Descriptor, load_target
-from hwptq.tune import Tuning, tune
-from hwptq.tune_cache import TileCache
+from hwptq.tuning.tile_cache import TileCache
+from hwptq.tuning.tune import Tuning, tune
 
 _SECONDS_PER_ROUND = 0.05
 

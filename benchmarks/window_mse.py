@@ -9,7 +9,7 @@ import numpy as np
 from common import compiled, parser, paths, row
 
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 
 BOUND = 3.0  # percent
 command = parser(__doc__)

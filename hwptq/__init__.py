@@ -26,9 +26,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from hwptq.search.sensitivity import measure_sensitivity
+
     from .artifact import CompiledModel, load
     from .bitwidths.budget import parse_budget
-    from .bitwidths.sensitivity import measure_sensitivity
     from .calibration import CalibrationStats, calibrate
     from .flow import compile, plan
     from .options import Options
@@ -40,7 +41,7 @@ _HOMES = {
     "calibrate": "calibration",
     "compile": "flow",
     "load": "artifact",
-    "measure_sensitivity": "bitwidths.sensitivity",
+    "measure_sensitivity": "search.sensitivity",
     "parse_budget": "bitwidths.budget",
     "plan": "flow",
 }

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 
+from hwptq.formats.dtypes import INT8, IntegerDtype
+
 from .errors import InputError
 from .evaluate.interpret import Interpreter
-from .quant.dtypes import INT8, IntegerDtype
 from .quant.observers import OBSERVERS, Observer, rows_of
 
 

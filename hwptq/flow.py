@@ -9,31 +9,32 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.data.dataset import Dataset, from_batches, open_dataset
+from hwptq.data.preprocess import Preprocess, load_preprocess
+from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.passes.stored_bytes import layer_bytes
+from hwptq.report.accuracy import drop, load_metric
+from hwptq.report.coverage import coverage
+from hwptq.report.report import build_report, write_report
+from hwptq.report.verify import Evidence, Graphs, verify
+from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches, wished
+from hwptq.search.drop_search import Trial, cheapest_within
+from hwptq.tuning.tile_cache import TileCache
+from hwptq.tuning.tune import Tuning, tune
+
 from . import passes
-from .accuracy import drop, load_metric
 from .artifact import CompiledModel, load, write_metadata
 from .backends.build import build
 from .backends.shared_library import build_library
 from .backends.static_program import LIBC, StaticProgram
 from .backends.toolchain import check_programs, run_command
-from .bitwidths.choose import BitWidths, Chooser, check_wishes, searches, wished
-from .bitwidths.drop_search import Trial, cheapest_within
-from .coverage import coverage
-from .data import Dataset, from_batches, open_dataset
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
-from .importer import Model, import_onnx
 from .options import Options
 from .output_folder import staged
-from .passes.graph.stored_bytes import layer_bytes
-from .preprocess import Preprocess, load_preprocess
 from .progress import Progress
 from .qdq_onnx import save_qdq
 from .quantize import Quantized, insert, normalize, prepare
-from .report import build_report, write_report
 from .targets import Descriptor, load_target
-from .tune import Tuning, tune
-from .tune_cache import TileCache
-from .verify import Evidence, Graphs, verify
 
 
 def compile(

@@ -16,8 +16,9 @@ import tvm
 from onnx import helper, numpy_helper
 from tvm import relax
 
+from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, slice_bounds
+
 from . import __version__
-from .passes.graph.dataflow import bindings, constant, op_name, shape_of, slice_bounds
 
 OPSET = 19
 #: Roundings of a coordinate that ONNX knows.

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import tvm
 
+from hwptq.data.dataset import Dataset
+from hwptq.formats.dtypes import FLOATS
+from hwptq.ir.dataflow import bindings, main_functions
+
 from . import passes
 from .calibration import CalibrationStats, calibrate
-from .data import Dataset
 from .errors import InputError
 from .options import Options
-from .passes.graph.dataflow import bindings, main_functions
 from .passes.graph.quantizable import kind, layer_dtypes, with_float_reasons
 from .progress import Progress
-from .quant.dtypes import FLOATS
 from .recipe import Recipe
 from .targets import Descriptor
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .equalize_cross_layer import EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu
-    from .graph.uniform_variants import uniform_variants
     from .insert_qdq import InsertQDQ
     from .lower_conv_transpose import LowerConvTranspose
     from .lower_to_integer import LowerToInteger
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from .round_weights import RoundingOptions, RoundWeights
     from .select_kernels import SelectKernels
     from .smooth_activations import SmoothActivations
+    from .uniform_variants import uniform_variants
 
 __all__ = [
     "AbsorbHighBias",
@@ -58,7 +58,7 @@ _HOMES = {
     "SelectKernels": "select_kernels",
     "SmoothActivations": "smooth_activations",
     "is_quantized": "normalize_qdq",
-    "uniform_variants": "graph.uniform_variants",
+    "uniform_variants": "uniform_variants",
 }
 
 

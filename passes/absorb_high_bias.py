@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.ir.composite import Composite, emit_layer
+from hwptq.ir.dataflow import constant, main_functions, rewrite
 from hwptq.quant.patches import conv_of_patch
 
 from .graph.channel_links import Link, Reader, channel_links, layers
-from .graph.composite import Composite, emit_layer
-from .graph.dataflow import constant, main_functions, rewrite
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.AbsorbHighBias")

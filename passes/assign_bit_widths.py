@@ -15,17 +15,17 @@ import tvm
 from hwptq.bitwidths.assign import Candidate, Infeasible, assign, cheapest, total
 from hwptq.bitwidths.budget import Budget
 from hwptq.errors import BudgetError, HwptqError, UnsupportedError
-from hwptq.quant.dtypes import precision_of
+from hwptq.formats.dtypes import precision_of
+from hwptq.ir.dataflow import bindings, main_functions, reads
 
-from .graph.dataflow import bindings, main_functions, reads
-from .graph.layer_costs import LayerCosts
 from .graph.quantizable import with_assignment
 from .graph.quantization_plan import Pair
-from .graph.uniform_variants import Variants, uniform_variants
+from .layer_costs import LayerCosts
+from .uniform_variants import Variants, uniform_variants
 
 _BIT = 1e-6  # of a layer: the number of layers with the wanted pair comes first
 
-#: Sensitivity of each layer to each of its pairs, as hwptq.bitwidths.sensitivity measures it.
+#: Sensitivity of each layer to each of its pairs, as hwptq.search.sensitivity measures it.
 Sensitivities = Mapping[str, Mapping[Pair, float]]
 Pairs = dict[str, Pair]
 

@@ -21,14 +21,14 @@ import tvm
 
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
+from hwptq.ir.composite import Composite
+from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
 from .graph.channel_links import layers
-from .graph.composite import Composite
-from .graph.dataflow import bindings, constant, shape_of
 from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,

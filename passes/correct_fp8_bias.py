@@ -19,18 +19,18 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.lockstep import Lockstep
+from hwptq.formats.dtypes import FLOATS
+from hwptq.ir.composite import read_composite
+from hwptq.ir.dataflow import bindings, constant, rewrite
+from hwptq.ir.qdq import dequantizes, scale_and_zero
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant import reference
-from hwptq.quant.dtypes import FLOATS
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_reference import value as real_value
 from hwptq.quant.integer_ops import LayerOp
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
 from .correct_bias import corrected, float_means
-from .graph.composite import read_composite
-from .graph.dataflow import bindings, constant, rewrite
-from .graph.qdq import dequantizes, scale_and_zero
 from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,

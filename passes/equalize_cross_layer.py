@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.ir.composite import Composite, emit_layer
+from hwptq.ir.dataflow import constant, main_functions, rewrite
+
 from .graph.channel_links import Link, Reader, channel_links, layers
-from .graph.composite import Composite, emit_layer
-from .graph.dataflow import constant, main_functions, rewrite
 from .graph.quantizable import with_equalization
 
 #: A channel whose largest weight is below this part of its layer's largest is dead.

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 
 
 @dataclass(frozen=True)

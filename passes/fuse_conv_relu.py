@@ -11,7 +11,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
 
 _HEADS = {"nn.conv2d": "hwptq.conv2d", "matmul": "hwptq.matmul", "add": "hwptq.add"}
 

@@ -11,10 +11,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import BFLOAT16, INT4, Dtype, FloatDtype
+from hwptq.formats.dtypes import BFLOAT16, INT4, Dtype, FloatDtype
+from hwptq.ir.dataflow import main_functions, rewrite
 from hwptq.quant.qparams import QParams
 
-from .graph.dataflow import main_functions, rewrite
 from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
 from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
 

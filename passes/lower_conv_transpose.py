@@ -13,7 +13,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+
 from .graph.quantizable import with_float_reasons
 from .graph.subpixel import PhaseAxis, phase_axis, phase_weights
 

@@ -8,9 +8,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import INT4, INT8
+from hwptq.formats.dtypes import INT4, INT8
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 
-from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from .graph.nearest import why_not_nearest
 from .graph.quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
 

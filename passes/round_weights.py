@@ -11,12 +11,12 @@ import numpy as np
 import tvm
 
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
+from hwptq.ir.dataflow import bindings, constant
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
 from hwptq.quant.weight_groups import choose_factors
 
-from .graph.dataflow import bindings, constant
 from .graph.layer_columns import LayerColumns, float_layer
 from .graph.quantizable import layer_name
 from .graph.quantized_layers import (

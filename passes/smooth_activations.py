@@ -16,9 +16,8 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.interpret import Interpreter
-
-from .graph.composite import Composite, read_composite
-from .graph.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.composite import Composite, read_composite
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SmoothActivations")

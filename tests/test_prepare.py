@@ -8,9 +8,9 @@ from onnx_models import model, node, normal, save
 from tvm import relax
 
 import hwptq
-from hwptq.data import from_batches
-from hwptq.importer import import_onnx
-from hwptq.passes.graph.dataflow import bindings, constant
+from hwptq.data.dataset import from_batches
+from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.ir.dataflow import bindings, constant
 from hwptq.progress import Progress
 from hwptq.quantize import fuse, prepare
 from hwptq.recipe import recipe

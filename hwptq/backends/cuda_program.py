@@ -8,7 +8,7 @@ from pathlib import Path
 import tvm
 
 from hwptq.errors import HwptqError
-from hwptq.passes.graph.dataflow import bindings, constant, shape_of
+from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.targets import Descriptor
 
 from .c_source import data_file, identifier

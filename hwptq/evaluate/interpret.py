@@ -16,7 +16,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..passes.graph.dataflow import Constant, bindings, op_name, reads
+from hwptq.ir.dataflow import Constant, bindings, op_name, reads
+
 from ..quant import integer_ops, reference
 from .numpy_operators import prepare
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tvm
 
-from ..passes.graph.dataflow import bindings, reads
+from hwptq.ir.dataflow import bindings, reads
+
 from .interpret import Interpreter
 
 

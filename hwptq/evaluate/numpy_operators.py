@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..quant import bf16, fp8
+from hwptq.formats import bf16, fp8
+
 from ..quant.window import conv_output_shape, windows
 
 Evaluate = Callable[..., np.ndarray | None]

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import bf16
+from hwptq.formats import bf16
+
 from .fma import fma
 from .fp8_accumulate import Accumulator, Operand, in_steps, product_of
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import bf16, bf16_accumulate, fp8, fp8_accumulate
+from hwptq.formats import bf16, fp8
+
+from . import bf16_accumulate, fp8_accumulate
 from .fp8_accumulate import Accumulator
 
 

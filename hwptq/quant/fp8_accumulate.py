@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import fp8
+from hwptq.formats import fp8
 
 _LEAST = -12  # the exponent of the product of two subnormals
 _BLOCK = 1 << 16  # products at a time: what fits the cache

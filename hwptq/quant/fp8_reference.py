@@ -7,7 +7,8 @@ from itertools import product as pairs
 
 import numpy as np
 
-from . import bf16, fp8
+from hwptq.formats import bf16, fp8
+
 from . import fp8_ops as ops
 from .bf16_accumulate import exact_products, multiply_add
 from .float_sums import product

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .dtypes import INT8, IntegerDtype
+from hwptq.formats.dtypes import INT8, IntegerDtype
+
 from .histogram import Histogram
 from .range_search import least_divergence, least_squares, quantile_range
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import bf16, fp8
-from .dtypes import BFLOAT16, INT8, Dtype, FloatDtype
+from hwptq.formats import bf16, fp8
+from hwptq.formats.dtypes import BFLOAT16, INT8, Dtype, FloatDtype
 
 _SMALLEST_SCALE = 1e-12
 

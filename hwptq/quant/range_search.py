@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from .dtypes import IntegerDtype
+from hwptq.formats.dtypes import IntegerDtype
+
 from .histogram import Row
 from .qparams import activation_qparams
 

@@ -12,8 +12,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from .composite import Composite, read_composite
-from .dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
+from hwptq.ir.composite import Composite, read_composite
+from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
+
 from .nearest import resized, why_not_nearest
 
 _ANY = -1  # the label of a padded zero, and of what comes from another layer

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hwptq.ir.dataflow import bindings, op_name, shape_of, users
 from hwptq.quant import integer_ops as ops
-
-from .dataflow import bindings, op_name, shape_of, users
 
 
 @dataclass(frozen=True)

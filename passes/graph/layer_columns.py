@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.ir.dataflow import bindings, op_name
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.clamped_target import clamped_target
 from hwptq.quant.moments import Moments, Statistics
 
-from .dataflow import bindings, op_name
 from .quantized_layers import QuantizedLayer
 
 #: Columns (pixels of an output image, rows of a matrix) that are kept of a layer, over all samples …

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hwptq.ir.dataflow import bindings, reads
 from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.wishes import AS_IT_IS, Wish, agreed
-
-from .dataflow import bindings, reads
 
 
 @dataclass(frozen=True)

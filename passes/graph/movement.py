@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hwptq.ir.dataflow import op_name, shape_of
 from hwptq.kernels.elementwise import row_major
-
-from .dataflow import op_name, shape_of
 
 
 @dataclass(frozen=True)

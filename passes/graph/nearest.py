@@ -8,8 +8,7 @@ import numpy as np
 from tvm import relax
 
 from hwptq.evaluate.interpret import Interpreter
-
-from .dataflow import shape_of
+from hwptq.ir.dataflow import shape_of
 
 #: This mode takes a value that the image may not hold where it reaches beyond it.
 _EXTRAPOLATES = "tf_crop_and_resize"

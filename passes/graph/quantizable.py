@@ -8,7 +8,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from .dataflow import composite_name, constant, main_functions, op_name, shape_of
+from hwptq.ir.dataflow import composite_name, constant, main_functions, op_name, shape_of
+
 from .nearest import why_not_nearest
 
 #: Attribute of a function: JSON object, name of a node that stays in float -> reason.

@@ -13,15 +13,15 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.quant.dtypes import BFLOAT16, FLOAT8, INT4, INT8, Dtype, FloatDtype, IntegerDtype, tensor_dtype
+from hwptq.formats.dtypes import BFLOAT16, FLOAT8, INT4, INT8, Dtype, FloatDtype, IntegerDtype, tensor_dtype
+from hwptq.ir.composite import is_clamped, read_composite
+from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, users
+from hwptq.ir.qdq import dequantizes
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
 
 from ..rules.summand import fused_summand
-from .composite import is_clamped, read_composite
-from .dataflow import bindings, constant, op_name, shape_of, users
 from .nearest import why_not_nearest
-from .qdq import dequantizes
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 
 #: Kinds of nodes with a constant weight.

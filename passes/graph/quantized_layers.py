@@ -14,13 +14,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.formats.dtypes import IntegerDtype, integer_dtype
+from hwptq.ir.composite import Composite, emit_layer, is_clamped, read_composite
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 from hwptq.quant.accumulator import accumulator_constants, in_output_scale
-from hwptq.quant.dtypes import IntegerDtype, integer_dtype
 from hwptq.quant.weight_groups import group_ids
 
-from .composite import Composite, emit_layer, is_clamped, read_composite
-from .dataflow import bindings, constant, main_functions, op_name, rewrite, users
-from .qdq import dequantizes, quantizes, scale_and_zero
 from .quantizable import layer_dtypes, weight_groups
 
 

@@ -9,8 +9,7 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.interpret import Interpreter
-
-from .dataflow import constant
+from hwptq.ir.dataflow import constant
 
 
 def tabulate(

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.dataflow import op_name, shape_of
+from hwptq.ir.dataflow import op_name, shape_of
+
 from .operands import NotInteger, four, pair
 
 

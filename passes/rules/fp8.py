@@ -14,17 +14,17 @@ from typing import Any, cast
 import numpy as np
 from tvm import relax
 
-from hwptq.quant import bf16, fp8
+from hwptq.formats import bf16, fp8
+from hwptq.formats.dtypes import FLOATS
+from hwptq.ir.composite import Composite, read_composite
+from hwptq.ir.dataflow import constant, op_name, shape_of
+from hwptq.ir.qdq import dequantizes
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant.accumulator import accumulator_constants, in_output_scale
-from hwptq.quant.dtypes import FLOATS
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_reference import codes, store
 from hwptq.quant.integer_ops import Clamp, Lookup
 
-from ..graph.composite import Composite, read_composite
-from ..graph.dataflow import constant, op_name, shape_of
-from ..graph.qdq import dequantizes
 from ..graph.quantizable import DATA_MOVEMENT, elementwise_root
 from ..graph.table import tabulate
 from .averaging import average_window

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from hwptq.ir.composite import Composite, is_clamped, read_composite
+from hwptq.ir.dataflow import constant, op_name, shape_of
+from hwptq.ir.qdq import dequantizes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
 from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
-from ..graph.composite import Composite, is_clamped, read_composite
-from ..graph.dataflow import constant, op_name, shape_of
 from ..graph.nearest import nearest_pixels, why_not_nearest
-from ..graph.qdq import dequantizes
 from ..graph.quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
 from ..graph.table import tabulate
 from .averaging import average_window

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import relax
 
-from ..graph.dataflow import constant, op_name, shape_of
+from hwptq.ir.dataflow import constant, op_name, shape_of
 
 #: Axes of [N,SH,SW,O,H,W] and of [N,O,SH,SW,H,W] in the order N, O, H, SH, W, SW.
 _PHASES_FIRST, _PHASES_LAST = (0, 3, 4, 1, 5, 2), (0, 1, 4, 2, 5, 3)

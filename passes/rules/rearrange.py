@@ -8,7 +8,8 @@ from typing import Any
 
 from tvm import relax
 
-from ..graph.dataflow import op_name, shape_of, slice_bounds
+from hwptq.ir.dataflow import op_name, shape_of, slice_bounds
+
 from .operands import NotInteger, Operand
 from .pixel_shuffle import shuffled_image
 

@@ -8,8 +8,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..graph.composite import read_composite
-from ..graph.dataflow import op_name, shape_of
+from hwptq.ir.composite import read_composite
+from hwptq.ir.dataflow import op_name, shape_of
 
 
 def fused_summand(

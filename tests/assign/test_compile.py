@@ -10,18 +10,18 @@ import pytest
 from typer.testing import CliRunner
 
 import hwptq
-from hwptq.bitwidths import drop_search
 from hwptq.bitwidths.budget import Budget, parse_budget
-from hwptq.bitwidths.choose import Chooser
-from hwptq.cli import app
-from hwptq.data import open_dataset
+from hwptq.cli.main import app
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
 from hwptq.errors import AccuracyError, BudgetError, InputError, UnsupportedError
 from hwptq.flow import plan
-from hwptq.importer import import_onnx
-from hwptq.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.progress import Progress
 from hwptq.quantize import prepare
 from hwptq.recipe import RECIPES
+from hwptq.search import drop_search
+from hwptq.search.choose import Chooser
 from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"

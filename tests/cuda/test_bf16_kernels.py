@@ -15,12 +15,13 @@ import pytest
 from kernel_cases import type_of
 from on_processor import run
 
+from hwptq.formats import bf16
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda
 from hwptq.kernels.kernel import TensorType
-from hwptq.quant import bf16, reference
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant import integer_ops as i8
+from hwptq.quant import reference
 from hwptq.targets import load_target
 
 pytestmark = pytest.mark.usefixtures("intrinsics")

@@ -15,7 +15,7 @@ import pytest
 from hwptq.backends import cuda_program
 from hwptq.backends.run_program import run_program
 from hwptq.backends.static_program import StaticProgram
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"

@@ -12,7 +12,7 @@ from tvm import relax
 
 from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.select import select
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 import hwptq
-from hwptq.bitwidths import drop_search
-from hwptq.bitwidths.choose import BitWidths, Chooser
-from hwptq.bitwidths.drop_search import Lost, Trial, cheapest_within
-from hwptq.data import open_dataset
+from hwptq.data.dataset import open_dataset
+from hwptq.data.preprocess import load_preprocess
 from hwptq.flow import lower
-from hwptq.importer import import_onnx
-from hwptq.preprocess import load_preprocess
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.progress import Progress
 from hwptq.quantize import insert, prepare
 from hwptq.recipe import RECIPES
+from hwptq.search import drop_search
+from hwptq.search.choose import BitWidths, Chooser
+from hwptq.search.drop_search import Lost, Trial, cheapest_within
 from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"

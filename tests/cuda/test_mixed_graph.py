@@ -14,12 +14,12 @@ import tvm
 from tvm import relax
 
 from hwptq.calibration import calibrate
-from hwptq.coverage import bits, float_nodes, integer_nodes
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.passes import CorrectFp8Bias, EqualizeCrossLayer, InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.passes.graph.uniform_variants import uniform_variants
+from hwptq.passes.uniform_variants import uniform_variants
 from hwptq.quantize import fuse
+from hwptq.report.coverage import bits, float_nodes, integer_nodes
 from hwptq.targets import load_target
 
 TARGET = load_target("nvidia-hopper-fp8")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from on_processor import run
 
+from hwptq.formats import fp8
 from hwptq.kernels.cuda.fp8_products import product_steps
 from hwptq.kernels.cuda.pack import row_windows
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.kernel import TensorType
-from hwptq.quant import fp8, reference
 from hwptq.quant import fp8_ops as ops
+from hwptq.quant import reference
 from hwptq.targets import load_target
 
 KERNEL = load_target("nvidia-hopper-fp8").kernels["wgmma"]

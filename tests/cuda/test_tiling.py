@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hwptq.formats import fp8
 from hwptq.kernels.cuda.packing import packed_weights, permutation
 from hwptq.kernels.cuda.tiling import Problem, candidates, choose
-from hwptq.quant import fp8
 from hwptq.targets import load_target
 
 KERNEL = load_target("nvidia-hopper-fp8").kernels["wgmma"]

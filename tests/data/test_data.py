@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hwptq.data import Dataset, from_batches, open_dataset
+from hwptq.data.dataset import Dataset, from_batches, open_dataset
+from hwptq.data.preprocess import InputTransform, Preprocess
 from hwptq.errors import InputError
-from hwptq.preprocess import InputTransform, Preprocess
 
 IMAGE = {"input": ((1, 3, 4, 5), "float32")}
 TWO = {"a": ((1, 2), "float32"), "b": ((1, 3), "int32")}
@@ -404,7 +404,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "d.npz", x=np.zeros((64, 3, 512, 512), np.float32))  # 201 MB
     script = """
         import resource, sys
-        from hwptq.data import open_dataset
+        from hwptq.data.dataset import open_dataset
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
         dataset = open_dataset(sys.argv[1], {"x": ((1, 3, 512, 512), "float32")})
         before = peak()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hwptq.data import from_batches
+from hwptq.data.dataset import from_batches
+from hwptq.data.preprocess import InputTransform, Padding, Preprocess, load_preprocess
 from hwptq.errors import InputError
-from hwptq.preprocess import InputTransform, Padding, Preprocess, load_preprocess
 
 
 def load(tmp_path: Path, text: str) -> Preprocess:

@@ -13,8 +13,8 @@ from onnx_models import expected, model, node, normal, save
 
 from hwptq.errors import InputError, UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.importer import Model, import_onnx
-from hwptq.passes.graph.dataflow import bindings, op_name
+from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.ir.dataflow import bindings, op_name
 from hwptq.passes.graph.nearest import resized
 
 WEIGHTS = {"w": normal(0, 4, 3, 3, 3), "b": normal(1, 4)}

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwptq.errors import InputError, UnsupportedError
-from hwptq.input_shapes import input_shapes
+from hwptq.frontends.onnx.input_shapes import input_shapes
 
 
 def value(name: str, *shape: int | str | None) -> onnx.ValueInfoProto:

@@ -29,7 +29,7 @@ from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.register_tile import Tile
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
-from hwptq.tune import CANDIDATES
+from hwptq.tuning.tune import CANDIDATES
 
 
 def layer(random: Random) -> Case:

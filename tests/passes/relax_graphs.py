@@ -13,7 +13,7 @@ from tvm_ffi import structural_equal, structural_hash
 
 from hwptq.calibration import CalibrationStats, calibrate
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.passes.graph.dataflow import bindings, composite_name, op_name
+from hwptq.ir.dataflow import bindings, composite_name, op_name
 
 op, nn = relax.op, relax.op.nn
 Emit = Callable[..., Any]

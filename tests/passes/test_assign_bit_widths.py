@@ -14,15 +14,15 @@ from tvm import relax
 
 from hwptq import passes
 from hwptq.bitwidths.budget import parse_budget
-from hwptq.bitwidths.sensitivity import Sensitivity, measure_sensitivity
-from hwptq.data import Sample
+from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, UnsupportedError
+from hwptq.ir.dataflow import bindings
 from hwptq.passes.assign_bit_widths import Pairs, at_precision, end_layers, within_budget
-from hwptq.passes.graph.dataflow import bindings
-from hwptq.passes.graph.layer_costs import LayerCosts
 from hwptq.passes.graph.quantizable import assignment, layer_dtypes
-from hwptq.passes.graph.stored_bytes import stored_bytes
-from hwptq.passes.graph.uniform_variants import Variants, uniform_variants
+from hwptq.passes.layer_costs import LayerCosts
+from hwptq.passes.stored_bytes import stored_bytes
+from hwptq.passes.uniform_variants import Variants, uniform_variants
+from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 
 W8, W4, A4 = ("int8", "int8"), ("int8", "int4"), ("int4", "int4")

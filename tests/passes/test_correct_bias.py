@@ -11,8 +11,8 @@ from tvm import relax
 
 from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.ir.dataflow import bindings, constant, rewrite
 from hwptq.passes.graph.channel_links import layers
-from hwptq.passes.graph.dataflow import bindings, constant, rewrite
 from hwptq.passes.graph.quantizable import layer_name
 from hwptq.passes.select_kernels import integer_operator
 from hwptq.quant import integer_ops as ops

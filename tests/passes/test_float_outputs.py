@@ -10,11 +10,11 @@ import pytest
 import tvm
 from relax_graphs import Emit, apply, const, graph, nn, op, run, samples, stats_of
 
-from hwptq.coverage import bits, coverage, integer_nodes
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.ir.dataflow import constant
 from hwptq.passes import CorrectBias, FuseConvRelu, InsertQDQ, LowerToInteger, RoundWeights
-from hwptq.passes.graph.dataflow import constant
 from hwptq.quant import integer_ops as ops
+from hwptq.report.coverage import bits, coverage, integer_nodes
 from hwptq.targets import load_target
 
 ARM = load_target("arm-cortex-a")

@@ -9,9 +9,9 @@ import pytest
 from relax_graphs import apply, const, graph, network, nn, op, operators, outputs_preserved, same
 from tvm import relax
 
+from hwptq.ir.composite import Composite, read_composite
+from hwptq.ir.dataflow import bindings
 from hwptq.passes import FoldBatchNorm, FuseConvRelu
-from hwptq.passes.graph.composite import Composite, read_composite
-from hwptq.passes.graph.dataflow import bindings
 
 IMAGE = (1, 4, 5, 6)
 

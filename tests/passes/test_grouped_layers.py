@@ -8,12 +8,12 @@ from relax_graphs import apply, const, graph, samples, stats_of
 from tvm import relax
 
 from hwptq import passes
-from hwptq.coverage import bits, integer_nodes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.passes.graph.quantizable import weight_groups
 from hwptq.passes.graph.quantized_layers import quantized_layers
 from hwptq.passes.round_weights import RoundingOptions, RoundWeights
 from hwptq.quant.weight_groups import split_factors
+from hwptq.report.coverage import bits, integer_nodes
 from hwptq.targets import load_target
 
 op, nn = relax.op, relax.op.nn

@@ -12,8 +12,8 @@ from relax_graphs import apply, const, graph, network, nn, op, operators, same, 
 from tvm import relax
 
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.ir.dataflow import bindings, constant, op_name
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ
-from hwptq.passes.graph.dataflow import bindings, constant, op_name
 from hwptq.passes.graph.quantizable import LAYER_DTYPES, float_reasons, layer_dtypes
 from hwptq.passes.graph.quantization_plan import HEADROOM
 from hwptq.targets import load_target

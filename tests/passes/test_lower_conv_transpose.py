@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from relax_graphs import Emit, apply, batch_norm, const, graph, nn, op, operators, run, same, samples
 
+from hwptq.ir.dataflow import bindings, op_name, shape_of
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, LowerConvTranspose
-from hwptq.passes.graph.dataflow import bindings, op_name, shape_of
 from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.passes.graph.subpixel import phase_axis
 

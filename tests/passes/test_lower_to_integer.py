@@ -11,11 +11,11 @@ from operator_graphs import CASES, extreme, fused, qdq, resize
 from relax_graphs import apply, const, graph, network, nn, op, operators, run, same, samples, sqnr, stats_of
 from tvm import relax
 
-from hwptq.coverage import bits, coverage, float_macs, float_nodes, integer_nodes
+from hwptq.ir.dataflow import bindings, constant, op_name
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger
-from hwptq.passes.graph.dataflow import bindings, constant, op_name
 from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.quant import integer_ops as ops
+from hwptq.report.coverage import bits, coverage, float_macs, float_nodes, integer_nodes
 from hwptq.targets import load_target
 
 ARM = load_target("arm-cortex-a")

@@ -8,15 +8,15 @@ from relax_graphs import apply, const, graph, run, samples, stats_of
 from tvm import relax
 
 from hwptq import passes
-from hwptq.coverage import integer_nodes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
-from hwptq.passes.graph.dataflow import bindings
+from hwptq.ir.dataflow import bindings
 from hwptq.passes.graph.layer_columns import float_layer
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.passes.graph.quantized_layers import quantized_layers
 from hwptq.passes.round_weights import RoundingOptions, RoundWeights
 from hwptq.quant.layer_rounding import METHODS
+from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
 
 op, nn = relax.op, relax.op.nn

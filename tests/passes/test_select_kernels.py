@@ -12,9 +12,9 @@ from relax_graphs import apply, const, graph, network, nn, run, same, samples, s
 from tvm import relax
 
 from hwptq.backends.toolchain import why_not_run
+from hwptq.ir.dataflow import bindings, op_name
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.passes.graph.dataflow import bindings, op_name
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 

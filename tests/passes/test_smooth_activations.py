@@ -8,7 +8,7 @@ from relax_graphs import apply, const, graph, operators, outputs_preserved, samp
 from tvm import relax
 
 from hwptq import passes
-from hwptq.passes.graph.dataflow import bindings, constant, op_name
+from hwptq.ir.dataflow import bindings, constant, op_name
 from hwptq.passes.smooth_activations import SmoothActivations
 
 op, nn = relax.op, relax.op.nn

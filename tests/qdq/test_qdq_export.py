@@ -12,11 +12,11 @@ from onnx_models import model, node, normal, save
 
 from hwptq import passes
 from hwptq.calibration import calibrate
-from hwptq.coverage import float_nodes
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.qdq_onnx import NotExportable, export_qdq, save_qdq
 from hwptq.quantize import fuse, normalize
+from hwptq.report.coverage import float_nodes
 from hwptq.targets import load_target
 
 STANDARD = {"", "ai.onnx"}

@@ -11,11 +11,11 @@ import tvm
 from onnx_models import expected, model, node, normal, save
 
 from hwptq import passes
-from hwptq.coverage import bits, float_nodes
 from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.importer import import_onnx
-from hwptq.passes.graph.dataflow import bindings, op_name
+from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.ir.dataflow import bindings, op_name
+from hwptq.report.coverage import bits, float_nodes
 
 SCALES = {"input": 0.05, "conv": 0.1, "dense": 0.2}
 

@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hwptq.quant import bf16
+from hwptq.formats import bf16
+from hwptq.formats.dtypes import BFLOAT16, precision_of
 from hwptq.quant.bf16_accumulate import IN_ORDER, exact_products, product
-from hwptq.quant.dtypes import BFLOAT16, precision_of
 from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales

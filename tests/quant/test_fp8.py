@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwptq.quant import fp8
+from hwptq.formats import fp8
 
 CODES = np.arange(256, dtype=np.uint8)
 ORDERED = np.arange(0x7F, dtype=np.uint8)  # the codes of 0 … 448, in the order of their values

@@ -9,7 +9,7 @@ from math import trunc
 import numpy as np
 import pytest
 
-from hwptq.quant import fp8
+from hwptq.formats import fp8
 from hwptq.quant.fp8_accumulate import Accumulator, product
 
 FAST, PROMOTED = Accumulator(promote=0), Accumulator()

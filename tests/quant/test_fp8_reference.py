@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwptq.quant import fp8, reference
+from hwptq.formats import fp8
 from hwptq.quant import fp8_ops as ops
+from hwptq.quant import reference
 from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator, product
 from hwptq.quant.fp8_reference import clamp

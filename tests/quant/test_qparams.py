@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hwptq.quant.dtypes import INT4, INT8, integer_dtype
+from hwptq.formats.dtypes import INT4, INT8, integer_dtype
 from hwptq.quant.integer_ops import Dequantize, Quantize
 from hwptq.quant.qparams import activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.reference import evaluate

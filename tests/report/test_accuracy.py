@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx_models import normal
 
-from hwptq.accuracy import Score, Sqnr
+from hwptq.report.accuracy import Score, Sqnr
 
 
 def test_each_output_has_an_sqnr_of_its_own_and_all_have_one_together():

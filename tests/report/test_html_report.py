@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hwptq.html_report import html_report
+from hwptq.report.html_report import html_report
 
 REPORT = {
     "schema": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwptq.terminal import report_rows
+from hwptq.cli.terminal import report_rows
 
 
 def report(nodes: list[tuple[str, str, str]]) -> dict[str, Any]:

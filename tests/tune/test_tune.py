@@ -12,7 +12,6 @@ import pytest
 from real_models import MODELS
 
 import hwptq
-from hwptq import tune as tuning
 from hwptq.backends.candidate_costs import Candidates, candidate_costs
 from hwptq.backends.toolchain import why_not_run
 from hwptq.errors import InputError
@@ -22,6 +21,7 @@ from hwptq.options import Options
 from hwptq.quant import integer_ops as ops
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
+from hwptq.tuning import tune as tuning
 
 VNNI = load_target("x86-64-vnni")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwptq.errors import InputError
-from hwptq.tune_cache import TileCache
+from hwptq.tuning.tile_cache import TileCache
 
 
 def only_file(folder: Path) -> Path:

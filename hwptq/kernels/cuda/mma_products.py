@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from hwptq.formats import fp8
 from hwptq.kernels.builder import TEMPLATE
 from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
-from hwptq.quant import fp8
 from hwptq.targets.kernel_tables import MmaKernel
 
 from .mma import WarpTiling, mma_kernel

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tvm
 
-from hwptq.quant import bf16, fp8
+from hwptq.formats import bf16, fp8
 
 
 @dataclass(frozen=True)

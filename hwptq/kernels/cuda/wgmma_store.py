@@ -10,8 +10,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from hwptq.formats import fp8
 from hwptq.kernels.requantize import Bounds, requantize
-from hwptq.quant import fp8
 
 from .operand import item_bytes
 from .tiling import STORE, STRIP, Tiling

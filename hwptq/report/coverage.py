@@ -10,15 +10,15 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from .kernels.builder import ELEMENT_BY_ELEMENT
-from .passes.graph.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
-from .passes.graph.macs import float_macs
-from .passes.graph.qdq import dequantizes, quantizes
-from .passes.graph.quantizable import float_reasons, layer_name
-from .passes.select_kernels import integer_operator
-from .quant import integer_ops as ops
-from .quant.dtypes import FLOATS
-from .quant.fp8_ops import (
+from hwptq.formats.dtypes import FLOATS
+from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
+from hwptq.ir.macs import float_macs
+from hwptq.ir.qdq import dequantizes, quantizes
+from hwptq.kernels.builder import ELEMENT_BY_ELEMENT
+from hwptq.passes.graph.quantizable import float_reasons, layer_name
+from hwptq.passes.select_kernels import integer_operator
+from hwptq.quant import integer_ops as ops
+from hwptq.quant.fp8_ops import (
     Conv2dToFp8,
     DenseToFp8,
     Fp8Conv2d,

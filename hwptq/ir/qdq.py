@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.quant import bf16
+from hwptq.formats import bf16
 
 from .dataflow import constant, op_name
 

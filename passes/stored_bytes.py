@@ -8,10 +8,11 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..select_kernels import integer_node, kernel_steps, layer_of
-from .dataflow import bindings, constant
-from .fused_groups import Group
-from .quantizable import layer_name
+from hwptq.ir.dataflow import bindings, constant
+from hwptq.passes.graph.fused_groups import Group
+from hwptq.passes.graph.quantizable import layer_name
+
+from .select_kernels import integer_node, kernel_steps, layer_of
 
 
 def layer_bytes(integer: tvm.IRModule, target: Any) -> dict[str, int]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import tvm
 
-from hwptq.quant.dtypes import precision_of
+from hwptq.formats.dtypes import precision_of
+from hwptq.ir.dataflow import main_functions
+from hwptq.ir.macs import node_macs
+from hwptq.passes.graph.quantizable import layer_dtypes
+from hwptq.passes.graph.quantization_plan import Choices, Pair, QuantizationPlan, data_of
 
-from ..insert_qdq import InsertQDQ
-from .dataflow import main_functions
-from .macs import node_macs
-from .quantizable import layer_dtypes
-from .quantization_plan import Choices, Pair, QuantizationPlan, data_of
+from .insert_qdq import InsertQDQ
 
 
 @dataclass(frozen=True)

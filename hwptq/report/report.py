@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from hwptq import __version__
+from hwptq.backends.static_program import StaticProgram
+from hwptq.passes.graph.quantizable import equalization, layer_name
+from hwptq.targets import Descriptor
+
 from .accuracy import layer_rows
-from .backends.static_program import StaticProgram
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .html_report import html_report
-from .passes.graph.quantizable import equalization, layer_name
-from .targets import Descriptor
 from .verify import Evidence, Graphs
 
 SCHEMA = 1

@@ -11,7 +11,7 @@ import onnx
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from hwptq.passes.graph.dataflow import constant, shape_of
+from hwptq.ir.dataflow import constant, shape_of
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 

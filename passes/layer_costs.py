@@ -6,9 +6,10 @@ from typing import Any
 
 import tvm
 
-from ..lower_to_integer import LowerToInteger
-from ..select_kernels import SelectKernels
-from .quantization_plan import Pair
+from hwptq.passes.graph.quantization_plan import Pair
+
+from .lower_to_integer import LowerToInteger
+from .select_kernels import SelectKernels
 from .stored_bytes import layer_bytes, stored_bytes
 from .uniform_variants import Variants
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from .errors import InputError
+from hwptq.errors import InputError
 
 
 class TileCache:

@@ -9,10 +9,11 @@ from typing import Any
 
 import tvm
 
-from ..data import Dataset, Sample
-from ..errors import BudgetError, InputError
-from ..options import Options
-from ..passes.assign_bit_widths import (
+from hwptq.bitwidths.budget import Budget
+from hwptq.data.dataset import Dataset, Sample
+from hwptq.errors import BudgetError, InputError
+from hwptq.options import Options
+from hwptq.passes.assign_bit_widths import (
     Pairs,
     at_precision,
     end_layers,
@@ -21,13 +22,13 @@ from ..passes.assign_bit_widths import (
     least_cost,
     within_budget,
 )
-from ..passes.graph.layer_costs import LayerCosts
-from ..passes.graph.quantizable import with_assignment
-from ..passes.graph.uniform_variants import Layer, Pair, Variants, uniform_variants
-from ..progress import Progress
-from ..quantize import rounded_alone
-from ..targets import Descriptor
-from .budget import Budget
+from hwptq.passes.graph.quantizable import with_assignment
+from hwptq.passes.layer_costs import LayerCosts
+from hwptq.passes.uniform_variants import Layer, Pair, Variants, uniform_variants
+from hwptq.progress import Progress
+from hwptq.quantize import rounded_alone
+from hwptq.targets import Descriptor
+
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
 
 #: What --precision takes: (activation, weight) dtypes.

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from hwptq.errors import InputError
+
 from .preprocess import InputTransform, Preprocess, fit
 from .sources import ArrayFile, Batches, ImageFolder, Inputs, RawSample, Source, is_function, user_function
 

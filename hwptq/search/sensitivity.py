@@ -22,10 +22,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..data import Sample
-from ..evaluate.interpret import Interpreter
-from ..passes.graph.dataflow import bindings, reads
-from ..passes.graph.uniform_variants import Pair, Variants
+from hwptq.data.dataset import Sample
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.ir.dataflow import bindings, reads
+from hwptq.passes.uniform_variants import Pair, Variants
 
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES = 64

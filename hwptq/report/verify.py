@@ -13,21 +13,22 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.backends.build import build
+from hwptq.backends.run_program import run_program
+from hwptq.backends.static_program import StaticProgram
+from hwptq.backends.toolchain import run_command, why_not_run
+from hwptq.data.dataset import Dataset, Sample
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.formats.dtypes import FLOATS
+from hwptq.ir.dataflow import bindings, rewrite
+from hwptq.ir.qdq import quantizes, scale_and_zero
+from hwptq.passes.graph.quantizable import layer_name, node_name
+from hwptq.progress import Progress
+from hwptq.quant.integer_ops import DenseFloat
+from hwptq.targets import Descriptor
+
 from .accuracy import Score, Sqnr
-from .backends.build import build
-from .backends.run_program import run_program
-from .backends.static_program import StaticProgram
-from .backends.toolchain import run_command, why_not_run
 from .coverage import float_nodes, integer_nodes
-from .data import Dataset, Sample
-from .evaluate.interpret import Interpreter
-from .passes.graph.dataflow import bindings, rewrite
-from .passes.graph.qdq import quantizes, scale_and_zero
-from .passes.graph.quantizable import layer_name, node_name
-from .progress import Progress
-from .quant.dtypes import FLOATS
-from .quant.integer_ops import DenseFloat
-from .targets import Descriptor
 
 #: The executor where the reference stands in for a chip whose sums it models bit for bit.
 EMULATOR = "emulator"

@@ -14,20 +14,21 @@ from typing import Any
 import numpy as np
 import tvm
 
-from ..accuracy import drop, load_metric
-from ..backends.build import build
-from ..backends.toolchain import run_command, why_not_run
-from ..data import Dataset, Sample
-from ..errors import InputError
-from ..evaluate.interpret import Interpreter
-from ..options import Options
-from ..passes.graph.stored_bytes import stored_bytes
-from ..passes.graph.uniform_variants import Pair
-from ..progress import Progress
-from ..targets import Descriptor
-from ..verify import Graphs, emulates, run_emitted
-from .belief import believed_drop
-from .budget import Budget
+from hwptq.backends.build import build
+from hwptq.backends.toolchain import run_command, why_not_run
+from hwptq.bitwidths.belief import believed_drop
+from hwptq.bitwidths.budget import Budget
+from hwptq.data.dataset import Dataset, Sample
+from hwptq.errors import InputError
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.options import Options
+from hwptq.passes.stored_bytes import stored_bytes
+from hwptq.passes.uniform_variants import Pair
+from hwptq.progress import Progress
+from hwptq.report.accuracy import drop, load_metric
+from hwptq.report.verify import Graphs, emulates, run_emitted
+from hwptq.targets import Descriptor
+
 from .choose import BitWidths, Chooser
 
 #: The range between the least and the greatest bytes of weights is searched in so many steps.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from .errors import InputError, UnsupportedError
+from hwptq.errors import InputError, UnsupportedError
 
 _NO_NAMES = ("", "?")  # what exporters write for an axis without a name
 

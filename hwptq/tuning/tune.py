@@ -15,16 +15,23 @@ from typing import Any
 import tvm
 from tvm_ffi import StructuralKey
 
-from . import __version__
-from .backends.candidate_costs import INSTRUCTIONS, NANOSECONDS, Candidates, candidate_costs, unit_of_costs
-from .backends.toolchain import cpu_name, why_not_run
-from .errors import InputError
-from .kernels.layer import Layer
-from .kernels.select import select
-from .passes import SelectKernels
-from .progress import Progress
-from .targets import Descriptor
-from .tune_cache import TileCache
+from hwptq import __version__
+from hwptq.backends.candidate_costs import (
+    INSTRUCTIONS,
+    NANOSECONDS,
+    Candidates,
+    candidate_costs,
+    unit_of_costs,
+)
+from hwptq.backends.toolchain import cpu_name, why_not_run
+from hwptq.errors import InputError
+from hwptq.kernels.layer import Layer
+from hwptq.kernels.select import select
+from hwptq.passes import SelectKernels
+from hwptq.progress import Progress
+from hwptq.targets import Descriptor
+
+from .tile_cache import TileCache
 
 #: Tiles that are tried for a layer.
 CANDIDATES = 4

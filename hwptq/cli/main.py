@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from . import __version__
-from .errors import HwptqError, InputError
+from hwptq import __version__
+from hwptq.errors import HwptqError, InputError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -121,10 +121,11 @@ def compile_command(
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
-    from .bitwidths.budget import parse_budget
-    from .flow import compile, plan
-    from .options import Options
-    from .recipe import recipe as named_recipe
+    from hwptq.bitwidths.budget import parse_budget
+    from hwptq.flow import compile, plan
+    from hwptq.options import Options
+    from hwptq.recipe import recipe as named_recipe
+
     from .terminal import TerminalProgress, show_assignment, show_report
 
     options = Options(
@@ -180,7 +181,7 @@ def _axes(settings: Iterable[str]) -> dict[str, int]:
 
 def _observer(method: str | None) -> list[str]:
     """The setting of a recipe that --calibration-method stands for."""
-    from .quant.observers import OBSERVERS
+    from hwptq.quant.observers import OBSERVERS
 
     if method is not None and method not in OBSERVERS:
         raise InputError(f"--calibration-method {method}: give {', '.join(OBSERVERS)}")
@@ -219,7 +220,7 @@ def check_target(
     trust_descriptor: Annotated[bool, typer.Option(help="let it run any program")] = False,
 ) -> None:
     """Check a descriptor file and say everything that is wrong with it."""
-    from .targets import load_target
+    from hwptq.targets import load_target
 
     descriptor = load_target(file, trust=trust_descriptor)
     print(f"{file}: {descriptor.name} is valid")

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .errors import InputError
+from hwptq.errors import InputError
 
 if sys.version_info >= (3, 11):
     import tomllib

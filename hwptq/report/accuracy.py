@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from hwptq.errors import InputError
 
 Metric = Callable[[list[np.ndarray], np.ndarray | None], float]
 

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
-from .progress import Progress
-from .targets import load_target, target_names
+from hwptq.progress import Progress
+from hwptq.targets import load_target, target_names
 
 T = TypeVar("T")
 _MOST_REASONS = 8  # in the table of the end

@@ -19,7 +19,8 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from .errors import HwptqError, InputError
+from hwptq.errors import HwptqError, InputError
+
 from .preprocess import batch_of, read_image
 
 Inputs = Mapping[str, tuple[tuple[int, ...], str]]  # graph input -> (shape with batch 1, dtype)

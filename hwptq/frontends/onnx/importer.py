@@ -17,12 +17,12 @@ import tvm
 from onnx import TensorProto, numpy_helper
 from tvm import relax
 
-from hwptq.passes.graph.dataflow import bindings, main_functions, op_name, rewrite
+from hwptq.errors import InputError, UnsupportedError
+from hwptq.ir.dataflow import bindings, main_functions, op_name, rewrite
 
-from .errors import InputError, UnsupportedError
 from .fold_shapes import fold_shapes
 from .input_shapes import input_shapes
-from .onnx_operators import NamingImporter
+from .operators import NamingImporter
 
 #: ONNX's own operators, and those that ONNX Runtime adds.
 _DOMAINS = ("", "ai.onnx", "com.microsoft")

@@ -1,0 +1,1 @@
+"""From a model as people have it to a Relax module."""

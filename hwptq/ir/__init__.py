@@ -1,0 +1,1 @@
+"""Reading and rewriting Relax functions: what passes, evaluation and backends stand on."""

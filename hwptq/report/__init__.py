@@ -1,0 +1,1 @@
+"""What was compiled, and what running it has shown."""

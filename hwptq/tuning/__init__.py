@@ -1,0 +1,1 @@
+"""--tune: tiles by measurement."""

@@ -21,6 +21,7 @@ from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, we
 from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
 
 from ..rules.summand import fused_summand
+from .concat_parts import parts_of, split_ends, unlike_parts
 from .nearest import why_not_nearest
 from .quantizable import elementwise_root, kind, ties_scale, weight_of
 
@@ -85,6 +86,7 @@ class QuantizationPlan:
         self.readers = users(func)
         self.reasons: dict[str, str] = {}
         self.kinds = self._without_islands({v: self._kind(v, value) for v, value in self.values.items()})
+        self._leave_split_ends()
         self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
         self.groups = self._groups()
         self.qparams: dict[Any, QParams] = {}
@@ -155,6 +157,16 @@ class QuantizationPlan:
                     self.reasons[str(v.name)] = "only operators in float read it"
         return left
 
+    def _leave_split_ends(self) -> None:
+        """Leave concats of unlike parts in float where no operator in integers reads them."""
+        for var in split_ends(self.values, self.kinds, self.readers, self._range):
+            self.kinds[var] = None
+            self.reasons[str(var.name)] = "its parts differ in range, and keep scales of their own"
+
+    def _range(self, var: Any) -> tuple[float, float]:
+        """What a tensor holds in the calibration data; nothing where it was not seen."""
+        return self.stats.range_of(str(var.name), INT8) if self._observed(var) else (0.0, 0.0)
+
     def _may_be_lookup(self, var: Any) -> bool:
         return self.kinds[var] in _TABLES and self.target.rule("lookup") is not None
 
@@ -184,8 +196,14 @@ class QuantizationPlan:
                 )
         for var, value in self.values.items():
             if self.kinds[var] is not None and ties_scale(value, self.kinds[var]):
-                graph.add_edges_from((var, a) for a in data_of(value) if a in graph and var in graph)
+                apart = self._apart(var, value)
+                tied = [a for a in data_of(value) if a in graph and var in graph and a not in apart]
+                graph.add_edges_from((var, a) for a in tied)
         return list(nx.connected_components(graph))
+
+    def _apart(self, var: Any, value: Any) -> list[Any]:
+        """The parts of a concat that do not take its scale."""
+        return unlike_parts(parts_of(value), self._range) if self.kinds[var] == "concat" else []
 
     def _stays_unrounded(self, var: Any) -> bool:
         """Whether the result of a layer is used as a real number. Of an fp8 layer: a float node reads it, or

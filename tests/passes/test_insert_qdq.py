@@ -91,7 +91,8 @@ def test_the_last_quantized_tensor_has_headroom(demo: tvm.IRModule, stats: Any):
 
 def test_tied_tensors_share_a_scale(demo: tvm.IRModule, stats: Any):
     found = params(InsertQDQ(ARM, stats)(demo))
-    assert found["concat"] == found["max_pool"] == found["residual"] == found["sigmoid"]
+    assert found["concat"] == found["max_pool"] == found["residual"]
+    assert found["sigmoid"][0] < found["concat"][0] / 4  # it would lose more than two bits
 
 
 def test_multipliers_stay_below_one_half(demo: tvm.IRModule, stats: Any):

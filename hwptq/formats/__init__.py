@@ -1,1 +1,34 @@
-"""Number formats."""
+"""Number formats: one object each, found by name. A format defined elsewhere calls `register`."""
+
+from __future__ import annotations
+
+from .base import Format
+from .bfloat16 import BFLOAT16
+from .float8 import E4M3, E5M2
+from .float32 import FLOAT32
+from .granularity import Granularity, PerAxis, PerGroup, PerTensor, PerToken, parse_granularity
+from .integer import INT2, INT4, INT8, INT16, UINT8, IntegerFormat
+from .registry import format_of, formats, register
+
+__all__ = [
+    "BFLOAT16",
+    "E4M3",
+    "E5M2",
+    "FLOAT32",
+    "INT2",
+    "INT4",
+    "INT8",
+    "INT16",
+    "UINT8",
+    "Format",
+    "Granularity",
+    "IntegerFormat",
+    "PerAxis",
+    "PerGroup",
+    "PerTensor",
+    "PerToken",
+    "format_of",
+    "formats",
+    "parse_granularity",
+    "register",
+]

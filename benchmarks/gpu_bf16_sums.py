@@ -40,9 +40,9 @@ def operands(kind: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 def build(folder: Path) -> None:
     from hwptq.backends.cuda_compile import compile_kernels
-    from hwptq.kernels.kernel import TensorType
     from hwptq.kernels.select import select
     from hwptq.targets import load_target
+    from hwptq.tir.kernel import TensorType
 
     target = load_target(TARGET)
     kernels, arrays = {}, {}

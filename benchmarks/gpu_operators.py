@@ -153,8 +153,8 @@ def build(folder: Path, part: int, parts: int) -> None:
 
 
 def _add(case: Case, target: Any, kernels: Any, arrays: Any, plan: list[dict[str, Any]]) -> None:
-    from hwptq.kernels.kernel import TensorType
     from hwptq.kernels.select import select
+    from hwptq.tir.kernel import TensorType
 
     expected = np.asarray(reference.evaluate(case.op, *case.activations, *case.constants))
     types = [TensorType(a.shape, str(a.dtype)) for a in case.activations]

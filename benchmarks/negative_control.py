@@ -13,9 +13,9 @@ from common import compiled, parser, row
 
 import hwptq
 from hwptq.errors import HwptqError, MismatchError
-from hwptq.kernels.kernel import Step
 from hwptq.passes import select_kernels
 from hwptq.quant import integer_ops
+from hwptq.tir.kernel import Step
 
 OLD_CPU = ("qemu-aarch64", "-cpu", "cortex-a72")
 command = parser(__doc__)

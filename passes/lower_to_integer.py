@@ -16,13 +16,13 @@ from tvm import relax
 from hwptq.formats.dtypes import FLOATS, integer_dtype
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
-from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.portable import portable
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_ops import Fp8Dequantize, Fp8Quantize
 from hwptq.quant.qparams import activation_qparams
+from hwptq.tir.kernel import TensorType
 
 from .graph.quantizable import float_reasons, layer_dtypes, node_name, weight_groups, with_float_reasons
 from .rules.fp8 import Fp8Output, is_layer, lower_fp8, reads_floats

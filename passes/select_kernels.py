@@ -15,17 +15,17 @@ from tvm_ffi import StructuralKey
 from hwptq.formats.dtypes import FLOATS
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from hwptq.kernels.epilogue import Follower
-from hwptq.kernels.kernel import Step, TensorType
 from hwptq.kernels.layer import Layer
-from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.strided_copy import strided_copy
 from hwptq.kernels.transpose_tiles import transpose_tiles
-from hwptq.kernels.vector_unit import THREADS, unit_of
 from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import PLAIN, Layout
+from hwptq.tir.vector_unit import THREADS, unit_of
 
 from .graph.fused_groups import Group, Node, fused_groups
 from .graph.layouts import Readings, stored_layouts

@@ -16,8 +16,8 @@ import numpy as np
 import tvm
 
 from hwptq.errors import HwptqError
-from hwptq.kernels.kernel import Step, TensorType
 from hwptq.targets import Descriptor
+from hwptq.tir.kernel import Step, TensorType
 
 from .c_source import data_file, workspace_source
 from .instruction_counter import InstructionCounter

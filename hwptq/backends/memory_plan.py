@@ -11,8 +11,8 @@ import tvm
 from tvm import relax, s_tir, tirx
 
 from hwptq.ir.dataflow import bindings, constant, shape_of
-from hwptq.kernels.builder import CYCLES
-from hwptq.kernels.vector_unit import THREADS
+from hwptq.tir.builder import CYCLES
+from hwptq.tir.vector_unit import THREADS
 
 _ALLOCATIONS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.memory.alloc_storage")
 _FREES = ("relax.memory.kill_tensor", "relax.memory.kill_storage")

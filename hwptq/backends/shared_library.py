@@ -9,8 +9,8 @@ from tvm import tirx
 from tvm_ffi import structural_map
 
 from hwptq.errors import HwptqError
-from hwptq.kernels.builder import CYCLES
 from hwptq.targets import Descriptor
+from hwptq.tir.builder import CYCLES
 
 #: Cycles of a kernel that TVM's pool gains from; each launch costs it more than our own pool.
 _LEAST_SHARED = 50_000

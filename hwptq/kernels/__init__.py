@@ -1,5 +1,5 @@
 """Kernel templates: TIR for each integer operator, filled with the data of a target descriptor."""
 
-from .kernel import Argument, Step, TensorType
+from hwptq.tir.kernel import Argument, Step, TensorType
 
 __all__ = ["Argument", "Step", "TensorType"]

@@ -9,11 +9,10 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.quant.short_add import ShortAdd, short_add
-
-from .builder import Expr, cast, constant
-from .encoding import decoded
-from .requantize import Bounds, finish, narrowed
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import Expr, cast, constant
+from hwptq.tir.encoding import decoded
+from hwptq.tir.requantize import Bounds, finish, narrowed
+from hwptq.tir.vector_unit import VectorUnit
 
 _OFFSETS = {"int8": 0, "uint8": 128}
 _INT16 = 2**15 - 1

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.targets.schema import Assembly
-
-from .builder import Expr, Flat
+from hwptq.tir.builder import Expr, Flat
 
 #: The attribute of a statement: definitions, in LLVM's language, of functions that it calls.
 IMPORT = "pragma_import_llvm"

@@ -18,9 +18,8 @@ import tvm
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import fp8_ops, integer_ops, reference
-
-from .builder import TEMPLATE, primfunc
-from .kernel import TensorType
+from hwptq.tir.builder import TEMPLATE, primfunc
+from hwptq.tir.kernel import TensorType
 
 _NAME = "hwptq.evaluate"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, powers, shuffle
-from .requantize import Bounds
+from hwptq.tir.builder import Expr, Flat, powers, shuffle
+from hwptq.tir.requantize import Bounds
 
 
 @dataclass(frozen=True)

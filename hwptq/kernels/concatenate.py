@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from .builder import TEMPLATE, Expr, Flat, loop, primfunc, share
-from .kernel import Step, TensorType
-from .stored import Stored
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc, share
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
 
 _COST = 8  # multiply-accumulates that take as long as moving a byte
 

@@ -15,12 +15,11 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
-
-from .builder import TEMPLATE, Expr, Flat, loop, primfunc, share, unravel
-from .kernel import PREVIOUS, Step, TensorType
-from .layout import Padding
-from .stored import Stored
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc, share, unravel
+from hwptq.tir.kernel import PREVIOUS, Step, TensorType
+from hwptq.tir.layout import Padding
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
 
 _COST = 8  # multiply-accumulates that take as long as moving a byte
 

@@ -8,11 +8,10 @@ from math import prod
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.window import conv_output_shape
-
-from .builder import Expr
-from .kernel import TensorType
-from .layout import UNPADDED, Padding
-from .requantize import Bounds
+from hwptq.tir.builder import Expr
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import UNPADDED, Padding
+from hwptq.tir.requantize import Bounds
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DepthwiseKernel
-
-from .builder import (
+from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
     Flat,
@@ -26,15 +25,16 @@ from .builder import (
     start_of,
     unravel,
 )
+from hwptq.tir.kernel import PREVIOUS, Step, TensorType
+from hwptq.tir.layout import Layout
+from hwptq.tir.requantize import Bounds, finish
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
+
 from .choose_tile import row_pixels
 from .convolution import Convolution, bounds_of, describe, wanted_padding
-from .kernel import PREVIOUS, Step, TensorType
-from .layout import Layout
 from .pack_input import Packing, pack_input
-from .requantize import Bounds, finish
 from .scratchpad import emit_bands, plan_bands
-from .stored import Stored
-from .vector_unit import VectorUnit
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads

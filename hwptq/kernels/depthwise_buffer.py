@@ -17,8 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DepthwiseDotKernel
-
-from .builder import (
+from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
     Flat,
@@ -35,18 +34,19 @@ from .builder import (
     unravel,
     workspace,
 )
+from hwptq.tir.encoding import encoded
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import Layout, Padding
+from hwptq.tir.requantize import Bounds, finish
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
+
 from .choose_tile import row_pixels
 from .convolution import Convolution, bounds_of, describe, wanted_padding
-from .encoding import encoded
-from .kernel import Step, TensorType
-from .layout import Layout, Padding
 from .pack_weights import without_offset
 from .register_tile import even
-from .requantize import Bounds, finish
 from .result_range import proven
 from .store_tile import store_part
-from .stored import Stored
-from .vector_unit import VectorUnit
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _ROWS = 4  # that one instruction takes

@@ -15,7 +15,8 @@ from math import lcm
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr
+from hwptq.tir.builder import Expr
+
 from .depthwise_plan import ROWS, Plan
 
 _LARGE = 2**14  # bytes of weights: half of a usual first cache

@@ -26,8 +26,7 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fixed_point import MAX_SHIFT
 from hwptq.targets.kernel_tables import DepthwiseDotKernel, DepthwiseKernel
-
-from .builder import (
+from hwptq.tir.builder import (
     TEMPLATE,
     WHOLE,
     Expr,
@@ -44,22 +43,23 @@ from .builder import (
     start_of,
     unravel,
 )
+from hwptq.tir.kernel import PREVIOUS, Step, TensorType
+from hwptq.tir.layout import PLAIN, Layout
+from hwptq.tir.requantize import Bounds, requantize_blocks
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
+
 from .choose_tile import row_pixels
 from .convolution import Convolution, bounds_of, describe, wanted_padding
 from .depthwise import depthwise
 from .depthwise_buffer import depthwise_buffer, fits
 from .depthwise_constants import Entries, pack_factors, pack_taps
 from .depthwise_plan import ROWS, Plan
-from .kernel import PREVIOUS, Step, TensorType
-from .layout import PLAIN, Layout
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
-from .requantize import Bounds, requantize_blocks
 from .row_vectors import Border, Read, loads_of, reader, rows_inside
 from .scratchpad import emit_bands, emit_ends, end_bands, plan_bands
 from .store_tile import store_part
-from .stored import Stored
-from .vector_unit import VectorUnit
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _UNROLLED_COLUMNS = 8  # of a window, where pixels share them

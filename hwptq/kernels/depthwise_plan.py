@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr
+from hwptq.tir.builder import Expr
+
 from .convolution import Convolution
 
 ROWS = 4  # of a window that one instruction takes

@@ -10,14 +10,14 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
+from hwptq.tir.builder import Expr, Flat, clamp
+from hwptq.tir.encoding import encoded
+from hwptq.tir.kernel import Argument, TensorType
+from hwptq.tir.layout import Padding
+from hwptq.tir.requantize import Bounds, bounded, finish
+from hwptq.tir.vector_unit import VectorUnit
 
 from .arithmetic import Operand, added, stored_operand
-from .builder import Expr, Flat, clamp
-from .encoding import encoded
-from .kernel import Argument, TensorType
-from .layout import Padding
-from .requantize import Bounds, bounded, finish
-from .vector_unit import VectorUnit
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,23 @@ from math import prod
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
-
-from .builder import TEMPLATE, Expr, Flat, Part, cast, constant, in_parts, local, loop, primfunc, splat
-from .kernel import PREVIOUS, Step, TensorType
-from .layout import PLAIN
-from .requantize import Bounds, requantize
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    Part,
+    cast,
+    constant,
+    in_parts,
+    local,
+    loop,
+    primfunc,
+    splat,
+)
+from hwptq.tir.kernel import PREVIOUS, Step, TensorType
+from hwptq.tir.layout import PLAIN
+from hwptq.tir.requantize import Bounds, requantize
+from hwptq.tir.vector_unit import VectorUnit
 
 _COST = 5  # multiply-accumulates that take as long as an element
 

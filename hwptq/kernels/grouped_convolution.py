@@ -9,11 +9,11 @@ from math import prod
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.vector_unit import VectorUnit
 
-from .builder import TEMPLATE, Expr, Flat, loop, primfunc
 from .concatenate import concatenate
-from .kernel import Step, TensorType
-from .vector_unit import VectorUnit
 
 #: What a kernel computes at once: input channels of one dot product, output channels of one vector.
 _INPUTS, _OUTPUTS = 4, 16

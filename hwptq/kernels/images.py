@@ -9,14 +9,14 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
+from hwptq.tir.builder import Expr, Flat, cast, constant, local, loop, nest, share, splat, unravel
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import broadcast_strides, row_major
+from hwptq.tir.requantize import Bounds, finish, requantize
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
 
-from .builder import Expr, Flat, cast, constant, local, loop, nest, share, splat, unravel
 from .convolution import int8_bounds
-from .elementwise import broadcast_strides, row_major
-from .kernel import TensorType
-from .requantize import Bounds, finish, requantize
-from .stored import Stored
-from .vector_unit import VectorUnit
 
 _POOL_COST = 4  # multiply-accumulates that take as long as an element of a window of a pool
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import TEMPLATE, Expr, Flat, loop, powers, primfunc
-from .kernel import Argument, Step, TensorType
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, powers, primfunc
+from hwptq.tir.kernel import Argument, Step, TensorType
+
 from .register_tile import Plan, real_pixel
 
 

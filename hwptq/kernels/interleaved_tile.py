@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.tir.builder import WHOLE, Expr, Flat, Parts, local, loop, share, shuffle
+from hwptq.tir.layout import Padding
+from hwptq.tir.requantize import Bounds
+from hwptq.tir.vector_unit import VectorUnit
+
 from .assembly_loop import IMPORT, AssemblyLoop
-from .builder import WHOLE, Expr, Flat, Parts, local, loop, share, shuffle
 from .cells import Output
 from .epilogue import Follower, place
-from .layout import Padding
 from .register_tile import Plan, accumulators, blocks, real_pixel, reduce_windows
-from .requantize import Bounds
 from .store_rows import store_rows
-from .vector_unit import VectorUnit
 
 
 def emit_interleaved(

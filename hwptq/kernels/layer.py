@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
+from hwptq.tir.kernel import TensorType
 
 from .epilogue import Follower
-from .kernel import TensorType
 
 #: Fields of operators that are numbers of the arithmetic, which take no time.
 _VALUES = [

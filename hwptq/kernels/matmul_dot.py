@@ -19,8 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import DotProductKernel
-
-from .builder import (
+from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
     Flat,
@@ -35,17 +34,18 @@ from .builder import (
     splat,
     start_of,
 )
+from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
+from hwptq.tir.layout import Layout
+from hwptq.tir.loops import broadcast_strides, row_major
+from hwptq.tir.requantize import Bounds
+from hwptq.tir.vector_unit import VectorUnit
+
 from .choose_tile import fit
 from .convolution import Convolution
 from .dot_product import mac_of
-from .elementwise import broadcast_strides, row_major
-from .kernel import PREVIOUS, Argument, Step, TensorType
-from .layout import Layout
 from .pack_input import Packing, pack_input
 from .register_tile import Mac, Plan, Tile, accumulators, blocks, reduce_windows
-from .requantize import Bounds
 from .store_tile import Output, store_tile
-from .vector_unit import VectorUnit
 from .widen_channels import widen_channels
 
 _OFFSETS = {"int8": 0, "int16": 0, "uint8": 128}  # o, by the dtype of the packed activations

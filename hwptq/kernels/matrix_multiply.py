@@ -9,13 +9,13 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import MatrixMultiplyKernel
+from hwptq.tir.builder import Expr, dtype_of, shuffle
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.vector_unit import VectorUnit
 
-from .builder import Expr, dtype_of, shuffle
 from .epilogue import Follower
-from .kernel import Step, TensorType
 from .register_tile import Mac, Tile
 from .tiled import Template, tiled_steps
-from .vector_unit import VectorUnit
 
 _LOADED_GROUPS = 2  # of k activations of one pixel: two pixels' loads then make two operands
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from .builder import TEMPLATE, WHOLE, Expr, Flat, Parts, loop, primfunc, share, unravel
-from .kernel import Step, TensorType
-from .layout import Layout, Padding
-from .stored import Stored
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, WHOLE, Expr, Flat, Parts, loop, primfunc, share, unravel
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import Layout, Padding
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
 
 _COST = 60  # multiply-accumulates that take as long as moving a byte, also to another core
 

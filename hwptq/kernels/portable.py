@@ -9,8 +9,12 @@ import tvm
 
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Fp8Op
+from hwptq.tir.builder import ELEMENT_BY_ELEMENT, TEMPLATE, primfunc
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import PLAIN
+from hwptq.tir.lookup import emit_lookup, one_by_one
+from hwptq.tir.vector_unit import SCALAR, VectorUnit
 
-from .builder import ELEMENT_BY_ELEMENT, TEMPLATE, primfunc
 from .callback import callback
 from .elementwise import (
     emit_binary,
@@ -20,11 +24,7 @@ from .elementwise import (
     emit_quantize,
 )
 from .images import emit_avg_pool, emit_conv2d, emit_dense, emit_matmul, emit_max_pool
-from .kernel import TensorType
-from .layout import PLAIN
-from .lookup import emit_lookup, one_by_one
 from .resize import emit_resize
-from .vector_unit import SCALAR, VectorUnit
 
 
 def portable(

@@ -11,14 +11,26 @@ from math import prod
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
+from hwptq.tir.builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    constant,
+    dtype_of,
+    loop,
+    primfunc,
+    share,
+    shuffle,
+    spans,
+    unravel,
+)
+from hwptq.tir.encoding import encoded
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
 
-from .builder import TEMPLATE, Expr, Flat, constant, dtype_of, loop, primfunc, share, shuffle, spans, unravel
 from .elementwise import quantized
-from .encoding import encoded
-from .kernel import Step, TensorType
 from .store_tile import store_part
-from .stored import Stored
-from .vector_unit import VectorUnit
 
 _PLANES = 3
 _BYTES = 4  # of a lane

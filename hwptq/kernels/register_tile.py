@@ -11,7 +11,7 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import (
+from hwptq.tir.builder import (
     WHOLE,
     Expr,
     Flat,
@@ -28,18 +28,19 @@ from .builder import (
     start_of,
     unravel,
 )
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import Padding
+from hwptq.tir.requantize import Bounds
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
+
 from .cells import Output
 from .convolution import Convolution
 from .epilogue import Follower, place
-from .kernel import TensorType
-from .layout import Padding
 from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
-from .requantize import Bounds
 from .store_rows import store_rows
 from .store_tile import store_tile
-from .stored import Stored
-from .vector_unit import VectorUnit
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .builder import Expr, Flat, loop, share, unravel
-from .kernel import TensorType
-from .stored import Stored
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import Expr, Flat, loop, share, unravel
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
 
 _COST = 4  # multiply-accumulates that take as long as a byte
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .requantize import Bounds
+from hwptq.tir.requantize import Bounds
 
 _INT8 = np.iinfo(np.int8)
 _INT16 = np.iinfo(np.int16)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, cast, constant, splat
+from hwptq.tir.builder import Expr, Flat, cast, constant, splat
+
 from .convolution import Convolution
 from .depthwise_plan import Plan
 from .pack_input import Packing

@@ -12,11 +12,12 @@ from functools import partial
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, loop, nest, workspace
+from hwptq.tir.builder import Expr, Flat, loop, nest, workspace
+from hwptq.tir.stored import Stored
+
 from .convolution import Convolution
 from .pack_input import Packing
 from .register_tile import even
-from .stored import Stored
 
 
 @dataclass(frozen=True)

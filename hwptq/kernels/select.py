@@ -20,6 +20,8 @@ from hwptq.targets.kernel_tables import (
     VectorKernel,
 )
 from hwptq.targets.schema import Descriptor
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.vector_unit import unit_of
 
 from .concatenate import concatenate
 from .constant_frame import frame_step, inside, without_frame
@@ -30,7 +32,6 @@ from .dot_product import dot_product
 from .epilogue import Follower
 from .global_average import averages_in_parts, global_average
 from .grouped_convolution import grouped_convolution
-from .kernel import Step, TensorType
 from .matmul_dot import fits, matmul_dot
 from .matrix_multiply import matrix_multiply
 from .portable import portable
@@ -38,7 +39,6 @@ from .quantize_image import quantize_image
 from .table_lookup import table_lookup
 from .table_permute import table_permute
 from .vector import vector
-from .vector_unit import unit_of
 
 #: The template that makes the kernels of each kind of table.
 _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {

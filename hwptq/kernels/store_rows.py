@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, powers, shuffle
+from hwptq.tir.builder import Expr, Flat, powers, shuffle
+from hwptq.tir.vector_unit import VectorUnit
+
 from .cells import Cells, Output, joined
 from .epilogue import Placed, finished
 from .store_tile import store_cells
-from .vector_unit import VectorUnit
 
 NARROWED = 16  # int32 values that are made int8 together
 _STORED = 16  # int8 values of a pixel in the widest store

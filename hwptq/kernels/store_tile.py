@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import Expr, Flat, powers, shuffle
+from hwptq.tir.builder import Expr, Flat, powers, shuffle
+from hwptq.tir.vector_unit import VectorUnit
+
 from .cells import Cells, Output, joined
 from .epilogue import Placed, finished
-from .vector_unit import VectorUnit
 
 _STORE_LANES = 16  # int8 values of the widest store where no instruction narrows more at once
 

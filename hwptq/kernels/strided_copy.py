@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .builder import TEMPLATE, Expr, Flat, loop, nest, primfunc, share
-from .elementwise import merged, row_major
-from .kernel import Step, TensorType
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, nest, primfunc, share
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.loops import merged, row_major
+from hwptq.tir.vector_unit import VectorUnit
 
 _COST = 4  # multiply-accumulates that take as long as a byte
 

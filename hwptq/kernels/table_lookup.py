@@ -14,12 +14,11 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import TableLookupKernel
-
-from .builder import TEMPLATE, Expr, Flat, dtype_of, primfunc
-from .encoding import decoded, encoded
-from .kernel import Step, TensorType
-from .lookup import Find, emit_lookup
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, dtype_of, primfunc
+from hwptq.tir.encoding import decoded, encoded
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.lookup import Find, emit_lookup
+from hwptq.tir.vector_unit import VectorUnit
 
 _ENTRIES = 128  # in a vector
 _BLOCK = 32  # indices that one instruction serves

@@ -20,12 +20,11 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import TablePermuteKernel
-
-from .builder import TEMPLATE, Expr, Flat, constant, dtype_of, primfunc, shuffle, splat
-from .encoding import decoded, encoded
-from .kernel import Step, TensorType
-from .lookup import Find, emit_lookup
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, constant, dtype_of, primfunc, shuffle, splat
+from hwptq.tir.encoding import decoded, encoded
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.lookup import Find, emit_lookup
+from hwptq.tir.vector_unit import VectorUnit
 
 _VALUES = 256
 _SIGN = -128

@@ -9,22 +9,22 @@ from math import prod
 import numpy as np
 
 from hwptq.quant import integer_ops as ops
+from hwptq.tir.builder import TEMPLATE, primfunc
+from hwptq.tir.kernel import PREVIOUS, Step, TensorType
+from hwptq.tir.layout import PLAIN, Layout
+from hwptq.tir.vector_unit import VectorUnit
 
-from .builder import TEMPLATE, primfunc
 from .choose_tile import fit
 from .convolution import Convolution, describe, int8_bounds, wanted_padding
 from .epilogue import Follower, any_border, parameters
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
-from .kernel import PREVIOUS, Step, TensorType
-from .layout import PLAIN, Layout
 from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled
 from .result_range import proven
 from .scratchpad import emit_bands, plan_bands
-from .vector_unit import VectorUnit
 from .widen_channels import widen_channels, widen_weight
 
 

@@ -11,10 +11,10 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from .builder import TEMPLATE, Expr, Flat, loop, primfunc, share, shuffle, start_of, unravel
-from .elementwise import merged, row_major
-from .kernel import Step, TensorType
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc, share, shuffle, start_of, unravel
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.loops import merged, row_major
+from hwptq.tir.vector_unit import VectorUnit
 
 _SIDE = 16
 _COST = 8  # multiply-accumulates that take as long as a byte

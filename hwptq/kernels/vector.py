@@ -8,13 +8,13 @@ import numpy as np
 
 from hwptq.quant import integer_ops as ops
 from hwptq.targets.kernel_tables import VectorKernel
+from hwptq.tir.builder import Expr, cast, splat
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.vector_unit import VectorUnit
 
-from .builder import Expr, cast, splat
 from .epilogue import Follower
-from .kernel import Step, TensorType
 from .register_tile import Mac, Tile
 from .tiled import Template, tiled_steps
-from .vector_unit import VectorUnit
 
 
 def vector(

@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 
-from .builder import TEMPLATE, Expr, Flat, constant, loop, nest, primfunc, shuffle
-from .kernel import Step, TensorType
-from .vector_unit import VectorUnit
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, constant, loop, nest, primfunc, shuffle
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.vector_unit import VectorUnit
 
 
 def widen_channels(x: TensorType, channels: int, unit: VectorUnit) -> Step:

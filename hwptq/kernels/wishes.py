@@ -19,14 +19,14 @@ from hwptq.targets.kernel_tables import (
     WgmmaKernel,
 )
 from hwptq.targets.schema import Descriptor
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import PLAIN, Layout, common
 
 from . import dot_product, matrix_multiply, vector
 from .constant_frame import inside, without_frame
 from .convolution import describe, wanted_padding
 from .depthwise_buffer import writes_interleaved
 from .depthwise_dot import wanted_layout as wanted_by_depthwise
-from .kernel import TensorType
-from .layout import PLAIN, Layout, common
 from .register_tile import Mac
 from .select import kernel_of, rule_kind
 from .tiled import interleaved_layout, interleaves, wanted_layout

@@ -14,7 +14,6 @@ from hwptq.formats.dtypes import FLOATS
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from hwptq.ir.macs import float_macs
 from hwptq.ir.qdq import dequantizes, quantizes
-from hwptq.kernels.builder import ELEMENT_BY_ELEMENT
 from hwptq.passes.graph.quantizable import float_reasons, layer_name
 from hwptq.passes.select_kernels import integer_operator
 from hwptq.quant import integer_ops as ops
@@ -28,6 +27,7 @@ from hwptq.quant.fp8_ops import (
     Fp8Quantize,
     LayerToFp8,
 )
+from hwptq.tir.builder import ELEMENT_BY_ELEMENT
 
 _BOUNDARY = (ops.Quantize, ops.Dequantize, Fp8Quantize, Fp8Dequantize)
 _QUANTIZED = ("int8", *FLOATS)

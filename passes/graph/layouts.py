@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwptq.ir.dataflow import bindings, reads
-from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.wishes import AS_IT_IS, Wish, agreed
+from hwptq.tir.layout import PLAIN, Layout
 
 
 @dataclass(frozen=True)

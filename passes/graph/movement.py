@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwptq.ir.dataflow import op_name, shape_of
-from hwptq.kernels.elementwise import row_major
+from hwptq.tir.loops import row_major
 
 
 @dataclass(frozen=True)

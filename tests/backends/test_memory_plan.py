@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from hwptq.backends.memory_plan import plan_memory
-from hwptq.kernels.vector_unit import THREADS
+from hwptq.tir.vector_unit import THREADS
 
 BIG, SMALL = 2 * 256 * 4, 256 * 4  # bytes
 

@@ -9,8 +9,8 @@ from tvm.script.ir_builder import tirx as T
 from tvm_ffi import structural_equal, structural_walk
 
 from hwptq.backends.shared_library import _LEAST_SHARED, _small_ones_alone
-from hwptq.kernels.builder import Expr, Flat, Parts, primfunc, share
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.builder import Expr, Flat, Parts, primfunc, share
+from hwptq.tir.kernel import TensorType
 
 
 @pytest.mark.parametrize(("cycles", "kind"), [(_LEAST_SHARED - 1, "SERIAL"), (_LEAST_SHARED, "PARALLEL")])

@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 
 from hwptq.kernels.cuda.flat import PIPELINE
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.kernel import TensorType
 
 
 def in_loops(func: Any) -> Any:

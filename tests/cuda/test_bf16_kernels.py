@@ -18,11 +18,11 @@ from on_processor import run
 from hwptq.formats import bf16
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda
-from hwptq.kernels.kernel import TensorType
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant import integer_ops as i8
 from hwptq.quant import reference
 from hwptq.targets import load_target
+from hwptq.tir.kernel import TensorType
 
 pytestmark = pytest.mark.usefixtures("intrinsics")
 TARGET = load_target("nvidia-hopper-fp8")

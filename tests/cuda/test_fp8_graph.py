@@ -13,13 +13,13 @@ from tvm import relax
 from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.select import select
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.passes.select_kernels import integer_operator
 from hwptq.quant import fp8_ops
 from hwptq.quantize import fuse
 from hwptq.targets import load_target
+from hwptq.tir.kernel import TensorType
 
 TARGET = load_target("nvidia-hopper-fp8")
 FP8 = "float8_e4m3fn"

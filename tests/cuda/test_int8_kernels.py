@@ -21,11 +21,11 @@ from hwptq.kernels.cuda.operand import item_bytes
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda, select_cuda_concatenate
 from hwptq.kernels.cuda.tiling import COLUMNS, STORE, round_up
-from hwptq.kernels.kernel import Step
 from hwptq.quant import fixed_point
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.integer_sums import convolution_sum, exact_matmul
 from hwptq.targets import load_target
+from hwptq.tir.kernel import Step
 
 TARGET = load_target("nvidia-hopper-fp8")
 pytestmark = pytest.mark.usefixtures("intrinsics")

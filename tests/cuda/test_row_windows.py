@@ -12,10 +12,10 @@ from hwptq.formats import fp8
 from hwptq.kernels.cuda.fp8_products import product_steps
 from hwptq.kernels.cuda.pack import row_windows
 from hwptq.kernels.cuda.packing import permutation
-from hwptq.kernels.kernel import TensorType
 from hwptq.quant import fp8_ops as ops
 from hwptq.quant import reference
 from hwptq.targets import load_target
+from hwptq.tir.kernel import TensorType
 
 KERNEL = load_target("nvidia-hopper-fp8").kernels["wgmma"]
 MODEL = (32, 13, 128)

@@ -14,10 +14,10 @@ import hwptq
 from hwptq.backends import static_program
 from hwptq.backends.c_source import data_file
 from hwptq.errors import InputError
-from hwptq.kernels import vector_unit
 from hwptq.options import Options
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
+from hwptq.tir import vector_unit
 
 OPTIONS = Options(threads=3, recipe=RECIPES["fast"])
 

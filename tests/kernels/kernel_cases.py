@@ -13,13 +13,13 @@ import tvm
 
 from hwptq.kernels.constant_frame import without_frame
 from hwptq.kernels.epilogue import Follower
-from hwptq.kernels.kernel import Step, TensorType
-from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.select import select
 from hwptq.kernels.wishes import wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.quant import reference
 from hwptq.targets.schema import Descriptor
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import PLAIN, Layout, Padding
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 20, 24, 31, 32, 33, 40)
 EXTREME_FILLS = (-128, 127)

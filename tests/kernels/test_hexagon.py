@@ -13,11 +13,11 @@ from elementwise_cases import CPU_KINDS
 from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, int8, matmul_case, scales, type_of
 from program_batch import run_batch
 
-from hwptq.kernels.layout import Layout, Padding
 from hwptq.kernels.pack_input import Packing
-from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
+from hwptq.tir.layout import Layout, Padding
+from hwptq.tir.vector_unit import VectorUnit
 
 CASES = 8  # of each kind
 

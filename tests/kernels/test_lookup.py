@@ -22,12 +22,12 @@ from tvm.target import Target
 
 from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import vector_unit
 from hwptq.kernels.table_permute import pack_table
 from hwptq.kernels.wishes import wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.kernel_tables import TablePermuteKernel
+from hwptq.tir import vector_unit
 
 VNNI = load_target("x86-64-vnni")
 #: AVX-512 VBMI: two vpermi2b and a blend.

@@ -35,15 +35,11 @@ from kernel_cases import (
 )
 
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import arithmetic, matrix_multiply, vector_unit
-from hwptq.kernels.builder import cast, shuffle
+from hwptq.kernels import arithmetic, matrix_multiply
 from hwptq.kernels.dot_product import mac_of
-from hwptq.kernels.kernel import TensorType
-from hwptq.kernels.layout import Layout
 from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.select import select_concatenate
 from hwptq.kernels.tiled import Template, tiled_steps
-from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.kernel_tables import (
@@ -52,6 +48,11 @@ from hwptq.targets.kernel_tables import (
     MatrixMultiplyKernel,
     VectorKernel,
 )
+from hwptq.tir import vector_unit
+from hwptq.tir.builder import cast, shuffle
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import Layout
+from hwptq.tir.vector_unit import VectorUnit
 
 AVX2 = load_target("x86-64-avx2")
 VNNI = load_target("x86-64-vnni")

@@ -29,12 +29,12 @@ from program_batch import run_batch
 from tvm.target import Target
 
 from hwptq.backends.raw_functions import lower, write_object
-from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.quantize_image import quantizes_images
-from hwptq.kernels.vector_unit import unit_of
 from hwptq.kernels.wishes import writes
 from hwptq.targets import load_target
 from hwptq.targets.kernel_tables import DepthwiseDotKernel
+from hwptq.tir.layout import PLAIN, Layout
+from hwptq.tir.vector_unit import unit_of
 
 CASES = 40
 

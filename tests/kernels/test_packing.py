@@ -11,15 +11,15 @@ from hwptq.kernels import matrix_multiply
 from hwptq.kernels.choose_tile import fit
 from hwptq.kernels.convolution import Convolution, flattened
 from hwptq.kernels.dot_product import mac_of
-from hwptq.kernels.kernel import TensorType
-from hwptq.kernels.layout import PLAIN, Layout, Padding
 from hwptq.kernels.pack_input import Packing, pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
 from hwptq.kernels.register_tile import Tile, blocks, even, powers
-from hwptq.kernels.requantize import Bounds
 from hwptq.kernels.result_range import proven
-from hwptq.kernels.vector_unit import VectorUnit
 from hwptq.targets import load_target
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import PLAIN, Layout, Padding
+from hwptq.tir.requantize import Bounds
+from hwptq.tir.vector_unit import VectorUnit
 
 CONV = Convolution(2, (5, 6), 16, (3, 4), 32, (3, 3), (1, 1), (1, 1))
 

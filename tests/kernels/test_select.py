@@ -10,15 +10,15 @@ import pytest
 from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
-from hwptq.kernels.builder import ELEMENT_BY_ELEMENT, TEMPLATE
 from hwptq.kernels.grouped_convolution import bundle_of, diagonal
-from hwptq.kernels.kernel import PREVIOUS
-from hwptq.kernels.layout import PLAIN, Layout
 from hwptq.kernels.select import rule_kind, select
 from hwptq.kernels.wishes import AS_IT_IS, wishes, writes
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 from hwptq.targets.schema import OpRule
+from hwptq.tir.builder import ELEMENT_BY_ELEMENT, TEMPLATE
+from hwptq.tir.kernel import PREVIOUS
+from hwptq.tir.layout import PLAIN, Layout
 
 ARM = load_target("arm-cortex-a")
 

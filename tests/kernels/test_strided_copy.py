@@ -14,11 +14,11 @@ from kernel_cases import int8, run, type_of
 from tvm import relax
 
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import vector_unit
 from hwptq.kernels.strided_copy import strided_copy
-from hwptq.kernels.vector_unit import unit_of
 from hwptq.passes.graph.movement import walk
 from hwptq.targets import load_target
+from hwptq.tir import vector_unit
+from hwptq.tir.vector_unit import unit_of
 
 AVX2, VNNI = load_target("x86-64-avx2"), load_target("x86-64-vnni")
 native = pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)

@@ -17,13 +17,13 @@ from kernel_cases import Case, int8, run, type_of
 from program_batch import run_batch
 
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import vector_unit
-from hwptq.kernels.elementwise import row_major
-from hwptq.kernels.kernel import Step
 from hwptq.kernels.transpose_tiles import transpose_tiles
-from hwptq.kernels.vector_unit import unit_of
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
+from hwptq.tir import vector_unit
+from hwptq.tir.kernel import Step
+from hwptq.tir.loops import row_major
+from hwptq.tir.vector_unit import unit_of
 
 AVX2, VNNI = load_target("x86-64-avx2"), load_target("x86-64-vnni")
 SIDES = (16, 17, 31, 32, 40, 47, 64, 85)

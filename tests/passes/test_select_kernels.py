@@ -13,10 +13,10 @@ from tvm import relax
 
 from hwptq.backends.toolchain import why_not_run
 from hwptq.ir.dataflow import bindings, op_name
-from hwptq.kernels.builder import TEMPLATE
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
+from hwptq.tir.builder import TEMPLATE
 
 NATIVE = ("x86-64-avx2", "x86-64-vnni")
 ARM = load_target("arm-cortex-a")

@@ -15,12 +15,12 @@ import hwptq
 from hwptq.backends.candidate_costs import Candidates, candidate_costs
 from hwptq.backends.toolchain import why_not_run
 from hwptq.errors import InputError
-from hwptq.kernels.kernel import TensorType
 from hwptq.kernels.layer import Layer
 from hwptq.options import Options
 from hwptq.quant import integer_ops as ops
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
+from hwptq.tir.kernel import TensorType
 from hwptq.tuning import tune as tuning
 
 VNNI = load_target("x86-64-vnni")

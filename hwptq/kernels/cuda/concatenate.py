@@ -9,8 +9,8 @@ from typing import Any
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.builder import Expr, Flat
+from hwptq.tir.kernel import TensorType
 
 from .flat import flat_kernel
 

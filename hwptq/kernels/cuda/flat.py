@@ -10,8 +10,8 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, cast, constant
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.builder import Expr, Flat, cast, constant
+from hwptq.tir.kernel import TensorType
 
 THREADS = 256
 #: The attribute of a PrimFunc that is bound to blocks and threads already, and which pipeline lowers it.

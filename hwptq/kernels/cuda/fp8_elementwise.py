@@ -9,9 +9,9 @@ from typing import Any
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, cast, constant
-from hwptq.kernels.kernel import TensorType
 from hwptq.quant import fp8_ops as ops
+from hwptq.tir.builder import Expr, Flat, cast, constant
+from hwptq.tir.kernel import TensorType
 
 from .flat import add, clamped, flat_kernel, fma, multiply, real, register, stored, value_of
 from .int8_elementwise import dense_sum, integer_sum, layer

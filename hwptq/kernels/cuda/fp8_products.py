@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import fp8
-from hwptq.kernels.builder import TEMPLATE
-from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
 from hwptq.quant import fp8_ops as ops
 from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.tir.builder import TEMPLATE
+from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 
 from .operand import FLOATS, item_bytes
 from .pack import pack_product

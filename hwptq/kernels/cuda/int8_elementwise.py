@@ -12,12 +12,12 @@ from typing import Any
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, cast, clamp, constant, loop
-from hwptq.kernels.elementwise import broadcast_strides
-from hwptq.kernels.kernel import TensorType
-from hwptq.kernels.requantize import Bounds, requantize
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.reference import MUL_LEFT_SHIFT
+from hwptq.tir.builder import Expr, Flat, cast, clamp, constant, loop
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import broadcast_strides
+from hwptq.tir.requantize import Bounds, requantize
 
 from .flat import divide, flat_kernel, indices, multiply, real, register, stored, value_of
 from .places import convolved, operand_offsets, pooled, unpadded

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.kernels.builder import TEMPLATE
-from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
 from hwptq.quant import integer_ops as ops
 from hwptq.quant.fp8_ops import Conv2dToFp8
 from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.tir.builder import TEMPLATE
+from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 
 from .fp8_products import NO_RESIDUAL, wgmma_step
 from .operand import INT8, item_bytes

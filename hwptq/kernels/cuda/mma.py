@@ -16,8 +16,8 @@ from tvm.script import tirx as ptx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, cast, constant, loop
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.builder import Expr, Flat, cast, constant, loop
+from hwptq.tir.kernel import TensorType
 
 from .flat import PIPELINE, real
 from .places import all_of

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import fp8
-from hwptq.kernels.builder import TEMPLATE
-from hwptq.kernels.kernel import PREVIOUS, Argument, Step, TensorType
 from hwptq.targets.kernel_tables import MmaKernel
+from hwptq.tir.builder import TEMPLATE
+from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 
 from .mma import WarpTiling, mma_kernel
 from .operand import E4M3, INT8

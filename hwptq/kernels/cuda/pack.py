@@ -8,8 +8,8 @@ from typing import Any
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, constant
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.builder import Expr, Flat, constant
+from hwptq.tir.kernel import TensorType
 
 from .flat import flat_kernel, indices
 from .operand import item_bytes

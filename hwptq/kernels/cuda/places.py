@@ -7,9 +7,9 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels.builder import Expr, Flat, nest
-from hwptq.kernels.elementwise import broadcast_strides, row_major
-from hwptq.kernels.kernel import TensorType
+from hwptq.tir.builder import Expr, Flat, nest
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import broadcast_strides, row_major
 
 from .flat import indices, register
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.kernels.builder import TEMPLATE
-from hwptq.kernels.kernel import Step, TensorType
 from hwptq.quant import fp8_ops as ops
+from hwptq.tir.builder import TEMPLATE
+from hwptq.tir.kernel import Step, TensorType
 
 from .operand import item_bytes
 from .pack import pad_channels, row_windows

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hwptq.kernels.builder import Expr, Flat, cast
-from hwptq.kernels.requantize import Bounds, requantize
 from hwptq.quant import fp8_ops, integer_ops
+from hwptq.tir.builder import Expr, Flat, cast
+from hwptq.tir.requantize import Bounds, requantize
 
 from .flat import clamped, fma, multiply, real, stored, value_of
 

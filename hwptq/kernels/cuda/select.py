@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwptq.kernels.builder import TEMPLATE
-from hwptq.kernels.kernel import Step, TensorType
 from hwptq.quant import fp8_ops, integer_ops
 from hwptq.targets.kernel_tables import MmaKernel, WgmmaKernel
 from hwptq.targets.schema import Descriptor
+from hwptq.tir.builder import TEMPLATE
+from hwptq.tir.kernel import Step, TensorType
 
 from .concatenate import concatenation
 from .fp8_elementwise import fp8_kernel, in_order

@@ -20,7 +20,7 @@ import tvm
 from tvm.backend.cuda.lang import Pipeline, PipelineState, SMEMPool
 from tvm.script import tirx as T
 
-from hwptq.kernels.builder import TEMPLATE
+from hwptq.tir.builder import TEMPLATE
 
 from . import wgmma_turns as turns
 from .flat import PIPELINE

@@ -11,7 +11,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from hwptq.formats import fp8
-from hwptq.kernels.requantize import Bounds, requantize
+from hwptq.tir.requantize import Bounds, requantize
 
 from .operand import item_bytes
 from .tiling import STORE, STRIP, Tiling

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 
-from hwptq.formats.dtypes import INT8, IntegerDtype
+from hwptq.formats import INT8, Format
 
 from .errors import InputError
 from .evaluate.interpret import Interpreter
@@ -52,14 +52,14 @@ class CalibrationStats:
             out._add(name, state)
         return out
 
-    def rows(self, name: str, dtype: IntegerDtype = INT8) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, name: str, dtype: Format = INT8) -> tuple[np.ndarray, np.ndarray]:
         """(low, high), float64 [rows], to quantize `name` to `dtype`. Raises KeyError for a name not seen."""
         key = (name, dtype.name)
         if key not in self._found:
             self._found[key] = self.observers[name].range(dtype)
         return self._found[key]
 
-    def range_of(self, name: str, dtype: IntegerDtype = INT8) -> tuple[float, float]:
+    def range_of(self, name: str, dtype: Format = INT8) -> tuple[float, float]:
         """(low, high) to quantize the whole of `name` to `dtype`. Raises KeyError for a name not seen."""
         low, high = self.rows(name, dtype)
         return float(low.min()), float(high.max())

@@ -12,7 +12,7 @@ import numpy as np
 import tvm
 
 from hwptq.data.dataset import Dataset
-from hwptq.formats.dtypes import FLOATS
+from hwptq.formats import format_of
 from hwptq.ir.dataflow import bindings, main_functions
 
 from . import passes
@@ -83,7 +83,7 @@ def insert(
     """Quantize a prepared module, with the dtypes recorded on it, else the first of the target's."""
     batches, recipe = Batches(data, progress), options.recipe
     qdq = _apply(passes.InsertQDQ(target, stats, options.weight_granularity, options.keep_float), float32)
-    in_floats = any(dtype in FLOATS for pair in _pairs(qdq) for dtype in pair)
+    in_floats = any(format_of(dtype).is_float for pair in _pairs(qdq) for dtype in pair)
     corrects = recipe.correct_bias or recipe.rounding != "nearest"
     if recipe.rounding != "nearest" and not in_floats:
         with progress.stage("round weights"):
@@ -102,7 +102,7 @@ def rounded_alone(
     float32: tvm.IRModule, qdq: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]], recipe: Recipe
 ) -> tvm.IRModule:
     """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
-    in_floats = any(dtype in FLOATS for pair in _pairs(qdq) for dtype in pair)
+    in_floats = any(format_of(dtype).is_float for pair in _pairs(qdq) for dtype in pair)
     if recipe.rounding == "nearest" or in_floats:
         return qdq
     options = passes.RoundingOptions(recipe.rounding, alone=True)

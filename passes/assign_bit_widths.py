@@ -15,11 +15,10 @@ import tvm
 from hwptq.bitwidths.assign import Candidate, Infeasible, assign, cheapest, total
 from hwptq.bitwidths.budget import Budget
 from hwptq.errors import BudgetError, HwptqError, UnsupportedError
-from hwptq.formats.dtypes import precision_of
+from hwptq.formats import Pair, format_of
 from hwptq.ir.dataflow import bindings, main_functions, reads
 
 from .graph.quantizable import with_assignment
-from .graph.quantization_plan import Pair
 from .layer_costs import LayerCosts
 from .uniform_variants import Variants, uniform_variants
 
@@ -137,7 +136,9 @@ def _distance(pair: Pair, wanted: Pair) -> float:
     if pair == wanted:
         return 0.0
     surplus = [
-        precision_of(dtype) - precision_of(w) for dtype, w in zip(pair, wanted, strict=True) if dtype != w
+        format_of(dtype).precision - format_of(w).precision
+        for dtype, w in zip(pair, wanted, strict=True)
+        if dtype != w
     ]
     return (1.0 if min(surplus) > 0 else 2.0) + sum(map(abs, surplus)) * _BIT
 

@@ -19,7 +19,7 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.lockstep import Lockstep
-from hwptq.formats.dtypes import FLOATS
+from hwptq.formats import holds_floats
 from hwptq.ir.composite import read_composite
 from hwptq.ir.dataflow import bindings, constant, rewrite
 from hwptq.ir.qdq import dequantizes, scale_and_zero
@@ -115,7 +115,7 @@ def _fp8_layers(mod: tvm.IRModule) -> dict[bytes, _Layer]:
         if not dequantizes(x) or not dequantizes(w) or unit.bias is None:
             continue
         weight, scale, step = constant(w.args[0]), scale_and_zero(w)[0], scale_and_zero(x)[0]  # type: ignore[union-attr]
-        if weight is None or scale is None or step is None or str(weight.dtype) not in FLOATS:
+        if weight is None or scale is None or step is None or not holds_floats(str(weight.dtype)):
             continue
         if unit.bias.size != scale.size:  # one bias for all channels
             continue

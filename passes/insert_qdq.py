@@ -11,7 +11,6 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats.dtypes import BFLOAT16, INT4, Dtype, FloatDtype
 from hwptq.ir.dataflow import main_functions, rewrite
 from hwptq.quant.qparams import QParams
 
@@ -27,8 +26,8 @@ class InsertQDQ:
 
     granularity: "channel" | "tensor" | "group" (of int4 weights) overrides the descriptor's; exclude: regular
     expression of node names that stay float; assignment: (activation, weight) dtypes by layer, else what
-    AssignBitWidths recorded, else the descriptor's first pair. An int4 tensor is clipped to 16 steps and held
-    as int8.
+    AssignBitWidths recorded, else the descriptor's first pair. A tensor in fewer bits than the dtype that
+    holds it, as int4 in int8, is clipped to its steps.
     """
 
     def __init__(
@@ -82,28 +81,22 @@ class InsertQDQ:
 
 def _activation(r: Any, tensor: Any, name: str, q: QParams) -> Any:
     """DQ(Q(tensor)), named <name>_q and <name>_dq."""
-    if q.dtype == BFLOAT16:
-        codes = r.emit(relax.op.astype(tensor, q.dtype.name), f"{name}_q")
+    if not q.dtype.scaled:
+        codes = r.emit(relax.op.astype(tensor, q.dtype.held), f"{name}_q")
         return r.emit(relax.op.astype(codes, "float32"), f"{name}_dq")
-    if q.dtype == INT4:
+    if q.dtype.widened:
         tensor = r.emit(relax.op.clip(tensor, *q.bounds), f"{name}_clip")
-    held, zero_dtype = _storage(q.dtype)
-    scale, zero = relax.const(np.float32(q.scale)), relax.const(zero_dtype(q.zero_point))
-    ints = r.emit(relax.op.quantize(tensor, scale, zero, axis=-1, out_dtype=held), f"{name}_q")
+    scale, zero = relax.const(np.float32(q.scale)), relax.const(q.dtype.zero_dtype(q.zero_point))
+    ints = r.emit(relax.op.quantize(tensor, scale, zero, axis=-1, out_dtype=q.dtype.held), f"{name}_q")
     return r.emit(relax.op.dequantize(ints, scale, zero, axis=-1, out_dtype="float32"), f"{name}_dq")
 
 
 def _weight(r: Any, name: str, w: QuantizedWeight) -> Any:
     """DQ of a constant weight, named <name>_w."""
-    if w.dtype == BFLOAT16:
+    if not w.dtype.scaled:
         return r.emit(relax.op.astype(relax.const(w.values), "float32"), f"{name}_w")
-    zero = relax.const(np.zeros(w.scale.shape, _storage(w.dtype)[1]))
+    zero = relax.const(np.zeros(w.scale.shape, w.dtype.zero_dtype))
     call = relax.op.dequantize(
         relax.const(w.values), relax.const(w.scale), zero, axis=w.axis, out_dtype="float32"
     )
     return r.emit(call, f"{name}_w")
-
-
-def _storage(dtype: Dtype) -> tuple[str, type]:
-    """The dtype in which values are held in the graph, and that of their zero point."""
-    return (dtype.name, np.float16) if isinstance(dtype, FloatDtype) else ("int8", np.int8)

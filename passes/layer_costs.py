@@ -6,7 +6,7 @@ from typing import Any
 
 import tvm
 
-from hwptq.passes.graph.quantization_plan import Pair
+from hwptq.formats import Pair
 
 from .lower_to_integer import LowerToInteger
 from .select_kernels import SelectKernels

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats.dtypes import FLOATS, integer_dtype
+from hwptq.formats import format_of, holds_floats
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 from hwptq.kernels.portable import portable
@@ -71,7 +71,7 @@ def _params(call: Any) -> tuple[float, int]:
 
 def _dequantize(call: Any) -> ops.GraphOp:
     scale, zero = _params(call)
-    return Fp8Dequantize(scale) if str(call.args[0].ty.dtype) in FLOATS else ops.Dequantize(scale, zero)
+    return Fp8Dequantize(scale) if holds_floats(str(call.args[0].ty.dtype)) else ops.Dequantize(scale, zero)
 
 
 def _quantized(real: np.ndarray) -> Operand:
@@ -98,7 +98,7 @@ class Emitter:
         """The integer node that yields quantize's result, or the quantize operator itself."""
         scale, zero = _params(value)
         name, dtype = node_name(str(var.name)), str(value.ty.dtype)
-        in_floats = dtype in FLOATS
+        in_floats = holds_floats(dtype)
         try:
             source = str(getattr(value.args[0], "name", ""))
             if source in self._float:
@@ -154,7 +154,7 @@ class Emitter:
             return self.r.keep(value)
 
     def _output(self, scale: float, zero: int, name: str) -> Output:
-        activation, weight = (integer_dtype(d) for d in self._dtypes.get(name, ("int8", "int8")))
+        activation, weight = (format_of(d) for d in self._dtypes.get(name, ("int8", "int8")))
         group = self._groups.get(name, 0)
         return Output(
             scale, zero, name, weight_bits=weight.bits, activation_bits=activation.bits, weight_group=group

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats.dtypes import INT4, INT8
+from hwptq.formats import INT4, INT8
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 
 from .graph.nearest import why_not_nearest

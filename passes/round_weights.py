@@ -131,7 +131,7 @@ def _round(
     statistics = columns.statistics()
     target, metric = statistics.regressed(rows)
     low, high = _scale_limits(layer, rows.shape[:2])
-    problem = RoundingProblem(target, metric, layer.dtype.qmax, layer.shared_scale, low, high)
+    problem = RoundingProblem(target, metric, int(layer.dtype.qmax), layer.shared_scale, low, high)
     if layer.group:
         variance = np.einsum("gkk->gk", metric)
         problem = replace(problem, factor=choose_factors(target, variance, layer.group_ids))

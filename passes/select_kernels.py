@@ -12,7 +12,7 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
-from hwptq.formats.dtypes import FLOATS
+from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.layer import Layer
@@ -69,7 +69,7 @@ class SelectKernels:
                 layer, name = layer_of(group, layouts), str(group.head.var.name)
                 steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
                 return emitter.emit(r, steps, group.activations, var)
-            if _joins(value) and str(var.ty.dtype) in ("int8", *FLOATS):
+            if _joins(value) and holds_codes(str(var.ty.dtype)):
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 out = _type(var, layouts.get(var, PLAIN))

@@ -10,11 +10,11 @@ from typing import Any
 
 import tvm
 
-from hwptq.formats.dtypes import precision_of
+from hwptq.formats import Pair, format_of
 from hwptq.ir.dataflow import main_functions
 from hwptq.ir.macs import node_macs
 from hwptq.passes.graph.quantizable import layer_dtypes
-from hwptq.passes.graph.quantization_plan import Choices, Pair, QuantizationPlan, data_of
+from hwptq.passes.graph.quantization_plan import Choices, QuantizationPlan, data_of
 
 from .insert_qdq import InsertQDQ
 
@@ -30,7 +30,7 @@ class Layer:
     @property
     def highest(self) -> Pair:
         """The pair that tells the most values apart; the first of several."""
-        return max(self.pairs, key=lambda pair: precision_of(pair[0]) + precision_of(pair[1]))
+        return max(self.pairs, key=lambda pair: sum(format_of(name).precision for name in pair))
 
 
 @dataclass(frozen=True)

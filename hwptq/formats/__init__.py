@@ -8,7 +8,16 @@ from .float8 import E4M3, E5M2
 from .float32 import FLOAT32
 from .granularity import Granularity, PerAxis, PerGroup, PerTensor, PerToken, parse_granularity
 from .integer import INT2, INT4, INT8, INT16, UINT8, IntegerFormat
-from .registry import format_of, formats, register
+from .registry import (
+    Pair,
+    format_of,
+    formats,
+    holds_codes,
+    holds_floats,
+    parse_precision,
+    precision_word,
+    register,
+)  # fmt: skip
 
 __all__ = [
     "BFLOAT16",
@@ -23,12 +32,17 @@ __all__ = [
     "Format",
     "Granularity",
     "IntegerFormat",
+    "Pair",
     "PerAxis",
     "PerGroup",
     "PerTensor",
     "PerToken",
     "format_of",
     "formats",
+    "holds_codes",
+    "holds_floats",
     "parse_granularity",
+    "parse_precision",
+    "precision_word",
     "register",
 ]

@@ -52,14 +52,24 @@ class Format(ABC):
         """The dtype of the zero point of R.quantize and R.dequantize."""
 
     @property
+    def widened(self) -> bool:
+        """Whether the dtype that holds it has more values than it."""
+        return self.held != self.name
+
+    @property
+    def quantized(self) -> bool:
+        """Whether tensors of a quantized graph may hold its codes."""
+        return True
+
+    @property
     def scaled(self) -> bool:
         """Whether tensors in it have a scale."""
         return True
 
     @property
     def asymmetric(self) -> bool:
-        """Whether an activation in it has a zero point."""
-        return not self.is_float
+        """Whether an activation in it has a zero point. Where steps are fine, it gains nothing."""
+        return not self.is_float and self.bits <= 8
 
     @abstractmethod
     def encode(

@@ -38,6 +38,10 @@ class Float32(Format):
         return np.float32
 
     @property
+    def quantized(self) -> bool:
+        return False
+
+    @property
     def scaled(self) -> bool:
         return False
 

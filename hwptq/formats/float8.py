@@ -100,8 +100,8 @@ class Float8E5M2(_Float8):
 
 def _e5m2_values() -> np.ndarray:
     half = (np.arange(256, dtype=np.uint16) << 8).view(np.float16)
-    with np.errstate(invalid="ignore"):  # some NaN of float16 signal
-        return half.astype(np.float32)
+    with np.errstate(invalid="ignore"):  # of a NaN of float16 that signals
+        return np.where(np.isnan(half), np.float32(np.nan), half.astype(np.float32))
 
 
 #: float32 [256]: the value of each code of e5m2.

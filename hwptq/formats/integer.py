@@ -28,6 +28,10 @@ class IntegerFormat(Format):
         return 2 ** (self.bits - self.signed) - 1
 
     @property
+    def quantized(self) -> bool:
+        return self.signed  # unsigned ones become signed when a model is read
+
+    @property
     def precision(self) -> int:
         return self.bits
 

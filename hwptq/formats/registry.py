@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 from .base import Format
@@ -27,3 +28,39 @@ def format_of(name: str) -> Format:
     if name not in _KNOWN:
         raise ValueError(f"no dtype {name!r}; known are {', '.join(sorted(_KNOWN))}")
     return _KNOWN[name]
+
+
+def holds_codes(dtype: str) -> bool:
+    """Whether a tensor of that dtype may hold codes of a format."""
+    return any(f.held == dtype for f in _KNOWN.values() if f.quantized)
+
+
+def holds_floats(dtype: str) -> bool:
+    """Whether a tensor of that dtype holds codes that are floats themselves."""
+    return any(f.held == dtype for f in _KNOWN.values() if f.quantized and f.is_float)
+
+
+#: (activation, weight) formats of a layer, by name.
+Pair = tuple[str, str]
+
+
+def parse_precision(word: str) -> Pair:
+    """What `--precision` names: "w4a8", weights and activations in integers of so many bits; "fp8", both in
+    the format called so. Raises ValueError for anything else."""
+    for f in _KNOWN.values():
+        if word == f.short:
+            return f.name, f.name
+    found = re.fullmatch(r"w(\d+)a(\d+)", word)
+    names = [f"int{bits}" for bits in found.groups()[::-1]] if found else []
+    if len(names) != 2 or not all(name in _KNOWN for name in names):
+        raise ValueError(f"no precision {word!r}")
+    return names[0], names[1]
+
+
+def precision_word(pair: Pair) -> str:
+    """The inverse of parse_precision; "" where no word stands for the pair."""
+    activation, weight = (format_of(name) for name in pair)
+    if activation == weight and activation.short:
+        return activation.short
+    word = f"w{weight.bits}a{activation.bits}"
+    return word if not (activation.is_float or weight.is_float) else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from hwptq.formats.dtypes import INT8, IntegerDtype
+from hwptq.formats import INT8, Format
 
 from .histogram import Histogram
 from .range_search import least_divergence, least_squares, quantile_range
@@ -36,7 +36,7 @@ class Observer(Protocol):
     def merge(self, other: Self) -> Self:
         """The state of this data followed by the other's."""
 
-    def range(self, dtype: IntegerDtype = INT8) -> Range:
+    def range(self, dtype: Format = INT8) -> Range:
         """(low, high), each float64 [R], to quantize to `dtype`."""
 
 
@@ -68,7 +68,7 @@ class MinMax:
     def merge(self, other: Self) -> Self:
         return replace(self, low=np.minimum(self.low, other.low), high=np.maximum(self.high, other.high))
 
-    def range(self, dtype: IntegerDtype = INT8) -> Range:
+    def range(self, dtype: Format = INT8) -> Range:
         return self.low.astype(np.float64), self.high.astype(np.float64)
 
 
@@ -98,7 +98,7 @@ class MovingAverage:
         low, high = self.low * old + other.low * new, self.high * old + other.high * new
         return replace(self, samples=self.samples + other.samples, low=low, high=high)
 
-    def range(self, dtype: IntegerDtype = INT8) -> Range:
+    def range(self, dtype: Format = INT8) -> Range:
         weights = 2 ** (_FORGET * self.samples) - (2**_FORGET - 1) ** self.samples
         unit = weights << _DENOMINATOR
         low, high = (np.asarray([v / unit for v in side], np.float64) for side in (self.low, self.high))
@@ -128,21 +128,21 @@ class _ByHistogram:
 class Percentile(_ByHistogram):
     """Leaves 0.01 % of the values out on each side."""
 
-    def range(self, dtype: IntegerDtype = INT8) -> Range:
+    def range(self, dtype: Format = INT8) -> Range:
         return self.histogram.map(lambda row: quantile_range(row, 1e-4))
 
 
 class MeanSquaredError(_ByHistogram):
     """The range with the least mean squared error of rounding and clipping."""
 
-    def range(self, dtype: IntegerDtype = INT8) -> Range:
+    def range(self, dtype: Format = INT8) -> Range:
         return self.histogram.map(lambda row: least_squares(row, dtype))
 
 
 class Entropy(_ByHistogram):
     """The range with the least Kullback-Leibler divergence between the values and the rounded ones."""
 
-    def range(self, dtype: IntegerDtype = INT8) -> Range:
+    def range(self, dtype: Format = INT8) -> Range:
         return self.histogram.map(lambda row: least_divergence(row, dtype))
 
 

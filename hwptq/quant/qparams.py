@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwptq.formats import bf16, fp8
-from hwptq.formats.dtypes import BFLOAT16, INT8, Dtype, FloatDtype
+from hwptq.formats import INT8, Format
 
 _SMALLEST_SCALE = 1e-12
 
@@ -18,7 +17,7 @@ class QParams:
 
     scale: float  # exactly a float32
     zero_point: int
-    dtype: Dtype = INT8
+    dtype: Format = INT8
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -27,17 +26,17 @@ class QParams:
         return low, high
 
 
-def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Dtype = INT8) -> QParams:
-    """Parameters that cover [low, high] and represent 0 exactly: asymmetric in integers, symmetric in
-    e4m3. bfloat16 has the scale 1.
+def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Format = INT8) -> QParams:
+    """Parameters that cover [low, high] and represent 0 exactly: asymmetric where the dtype is, else
+    symmetric; scale 1 where it has none.
 
     `floor`: the smallest scale to give. (0, 2.55) in int8 -> scale 0.01, zero_point -128.
     Jacob et al. 2018, section 3.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if isinstance(dtype, FloatDtype) and not dtype.scaled:
+    if not dtype.scaled:
         return QParams(1.0, 0, dtype)
-    if isinstance(dtype, FloatDtype):
+    if not dtype.asymmetric:
         reach = max(-low, high) / dtype.qmax
         return QParams(float(np.float32(max(reach, floor, _SMALLEST_SCALE))), 0, dtype)
     steps = dtype.qmax - dtype.qmin
@@ -47,7 +46,7 @@ def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Dtype
 
 
 def weight_scales(
-    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: Dtype = INT8
+    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: Format = INT8
 ) -> np.ndarray:
     """Symmetric narrow-range scales of `weight`: float32 [channels] along `axis`, or [1] for None.
 
@@ -57,7 +56,7 @@ def weight_scales(
         reach = np.abs(weight).max(keepdims=True).reshape(1)
     else:
         reach = np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1)
-    if isinstance(dtype, FloatDtype) and not dtype.scaled:
+    if not dtype.scaled:
         return np.ones(reach.shape, np.float32)
     scale = np.where(reach > 0, reach / dtype.qmax, 1.0)
     if bias_limit is not None:
@@ -66,14 +65,10 @@ def weight_scales(
 
 
 def quantize_weight(
-    weight: np.ndarray, scale: np.ndarray, axis: int | None, dtype: Dtype = INT8
+    weight: np.ndarray, scale: np.ndarray, axis: int | None, dtype: Format = INT8
 ) -> np.ndarray:
-    """round_half_even(weight / scale), clamped to [-qmax, qmax], held as int8; in floats the nearest."""
+    """The nearest codes of weight / scale, symmetric, held as the dtype is in a graph."""
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
-    if dtype == BFLOAT16:
-        return bf16.encode(weight)
-    if isinstance(dtype, FloatDtype):
-        return fp8.as_float8(fp8.encode(weight / scale.reshape(shape)))
-    return np.clip(np.rint(weight / scale.reshape(shape)), -dtype.qmax, dtype.qmax).astype(np.int8)
+    return dtype.encode(weight, scale.reshape(shape), narrow=True)

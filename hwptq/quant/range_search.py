@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from hwptq.formats.dtypes import IntegerDtype
+from hwptq.formats import Format
 
 from .histogram import Row
 from .qparams import activation_qparams
@@ -24,12 +24,12 @@ def quantile_range(row: Row, tail: float) -> tuple[float, float]:
     return max(row.low, float(row.edges[first])), min(row.high, float(row.edges[last + 1]))
 
 
-def least_squares(row: Row, dtype: IntegerDtype) -> tuple[float, float]:
+def least_squares(row: Row, dtype: Format) -> tuple[float, float]:
     """(low, high) with the least squared error of all values, each taken as the middle of its bin."""
     return _search(row, partial(_squared_error, row, dtype))
 
 
-def least_divergence(row: Row, dtype: IntegerDtype) -> tuple[float, float]:
+def least_divergence(row: Row, dtype: Format) -> tuple[float, float]:
     """(low, high) with the least divergence of the quantized distribution from the real one.
 
     Values outside count at the ends of the range; those of a step are spread evenly over its bins that are
@@ -52,29 +52,27 @@ def _search(row: Row, cost: Callable[[float, float], float]) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _levels(row: Row, dtype: IntegerDtype, low: float, high: float) -> tuple[np.ndarray, float, int]:
-    """(step of each bin, scale, zero point) of quantizing to [low, high]."""
+def _levels(row: Row, dtype: Format, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """(place among the codes, real value) of the middle of each bin, quantized to [low, high]."""
     q = activation_qparams(low, high, 0.0, dtype)
-    steps = np.clip(np.rint(row.centers / q.scale) + q.zero_point, dtype.qmin, dtype.qmax)
-    return steps, q.scale, q.zero_point
+    held = dtype.encode(row.centers.astype(np.float32), q.scale, q.zero_point)
+    return dtype.codes(held), dtype.decode(held, q.scale, q.zero_point).astype(np.float64)
 
 
-def _squared_error(row: Row, dtype: IntegerDtype, low: float, high: float) -> float:
-    steps, scale, zero_point = _levels(row, dtype, low, high)
-    error = (steps - zero_point) * scale - row.centers
+def _squared_error(row: Row, dtype: Format, low: float, high: float) -> float:
+    error = _levels(row, dtype, low, high)[1] - row.centers
     return float(row.counts @ (error * error))
 
 
-def _divergence(row: Row, dtype: IntegerDtype, low: float, high: float) -> float:
+def _divergence(row: Row, dtype: Format, low: float, high: float) -> float:
     """KL(P || Q); infinite where nothing lies inside."""
     counts = _without_zero(row).astype(np.float64)
-    steps, _, _ = _levels(row, dtype, low, high)
+    index, _ = _levels(row, dtype, low, high)
     inside = (row.edges[:-1] <= high) & (row.edges[1:] > low)
     if not counts[inside].any():
         return np.inf
     first, last = np.nonzero(inside)[0][[0, -1]]
     real = np.where(inside, counts, 0.0)
-    index = (steps - dtype.qmin).astype(np.int64)
     filled = inside & (counts > 0)
     mass = np.bincount(index[filled], counts[filled], minlength=2**dtype.bits)
     share = mass / np.maximum(np.bincount(index[filled], minlength=2**dtype.bits), 1)

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwptq.formats import INT4, INT8
+
 from .rounding import nearest
 
-LARGEST_FACTOR = 16
-INT4_MAX = 7
+GROUPED = INT4  # the format of w
+_QMAX = GROUPED.qmax
+LARGEST_FACTOR = 2 ** (INT8.bits - GROUPED.bits)
 _SMALLEST_SCALE = 1e-12
 _FRACTIONS = np.linspace(1.0, 0.5, 11)  # of the scale that just covers the widest group
 
@@ -40,9 +43,9 @@ def nearest_in_groups(
     rows = moved.reshape(1, len(moved), -1).astype(np.float64)
     factors = choose_factors(rows, np.ones((1, rows.shape[2])), group_ids(channels, taps, size))
     reach = np.abs(rows / factors).max(axis=2)
-    scale = np.maximum(np.where(reach > 0, reach / INT4_MAX, 1.0), 0.0 if scale_min is None else scale_min)
+    scale = np.maximum(np.where(reach > 0, reach / _QMAX, 1.0), 0.0 if scale_min is None else scale_min)
     scale = np.maximum(scale, _SMALLEST_SCALE).astype(np.float32)
-    values = nearest(rows, scale, INT4_MAX, factors) * factors
+    values = nearest(rows, scale, _QMAX, factors) * factors
     return np.moveaxis(values.reshape(moved.shape), 0, axis).astype(np.int8), scale[0]
 
 
@@ -51,7 +54,7 @@ def choose_factors(target: np.ndarray, variance: np.ndarray, ids: np.ndarray) ->
     error of rounding to nearest, for the scale of each row that goes with them best.
     """
     reach = np.abs(target).max(axis=2)
-    full = np.where(reach > 0, reach, 1.0) / (INT4_MAX * LARGEST_FACTOR)
+    full = np.where(reach > 0, reach, 1.0) / (_QMAX * LARGEST_FACTOR)
     best = np.full(target.shape, float(LARGEST_FACTOR))
     least = np.full(reach.shape, np.inf)
     for fraction in _FRACTIONS:
@@ -69,7 +72,7 @@ def _factors_for(
     least = np.full((*scale.shape, member.shape[1]), np.inf)
     best = np.ones_like(least)
     for factor in range(1, LARGEST_FACTOR + 1):
-        error = nearest(target, scale, INT4_MAX, factor) * (scale * factor)[..., None] - target
+        error = nearest(target, scale, _QMAX, factor) * (scale * factor)[..., None] - target
         lost = (error * error * variance[:, None, :]) @ member
         best = np.where(lost < least, factor, best)
         least = np.minimum(least, lost)
@@ -87,7 +90,7 @@ def split_factors(weight: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray
     groups = padded.reshape(*weight.shape[:-1], -1, size)
     found = np.zeros(groups.shape[:-1], np.int16)
     for factor in range(1, LARGEST_FACTOR + 1):
-        fits = np.all(groups % factor == 0, axis=-1) & np.all(np.abs(groups) <= factor * INT4_MAX, axis=-1)
+        fits = np.all(groups % factor == 0, axis=-1) & np.all(np.abs(groups) <= factor * _QMAX, axis=-1)
         found = np.where((found == 0) & fits, factor, found)
     if np.any(found == 0):
         raise ValueError("a group of weights is not a factor times int4 values")

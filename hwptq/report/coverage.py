@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats.dtypes import FLOATS
+from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from hwptq.ir.macs import float_macs
 from hwptq.ir.qdq import dequantizes, quantizes
@@ -30,7 +30,6 @@ from hwptq.quant.fp8_ops import (
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT
 
 _BOUNDARY = (ops.Quantize, ops.Dequantize, Fp8Quantize, Fp8Dequantize)
-_QUANTIZED = ("int8", *FLOATS)
 _FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 
 
@@ -113,7 +112,7 @@ def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:
         if op is not None and ELEMENT_BY_ELEMENT in kernels[value.args[0]].attrs:
             rows.append({"name": layer_name(str(var.name)).removesuffix("_dq"), "op": op.kind})
         moves = isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *_FREE_MOVEMENT)
-        if moves and str(getattr(var.ty, "dtype", "")) == "int8":
+        if moves and holds_codes(str(getattr(var.ty, "dtype", ""))):
             rows.append({"name": layer_name(str(reads(value)[0].name)), "op": op_name(value)})
     return rows
 
@@ -137,7 +136,7 @@ def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
     for var, value in bindings(func):
         if not isinstance(value, relax.Call) or integer_operator(mod, value) is not None:
             continue
-        if any(str(getattr(t.ty, "dtype", "")) in _QUANTIZED for t in [var, *reads(value)]):
+        if any(holds_codes(str(getattr(t.ty, "dtype", ""))) for t in [var, *reads(value)]):
             continue  # data movement of integers
         name, op = str(var.name), op_name(value)
         if isinstance(value.op, tvm.ir.GlobalVar):

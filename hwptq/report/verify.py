@@ -19,7 +19,7 @@ from hwptq.backends.static_program import StaticProgram
 from hwptq.backends.toolchain import run_command, why_not_run
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.formats.dtypes import FLOATS
+from hwptq.formats import format_of, holds_codes
 from hwptq.ir.dataflow import bindings, rewrite
 from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.passes.graph.quantizable import layer_name, node_name
@@ -127,7 +127,7 @@ def _executor(reason: str | None, run: Sequence[str], emulated: bool) -> str:
 
 def emulates(target: Descriptor) -> bool:
     """Whether the reference may stand in for a device that is not here: it models its sums bit for bit."""
-    return any(dtype in FLOATS for rule in target.ops for pair in rule.pairs for dtype in pair)
+    return any(format_of(dtype).is_float for rule in target.ops for pair in rule.pairs for dtype in pair)
 
 
 def run_emitted(
@@ -174,7 +174,7 @@ class _Watch:
             exact = real.get(f"{layer}_dq", real.get(layer))  # a QDQ model may clamp by quantizing
             if name in self.real and exact is not None:
                 self.evidence.layers.setdefault(layer, Sqnr()).add(exact, q)
-            if layer in self.scales and exact is not None and str(q.dtype) in ("int8", *FLOATS):
+            if layer in self.scales and exact is not None and holds_codes(str(q.dtype)):
                 scale, zero = self.scales[layer]
                 value = (q.astype(np.float32) - zero) * scale
                 value = value.transpose(0, 3, 1, 2) if name.endswith("_nhwc") else value
@@ -228,7 +228,7 @@ class _Tapped:
         integer = {var for var, _, _ in self.nodes}
         for var, value in bindings(self.reference.func):
             name = str(var.name)
-            if var in integer or _is_int8(var):
+            if var in integer or _holds_codes(var):
                 values[var] = self.reference.evaluate(value, values)
                 if name in emitted:
                     evidence.compare(layer_name(name), values[var], emitted[name])
@@ -236,5 +236,5 @@ class _Tapped:
                 values[var] = emitted[name]
 
 
-def _is_int8(var: Any) -> bool:
-    return str(getattr(var.ty, "dtype", "")) == "int8"
+def _holds_codes(var: Any) -> bool:
+    return holds_codes(str(getattr(var.ty, "dtype", "")))

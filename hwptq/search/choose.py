@@ -12,6 +12,7 @@ import tvm
 from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.errors import BudgetError, InputError
+from hwptq.formats import Pair, parse_precision, precision_word
 from hwptq.options import Options
 from hwptq.passes.assign_bit_widths import (
     Pairs,
@@ -24,21 +25,13 @@ from hwptq.passes.assign_bit_widths import (
 )
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
-from hwptq.passes.uniform_variants import Layer, Pair, Variants, uniform_variants
+from hwptq.passes.uniform_variants import Layer, Variants, uniform_variants
 from hwptq.progress import Progress
 from hwptq.quantize import rounded_alone
 from hwptq.targets import Descriptor
+from hwptq.targets.schema import WEIGHTED_OPS
 
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
-
-#: What --precision takes: (activation, weight) dtypes.
-PRECISIONS: dict[str, Pair] = {
-    "w8a8": ("int8", "int8"),
-    "w4a8": ("int8", "int4"),
-    "w4a4": ("int4", "int4"),
-    "fp8": ("float8_e4m3fn", "float8_e4m3fn"),
-    "bf16": ("bfloat16", "bfloat16"),
-}
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ class Chooser:
             return BitWidths(pairs, self.variants, self.costs, kept, budget, measured)
         if self._options.precision is None:
             return BitWidths(first_pairs(self.variants, kept), self.variants, self.costs, kept)
-        wanted = PRECISIONS[self._options.precision]
+        wanted = parse_precision(self._options.precision)
         pairs = at_precision(self.variants, wanted, kept)
         others = {n: self._why_not(self.variants.layers[n], wanted) for n, p in pairs.items() if p != wanted}
         return BitWidths(pairs, self.variants, self.costs, others | kept)
@@ -190,8 +183,8 @@ def searches(options: Options) -> bool:
 
 def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     """Raise InputError for options about dtypes that say nothing, or contradict each other or the model."""
-    if options.precision is not None and options.precision not in PRECISIONS:
-        raise InputError(f"--precision {options.precision}: give {', '.join(PRECISIONS)}")
+    if options.precision is not None:
+        _check_precision(options.precision, target)
     if options.precision and options.budget:
         raise InputError("--precision leaves a budget nothing to choose: give one of the two")
     if options.weight_granularity == "group" and not any(target.weight_group(rule.op) for rule in target.ops):
@@ -203,3 +196,12 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     dtype = options.budget.dtype if options.budget else None
     if dtype and all(dtype != weight for rule in target.ops for _, weight in rule.pairs):
         raise InputError(f"--budget {options.budget}: target {target.name} offers no {dtype} weights")
+
+
+def _check_precision(word: str, target: Descriptor) -> None:
+    try:
+        parse_precision(word)
+    except ValueError as error:
+        pairs = [pair for rule in target.ops if rule.op in WEIGHTED_OPS for pair in rule.pairs]
+        words = filter(None, dict.fromkeys(map(precision_word, pairs)))
+        raise InputError(f"--precision {word}: give {', '.join(words)}") from error

@@ -21,9 +21,9 @@ from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.errors import InputError
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.formats import Pair
 from hwptq.options import Options
 from hwptq.passes.stored_bytes import stored_bytes
-from hwptq.passes.uniform_variants import Pair
 from hwptq.progress import Progress
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.verify import Graphs, emulates, run_emitted

@@ -24,8 +24,9 @@ from tvm import relax
 
 from hwptq.data.dataset import Sample
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
-from hwptq.passes.uniform_variants import Pair, Variants
+from hwptq.passes.uniform_variants import Variants
 
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES = 64

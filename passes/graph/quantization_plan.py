@@ -13,12 +13,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats.dtypes import BFLOAT16, FLOAT8, INT4, INT8, Dtype, FloatDtype, IntegerDtype, tensor_dtype
+from hwptq.formats import INT8, Format, Pair, format_of
 from hwptq.ir.composite import is_clamped, read_composite
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, users
 from hwptq.ir.qdq import dequantizes
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
-from hwptq.quant.weight_groups import nearest_in_groups, takes_groups
+from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
 
 from ..rules.summand import fused_summand
 from .concat_parts import parts_of, split_ends, unlike_parts
@@ -36,16 +36,13 @@ _MARGIN = 2.001  # output scale over product of input and weight scale: keeps mu
 #: of its dtype would tie with others: the answer to a sample that is clearer than those seen would be lost.
 HEADROOM = 1.25
 
-#: (activation dtype, weight dtype) of a layer, by names of the descriptor.
-Pair = tuple[str, str]
-
 
 class Stats(Protocol):
     """What is asked of CalibrationStats."""
 
     observers: dict[str, Any]
 
-    def range_of(self, name: str, dtype: Dtype) -> tuple[float, float]:
+    def range_of(self, name: str, dtype: Format) -> tuple[float, float]:
         """(low, high) to quantize a tensor to `dtype`."""
 
 
@@ -68,7 +65,7 @@ class QuantizedWeight:
     values: np.ndarray
     scale: np.ndarray
     axis: int
-    dtype: Dtype
+    dtype: Format
     group: int = 0
 
 
@@ -98,7 +95,7 @@ class QuantizationPlan:
         assigned = (self.choices.assignment or {}).get(str(var.name))
         return assigned or self.target.rule(self.kinds[var]).pairs[0]
 
-    def input_dtype(self, var: Any) -> Dtype:
+    def input_dtype(self, var: Any) -> Format:
         """The dtype of the activation that a layer reads."""
         return self.qparams[self.values[var].args[0]].dtype
 
@@ -212,7 +209,7 @@ class QuantizationPlan:
         if self.kinds.get(var) not in WEIGHTED:
             return False
         readers = self.readers.get(var, [])
-        if not isinstance(tensor_dtype(self.pair(var)[0]), FloatDtype):
+        if not format_of(self.pair(var)[0]).is_float:
             real = self.target.rule(self.kinds[var]).float_output and self._unclamped(var)
             return real and bool(readers) and all(self._in_float(u, self.kinds) for u in readers)
         return all(self.kinds.get(u) is None for u in readers) or self._joins_add(var, readers)
@@ -240,7 +237,7 @@ class QuantizationPlan:
             [self.stats.range_of(str(v.name), d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
         room = [
-            HEADROOM if self._is_last(g) and isinstance(d, IntegerDtype) else 1.0
+            1.0 if d.is_float or not self._is_last(g) else HEADROOM
             for g, d in zip(self.groups, dtypes, strict=True)
         ]
         spans = [
@@ -255,10 +252,10 @@ class QuantizationPlan:
                     if var not in member and not self._stays_unrounded(var):
                         continue
                     self.weights[var] = self._weight(var, value, source)
-                    if isinstance(source.dtype, FloatDtype) or var not in member:
+                    if source.dtype.is_float or var not in member:
                         continue
                     i = member[var]
-                    if isinstance(dtypes[i], FloatDtype):
+                    if dtypes[i].is_float:
                         continue
                     floor = _MARGIN * source.scale * float(self.weights[var].scale.max())
                     chosen[i] = activation_qparams(*spans[i], max(floor, chosen[i].scale), dtypes[i])
@@ -271,21 +268,21 @@ class QuantizationPlan:
         readers = {u for v in group for u in self.readers.get(v, [])} - group
         return all(self.kinds.get(u) is None for u in readers)
 
-    def _dtype(self, group: set[Any]) -> Dtype:
-        """That of the layers that read a tensor: bfloat16, e4m3 or int8; int4 where every reader of every
-        tensor is a layer that takes int4 activations. Where no layer reads it, that of the layers it comes
-        from: of several, one that loses least.
+    def _dtype(self, group: set[Any]) -> Format:
+        """That of the layers that read a tensor: of several a float before an integer, then the more precise.
+        Where no layer reads it, the most precise of those of the layers it comes from. Integers of less than
+        8 bits only where every reader of every tensor is such a layer.
         """
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
         layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED]
-        wanted = [tensor_dtype(self.pair(u)[0]) for u in layers or self._makers(group)]
-        if BFLOAT16 in wanted:
-            return BFLOAT16
-        if FLOAT8 in wanted:
-            return FLOAT8 if layers or set(wanted) == {FLOAT8} else INT8
-        if not layers or len(layers) < len(readers):
-            return INT8
-        return max(wanted, key=lambda d: d.bits)
+        wanted = [format_of(self.pair(u)[0]) for u in layers or self._makers(group)]
+        if layers:
+            found = max(wanted, key=lambda d: (d.is_float, d.precision))
+        else:
+            found = max(wanted, key=lambda d: d.precision, default=INT8)
+        if found.is_float or (layers and len(layers) == len(readers)):
+            return found
+        return max(found, INT8, key=lambda d: d.bits)
 
     def _makers(self, group: set[Any]) -> list[Any]:
         """The nearest layers that the tensors of a group are made of; where there are none, their readers."""
@@ -302,7 +299,7 @@ class QuantizationPlan:
 
     def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
         weight = weight_of(self.mod, value)
-        axis, dtype = (0 if weight.ndim == 4 else 1), tensor_dtype(self.pair(var)[1])
+        axis, dtype = (0 if weight.ndim == 4 else 1), format_of(self.pair(var)[1])
         group = self._group(var, value, weight, dtype)
         held = INT8 if group else dtype
         limit = bias_limit(value, source.scale, weight.shape[axis], held)
@@ -316,23 +313,23 @@ class QuantizationPlan:
     def _granularity(self, var: Any) -> str:
         return self.choices.granularity or str(self.target.rule(self.kinds[var]).granularity)
 
-    def _group(self, var: Any, value: Any, weight: np.ndarray, dtype: Dtype) -> int:
+    def _group(self, var: Any, value: Any, weight: np.ndarray, dtype: Format) -> int:
         """Input channels of a group of weights; 0 where the layer has no groups."""
         size = self.target.weight_group(self.kinds[var])
-        if self._granularity(var) != "group" or dtype != INT4 or not size:
+        if self._granularity(var) != "group" or dtype != GROUPED or not size:
             return 0
         channels, *window = weight.shape[1:] if weight.ndim == 4 else weight.shape[:1]
         whole = weight.ndim == 2 or channels == shape_of(value.args[0])[1]
         return size if whole and takes_groups(channels, prod(window), size) else 0
 
 
-def bias_limit(call: Any, input_scale: float, channels: int, dtype: Dtype) -> np.ndarray | None:
+def bias_limit(call: Any, input_scale: float, channels: int, dtype: Format) -> np.ndarray | None:
     """Per channel, the smallest weight scale with which the bias of a composite fits its accumulator.
 
     The accumulator counts in units of an int8 weight, so in 16ths of an int4 one. None for floats: any fits.
     """
     bias = constant(call.args[2]) if len(call.args) > 2 else None
-    if bias is None or isinstance(dtype, FloatDtype):
+    if bias is None or dtype.is_float:
         return None
     return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * 2.0 ** (20 + dtype.bits)), (channels,))
 

@@ -14,7 +14,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats.dtypes import IntegerDtype, integer_dtype
+from hwptq.formats import Format, format_of
 from hwptq.ir.composite import Composite, emit_layer, is_clamped, read_composite
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
@@ -33,7 +33,7 @@ class QuantizedLayer:
     weight_var: Any  # bound to dequantize(values, scale)
     values: np.ndarray  # int8
     scale: np.ndarray  # float32 [O]
-    dtype: IntegerDtype
+    dtype: Format
     x_scale: float
     x_zero: int
     out_scale: float | None  # None: the result is float
@@ -119,7 +119,7 @@ def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) ->
         return None
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
     return QuantizedLayer(
-        var, unit, weight_var, ints, scale, integer_dtype(dtypes.get(str(var.name), ("int8", "int8"))[1]),
+        var, unit, weight_var, ints, scale, format_of(dtypes.get(str(var.name), ("int8", "int8"))[1]),
         *_params(x_dq), *((None, "float32") if out is None else (_params(out)[0], str(out.ty.dtype))),
     )  # fmt: skip
 

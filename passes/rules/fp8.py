@@ -14,8 +14,7 @@ from typing import Any, cast
 import numpy as np
 from tvm import relax
 
-from hwptq.formats import bf16, fp8
-from hwptq.formats.dtypes import FLOATS
+from hwptq.formats import bf16, fp8, holds_floats
 from hwptq.ir.composite import Composite, read_composite
 from hwptq.ir.dataflow import constant, op_name, shape_of
 from hwptq.ir.qdq import dequantizes
@@ -101,7 +100,7 @@ def reads_floats(e: Any, expr: Any) -> bool:
 
 
 def _of_floats(dequantize: Any) -> bool:
-    return str(dequantize.args[0].ty.dtype) in FLOATS
+    return holds_floats(str(dequantize.args[0].ty.dtype))
 
 
 def is_layer(e: Any, value: Any) -> bool:
@@ -113,7 +112,7 @@ def is_layer(e: Any, value: Any) -> bool:
     if not dequantizes(x) or not dequantizes(w) or constant(w.args[0]) is None:
         return False
     dtypes = {str(dq.args[0].ty.dtype) for dq in (x, w)}
-    return len(dtypes) == 1 and dtypes <= set(FLOATS)
+    return len(dtypes) == 1 and all(map(holds_floats, dtypes))
 
 
 def _operand(e: Any, expr: Any, constants: str = fp8.DTYPE) -> Operand:
@@ -180,7 +179,8 @@ def _residual(t: Operand | None, out: Fp8Output) -> tuple[float, int]:
 
 def _integers(unit: Composite, x: Operand, w: Operand, out: Fp8Output) -> tuple[np.ndarray, ...]:
     """(weight, bias, scale) of a layer in int8 whose result is a float."""
-    if not isinstance(w.tensor, np.ndarray) or isinstance(x.tensor, np.ndarray) or out.dtype not in FLOATS:
+    constant_weight = isinstance(w.tensor, np.ndarray) and not isinstance(x.tensor, np.ndarray)
+    if not constant_weight or not holds_floats(out.dtype):
         raise NotInteger("the weight is not a constant")
     rows = w.tensor.transpose(0, 2, 3, 1) if w.tensor.ndim == 4 else np.ascontiguousarray(w.tensor.T)
     try:
@@ -236,7 +236,7 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Fp8Output) -> 
         raise NotInteger("operands of different leading axes")
     if unit.bias is not None or isinstance(a.tensor, np.ndarray):
         raise NotInteger("a product of a constant")
-    if len(_dtypes(a, b)) != 1 or dtype_of(a) not in FLOATS:
+    if len(_dtypes(a, b)) != 1 or not holds_floats(dtype_of(a)):
         raise NotInteger("operands of different dtypes")
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
     op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model(a), out.zero)
@@ -297,7 +297,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Fp8Output) -> Any:
     """A lookup of x whose entry i is quantize(real[i])."""
     if not np.isfinite(real).any():
         raise NotInteger("the function is not finite")
-    op = ops.Fp8Lookup() if dtype_of(x) in FLOATS else Lookup()
+    op = ops.Fp8Lookup() if holds_floats(dtype_of(x)) else Lookup()
     table = out.quantized(real)
     if not e.is_image(x.tensor):
         return e.call(op, [x.tensor], (table,), x.shape, out.dtype, out.tensor_name)

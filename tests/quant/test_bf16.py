@@ -9,8 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hwptq.formats import bf16
-from hwptq.formats.dtypes import BFLOAT16, precision_of
+from hwptq.formats import BFLOAT16, bf16, format_of
 from hwptq.quant.bf16_accumulate import IN_ORDER, exact_products, product
 from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator
@@ -45,7 +44,7 @@ def test_tensors_have_no_scale() -> None:
     scale = weight_scales(w, 0, None, BFLOAT16)
     assert scale.tolist() == [1, 1, 1, 1]
     assert np.array_equal(bf16.decode(quantize_weight(w, scale, 0, BFLOAT16)), bf16.decode(bf16.encode(w)))
-    assert [precision_of(d) for d in ("float8_e4m3fn", "int8", "bfloat16")] == [5, 8, 9]
+    assert [format_of(d).precision for d in ("float8_e4m3fn", "int8", "bfloat16")] == [5, 8, 9]
 
 
 def operands(kind: str, rows: int, depth: int, seed: int) -> np.ndarray:

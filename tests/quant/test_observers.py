@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hwptq.formats.dtypes import INT4, INT8
+from hwptq.formats import INT4, INT8
 from hwptq.quant.histogram import BINS, Histogram
 from hwptq.quant.observers import OBSERVERS, MovingAverage, rows_of
 from hwptq.quant.qparams import activation_qparams

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hwptq.formats.dtypes import INT4, INT8, integer_dtype
+from hwptq.formats import INT4, INT8
 from hwptq.quant.integer_ops import Dequantize, Quantize
 from hwptq.quant.qparams import activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.reference import evaluate
@@ -22,18 +21,6 @@ weights = hnp.arrays(
     hnp.array_shapes(min_dims=2, max_dims=4, max_side=5),
     elements=st.floats(-8, 8, width=32, allow_subnormal=False),
 )
-
-
-@pytest.mark.parametrize(("name", "limits"), [("int8", (-128, 127)), ("int4", (-8, 7))])
-def test_limits_of_dtypes(name, limits):
-    dtype = integer_dtype(name)
-    assert (dtype.qmin, dtype.qmax) == limits
-    assert dtype.qmax - dtype.qmin + 1 == 2**dtype.bits
-
-
-def test_an_unknown_dtype_is_refused():
-    with pytest.raises(ValueError, match="no integer dtype 'int3'; known are int8, int4"):
-        integer_dtype("int3")
 
 
 def test_activation_of_the_docstring():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, solve
 from hwptq.quant.rounding import nearest, rounding_loss
 from hwptq.quant.weight_groups import (
-    INT4_MAX,
+    GROUPED,
     LARGEST_FACTOR,
     choose_factors,
     group_ids,
@@ -60,11 +60,11 @@ def test_which_layers_take_groups():
 def test_splitting_is_the_inverse_of_multiplying(seed, shape, size):
     rng = np.random.default_rng(seed)
     factors = rng.integers(1, LARGEST_FACTOR + 1, (*shape[:-1], -(-shape[-1] // size)))
-    values = rng.integers(-INT4_MAX, INT4_MAX + 1, shape)
+    values = rng.integers(-GROUPED.qmax, GROUPED.qmax + 1, shape)
     weight = (values * np.repeat(factors, size, axis=-1)[..., : shape[-1]]).astype(np.int8)
     w, f = split_factors(weight, size)
     assert np.array_equal(w.astype(int) * np.repeat(f, size, axis=-1)[..., : shape[-1]], weight)
-    assert np.abs(w).max() <= INT4_MAX
+    assert np.abs(w).max() <= GROUPED.qmax
     assert 1 <= f.min() <= f.max() <= LARGEST_FACTOR
 
 
@@ -98,8 +98,8 @@ def test_chosen_factors_are_the_best_for_some_scale_and_gain():
     per_group = factors.reshape(1, 40, 16, 4)
     assert np.ptp(per_group, axis=3).max() == 0
     gram, limits = np.eye(64)[None], (np.full((1, 40), 1e-12), np.full((1, 40), np.inf))
-    alone = RoundingProblem(target, gram, INT4_MAX, False, *limits)
-    grouped = RoundingProblem(target, gram, INT4_MAX, False, *limits, factors)
+    alone = RoundingProblem(target, gram, GROUPED.qmax, False, *limits)
+    grouped = RoundingProblem(target, gram, GROUPED.qmax, False, *limits, factors)
     losses = [p.loss(*solve(p, "nearest")).sum() for p in (grouped, alone)]
     assert losses[0] < 0.3 * losses[1]
 
@@ -111,9 +111,9 @@ def test_every_method_stays_within_int4_and_none_loses_more_than_the_nearest(met
     target = spread_weights(rng, 1, 12, 16)
     factors = choose_factors(target, np.ones((1, 16)), group_ids(16, 1, 4))
     limits = np.full((1, 12), 1e-12), np.full((1, 12), np.inf)
-    problem = RoundingProblem(target, x @ x.transpose(0, 2, 1), INT4_MAX, False, *limits, factors)
+    problem = RoundingProblem(target, x @ x.transpose(0, 2, 1), GROUPED.qmax, False, *limits, factors)
     q, scale = solve(problem, method)
-    assert np.abs(q).max() <= INT4_MAX
+    assert np.abs(q).max() <= GROUPED.qmax
     assert problem.loss(q, scale).sum() <= problem.loss(*solve(problem, "nearest")).sum() + 1e-9
 
 
@@ -123,12 +123,12 @@ def test_the_descent_with_factors_ends_where_no_single_step_helps():
     target, gram = rng.standard_normal((1, 6, 4)), x @ x.transpose(0, 2, 1) / 50
     factors = np.broadcast_to(np.array([1.0, 1.0, 3.0, 3.0]), target.shape)
     scale = np.full((1, 6), 0.1)
-    problem = RoundingProblem(target, gram, INT4_MAX, False, scale, scale, factors)
+    problem = RoundingProblem(target, gram, GROUPED.qmax, False, scale, scale, factors)
     q, found = solve(problem, "descent")
     assert np.array_equal(found, scale)
-    plain = rounding_loss(nearest(target, scale, INT4_MAX, factors) * factors, scale, target, gram)
+    plain = rounding_loss(nearest(target, scale, GROUPED.qmax, factors) * factors, scale, target, gram)
     assert problem.loss(q, scale).sum() < plain.sum()
-    for k, value in product(range(4), range(-INT4_MAX, INT4_MAX + 1)):
+    for k, value in product(range(4), range(-GROUPED.qmax, GROUPED.qmax + 1)):
         other = q.copy()
         other[:, :, k] = value
         assert np.all(problem.loss(other, scale) >= problem.loss(q, scale) - 1e-9)

@@ -7,6 +7,7 @@ from typing import Any
 import tvm
 
 from hwptq.formats import Pair
+from hwptq.targets.schema import priced
 
 from .lower_to_integer import LowerToInteger
 from .select_kernels import SelectKernels
@@ -37,7 +38,7 @@ class LayerCosts:
         if kind == "weights":
             return float(self._bytes[pair].get(name, 0))
         if kind == "cycles":
-            return macs * float(self._cycles[pair[1]])
+            return macs * float(self._cycles[priced(pair)])
         return float(macs) if f"macs-{pair[1]}" != kind else 0.0
 
     def fixed(self, kind: str) -> float:

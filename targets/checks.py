@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from hwptq.formats import BFLOAT16, E4M3, INT8, Pair, formats
+
 from .kernel_tables import (
     DepthwiseKernel,
     DotProductKernel,
@@ -20,21 +22,15 @@ from .kernel_tables import (
     WgmmaKernel,
 )
 from .problems import Problems, join, show, suggest
-from .schema import WEIGHTED_OPS, Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain
+from .schema import WEIGHTED_OPS, Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
 
 MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
 MIN_VECTOR_BITS = 32
 
-#: (activation, weight) dtypes that the code generators of a TVM target kind take.
-_INTEGER_PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
-PAIRS = {
-    "llvm": _INTEGER_PAIRS,
-    "cuda": (("float8_e4m3fn", "float8_e4m3fn"), ("int8", "int8"), ("bfloat16", "bfloat16")),
-}
 #: What a descriptor says of an operator without weights, where it is not int8; on such a device it takes the
 #: dtypes of the tensors beside it.
-PLAIN_PAIRS = {"cuda": ("float8_e4m3fn", "float8_e4m3fn")}
-INT8_PAIR = ("int8", "int8")
+PLAIN_PAIRS = {"cuda": (E4M3.name, E4M3.name)}
+INT8_PAIR = (INT8.name, INT8.name)
 #: What the instructions of [assembly] must name.
 _OPERANDS = {
     "register": ("number",),
@@ -163,8 +159,26 @@ def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problem
         problems.add(path, f"{served}, not {rule.op} ({advice})")
 
 
+def generated_pairs(kind: str) -> list[Pair] | None:
+    """(activation, weight) dtypes that the code generators of a TVM target kind take; None = not known.
+
+    On processors they are signed integers, the weights in at most 8 bits, and in no more than activations.
+    """
+    if kind == "cuda":
+        return [(f.name, f.name) for f in (E4M3, INT8, BFLOAT16)]
+    if kind != "llvm":
+        return None
+    signed = [f for f in sorted(formats(), key=lambda f: -f.bits) if f.quantized and not f.is_float]
+    return [
+        (activation.name, weight.name)
+        for activation in signed
+        for weight in signed
+        if weight.bits <= min(activation.bits, INT8.bits)
+    ]
+
+
 def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
-    known, plain = PAIRS.get(kind), PLAIN_PAIRS.get(kind, INT8_PAIR)
+    known, plain = generated_pairs(kind), PLAIN_PAIRS.get(kind, INT8_PAIR)
     for i, pair in enumerate(rule.pairs):
         path = f"op[{rule.op}].pairs[{i}]"
         if pair in rule.pairs[:i]:
@@ -246,8 +260,12 @@ def _check_elementwise(elementwise: Elementwise | None, memory: Memory | None, p
 
 def _check_cost(rules: list[OpRule], cost: dict[str, float], problems: Problems) -> None:
     wanted = {
-        weight: rule.op for rule in reversed(rules) if rule.op in WEIGHTED_OPS for _, weight in rule.pairs
+        priced(pair): (rule.op, pair)
+        for rule in reversed(rules)
+        if rule.op in WEIGHTED_OPS
+        for pair in rule.pairs
     }
-    for weight, op in wanted.items():
-        if weight not in cost:
-            problems.add(f"cost.{weight}", f"missing: op[{op}] may choose {weight} weights")
+    for key, (op, pair) in wanted.items():
+        if key not in cost:
+            what = f"{key} weights" if key == pair[1] else f"{key} activations"
+            problems.add(f"cost.{key}", f"missing: op[{op}] may choose {what}")

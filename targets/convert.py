@@ -148,8 +148,8 @@ def _read_table(value: Any, kind: Any, about: About, path: str, problems: Proble
 
 
 def _key_problem(key: str, about: About) -> str:
-    if about.keys and key not in about.keys:
-        return f"unknown key ({suggest(key, about.keys)})"
+    if about.allowed_keys and key not in about.allowed_keys:
+        return f"unknown key ({suggest(key, about.allowed_keys)})"
     if len(key) > MAX_STRING:
         return f"a key of {len(key)} characters, at most {MAX_STRING} are allowed"
     if about.pattern and not re.fullmatch(about.pattern, key):
@@ -192,8 +192,8 @@ def _string_problem(value: str, about: About) -> str:
         return f"must be one line of printable characters, not {show(value)}"
     if about.not_empty and not value.strip():
         return "must not be empty"
-    if about.choices and value not in about.choices:
-        return f"unknown value {show(value)} ({suggest(value, map(str, about.choices))})"
+    if about.allowed and value not in about.allowed:
+        return f"unknown value {show(value)} ({suggest(value, map(str, about.allowed))})"
     if about.pattern and not re.fullmatch(about.pattern, value):
         return f"must be {about.like}, not {show(value)}"
     return ""
@@ -204,8 +204,8 @@ def _limit_problem(value: Any, about: About) -> str:
         return ""
     if not -(2**62) <= value <= 2**62 or not math.isfinite(value):
         return f"{show(value)} is out of range"
-    if about.choices and value not in about.choices:
-        return f"must be {' or '.join(map(str, about.choices))}, not {show(value)}"
+    if about.allowed and value not in about.allowed:
+        return f"must be {' or '.join(map(str, about.allowed))}, not {show(value)}"
     if about.low is not None and about.high is not None and not about.low <= value <= about.high:
         return f"must be from {about.low:g} to {about.high:g}, not {show(value)}"
     if about.power_of_two and value & (value - 1):

@@ -127,8 +127,8 @@ def _of_list(kinds: tuple[Any, ...], about: About) -> Schema:
 
 def _of_table(kind: Any, about: About) -> Schema:
     schema: Schema = {"type": "object", "additionalProperties": _of(kind, about), "maxProperties": MAX_ITEMS}
-    if about.keys:
-        schema["propertyNames"] = {"enum": list(about.keys)}
+    if about.allowed_keys:
+        schema["propertyNames"] = {"enum": list(about.allowed_keys)}
     elif about.pattern:
         schema["propertyNames"] = {"pattern": f"^(?:{about.pattern})$"}
     return schema
@@ -138,8 +138,8 @@ def _of_string(about: About) -> Schema:
     schema: Schema = {"type": "string", "maxLength": MAX_STRING}
     if about.not_empty:
         schema["minLength"] = 1
-    if about.choices:
-        schema = {"enum": list(about.choices)}
+    if about.allowed:
+        schema = {"enum": list(about.allowed)}
     if about.pattern:
         schema["pattern"] = f"^(?:{about.pattern})$"
     return schema
@@ -147,8 +147,8 @@ def _of_string(about: About) -> Schema:
 
 def _of_number(name: str, about: About) -> Schema:
     schema: Schema = {"type": name}
-    if about.choices:
-        return {"enum": list(about.choices)}
+    if about.allowed:
+        return {"enum": list(about.allowed)}
     if about.power_of_two and about.low is not None and about.high is not None:
         powers = [2**i for i in range(int(about.high).bit_length())]
         return {"enum": [p for p in powers if about.low <= p <= about.high]}

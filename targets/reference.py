@@ -93,10 +93,10 @@ def _lists(value: Any) -> Any:
 
 def _limits(about: About) -> str:
     parts = []
-    if about.choices:
-        parts.append("one of " + ", ".join(f"`{choice}`" for choice in about.choices))
-    if about.keys:
-        parts.append("keys " + ", ".join(f"`{key}`" for key in about.keys))
+    if about.allowed:
+        parts.append("one of " + ", ".join(f"`{choice}`" for choice in about.allowed))
+    if about.allowed_keys:
+        parts.append("keys " + ", ".join(f"`{key}`" for key in about.allowed_keys))
     if about.low is not None and about.high is not None:
         parts.append(f"{_number(about.low)} to {_number(about.high)}")
     if about.power_of_two:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hwptq.formats import Pair, format_of, formats
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
 
@@ -19,7 +20,17 @@ from .kernel_tables import Kernel
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
 OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "resize", "concat", "data_movement")
 OP_KINDS = WEIGHTED_OPS + OTHER_OPS
-DTYPES = ("int8", "int4", "float8_e4m3fn", "bfloat16")
+
+
+def dtypes() -> tuple[str, ...]:
+    """Names of the formats that a tensor may have."""
+    return tuple(sorted(f.name for f in formats() if f.quantized))
+
+
+def priced(pair: Pair) -> str:
+    """The key of [cost] for a pair of dtypes."""
+    activation, weight = (format_of(name) for name in pair)
+    return (activation if activation.bits > max(8, weight.bits) else weight).name
 
 
 @dataclass(frozen=True)
@@ -258,7 +269,7 @@ class OpRule:
     op: str = field(metadata=about("kind of operator", choices=OP_KINDS))
     pairs: tuple[tuple[str, str], ...] = field(
         default=(("int8", "int8"),),
-        metadata=about("allowed [activation, weight] dtypes, best first", choices=DTYPES, not_empty=True),
+        metadata=about("allowed [activation, weight] dtypes, best first", choices=dtypes, not_empty=True),
     )
     granularity: str = field(
         default="channel",
@@ -347,7 +358,12 @@ class Descriptor:
     )
     cost: dict[str, float] = field(
         default_factory=dict,
-        metadata=about("cycles per multiply-accumulate, by weight dtype", low=1e-6, high=1e6, keys=DTYPES),
+        metadata=about(
+            "cycles per multiply-accumulate, by the dtype of weights, or of activations of more bits than 8",
+            low=1e-6,
+            high=1e6,
+            keys=dtypes,
+        ),
     )
 
     @property

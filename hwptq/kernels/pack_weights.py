@@ -40,6 +40,11 @@ def pack_scales(scales: Sequence[np.ndarray], lanes: int) -> list[np.ndarray]:
     return [pack_channels(s, lanes, surplus) for s, surplus in zip(scales, (2**30, MAX_SHIFT), strict=False)]
 
 
+def packed_bits(bits: int) -> int:
+    """How many bits a kernel stores an integer weight of `bits` in: a nibble where it fits, else a byte."""
+    return 4 if bits <= 4 else 8
+
+
 def stored_rows(groups: int, bits: int) -> int:
     """Rows that hold the weights of a run of `groups` groups of k: one each, or two int4 groups to a row."""
     return groups if bits == 8 else -(-groups // 2)

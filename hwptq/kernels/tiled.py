@@ -21,7 +21,7 @@ from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
-from .pack_weights import pack_channels, pack_scales, pack_weights, without_offset
+from .pack_weights import pack_channels, pack_scales, pack_weights, packed_bits, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled
 from .result_range import proven
 from .scratchpad import emit_bands, plan_bands
@@ -57,11 +57,11 @@ def tiled_steps(
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, mac), unit)
     conv = describe(op, packing.read, weight.shape, out, rows=any_border(followers))
     interleaved = interleaves(mac, conv)
-    size = template.tile
-    if interleaved and op.weight_bits == 4:  # weights are unpacked in registers: fewer of them, more pixels
+    size, bits = template.tile, packed_bits(op.weight_bits)
+    if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
         size = Tile(2 * size.pixels, max(1, size.vectors // 2))
     tile = fit(conv, mac, size, template.dense_vectors, interleaved, unit.tile)
-    plan = Plan(conv, mac, tile, op.weight_bits, interleaved, unit.masked, op.weight_group)
+    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group)
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan)
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]

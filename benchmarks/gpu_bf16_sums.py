@@ -16,8 +16,8 @@ from gpu_cases import FLOAT32, TARGET
 from gpu_command import parser
 
 from hwptq.formats import bf16
+from hwptq.operators.dense import FloatDense
 from hwptq.quant import bf16_accumulate
-from hwptq.quant import fp8_ops as f8
 from hwptq.quant.fp8_accumulate import Accumulator
 
 CANDIDATES = tuple(pairs((4, 8, 16, 32), (22, 23, 24, 25, 26, 27)))
@@ -46,7 +46,7 @@ def build(folder: Path) -> None:
 
     target = load_target(TARGET)
     kernels, arrays = {}, {}
-    op = f8.Fp8Dense(-np.inf, np.inf, FLOAT32, (16, 25, 0))
+    op = FloatDense(-np.inf, np.inf, FLOAT32, (16, 25, 0))
     for depth in DEPTHS:
         for kind in KINDS:
             x, w = operands(kind, depth)

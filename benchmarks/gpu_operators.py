@@ -20,9 +20,18 @@ from gpu_command import parser
 from gpu_operator_case import CONVS, MODEL, Case, Values
 
 from hwptq.formats import fp8
-from hwptq.quant import fp8_ops as f8
-from hwptq.quant import integer_ops as i8
-from hwptq.quant import reference
+from hwptq.operators.add import Add, FloatAdd
+from hwptq.operators.avg_pool import AvgPool, FloatAvgPool
+from hwptq.operators.clamp import Clamp, FloatClamp
+from hwptq.operators.conv2d import Conv2d, Conv2dToFloat, FloatConv2d
+from hwptq.operators.dense import Dense, DenseFloat, DenseToFloat, FloatDense
+from hwptq.operators.dequantize import Dequantize, FloatDequantize
+from hwptq.operators.lookup import FloatLookup, Lookup
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.max_pool import FloatMaxPool, MaxPool
+from hwptq.operators.mul import FloatMul, Mul
+from hwptq.operators.pad import FloatPad, Pad
+from hwptq.operators.quantize import FloatQuantize, Quantize
 
 
 def convolutions(v: Values) -> Iterator[Case]:
@@ -36,22 +45,22 @@ def convolutions(v: Values) -> Iterator[Case]:
             scale = v.reals(1e-4, 2e-4, outputs)
             for zero in (-128, 0):
                 x, w8 = v.int8(n, h, w, c), v.int8(*weight)
-                op = i8.Conv2d(*window, groups, zero, -3, -100, 127)
+                op = Conv2d(*window, groups, zero, -3, -100, 127)
                 yield Case(f"{name}_int8_{zero}", op, (x,), (w8, bias, multiplier, shift))
-                to = f8.Conv2dToFp8(*window, groups, zero, 0.0, 3.0)
+                to = Conv2dToFloat(*window, groups, zero, 0.0, 3.0)
                 yield Case(f"{name}_int8_{zero}_to_fp8", to, (x,), (w8, bias, scale))
             x, w8 = v.e4m3(n, h, w, c), v.e4m3(*weight)
             real = (v.reals(0.3, 3, outputs), v.reals(-1, 1, outputs))
             for out, factor in ((E4M3, 0.0), ("int8", 30.0), (FLOAT32, 0.0)):
-                plain = f8.Fp8Conv2d(
+                plain = FloatConv2d(
                     *window, groups, -inf, inf, out, MODEL, 0.0, 0, -7 if out == "int8" else 0
                 )
                 scaled = (real[0] * np.float32(factor or 1), real[1])
                 yield Case(f"{name}_fp8_to_{out}", plain, (x,), (w8, *scaled))
-                shape = reference.evaluate(plain, x, w8, *real).shape
+                shape = plain.reference(x, w8, *real).shape
                 for dtype in (E4M3, "int8"):
                     zero = 9 if dtype == "int8" else 0
-                    joined = f8.Fp8Conv2d(*window, groups, 0.0, inf, out, MODEL, 0.7, zero, 0)
+                    joined = FloatConv2d(*window, groups, 0.0, inf, out, MODEL, 0.7, zero, 0)
                     yield Case(
                         f"{name}_fp8_to_{out}_add_{dtype}", joined, (x, v.of(dtype, *shape)), (w8, *scaled)
                     )
@@ -62,17 +71,15 @@ def dense(v: Values) -> Iterator[Case]:
         name = f"dense_{depth}"
         bias, multiplier, shift = v.fixed(outputs, depth)
         x, w = v.int8(*rows, depth), v.int8(outputs, depth)
-        yield Case(f"{name}_int8", i8.Dense(4, 3, -128, 127), (x,), (w, bias, multiplier, shift))
-        yield Case(f"{name}_float", i8.DenseFloat(), (x,), (w, bias * 10000, v.reals(0.01, 2, outputs)))
+        yield Case(f"{name}_int8", Dense(4, 3, -128, 127), (x,), (w, bias, multiplier, shift))
+        yield Case(f"{name}_float", DenseFloat(), (x,), (w, bias * 10000, v.reals(0.01, 2, outputs)))
         yield Case(
-            f"{name}_to_fp8", f8.DenseToFp8(4, -inf, 1.5), (x,), (w, bias, v.reals(1e-5, 1e-4, outputs))
+            f"{name}_to_fp8", DenseToFloat(4, -inf, 1.5), (x,), (w, bias, v.reals(1e-5, 1e-4, outputs))
         )
         real = (v.reals(0.3, 3, outputs), v.reals(-1, 1, outputs))
         x, w = v.e4m3(*rows, depth), v.e4m3(outputs, depth)
         for out in (E4M3, "int8", FLOAT32):
-            yield Case(
-                f"{name}_fp8_to_{out}", f8.Fp8Dense(-inf, inf, out, MODEL, 0.0, 0, 0), (x,), (w, *real)
-            )
+            yield Case(f"{name}_fp8_to_{out}", FloatDense(-inf, inf, out, MODEL, 0.0, 0, 0), (x,), (w, *real))
 
 
 def others(v: Values) -> Iterator[Case]:
@@ -82,34 +89,34 @@ def others(v: Values) -> Iterator[Case]:
         for out in (E4M3, "int8"):
             x, y = v.of(a, *shape), v.of(b, *shape[-1:])
             ends = (3 if a == "int8" else 0, -9 if b == "int8" else 0, out, 5 if out == "int8" else 0)
-            yield Case(f"add_{a}_{b}_{out}", f8.Fp8Add(0.3, -1.7, -inf, 90.0, *ends), (x, y))
-            yield Case(f"mul_{a}_{b}_{out}", f8.Fp8Mul(0.3, 0.0, inf, *ends), (x, y))
+            yield Case(f"add_{a}_{b}_{out}", FloatAdd(0.3, -1.7, -inf, 90.0, *ends), (x, y))
+            yield Case(f"mul_{a}_{b}_{out}", FloatMul(0.3, 0.0, inf, *ends), (x, y))
         table = v.of(b, 256)
-        lookup = f8.Fp8Lookup() if a == E4M3 else i8.Lookup()
+        lookup = FloatLookup() if a == E4M3 else Lookup()
         yield Case(f"lookup_{a}_{b}", lookup, (v.of(a, *shape),), (table,))
-        mean = f8.Fp8AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 2 if a == "int8" else 0, b, 0)
+        mean = FloatAvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 2 if a == "int8" else 0, b, 0)
         yield Case(f"mean_{a}_{b}", mean, (v.of(a, *shape),), (v.reals(0.1, 0.3, 8),))
     x = v.int8(*shape)
     one = (int(1.3 * 2**30), 20)
-    yield Case("add_int8", i8.Add(3, -4, 2**20, 700001, *one, -5, -128, 127), (x, v.int8(*shape)))
-    yield Case("mul_int8", i8.Mul(3, -4, *one, -5, -128, 127), (x, v.int8(1, 1, 1, 20)))
+    yield Case("add_int8", Add(3, -4, 2**20, 700001, *one, -5, -128, 127), (x, v.int8(*shape)))
+    yield Case("mul_int8", Mul(3, -4, *one, -5, -128, 127), (x, v.int8(1, 1, 1, 20)))
     limits = np.sort(v.int8(2, 20), axis=0)
-    yield Case("clamp_int8", i8.Clamp(), (x,), (limits[0], limits[1]))
+    yield Case("clamp_int8", Clamp(), (x,), (limits[0], limits[1]))
     low = fp8.as_float8(fp8.encode(v.reals(-1, 0, 20)))
     high = fp8.as_float8(fp8.encode(v.reals(0, 1, 20)))
-    yield Case("clamp_fp8", f8.Fp8Clamp(), (v.e4m3(*shape),), (low, high))
-    yield Case("max_int8", i8.MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (x,))
-    yield Case("max_fp8", f8.Fp8MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (v.e4m3(*shape),))
-    average = i8.AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), 2**10, 3, -5, -128, 127)
+    yield Case("clamp_fp8", FloatClamp(), (v.e4m3(*shape),), (low, high))
+    yield Case("max_int8", MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (x,))
+    yield Case("max_fp8", FloatMaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (v.e4m3(*shape),))
+    average = AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), 2**10, 3, -5, -128, 127)
     yield Case("mean_int8", average, (x,), (v.fixed(8, 6)[1], np.full(8, 13, np.int32)))
-    yield Case("pad_int8", i8.Pad((0, 1, 0, 2), (0, 0, 3, 1), -7), (x,))
-    yield Case("pad_fp8", f8.Fp8Pad((0, 1, 0, 2), (0, 0, 3, 1), 0x38), (v.e4m3(*shape),))
+    yield Case("pad_int8", Pad((0, 1, 0, 2), (0, 0, 3, 1), -7), (x,))
+    yield Case("pad_fp8", FloatPad((0, 1, 0, 2), (0, 0, 3, 1), 0x38), (v.e4m3(*shape),))
     real = v.rng.standard_normal(shape, np.float32) * 40
-    yield Case("quantize_int8", i8.Quantize(1 / 3, -4), (real,))
-    yield Case("dequantize_int8", i8.Dequantize(0.0137, -4), (x,))
-    yield Case("quantize_fp8", f8.Fp8Quantize(3.7), (real,))
-    yield Case("dequantize_fp8", f8.Fp8Dequantize(0.0137), (v.e4m3(*shape),))
-    product = i8.MatMul(3, -4, one[0], 14, 1, -128, 127)
+    yield Case("quantize_int8", Quantize(1 / 3, -4), (real,))
+    yield Case("dequantize_int8", Dequantize(0.0137, -4), (x,))
+    yield Case("quantize_fp8", FloatQuantize(3.7), (real,))
+    yield Case("dequantize_fp8", FloatDequantize(0.0137), (v.e4m3(*shape),))
+    product = MatMul(3, -4, one[0], 14, 1, -128, 127)
     yield Case("matmul_int8", product, (v.int8(2, 3, 17, 33), v.int8(3, 33, 20)))
 
 
@@ -156,7 +163,7 @@ def _add(case: Case, target: Any, kernels: Any, arrays: Any, plan: list[dict[str
     from hwptq.kernels.select import select
     from hwptq.tir.kernel import TensorType
 
-    expected = np.asarray(reference.evaluate(case.op, *case.activations, *case.constants))
+    expected = np.asarray(case.op.reference(*case.activations, *case.constants))
     types = [TensorType(a.shape, str(a.dtype)) for a in case.activations]
     out = TensorType(expected.shape, str(expected.dtype))
     steps = []

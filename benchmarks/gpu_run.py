@@ -26,6 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.quant.float_values import clamp
+from hwptq.quant.fma import fma
+
 os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
 from gpu_cases import E4M3, FLOAT32, Case, data, equality_cases, speed_cases
 
@@ -33,7 +37,6 @@ from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.formats import fp8
 from hwptq.kernels.cuda.packing import filled, packed_weights
-from hwptq.quant import fp8_ops, fp8_reference
 from hwptq.quant.fp8_accumulate import Accumulator, product
 
 
@@ -73,7 +76,7 @@ def expected(case: Case, o: dict[str, np.ndarray]) -> np.ndarray:
     if p.groups_of_weights > 1:
         w = o["w"].reshape(p.groups_of_weights, p.outputs, -1)
         acc = product(o["x"][:, 0], w, Accumulator(*model)).reshape(p.rows, p.outputs)
-        return fp8_reference.clamp(fp8_reference.fma(acc, o["scale"], o["bias"]), lo, np.inf)
+        return clamp(fma(acc, o["scale"], o["bias"]), lo, np.inf)
     bottom, right = (
         (out - 1) * s + d * (k - 1) + 1 - before - extent
         for out, s, d, k, before, extent in zip(
@@ -83,7 +86,7 @@ def expected(case: Case, o: dict[str, np.ndarray]) -> np.ndarray:
     padding = (*p.padding, max(bottom, 0), max(right, 0))
     x = o["x"][:, : p.images[1] + min(bottom, 0), : p.images[2] + min(right, 0)]
     residual = [fp8.as_float8(o["residual"].reshape(p.images[0], *p.out_shape, p.outputs))]
-    op = fp8_ops.Fp8Conv2d(
+    op = FloatConv2d(
         p.strides,
         padding,
         p.dilation,
@@ -96,7 +99,7 @@ def expected(case: Case, o: dict[str, np.ndarray]) -> np.ndarray:
     )
     w = fp8.as_float8(o["w"].reshape(p.outputs, *p.kernel, p.images[3]))
     arguments = [*(residual if case.residual else []), w, o["scale"], o["bias"]]
-    y = fp8_reference.FUNCTIONS[fp8_ops.Fp8Conv2d](op, fp8.as_float8(x), *arguments)
+    y = op.reference(fp8.as_float8(x), *arguments)
     y = y.reshape(p.rows, p.outputs)
     return fp8.as_codes(y) if case.out == E4M3 else y
 

@@ -28,8 +28,8 @@ from hwptq.backends.c_source import identifier
 from hwptq.backends.memory_plan import MemoryPlan, plan_memory
 from hwptq.backends.static_program import compile_parts, runtime_sources
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
-from hwptq.kernels.select import rule_kind
-from hwptq.quant import integer_ops as ops
+from hwptq.ir.operator import Operator
+from hwptq.operators.conv2d import Conv2d
 from hwptq.report.coverage import integer_macs, integer_nodes
 from hwptq.report.verify import Graphs
 from hwptq.targets import Descriptor, load_target
@@ -140,12 +140,12 @@ def layers(graphs: Graphs, plan: MemoryPlan, seconds: np.ndarray) -> list[Layer]
     return found
 
 
-def _layer(var: Any, op: ops.GraphOp, args: list[Any], seconds: float) -> list[Layer]:
+def _layer(var: Any, op: Operator, args: list[Any], seconds: float) -> list[Layer]:
     macs = integer_macs(op, args, var)
     if not macs:
         return []
-    kind = rule_kind(op, [a for a in map(constant, args) if a is not None])
-    conv = isinstance(op, ops.Conv2d)
+    kind = op.rule([a for a in map(constant, args) if a is not None])
+    conv = isinstance(op, Conv2d)
     bits = getattr(op, "weight_bits", 8)
     window = shape_of(args[1])[1:3] if conv else shape_of(args[1])[-2:]
     return [

@@ -13,8 +13,8 @@ from common import compiled, parser, row
 
 import hwptq
 from hwptq.errors import HwptqError, MismatchError
+from hwptq.operators.dense import Dense
 from hwptq.passes import select_kernels
-from hwptq.quant import integer_ops
 from hwptq.tir.kernel import Step
 
 OLD_CPU = ("qemu-aarch64", "-cpu", "cortex-a72")
@@ -49,7 +49,7 @@ def _broken(select):
     """A select that gives the kernels of another zero point for every dense layer."""
 
     def wrong(op, *args) -> tuple[Step, ...]:
-        if isinstance(op, integer_ops.Dense):
+        if isinstance(op, Dense):
             op = replace(op, out_zero_point=op.out_zero_point + 1)
         return select(op, *args)
 

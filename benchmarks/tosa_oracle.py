@@ -18,12 +18,13 @@ from random import Random
 
 import numpy as np
 
+from hwptq.operators.conv2d import Conv2d
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kernels"))
 
 from kernel_cases import Case, int8, scales  # type: ignore[import-not-found]
 from program_batch import run_batch  # type: ignore[import-not-found]
 
-from hwptq.quant import integer_ops as ops
 from hwptq.quant.fixed_point import requantize
 from hwptq.targets import load_target
 
@@ -60,7 +61,7 @@ def layer_case(seed: int, size: int, ci: int, co: int, kernel: int, stride: int,
     padding = (pad, pad, pad - over, pad - over)
     weight = (rng.integers(-7, 8, (co, kernel, kernel, ci)) * 16).astype(np.int8)
     bias, multiplier, shift = scales(random, co, ci * kernel * kernel * 8)
-    op = ops.Conv2d((stride, stride), padding, (dilation, dilation), 1, 0, 3, -128, 127, weight_bits=4)
+    op = Conv2d((stride, stride), padding, (dilation, dilation), 1, 0, 3, -128, 127, weight_bits=4)
     return Case(op, (int8(random, 1, size, size, ci),), (weight, bias // 16 * 16, multiplier, shift))
 
 

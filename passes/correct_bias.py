@@ -23,8 +23,8 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.ir.composite import Composite
 from hwptq.ir.dataflow import bindings, constant, shape_of
-from hwptq.quant import integer_ops as ops
-from hwptq.quant import reference
+from hwptq.ir.operator import integer_operator
+from hwptq.operators.layers import IntegerLayer
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
@@ -38,7 +38,6 @@ from .graph.quantized_layers import (
     with_layer_constants,
 )
 from .lower_to_integer import LowerToInteger
-from .select_kernels import integer_operator
 
 #: Most samples to use, and bytes of integer activations to hold; a mean needs no more.
 SAMPLES = 256
@@ -67,13 +66,13 @@ class CorrectBias:
         walk = Lockstep(integer, samples)
         for var, value in bindings(integer["main"]):
             op, name = integer_operator(integer, value), layer_name(str(var.name))
-            if not isinstance(op, ops.LayerOp) or not {name} <= found.keys() & wanted.keys():
+            if not isinstance(op, IntegerLayer) or not {name} <= found.keys() & wanted.keys():
                 continue
             walk.run_to(var)
             inputs = [env[value.args[1].fields[0]] for env in walk.values]
             new[name] = corrected(found[name], op, value, inputs, wanted[name])
             constants = operator_constants(found[name], new[name])
-            walk.settle([reference.evaluate(op, x, *constants) for x in inputs])
+            walk.settle([op.reference(x, *constants) for x in inputs])
         return with_layer_constants(mod, new)
 
 

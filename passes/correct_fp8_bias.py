@@ -22,12 +22,13 @@ from hwptq.evaluate.lockstep import Lockstep
 from hwptq.formats import holds_floats
 from hwptq.ir.composite import read_composite
 from hwptq.ir.dataflow import bindings, constant, rewrite
+from hwptq.ir.operator import integer_operator
 from hwptq.ir.qdq import dequantizes, scale_and_zero
-from hwptq.quant import fp8_ops as ops
-from hwptq.quant import reference
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.layers import IntegerLayer, LayerToFloat
+from hwptq.quant import float_values
 from hwptq.quant.float_sums import Accumulators
-from hwptq.quant.fp8_reference import value as real_value
-from hwptq.quant.integer_ops import LayerOp
 from hwptq.quant.patches import conv_of_patch, patch_sums
 
 from .correct_bias import corrected, float_means
@@ -39,7 +40,6 @@ from .graph.quantized_layers import (
     with_layer_constants,
 )
 from .lower_to_integer import LowerToInteger
-from .select_kernels import integer_operator
 
 #: Samples to use; a mean over their pixels needs no more.
 SAMPLES = 32
@@ -71,13 +71,13 @@ class CorrectFp8Bias:
         integers: dict[str, LayerConstants] = {}
         for var, value in bindings(graph["main"]):
             op, name = integer_operator(graph, value), layer_name(str(var.name))
-            if isinstance(op, LayerOp | ops.LayerToFp8) and {name} <= in_integers.keys() & wanted.keys():
+            if isinstance(op, IntegerLayer | LayerToFloat) and {name} <= in_integers.keys() & wanted.keys():
                 walk.run_to(var)
                 inputs = [env[value.args[1].fields[0]] for env in walk.values]
                 integers[name] = corrected(in_integers[name], op, value, inputs, wanted[name])
                 constants = operator_constants(in_integers[name], integers[name])
-                walk.settle([reference.evaluate(op, x, *constants) for x in inputs])
-            if not isinstance(op, ops.Fp8Conv2d | ops.Fp8Dense):
+                walk.settle([op.reference(x, *constants) for x in inputs])
+            if not isinstance(op, FloatConv2d | FloatDense):
                 continue
             args = list(value.args[1].fields)
             w, scale = constant(args[-3]), constant(args[-2])
@@ -90,7 +90,7 @@ class CorrectFp8Bias:
             tensors = [[env[a] for a in args[:-3]] for env in walk.values]
             bias = wanted[layer.name] - _mean_sum(op, w, [t[0] for t in tensors]) * layer.unit
             in_output = (bias * scale / layer.unit).astype(np.float32)
-            walk.settle([reference.evaluate(op, *t, w, scale, in_output) for t in tensors])
+            walk.settle([op.reference(*t, w, scale, in_output) for t in tensors])
             new[layer.name] = bias.astype(np.float32)
         return with_layer_constants(_with_biases(mod, new), integers)
 
@@ -125,19 +125,19 @@ def _fp8_layers(mod: tvm.IRModule) -> dict[bytes, _Layer]:
     return found
 
 
-def _mean_sum(op: ops.Fp8Conv2d | ops.Fp8Dense, w: np.ndarray, inputs: list[np.ndarray]) -> np.ndarray:
+def _mean_sum(op: FloatConv2d | FloatDense, w: np.ndarray, inputs: list[np.ndarray]) -> np.ndarray:
     """The mean of a layer's sums over all pixels or rows of `inputs`, in real arithmetic: float64 [O]."""
-    weight, total, count = real_value(w).astype(np.float64), np.zeros(()), 0
+    weight, total, count = float_values.value(w).astype(np.float64), np.zeros(()), 0
     for codes in inputs:
-        x = real_value(codes).astype(np.float64)
-        if isinstance(op, ops.Fp8Dense):
+        x = float_values.value(codes).astype(np.float64)
+        if isinstance(op, FloatDense):
             rows = x.reshape(-1, x.shape[-1])
             total, count = total + rows.sum(axis=0), count + len(rows)
         else:
             sums, windows = patch_sums(x, w.shape[1:3], op.strides, op.padding, op.dilation)
             total, count = total + sums, count + windows
     mean = np.asarray(total / count)
-    return weight @ mean if isinstance(op, ops.Fp8Dense) else conv_of_patch(weight, mean, op.groups)
+    return weight @ mean if isinstance(op, FloatDense) else conv_of_patch(weight, mean, op.groups)
 
 
 def _with_biases(mod: tvm.IRModule, new: dict[str, np.ndarray]) -> tvm.IRModule:

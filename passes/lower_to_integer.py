@@ -1,6 +1,6 @@
 """LowerToInteger: Q(op(DQ …)) becomes one integer operator with exact semantics, in portable code.
 
-Every operator is a call_tir of a plain PrimFunc that carries its description (quant/integer_ops.py), so the
+Every operator is a call_tir of a plain PrimFunc that carries its description (hwptq/operators), so the
 graph runs anywhere, and SelectKernels can find the operators again. Images become NHWC on the way.
 """
 
@@ -15,12 +15,12 @@ from tvm import relax
 
 from hwptq.formats import format_of, holds_floats
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.operator import Operator, to_json
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
-from hwptq.kernels.portable import portable
-from hwptq.quant import integer_ops as ops
-from hwptq.quant import reference
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.dequantize import Dequantize, FloatDequantize
+from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.quant.float_sums import Accumulators
-from hwptq.quant.fp8_ops import Fp8Dequantize, Fp8Quantize
 from hwptq.quant.qparams import activation_qparams
 from hwptq.tir.kernel import TensorType
 
@@ -69,15 +69,15 @@ def _params(call: Any) -> tuple[float, int]:
     return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
 
 
-def _dequantize(call: Any) -> ops.GraphOp:
+def _dequantize(call: Any) -> Operator:
     scale, zero = _params(call)
-    return Fp8Dequantize(scale) if holds_floats(str(call.args[0].ty.dtype)) else ops.Dequantize(scale, zero)
+    return FloatDequantize(scale) if holds_floats(str(call.args[0].ty.dtype)) else Dequantize(scale, zero)
 
 
 def _quantized(real: np.ndarray) -> Operand:
     """A float constant as an operand of its own range."""
     q = activation_qparams(float(real.min()), float(real.max()))
-    tensor = reference.evaluate(ops.Quantize(q.scale, q.zero_point), real.astype(np.float32))
+    tensor = Quantize(q.scale, q.zero_point).reference(real.astype(np.float32))
     return Operand(tensor, np.asarray(q.scale, np.float32), q.zero_point, real.shape)
 
 
@@ -110,21 +110,21 @@ class Emitter:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)
             if in_floats:
-                op = Fp8Quantize(float(np.float32(1 / scale)), dtype)
+                op = FloatQuantize(float(np.float32(1 / scale)), dtype)
                 source, shape = self.r.get(value.args[0]), shape_of(value)
                 return self.call(op, [source], (), shape, dtype, str(var.name))
             return self._boundary(value.args[0], scale, zero, str(var.name))
 
     def _boundary(self, source: Any, scale: float, zero: int, name: str) -> Any:
         """Quantize a float tensor; what limits it to the range of an int4 becomes a clamp behind."""
-        op, shape = ops.Quantize(scale, zero), shape_of(source)
+        op, shape = Quantize(scale, zero), shape_of(source)
         clip: Any = self.values.get(source)
         if op_name(clip) != "clip":
             return self.call(op, [self.r.get(source)], (), shape, "int8", name)
         lo, hi = Output(scale, zero, name).bounds(*(float(a.value) for a in clip.args[1:3]))
         tensor = self.call(op, [self.r.get(clip.args[0])], (), shape, "int8", f"{name}_unclamped")
         limits = tuple(np.full(shape[-1], limit, np.int8) for limit in (lo, hi))
-        return self.call(ops.Clamp(), [tensor], limits, shape, "int8", name)
+        return self.call(Clamp(), [tensor], limits, shape, "int8", name)
 
     def fp8_output(self, scale: float, name: str, dtype: str, zero: int = 0) -> Fp8Output:
         """A result of the fp8 rules."""
@@ -215,7 +215,7 @@ class Emitter:
         args = [*tensors, *(relax.const(np.ascontiguousarray(c)) for c in constants)]
         types = tuple(TensorType(shape_of(a), str(a.ty.dtype)) for a in args)
         out = TensorType(tuple(shape), dtype)
-        key = (ops.to_json(op), types, out)
+        key = (to_json(op), types, out)
         if key not in self._functions:
-            self._functions[key] = self.r.add_function(portable(op, types, out), f"hwptq_{op.kind}")
+            self._functions[key] = self.r.add_function(op.primfunc(types, out), f"hwptq_{op.kind}")
         return self.r.emit(relax.call_tir(self._functions[key], args, relax.TensorType(shape, dtype)), name)

@@ -12,8 +12,9 @@ import tvm
 
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.ir.dataflow import bindings, constant
-from hwptq.quant import integer_ops as ops
-from hwptq.quant import reference
+from hwptq.ir.operator import integer_operator
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.layers import IntegerLayer
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
 from hwptq.quant.weight_groups import choose_factors
 
@@ -27,7 +28,6 @@ from .graph.quantized_layers import (
     with_layer_constants,
 )
 from .lower_to_integer import LowerToInteger
-from .select_kernels import integer_operator
 
 _CLAMPED_ROUNDS = 4  # of targets set anew
 _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
@@ -82,7 +82,7 @@ class RoundWeights:
         for var, value in bindings(integer["main"]):
             op = integer_operator(integer, value)
             name = layer_name(str(var.name))
-            if not isinstance(op, ops.LayerOp) or not {name} <= layers.keys() & floats.keys():
+            if not isinstance(op, IntegerLayer) or not {name} <= layers.keys() & floats.keys():
                 continue
             quantized.run_to(var)
             new[name] = self._layer(layers[name], op, value, exact, floats[name], quantized)
@@ -110,13 +110,13 @@ class RoundWeights:
             quantized.settle([_as_output(op, result, layer) for result in results])
             return chosen
         constants = operator_constants(layer, chosen)
-        quantized.settle([reference.evaluate(op, ints[source], *constants) for ints in quantized.values])
+        quantized.settle([op.reference(ints[source], *constants) for ints in quantized.values])
         return chosen
 
 
 def _as_output(op: Any, result: np.ndarray, layer: QuantizedLayer) -> np.ndarray:
     """What float32 gives, in the dtype and the layout of the operator's output."""
-    moved = result.transpose(0, 2, 3, 1) if isinstance(op, ops.Conv2d) else result
+    moved = result.transpose(0, 2, 3, 1) if isinstance(op, Conv2d) else result
     if layer.out_scale is None or layer.out_dtype != "int8":
         return moved
     ints = np.rint(moved / np.float32(layer.out_scale)) + op.out_zero_point

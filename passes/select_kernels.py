@@ -14,6 +14,7 @@ from tvm_ffi import StructuralKey
 
 from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
+from hwptq.ir.operator import integer_operator
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.quantize_image import quantizes_images
@@ -21,8 +22,9 @@ from hwptq.kernels.select import select, select_concatenate
 from hwptq.kernels.strided_copy import strided_copy
 from hwptq.kernels.transpose_tiles import transpose_tiles
 from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
-from hwptq.quant import integer_ops as ops
-from hwptq.quant.fp8_ops import Fp8Add, Fp8MatMul, Fp8Mul
+from hwptq.operators.add import Add
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.quantize import Quantize
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import THREADS, unit_of
@@ -30,8 +32,6 @@ from hwptq.tir.vector_unit import THREADS, unit_of
 from .graph.fused_groups import Group, Node, fused_groups
 from .graph.layouts import Readings, stored_layouts
 from .graph.movement import walk
-
-_TWO_OPERANDS = (ops.Add, ops.Mul, ops.MatMul, Fp8Add, Fp8Mul, Fp8MatMul)
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SelectKernels")
@@ -87,7 +87,7 @@ class SelectKernels:
         return takes_followers(node.op, _arrays(node), self.target)
 
     def _makes_images(self, node: Node) -> bool:
-        if not isinstance(node.op, ops.Quantize) or self.target.tvm.get("kind") != "llvm":
+        if not isinstance(node.op, Quantize) or self.target.tvm.get("kind") != "llvm":
             return False
         return quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
 
@@ -136,25 +136,12 @@ def _inlined(mod: tvm.IRModule, r: Any, name: str, value: Any) -> Any:
     return inner[func.body.body]
 
 
-def integer_operator(mod: tvm.IRModule, value: Any) -> ops.GraphOp | None:
-    """The integer or fp8 operator that a call_tir stands for, or None."""
-    if op_name(value) != "call_tir":
-        return None
-    attrs = mod[value.args[0]].attrs
-    return ops.from_json(str(attrs[ops.ATTRIBUTE])) if attrs and ops.ATTRIBUTE in attrs else None
-
-
-def activation_count(op: ops.GraphOp) -> int:
-    """How many of an operator's arguments, the first ones, are activations; the others are constants."""
-    return 2 if isinstance(op, _TWO_OPERANDS) or getattr(op, "residual", False) else 1
-
-
 def integer_node(mod: tvm.IRModule, var: Any, value: Any) -> Node | None:
     """The integer or fp8 operator of a binding with its tensors, or None."""
     op = integer_operator(mod, value)
     if op is None:
         return None
-    args, n = tuple(value.args[1].fields), activation_count(op)
+    args, n = tuple(value.args[1].fields), op.activations
     return Node(var, op, args[:n], args[n:])
 
 
@@ -166,7 +153,7 @@ def layer_of(group: Group, layouts: Mapping[Any, Layout]) -> Layer:
     followers = []
     for number, node in enumerate(group.followers):
         other = next(others) if len(node.activations) == 2 else None
-        assert isinstance(node.op, ops.Add | ops.Clamp)
+        assert isinstance(node.op, Add | Clamp)
         followers.append(Follower(node.op, _arrays(node), other, second=group.carried(number) == 1))
     return Layer(head.op, tuple(types), _arrays(head), out, tuple(followers))
 

@@ -17,8 +17,8 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import Constant, bindings, op_name, reads
+from hwptq.ir.operator import ATTRIBUTE, from_json
 
-from ..quant import integer_ops, reference
 from .numpy_operators import prepare
 
 Observe = Callable[[str, np.ndarray], None]
@@ -126,11 +126,11 @@ class Interpreter:
 
     def _call_tir(self, value: Any) -> Step:
         func = self.mod[value.args[0]]
-        if not func.attrs or integer_ops.ATTRIBUTE not in func.attrs:
+        if not func.attrs or ATTRIBUTE not in func.attrs:
             return self._by_tvm(value)
-        op = integer_ops.from_json(str(func.attrs[integer_ops.ATTRIBUTE]))
+        op = from_json(str(func.attrs[ATTRIBUTE]))
         args = [self._atom(a) for a in value.args[1].fields]
-        return lambda env: reference.evaluate(op, *[a(env) for a in args])
+        return lambda env: op.reference(*[a(env) for a in args])
 
     def _by_tvm(self, value: Any) -> Step:
         """One operator that numpy does not offer, compiled for this machine when it is first needed."""

@@ -13,8 +13,8 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
-from hwptq.quant import reference
+from hwptq.ir.operator import Operator
+from hwptq.operators.conv2d import Conv2d
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc, share, unravel
 from hwptq.tir.kernel import PREVIOUS, Step, TensorType
 from hwptq.tir.layout import Padding
@@ -24,16 +24,16 @@ from hwptq.tir.vector_unit import VectorUnit
 _COST = 8  # multiply-accumulates that take as long as moving a byte
 
 
-def without_frame(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> ops.Conv2d | None:
+def without_frame(op: Operator, constants: Sequence[np.ndarray]) -> Conv2d | None:
     """The convolution on the image alone; None where `op` is no 1x1 convolution of stride 1 with padding."""
-    if not isinstance(op, ops.Conv2d) or not constants or not any(op.padding):
+    if not isinstance(op, Conv2d) or not constants or not any(op.padding):
         return None
     if constants[0].shape[1:3] != (1, 1) or op.strides != (1, 1):
         return None
     return replace(op, padding=(0, 0, 0, 0))
 
 
-def inside(op: ops.Conv2d, out: TensorType) -> TensorType:
+def inside(op: Conv2d, out: TensorType) -> TensorType:
     """The plain tensor within the frame of `out`."""
     n, height, width, c = out.shape
     top, left, bottom, right = op.padding
@@ -41,7 +41,7 @@ def inside(op: ops.Conv2d, out: TensorType) -> TensorType:
 
 
 def frame_step(
-    op: ops.Conv2d, depth: int, constants: Sequence[np.ndarray], out: TensorType, unit: VectorUnit
+    op: Conv2d, depth: int, constants: Sequence[np.ndarray], out: TensorType, unit: VectorUnit
 ) -> Step:
     """The step that puts the frame of `op` around the result of the step before it.
 
@@ -49,7 +49,7 @@ def frame_step(
     """
     padding = np.full((1, 1, 1, depth), op.in_zero_point, np.int8)
     alone = replace(op, padding=(0, 0, 0, 0))
-    frame = np.ascontiguousarray(reference.evaluate(alone, padding, *constants).reshape(-1))
+    frame = np.ascontiguousarray(alone.reference(padding, *constants).reshape(-1))
     image = inside(op, out)
     types = [image, TensorType(frame.shape, out.dtype), out]
     func = primfunc(types, {TEMPLATE: "constant_frame"}, _emit(Padding(*op.padding), image, out, unit))

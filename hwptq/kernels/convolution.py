@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.layers import IntegerDense, IntegerLayer
 from hwptq.quant.window import conv_output_shape
 from hwptq.tir.builder import Expr
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.layout import UNPADDED, Padding
-from hwptq.tir.requantize import Bounds
 
 
 @dataclass(frozen=True)
@@ -68,32 +68,22 @@ class Convolution:
         return ((b * height + row + border.top) * width + col + border.left) * self.co
 
 
-def int8_bounds(op: ops.LayerOp) -> Bounds | None:
-    """What follows the shift of `op`; None where its result is float32."""
-    return None if isinstance(op, ops.DenseFloat) else bounds_of(op)
-
-
-def bounds_of(op: ops.Conv2d | ops.Dense) -> Bounds:
-    """What follows the shift of `op`."""
-    return Bounds(op.out_zero_point, op.lo, op.hi)
-
-
-def wanted_padding(op: ops.LayerOp) -> Padding:
+def wanted_padding(op: IntegerLayer) -> Padding:
     """The border that x needs around it."""
-    if not isinstance(op, ops.Conv2d) or not any(op.padding):
+    if not isinstance(op, Conv2d) or not any(op.padding):
         return UNPADDED
     return Padding(*op.padding, op.in_zero_point)
 
 
 def describe(
-    op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, rows: bool = False
+    op: IntegerLayer, x: TensorType, weight: Sequence[int], out: TensorType, rows: bool = False
 ) -> Convolution:
     """The convolution that `op` is on an x that has the padding, and perhaps more, around it.
 
     `weight` is the shape of the weights; `rows`: the pixels of y stay in their rows. Raises ValueError where
     the shapes do not belong together.
     """
-    if isinstance(op, ops.DenseOp):
+    if isinstance(op, IntegerDense):
         return _dense(x, weight, out)
     batch, h, w, ci = x.shape
     co, kh, kw, depth = weight

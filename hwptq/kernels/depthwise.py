@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.targets.kernel_tables import DepthwiseKernel
 from hwptq.tir.builder import (
     TEMPLATE,
@@ -32,7 +32,7 @@ from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import row_pixels
-from .convolution import Convolution, bounds_of, describe, wanted_padding
+from .convolution import Convolution, describe, wanted_padding
 from .pack_input import Packing, pack_input
 from .scratchpad import emit_bands, plan_bands
 
@@ -41,7 +41,7 @@ _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbo
 
 
 def depthwise(
-    op: ops.Conv2d,
+    op: Conv2d,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -62,7 +62,7 @@ def depthwise(
         out,
     ]
     parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
-    body = _emit(bands.conv if bands else conv, kernel, bounds_of(op), out, unit, parts)
+    body = _emit(bands.conv if bands else conv, kernel, op.bounds, out, unit, parts)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")

@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.targets.kernel_tables import DepthwiseDotKernel
 from hwptq.tir.builder import (
     TEMPLATE,
@@ -42,7 +42,7 @@ from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import row_pixels
-from .convolution import Convolution, bounds_of, describe, wanted_padding
+from .convolution import Convolution, describe, wanted_padding
 from .pack_weights import without_offset
 from .register_tile import even
 from .result_range import proven
@@ -122,7 +122,7 @@ class Plan:
         return tuple(0 <= first + k * conv.dilation[0] < self.height for k in range(self.rows))
 
 
-def fits(op: ops.Conv2d, x: TensorType, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
+def fits(op: Conv2d, x: TensorType, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
     """Whether depthwise_buffer takes a convolution with weights of this shape."""
     channels, kh, kw, _ = weight
     column = kw == wanted_padding(op).around(x.shape[1:3])[1] == 1  # would be turned to a row
@@ -131,7 +131,7 @@ def fits(op: ops.Conv2d, x: TensorType, weight: Sequence[int], kernel: Depthwise
 
 
 def writes_interleaved(
-    op: ops.Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel,
+    op: Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel,
     layout: Layout,
 ) -> bool:  # fmt: skip
     """Whether depthwise_buffer can write a layout of interleaved pixels: each store is a part of it."""
@@ -144,7 +144,7 @@ def writes_interleaved(
 
 
 def depthwise_buffer(
-    op: ops.Conv2d,
+    op: Conv2d,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -160,7 +160,7 @@ def depthwise_buffer(
         bias = without_offset(bias, weight)
     index = plan.channel_index()
     arrays = [_pack_taps(weight, plan), *(values[index].reshape(-1) for values in (bias, multiplier, shift))]
-    bounds = proven(bounds_of(op), constants)
+    bounds = proven(op.bounds, constants)
     assert bounds is not None
     parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
     types = [x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]

@@ -23,7 +23,7 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.quant.fixed_point import MAX_SHIFT
 from hwptq.targets.kernel_tables import DepthwiseDotKernel, DepthwiseKernel
 from hwptq.tir.builder import (
@@ -50,7 +50,7 @@ from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import row_pixels
-from .convolution import Convolution, bounds_of, describe, wanted_padding
+from .convolution import Convolution, describe, wanted_padding
 from .depthwise import depthwise
 from .depthwise_buffer import depthwise_buffer, fits
 from .depthwise_constants import Entries, pack_factors, pack_taps
@@ -70,7 +70,7 @@ Emit = Callable[..., None]
 
 
 def depthwise_dot(
-    op: ops.Conv2d,
+    op: Conv2d,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -86,7 +86,7 @@ def depthwise_dot(
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel, unit.masked), unit)
     conv = describe(op, packing.read, weight.shape, out)
     plan = _plan(conv, kernel, unit.masked, unit.tile)
-    emit_part = partial(_emit, kernel=kernel, bounds=bounds_of(op), out=out, unit=unit)
+    emit_part = partial(_emit, kernel=kernel, bounds=op.bounds, out=out, unit=unit)
     packed = None
     if unit.scratchpad and packing.needed:
         plan, body = _from_scratchpad(plan, packing, emit_part)
@@ -142,7 +142,7 @@ def _from_scratchpad(plan: Plan, packing: Packing, emit_part: Callable[..., Emit
 
 
 def wanted_layout(
-    op: ops.Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel,
+    op: Conv2d, x: TensorType, weight: Sequence[int], out: TensorType, kernel: DepthwiseDotKernel,
     masked: bool,
 ) -> Layout:  # fmt: skip
     """What the kernel reads: `weight` is the shape of the weights; `masked`: see VectorUnit."""

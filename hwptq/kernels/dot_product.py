@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.layers import IntegerLayer
 from hwptq.targets.kernel_tables import DotProductKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle, splat
 from hwptq.tir.kernel import Step, TensorType
@@ -21,7 +21,7 @@ _LOADED_GROUPS = 4  # of a by-element instruction: the int32 lanes of a 128-bit 
 
 
 def dot_product(
-    op: ops.LayerOp,
+    op: IntegerLayer,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,

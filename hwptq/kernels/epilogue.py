@@ -9,15 +9,14 @@ from typing import Protocol
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.add import Add, Addend, added, stored_addend
+from hwptq.operators.clamp import Clamp
 from hwptq.tir.builder import Expr, Flat, clamp
 from hwptq.tir.encoding import encoded
 from hwptq.tir.kernel import Argument, TensorType
 from hwptq.tir.layout import Padding
 from hwptq.tir.requantize import Bounds, bounded, finish
 from hwptq.tir.vector_unit import VectorUnit
-
-from .arithmetic import Operand, added, stored_operand
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Follower:
     `constants` are lo and hi of a Clamp. `second`: the result before it is operand b.
     """
 
-    op: ops.Clamp | ops.Add
+    op: Clamp | Add
     constants: tuple[np.ndarray, ...] = ()
     other: TensorType | None = None
     second: bool = False
@@ -98,25 +97,25 @@ def finished(
     factors = [spot.channels(scale) for scale in scales]
     if not tail or bounds is None:
         return T.bind(finish(acc, factors, bounds, lanes, unit.requantize, dtype))
-    if isinstance(tail[0].follower.op, ops.Add):  # narrowing would only be undone
+    if isinstance(tail[0].follower.op, Add):  # narrowing would only be undone
         multiplier, shift = factors
         carried = T.bind(bounded(acc, multiplier, shift, bounds, lanes, unit.requantize))
-        result = Operand(carried, -bounds.zero_point)
+        result = Addend(carried, -bounds.zero_point)
     else:
-        result = Operand(finish(acc, factors, bounds, lanes, unit.requantize))
+        result = Addend(finish(acc, factors, bounds, lanes, unit.requantize))
     for placed in tail:
         last = placed is tail[-1]
-        result = Operand(_followed(result, placed, spot, lanes, unit, dtype if last else "int8"))
+        result = Addend(_followed(result, placed, spot, lanes, unit, dtype if last else "int8"))
     return result.vector
 
 
-def _followed(result: Operand, placed: Placed, spot: Spot, lanes: int, unit: VectorUnit, dtype: str) -> Expr:
+def _followed(result: Addend, placed: Placed, spot: Spot, lanes: int, unit: VectorUnit, dtype: str) -> Expr:
     """What one follower makes of int8 results."""
     follower, arrays = placed.follower, placed.arrays
-    if isinstance(follower.op, ops.Clamp):
+    if isinstance(follower.op, Clamp):
         limits = map(spot.channels, arrays)
         return T.bind(encoded(clamp(T.bind(result.vector), *limits), dtype, lanes))
     (array,) = arrays
-    other = stored_operand(spot.elements(array, placed.pixels), array.dtype, lanes)
+    other = stored_addend(spot.elements(array, placed.pixels), array.dtype, lanes)
     operands = (other, result) if follower.second else (result, other)
     return T.bind(added(follower.op, *operands, lanes, unit, dtype))

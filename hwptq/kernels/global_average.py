@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.avg_pool import AvgPool
 from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
@@ -33,7 +33,7 @@ from hwptq.tir.vector_unit import VectorUnit
 _COST = 5  # multiply-accumulates that take as long as an element
 
 
-def averages_in_parts(op: ops.AvgPool, x: TensorType, out: TensorType, unit: VectorUnit) -> bool:
+def averages_in_parts(op: AvgPool, x: TensorType, out: TensorType, unit: VectorUnit) -> bool:
     """Whether `op` is an average over one whole image that threads can share."""
     if x.shape[0] != 1 or op.pool_size != x.shape[1:3] or any(op.padding):
         return False
@@ -41,7 +41,7 @@ def averages_in_parts(op: ops.AvgPool, x: TensorType, out: TensorType, unit: Vec
 
 
 def global_average(
-    op: ops.AvgPool, x: TensorType, constants: Sequence[np.ndarray], out: TensorType, unit: VectorUnit
+    op: AvgPool, x: TensorType, constants: Sequence[np.ndarray], out: TensorType, unit: VectorUnit
 ) -> tuple[Step, ...]:
     """The steps from x [1,H,W,C] to [1,1,1,C]: sums of some rows each, then all of them scaled.
 

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.vector_unit import VectorUnit
@@ -19,11 +19,11 @@ from .concatenate import concatenate
 _INPUTS, _OUTPUTS = 4, 16
 
 #: The steps of a Conv2d of one group: (op, x, weight and the constants of its channels, out) -> steps.
-Plain = Callable[[ops.Conv2d, TensorType, Sequence[np.ndarray], TensorType], tuple[Step, ...]]
+Plain = Callable[[Conv2d, TensorType, Sequence[np.ndarray], TensorType], tuple[Step, ...]]
 
 
 def grouped_convolution(
-    op: ops.Conv2d,
+    op: Conv2d,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.ir.operator import Operator
 from hwptq.tir.kernel import TensorType
 
 from .epilogue import Follower
@@ -32,7 +32,7 @@ class Layer:
     The other operands of the followers come last among the activations.
     """
 
-    op: ops.GraphOp
+    op: Operator
     activations: tuple[TensorType, ...]
     constants: tuple[np.ndarray, ...]
     out: TensorType

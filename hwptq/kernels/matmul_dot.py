@@ -17,7 +17,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.matmul import MatMul
 from hwptq.targets.kernel_tables import DotProductKernel
 from hwptq.tir.builder import (
     TEMPLATE,
@@ -53,7 +53,7 @@ _STEP = 16  # int8 values that are added up at once
 
 
 def matmul_dot(
-    op: ops.MatMul, activations: Sequence[TensorType], out: TensorType, kernel: DotProductKernel,
+    op: MatMul, activations: Sequence[TensorType], out: TensorType, kernel: DotProductKernel,
     unit: VectorUnit,
 ) -> tuple[Step, ...]:  # fmt: skip
     """The steps of a MatMul: a packed where needed, b packed, terms of columns and rows, the product."""
@@ -135,7 +135,7 @@ def _pack(b: TensorType, plan: Plan, unit: VectorUnit) -> Step:
     return Step(primfunc([b, out], {TEMPLATE: "pack_matrix"}, emit), (1,), out, "pack_matrix")
 
 
-def _column_terms(op: ops.MatMul, k: int, packed: TensorType, plan: Plan) -> Step:
+def _column_terms(op: MatMul, k: int, packed: TensorType, plan: Plan) -> Step:
     """Packed b, K = `k` rows -> K za zb - (za + o) * sum over K, int32 [batch, vectors * lanes].
 
     The instruction adds up: it multiplies by ones.
@@ -172,7 +172,7 @@ def _column_terms(op: ops.MatMul, k: int, packed: TensorType, plan: Plan) -> Ste
     return Step(primfunc([packed, out], {TEMPLATE: "column_terms"}, emit), (PREVIOUS,), out, "column_terms")
 
 
-def _row_terms(op: ops.MatMul, a: TensorType, mac: Mac, unit: VectorUnit) -> Step:
+def _row_terms(op: MatMul, a: TensorType, mac: Mac, unit: VectorUnit) -> Step:
     """a int8 [..., M, K] -> - zb * sum over K, int32 [batch * M]."""
     rows, k = prod(a.shape[:-1]), a.shape[-1]
     total_of = _sum_of_vectors(mac) if unit.masked else _sum_of_steps
@@ -232,7 +232,7 @@ def _lane_sum(value: Expr, lanes: int) -> Expr:
 
 
 def _emit(
-    op: ops.MatMul, plan: Plan, activations: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    op: MatMul, plan: Plan, activations: Sequence[TensorType], out: TensorType, unit: VectorUnit
 ) -> Callable[..., None]:
     """Code of (a packed, b packed, column terms, row terms, multiplier, shift, y)."""
     batch = out.shape[:-2]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.layers import IntegerLayer
 from hwptq.targets.kernel_tables import MatrixMultiplyKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle
 from hwptq.tir.kernel import Step, TensorType
@@ -21,7 +21,7 @@ _LOADED_GROUPS = 2  # of k activations of one pixel: two pixels' loads then make
 
 
 def matrix_multiply(
-    op: ops.LayerOp,
+    op: IntegerLayer,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,

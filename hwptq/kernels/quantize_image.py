@@ -10,7 +10,7 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.quantize import Quantize, quantized
 from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
@@ -29,7 +29,6 @@ from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
-from .elementwise import quantized
 from .store_tile import store_part
 
 _PLANES = 3
@@ -44,13 +43,13 @@ def quantizes_images(x: Sequence[int], unit: VectorUnit) -> bool:
     return three and unit.float_lanes >= _BYTES and not unit.masked
 
 
-def quantize_image(op: ops.Quantize, x: TensorType, out: TensorType, unit: VectorUnit) -> Step:
+def quantize_image(op: Quantize, x: TensorType, out: TensorType, unit: VectorUnit) -> Step:
     """The step of `op` from x float32 [N,3,H,W] to int8 [N,H,W,3] in the layout of `out`."""
     func = primfunc([x, out], {TEMPLATE: "quantize_image"}, _emit(op, x.shape, out, unit))
     return Step(func, (0,), out, "quantize_image")
 
 
-def _emit(op: ops.Quantize, shape: Sequence[int], out: TensorType, unit: VectorUnit) -> Callable[..., None]:
+def _emit(op: Quantize, shape: Sequence[int], out: TensorType, unit: VectorUnit) -> Callable[..., None]:
     n, _, h, w = shape
 
     def emit(x: Flat, y: Flat) -> None:

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
-from hwptq.quant.fp8_ops import Fp8Op
+from hwptq.ir.operator import Operator
+from hwptq.operators.avg_pool import AvgPool
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import DenseFloat
+from hwptq.operators.float_operator import FloatOperator
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.quantize import Quantize
 from hwptq.targets.kernel_tables import (
     DepthwiseDotKernel,
     DepthwiseKernel,
@@ -34,7 +39,6 @@ from .global_average import averages_in_parts, global_average
 from .grouped_convolution import grouped_convolution
 from .matmul_dot import fits, matmul_dot
 from .matrix_multiply import matrix_multiply
-from .portable import portable
 from .quantize_image import quantize_image
 from .table_lookup import table_lookup
 from .table_permute import table_permute
@@ -53,7 +57,7 @@ _TEMPLATES: dict[type, Callable[..., tuple[Step, ...]]] = {
 
 
 def select(
-    op: ops.GraphOp,
+    op: Operator,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -74,34 +78,34 @@ def select(
     """
     if target.tvm.get("kind") == "cuda":
         return select_cuda(op, activations, constants, out, target)
-    if isinstance(op, Fp8Op):
+    if isinstance(op, FloatOperator):
         raise ValueError(f"{target.name} computes in integers, and a {op.kind} of the model is in e4m3")
-    if isinstance(op, ops.Quantize) and activations[0].shape != out.shape:
+    if isinstance(op, Quantize) and activations[0].shape != out.shape:
         return (quantize_image(op, activations[0], out, unit_of(target, threads)),)
-    kind = rule_kind(op, constants)
+    kind = op.rule(constants)
     kernel = kernel_of(op, constants, target)
     if kernel is None:
         unit = unit_of(target, threads)
-        if isinstance(op, ops.AvgPool) and averages_in_parts(op, activations[0], out, unit):
+        if isinstance(op, AvgPool) and averages_in_parts(op, activations[0], out, unit):
             return global_average(op, activations[0], constants, out, unit)
         return (_portable(op, activations, constants, out, target, threads),)
     if kind not in kernel.serves:
         raise ValueError(f"{target.name}: a {kernel.template} kernel cannot compute {kind}")
     unit = unit_of(target, threads, tile)
-    if isinstance(op, ops.MatMul):
+    if isinstance(op, MatMul):
         assert isinstance(kernel, DotProductKernel)
         if not fits(activations, kernel, unit):
             return (_portable(op, activations, constants, out, target, threads),)
         return matmul_dot(op, activations, out, kernel, unit)
     alone = without_frame(op, constants)
     if alone is not None and not followers:
-        assert isinstance(op, ops.Conv2d)
+        assert isinstance(op, Conv2d)
         steps = select(alone, activations, constants, inside(op, out), target, threads, tile)
         return (*steps, frame_step(op, activations[0].shape[-1], constants, out, unit))
     template = _TEMPLATES[type(kernel)]
     if followers:
         return template(op, activations[0], constants, out, kernel, unit, followers)
-    if kind == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1:
+    if kind == "conv2d" and isinstance(op, Conv2d) and op.groups > 1:
 
         def plain(*single: Any) -> tuple[Step, ...]:
             return template(*single, kernel, unit)
@@ -110,28 +114,16 @@ def select(
     return template(op, activations[0], constants, out, kernel, unit)
 
 
-def rule_kind(op: ops.GraphOp, constants: Sequence[np.ndarray]) -> str:
-    """The name under which a descriptor lists a kernel for `op`; "" for what only portable code computes."""
-    if isinstance(op, ops.Lookup | ops.MatMul):
-        return op.kind
-    if isinstance(op, ops.DenseOp):
-        return "dense" if constants else ""
-    if not isinstance(op, ops.Conv2d) or not constants:
-        return ""
-    channels, _, _, depth = constants[0].shape
-    return "depthwise_conv2d" if op.groups > 1 and depth == 1 and channels == op.groups else "conv2d"
-
-
-def kernel_of(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:
+def kernel_of(op: Operator, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:
     """The kernel that the rules of `target` name for `op`; None for portable code."""
-    rule = target.rule(rule_kind(op, constants))
-    if rule is None or not rule.kernel or (isinstance(op, ops.DenseFloat) and not rule.float_output):
+    rule = target.rule(op.rule(constants))
+    if rule is None or not rule.kernel or (isinstance(op, DenseFloat) and not rule.float_output):
         return None
     return target.kernels[rule.kernel]
 
 
 def _portable(
-    op: ops.GraphOp,
+    op: Operator,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -140,7 +132,7 @@ def _portable(
 ) -> Step:
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
     args = (*range(len(activations)), *constants)
-    return Step(portable(op, inputs, out, unit_of(target, threads)), args, out, f"{op.kind}_portable")
+    return Step(op.primfunc(inputs, out, unit_of(target, threads)), args, out, f"{op.kind}_portable")
 
 
 def select_concatenate(

@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.lookup import Lookup
 from hwptq.targets.kernel_tables import TableLookupKernel
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, dtype_of, primfunc
 from hwptq.tir.encoding import decoded, encoded
@@ -25,7 +25,7 @@ _BLOCK = 32  # indices that one instruction serves
 
 
 def table_lookup(
-    op: ops.Lookup,
+    op: Lookup,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,

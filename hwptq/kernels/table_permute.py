@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.lookup import Lookup
 from hwptq.targets.kernel_tables import TablePermuteKernel
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, constant, dtype_of, primfunc, shuffle, splat
 from hwptq.tir.encoding import decoded, encoded
@@ -35,7 +35,7 @@ Join = Callable[[TablePermuteKernel, Expr, Sequence[Sequence[Expr]]], Expr]
 
 
 def table_permute(
-    op: ops.Lookup,
+    op: Lookup,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,

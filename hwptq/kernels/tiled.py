@@ -8,14 +8,14 @@ from math import prod
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.layers import IntegerLayer
 from hwptq.tir.builder import TEMPLATE, primfunc
 from hwptq.tir.kernel import PREVIOUS, Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import fit
-from .convolution import Convolution, describe, int8_bounds, wanted_padding
+from .convolution import Convolution, describe, wanted_padding
 from .epilogue import Follower, any_border, parameters
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
@@ -39,7 +39,7 @@ class Template:
 
 
 def tiled_steps(
-    op: ops.LayerOp,
+    op: IntegerLayer,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -66,7 +66,7 @@ def tiled_steps(
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
     parts = unit.shared(prod(out.shape) * weight[0].size)
-    bounds = proven(int8_bounds(op), constants)
+    bounds = proven(op.bounds, constants)
     if interleaved:
         body = emit_interleaved(plan, bounds, unit, parts, followers)
     else:
@@ -87,7 +87,9 @@ def tiled_steps(
     return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
 
 
-def wanted_layout(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> Layout:
+def wanted_layout(
+    op: IntegerLayer, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac
+) -> Layout:
     """What the kernel reads, or what is interleaved before it; `weight` is the shape of the weights."""
     layout = Layout(wanted_padding(op), mac.activation)
     conv = describe(op, replace(x, layout=layout), weight, out)

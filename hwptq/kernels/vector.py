@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.layers import IntegerLayer
 from hwptq.targets.kernel_tables import VectorKernel
 from hwptq.tir.builder import Expr, cast, splat
 from hwptq.tir.kernel import Step, TensorType
@@ -18,7 +18,7 @@ from .tiled import Template, tiled_steps
 
 
 def vector(
-    op: ops.LayerOp,
+    op: IntegerLayer,
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,

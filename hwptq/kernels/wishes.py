@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.ir.operator import Operator
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense
+from hwptq.operators.layers import IntegerLayer
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.max_pool import MaxPool
+from hwptq.operators.quantize import Quantize
+from hwptq.operators.resize import Resize
 from hwptq.targets.kernel_tables import (
     DepthwiseDotKernel,
     DepthwiseKernel,
@@ -28,7 +35,7 @@ from .convolution import describe, wanted_padding
 from .depthwise_buffer import writes_interleaved
 from .depthwise_dot import wanted_layout as wanted_by_depthwise
 from .register_tile import Mac
-from .select import kernel_of, rule_kind
+from .select import kernel_of
 from .tiled import interleaved_layout, interleaves, wanted_layout
 
 
@@ -46,21 +53,21 @@ ANY = Wish(None)
 
 
 def wishes(
-    op: ops.GraphOp,
+    op: Operator,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
     target: Descriptor,
 ) -> list[Wish]:
     """The wish for each activation of `op`, and for those of the followers of a layer behind them."""
-    if isinstance(op, ops.Lookup) and _in_rows(target):
+    if isinstance(op, Lookup) and _in_rows(target):
         return [ANY]
     kernel = _kernel(op, constants, target)
-    if kernel is None or not isinstance(op, ops.LayerOp):
+    if kernel is None or not isinstance(op, IntegerLayer):
         return [AS_IT_IS for _ in activations]
     alone = without_frame(op, constants)
     if alone is not None:
-        assert isinstance(op, ops.Conv2d)
+        assert isinstance(op, Conv2d)
         return wishes(alone, activations, constants, inside(op, out), target)
     x, weight = activations[0], constants[0].shape
     mac = _mac(kernel)
@@ -71,14 +78,14 @@ def wishes(
         if interleaved and wanted_padding(op).empty:
             return [Wish(interleaved_layout(mac), exact=True), *others]
         return [Wish(wanted_layout(op, x, weight, out, mac), exact), *others]
-    assert isinstance(op, ops.Conv2d)
+    assert isinstance(op, Conv2d)
     if isinstance(kernel, DepthwiseDotKernel):
         return [Wish(wanted_by_depthwise(op, x, weight, out, kernel, target.elementwise.masked))]
     return [Wish(Layout(wanted_padding(op)))]
 
 
 def writes(
-    op: ops.GraphOp,
+    op: Operator,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -86,30 +93,30 @@ def writes(
     layout: Layout,
 ) -> bool:
     """Whether the kernel of `op` can write its result in `layout`."""
-    if isinstance(op, ops.MaxPool | ops.Resize) or (isinstance(op, ops.Lookup) and _in_rows(target)):
+    if isinstance(op, MaxPool | Resize) or (isinstance(op, Lookup) and _in_rows(target)):
         return layout.rows == 1
-    if isinstance(op, ops.Quantize) and activations[0].shape != out.shape:
+    if isinstance(op, Quantize) and activations[0].shape != out.shape:
         return layout.rows == 1
     kernel = _kernel(op, constants, target)
-    if layout == PLAIN or kernel is None or not isinstance(op, ops.Conv2d | ops.Dense):
+    if layout == PLAIN or kernel is None or not isinstance(op, Conv2d | Dense):
         return layout == PLAIN
     if without_frame(op, constants) is not None:
         return layout.rows == 1
     x, weight = activations[0], constants[0].shape
     if layout.rows > 1:
-        if not isinstance(kernel, DepthwiseDotKernel) or not isinstance(op, ops.Conv2d):
+        if not isinstance(kernel, DepthwiseDotKernel) or not isinstance(op, Conv2d):
             return False
         return writes_interleaved(op, x, weight, out, kernel, layout)
     mac = _mac(kernel)
     return mac is None or not (_widened(x, mac) or _interleaved(op, x, weight, out, mac))
 
 
-def takes_followers(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> bool:
+def takes_followers(op: Operator, constants: Sequence[np.ndarray], target: Descriptor) -> bool:
     """Whether the kernel of `op` can apply other operators to its results before it stores them."""
     kernel = _kernel(op, constants, target)
     if kernel is None or without_frame(op, constants) is not None:
         return False
-    return isinstance(op, ops.Conv2d | ops.Dense) and _mac(kernel) is not None
+    return isinstance(op, Conv2d | Dense) and _mac(kernel) is not None
 
 
 def agreed(wishes: Sequence[Wish]) -> Layout:
@@ -126,10 +133,10 @@ def _in_rows(target: Descriptor) -> bool:
     return bool(target.tvm["kind"] == "llvm") and not target.memory.scratchpad
 
 
-def _kernel(op: ops.GraphOp, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:
+def _kernel(op: Operator, constants: Sequence[np.ndarray], target: Descriptor) -> Kernel | None:
     """The kernel of `op`; None where it reads and writes plain tensors only."""
     kernel = kernel_of(op, constants, target)
-    grouped = rule_kind(op, constants) == "conv2d" and isinstance(op, ops.Conv2d) and op.groups > 1
+    grouped = op.rule(constants) == "conv2d" and isinstance(op, Conv2d) and op.groups > 1
     plain = grouped or isinstance(kernel, WgmmaKernel | MmaKernel) or target.memory.scratchpad
     return None if plain else kernel
 
@@ -152,7 +159,7 @@ def _widened(x: TensorType, mac: Mac) -> bool:
     return mac.aligned and x.shape[-1] % mac.k != 0
 
 
-def _interleaved(op: ops.LayerOp, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> bool:
+def _interleaved(op: IntegerLayer, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> bool:
     """Whether the kernel reads interleaved pixels."""
     layout = Layout(wanted_padding(op))
     plain = TensorType(x.shape, x.dtype, layout)

@@ -39,7 +39,7 @@ def quantize_multiplier(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def requantize(
-    acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero_point: int, lo: int, hi: int
+    acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int, zero_point: int, lo: int, hi: int
 ) -> np.ndarray:
     """int32 accumulators -> int8; `multiplier` and `shift` broadcast against `acc` (last axis = channels).
 

@@ -29,3 +29,12 @@ def product(a: np.ndarray, b: np.ndarray, model: Accumulator) -> np.ndarray:
     if a.dtype == bf16.DTYPE:
         return bf16_accumulate.product(a, b, model)
     return fp8_accumulate.product(fp8.as_codes(a), fp8.as_codes(b), model)
+
+
+def parts_of_window(weight: tuple[int, ...], step: int) -> tuple[int, int]:
+    """(parts, products of each) of a window of weights [O,KH,KW,I]: the accumulator begins each at a step.
+
+    A part is a row of the window where that fits one step, as with the 3 channels of an image; else a tap.
+    """
+    _, kh, kw, depth = weight
+    return (kh, kw * depth) if kw * depth <= step else (kh * kw, depth)

@@ -16,8 +16,7 @@ from math import floor, log2
 
 import numpy as np
 
-from . import reference
-from .integer_ops import Add
+from .scaled_sum import ScaledSum, scaled_sum
 
 _LIMIT = 2**31
 _SHIFTS = 3  # how many are tried
@@ -34,10 +33,10 @@ class ShortAdd:
 
 
 @lru_cache(maxsize=1024)
-def short_add(op: Add, a_offset: int = 0, b_offset: int = 0) -> ShortAdd | None:
+def short_add(op: ScaledSum, a_offset: int = 0, b_offset: int = 0) -> ShortAdd | None:
     """The sum that equals `op` for operands stored with an offset (128 = as uint8); None if none is found."""
     a, b = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
-    result = reference.evaluate(op, a.astype(np.int8), b.astype(np.int8)).astype(np.int64)
+    result = scaled_sum(op, a.astype(np.int8), b.astype(np.int8)).astype(np.int64)
     for short in _candidates(op):
         products = a * short.a_factor + b * short.b_factor
         least, most = _starts(products, result, op, short.shift)
@@ -49,7 +48,7 @@ def short_add(op: Add, a_offset: int = 0, b_offset: int = 0) -> ShortAdd | None:
     return None
 
 
-def _candidates(op: Add) -> Iterator[ShortAdd]:
+def _candidates(op: ScaledSum) -> Iterator[ShortAdd]:
     """Factors near the real ones, at the largest shifts; their start is yet to be found."""
     scale = op.multiplier / 2.0 ** (31 + op.shift)
     factors = [f * scale for f in (op.a_factor, op.b_factor)]
@@ -63,7 +62,7 @@ def _candidates(op: Add) -> Iterator[ShortAdd]:
             yield ShortAdd(a + da, b + db, 0, shift)
 
 
-def _starts(products: np.ndarray, result: np.ndarray, op: Add, shift: int) -> tuple[int, int]:
+def _starts(products: np.ndarray, result: np.ndarray, op: ScaledSum, shift: int) -> tuple[int, int]:
     """The least and the largest start that give `result`; a clamped result bounds it on one side only."""
     shifted = result - op.out_zero_point
     least = np.where(result > op.lo, (shifted << shift) - products, -_LIMIT)

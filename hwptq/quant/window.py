@@ -34,3 +34,12 @@ def ceil_padding(padding: Any, size: Any, strides: Any, dilation: Any, out_shape
     need = [(out_shape[i] - 1) * strides[i] + dilation[i] * (size[i] - 1) + 1 for i in (0, 1)]
     top, left, bottom, right = padding
     return (top, left, max(bottom, need[0] - shape[0] - top), max(right, need[1] - shape[1] - left))
+
+
+def pooled(op: Any, x: np.ndarray, dilation: Any, fill: Any) -> np.ndarray:
+    """The windows [N,OH,OW,C,KH,KW] of a pooling operator over x [N,H,W,C], `fill` beyond the image.
+
+    `op` has the fields pool_size, strides, padding and out_shape of MaxPool and AvgPool.
+    """
+    padding = ceil_padding(op.padding, op.pool_size, op.strides, dilation, op.out_shape, x.shape[1:3])
+    return windows(pad_image(x, padding, fill), op.pool_size, op.strides, dilation, op.out_shape)

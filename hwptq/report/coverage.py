@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,39 +12,27 @@ from tvm import relax
 from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from hwptq.ir.macs import float_macs
+from hwptq.ir.operator import Operator, integer_operator
 from hwptq.ir.qdq import dequantizes, quantizes
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.dequantize import Dequantize, FloatDequantize
+from hwptq.operators.layers import IntegerLayer, LayerToFloat
+from hwptq.operators.matmul import FloatMatMul, MatMul
+from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.passes.graph.quantizable import float_reasons, layer_name
-from hwptq.passes.select_kernels import integer_operator
-from hwptq.quant import integer_ops as ops
-from hwptq.quant.fp8_ops import (
-    Conv2dToFp8,
-    DenseToFp8,
-    Fp8Conv2d,
-    Fp8Dense,
-    Fp8Dequantize,
-    Fp8MatMul,
-    Fp8Quantize,
-    LayerToFp8,
-)
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT
 
-_BOUNDARY = (ops.Quantize, ops.Dequantize, Fp8Quantize, Fp8Dequantize)
+_BOUNDARY = (Quantize, Dequantize, FloatQuantize, FloatDequantize)
 _FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 
 
-def integer_macs(op: ops.GraphOp, args: list[Any], out: Any) -> int:
+def integer_macs(op: Operator, args: list[Any], out: Any) -> int:
     """Multiply-accumulates of one integer operator."""
-    match op:
-        case ops.Conv2d() | ops.Dense() | ops.DenseFloat() | Conv2dToFp8() | DenseToFp8():
-            return prod(shape_of(out)) * prod(shape_of(args[1])[1:])
-        case Fp8Conv2d() | Fp8Dense():
-            return prod(shape_of(out)) * prod(shape_of(args[-3])[1:])
-        case ops.MatMul() | Fp8MatMul():
-            return prod(shape_of(out)) * shape_of(args[0])[-1]
-    return 0
+    return op.macs([shape_of(a) for a in args], shape_of(out))
 
 
-def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, ops.GraphOp, list[Any]]]:
+def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, Operator, list[Any]]]:
     """(var, operator, arguments) of every integer operator of an integer graph."""
     for var, value in bindings(mod["main"]):
         op = integer_operator(mod, value)
@@ -57,16 +44,16 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     """One row for each operator with weights, and for products of two activations."""
     rows = []
     for var, op, args in integer_nodes(mod):
-        if isinstance(op, Fp8Conv2d | Fp8Dense | Fp8MatMul):
+        if isinstance(op, FloatConv2d | FloatDense | FloatMatMul):
             rows.append(_fp8_row(var, op, args))
-        if not isinstance(op, ops.LayerOp | ops.MatMul | LayerToFp8):
+        if not isinstance(op, IntegerLayer | MatMul | LayerToFloat):
             continue
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
         size = 0 if weight is None else weight_bytes(weight.size, width) + _factors(op, weight)
         rows.append(
             {
                 "name": layer_name(str(var.name)),
-                "op": op.kind.removesuffix("_float").removesuffix("_to_fp8"),
+                "op": op.family,
                 "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
                 "macs": integer_macs(op, args, var),
@@ -82,11 +69,11 @@ def _factors(op: Any, weight: Any) -> int:
     return weight.size // weight.shape[-1] * -(-weight.shape[-1] // size) if size else 0
 
 
-def _fp8_row(var: Any, op: Fp8Conv2d | Fp8Dense | Fp8MatMul, args: list[Any]) -> dict[str, Any]:
-    weight = None if isinstance(op, Fp8MatMul) else constant(args[-3])
+def _fp8_row(var: Any, op: FloatConv2d | FloatDense | FloatMatMul, args: list[Any]) -> dict[str, Any]:
+    weight = None if isinstance(op, FloatMatMul) else constant(args[-3])
     return {
         "name": layer_name(str(var.name)),
-        "op": op.kind.removeprefix("fp8_"),
+        "op": op.family,
         "weight": str(args[1 if weight is None else -3].ty.dtype),
         "activation": str(args[0].ty.dtype),
         "macs": integer_macs(op, args, var),

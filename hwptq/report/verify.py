@@ -22,9 +22,9 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import format_of, holds_codes
 from hwptq.ir.dataflow import bindings, rewrite
 from hwptq.ir.qdq import quantizes, scale_and_zero
+from hwptq.operators.dense import DenseFloat
 from hwptq.passes.graph.quantizable import layer_name, node_name
 from hwptq.progress import Progress
-from hwptq.quant.integer_ops import DenseFloat
 from hwptq.targets import Descriptor
 
 from .accuracy import Score, Sqnr

@@ -6,6 +6,7 @@ looks alike. A vector of one lane is a scalar.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -38,6 +39,15 @@ def constant(value: int | float, dtype: str, lanes: int = 1) -> Expr:
     """`value` in every lane."""
     scalar = tirx.const(value, dtype)
     return scalar if lanes == 1 else T.broadcast(scalar, lanes)
+
+
+def exact_float32(value: float) -> Expr:
+    """A float32 constant given by its bits.
+
+    TVM turns a division by a literal into a product with its reciprocal, which rounds differently.
+    """
+    (bits,) = struct.unpack("<i", struct.pack("<f", value))
+    return T.reinterpret("float32", constant(bits, "int32"))
 
 
 def splat(value: Expr, lanes: int) -> Expr:

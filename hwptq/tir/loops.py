@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from .builder import Expr, nest, share_spans
+from .builder import Expr, Flat, nest, share_spans, splat
+from .kernel import TensorType
 from .vector_unit import VectorUnit
 
 _COST = 20  # multiply-accumulates that take as long as an element
@@ -73,3 +74,28 @@ def walk(loops: Loops, unit: VectorUnit, body: Callable[[list[Expr], int, int], 
         )
 
     nest(loops.extents[:-1], row)
+
+
+def emit_binary(
+    inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit, vector: Callable[[Expr, Expr, int], Expr]
+) -> Callable[..., None]:
+    """Code of a function of two tensors that broadcast; vector(a, b, lanes) gives so many of its values."""
+    shapes = [broadcast_strides(t.shape, out.shape) for t in inputs]
+    loops = merged(out.shape, [*shapes, row_major(out.shape)])
+
+    def emit(a: Flat, b: Flat, y: Flat) -> None:
+        def block(offsets: list[Expr], width: int, count: int) -> None:
+            first, second = (
+                _operand(tensor, offset, steps[-1], width)
+                for tensor, offset, steps in zip((a, b), offsets, loops.strides, strict=False)
+            )
+            y.store(offsets[2], vector(first, second, width), width, count)
+
+        walk(loops, unit, block)
+
+    return emit
+
+
+def _operand(tensor: Flat, offset: Expr, stride: int, width: int) -> Expr:
+    """A vector of a tensor, a broadcast value in every lane."""
+    return splat(tensor.load(offset), width) if stride == 0 else tensor.load(offset, width)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hwptq.ir.dataflow import bindings, op_name, shape_of, users
-from hwptq.quant import integer_ops as ops
+from hwptq.ir.operator import Operator
+from hwptq.operators.add import Add
+from hwptq.operators.clamp import Clamp
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Node:
     """An integer operator of the graph: its result, activations and constants."""
 
     var: Any
-    op: ops.GraphOp
+    op: Operator
     activations: tuple[Any, ...]
     constants: tuple[Any, ...]
 
@@ -88,8 +90,8 @@ def _source_of_image(value: Any) -> Any:
 
 def _follows(node: Node, before: Any) -> bool:
     """Whether `node` computes each element from that of `before`, and of another tensor of its shape."""
-    if isinstance(node.op, ops.Clamp):
+    if isinstance(node.op, Clamp):
         return True
-    if not isinstance(node.op, ops.Add) or len(set(node.activations)) != 2:
+    if not isinstance(node.op, Add) or len(set(node.activations)) != 2:
         return False
     return all(shape_of(tensor) == shape_of(before) for tensor in node.activations)

@@ -18,11 +18,20 @@ from hwptq.formats import bf16, fp8, holds_floats
 from hwptq.ir.composite import Composite, read_composite
 from hwptq.ir.dataflow import constant, op_name, shape_of
 from hwptq.ir.qdq import dequantizes
-from hwptq.quant import fp8_ops as ops
+from hwptq.operators.add import FloatAdd
+from hwptq.operators.avg_pool import FloatAvgPool
+from hwptq.operators.clamp import Clamp, FloatClamp
+from hwptq.operators.conv2d import Conv2dToFloat, FloatConv2d
+from hwptq.operators.dense import DenseToFloat, FloatDense
+from hwptq.operators.float_operator import FloatOperator
+from hwptq.operators.lookup import FloatLookup, Lookup
+from hwptq.operators.matmul import FloatMatMul
+from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.mul import FloatMul
+from hwptq.operators.pad import FloatPad
 from hwptq.quant.accumulator import accumulator_constants, in_output_scale
 from hwptq.quant.float_sums import Accumulators
-from hwptq.quant.fp8_reference import codes, store
-from hwptq.quant.integer_ops import Clamp, Lookup
+from hwptq.quant.float_values import codes, store
 
 from ..graph.quantizable import DATA_MOVEMENT, elementwise_root
 from ..graph.table import tabulate
@@ -151,13 +160,13 @@ def _conv2d(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = 
     window = pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups)
     bounds, shape = out.bounds(*unit.bounds), (n, height, width, channels)
     tensors = [e.images(t.tensor) for t in (x, residual) if t]
-    op: ops.Fp8Op
+    op: FloatOperator
     if _dtypes(x, w) == {"int8"}:
         constants = _integers(unit, x, w, out)
-        op = ops.Conv2dToFp8(*window, x.zero, *bounds, out.dtype)
+        op = Conv2dToFloat(*window, x.zero, *bounds, out.dtype)
     else:
         constants = (_weight(x, w), *_scaled(unit, x, w, channels, out))
-        op = ops.Fp8Conv2d(*window, *bounds, out.dtype, out.model(x), *_residual(residual, out), out.zero)
+        op = FloatConv2d(*window, *bounds, out.dtype, out.model(x), *_residual(residual, out), out.zero)
     return e.from_images(_clamped(e, op, tensors, constants, shape, unit, out, out.image_name))
 
 
@@ -191,7 +200,7 @@ def _integers(unit: Composite, x: Operand, w: Operand, out: Fp8Output) -> tuple[
 
 
 def _clamped(
-    e: Any, op: ops.Fp8Op, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+    e: Any, op: FloatOperator, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
     unit: Composite, out: Fp8Output, name: str,
 ) -> Any:  # fmt: skip
     """Emit `op`, and behind it the clamp of `unit` where that differs by channel.
@@ -204,7 +213,7 @@ def _clamped(
         raise NotInteger("a clamp that differs by channel, of a result in float32")
     y = e.call(op, tensors, constants, shape, out.dtype, f"{name}_unclamped")
     limits = [out.quantized(np.broadcast_to(bound, shape[-1:])) for bound in unit.bounds]
-    clamp = Clamp() if out.dtype == "int8" else ops.Fp8Clamp()
+    clamp = Clamp() if out.dtype == "int8" else FloatClamp()
     return e.call(clamp, [y], tuple(limits), shape, out.dtype, name)
 
 
@@ -216,13 +225,13 @@ def _dense(e: Any, unit: Composite, out: Fp8Output, residual: Operand | None = N
     if w.tensor.ndim != 2:
         raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
     bounds, tensors = out.bounds(*unit.bounds), [t.tensor for t in (x, residual) if t]
-    op: ops.Fp8Op
+    op: FloatOperator
     if _dtypes(x, w) == {"int8"}:
         constants = _integers(unit, x, w, out)
-        op = ops.DenseToFp8(x.zero, *bounds, out.dtype)
+        op = DenseToFloat(x.zero, *bounds, out.dtype)
     else:
         constants = (_weight(x, w), *_scaled(unit, x, w, shape[-1], out))
-        op = ops.Fp8Dense(*bounds, out.dtype, out.model(x), *_residual(residual, out), out.zero)
+        op = FloatDense(*bounds, out.dtype, out.model(x), *_residual(residual, out), out.zero)
     return _clamped(e, op, tensors, constants, shape, unit, out, out.tensor_name)
 
 
@@ -239,7 +248,7 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Fp8Output) -> 
     if len(_dtypes(a, b)) != 1 or not holds_floats(dtype_of(a)):
         raise NotInteger("operands of different dtypes")
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
-    op = ops.Fp8MatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model(a), out.zero)
+    op = FloatMatMul(factor, *out.bounds(*unit.bounds), out.dtype, out.model(a), out.zero)
     return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor_name)
 
 
@@ -259,15 +268,13 @@ def _add(e: Any, call: Any, out: Fp8Output, unit: Composite | None = None) -> An
     a, b = _operands(e, args, out)
     sign = -1 if op_name(call) == "subtract" else 1
     factors = _factor(a, out), sign * _factor(b, out)
-    return binary(
-        e, ops.Fp8Add(*factors, *out.bounds(*bounds), a.zero, b.zero, out.dtype, out.zero), a, b, out
-    )
+    return binary(e, FloatAdd(*factors, *out.bounds(*bounds), a.zero, b.zero, out.dtype, out.zero), a, b, out)
 
 
 def _mul(e: Any, call: Any, out: Fp8Output) -> Any:
     a, b = _operands(e, call.args, out)
     factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
-    return binary(e, ops.Fp8Mul(factor, *out.bounds(), a.zero, b.zero, out.dtype, out.zero), a, b, out)
+    return binary(e, FloatMul(factor, *out.bounds(), a.zero, b.zero, out.dtype, out.zero), a, b, out)
 
 
 def _lookup(e: Any, expr: Any, root: Any, out: Fp8Output) -> Any:
@@ -297,7 +304,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Fp8Output) -> Any:
     """A lookup of x whose entry i is quantize(real[i])."""
     if not np.isfinite(real).any():
         raise NotInteger("the function is not finite")
-    op = ops.Fp8Lookup() if holds_floats(dtype_of(x)) else Lookup()
+    op = FloatLookup() if holds_floats(dtype_of(x)) else Lookup()
     table = out.quantized(real)
     if not e.is_image(x.tensor):
         return e.call(op, [x.tensor], (table,), x.shape, out.dtype, out.tensor_name)
@@ -308,7 +315,7 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Fp8Output) -> Any:
 def _max_pool(e: Any, call: Any, out: Fp8Output) -> Any:
     x, attrs = _operand(e, call.args[0]), call.attrs
     n, c, h, w = shape_of(call)
-    op = ops.Fp8MaxPool(
+    op = FloatMaxPool(
         pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
     )  # fmt: skip
     y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), dtype_of(x), out.image_name)
@@ -318,7 +325,7 @@ def _max_pool(e: Any, call: Any, out: Fp8Output) -> Any:
 def _avg_pool(e: Any, call: Any, out: Fp8Output) -> Any:
     window, x = average_window(call), _operand(e, call.args[0])
     factor = (float(x.scale) / (out.scale * window.counts)).astype(np.float32)
-    op = ops.Fp8AvgPool(
+    op = FloatAvgPool(
         window.size,
         window.strides,
         window.padding,
@@ -337,9 +344,9 @@ def _moved(e: Any, call: Any, out: Fp8Output) -> Any:
     return moved(e, call, out, _operand(e, call.args[0]), _rescaled, _padding)
 
 
-def _padding(before: tuple[int, ...], after: tuple[int, ...], value: float, x: Operand) -> ops.Fp8Pad:
+def _padding(before: tuple[int, ...], after: tuple[int, ...], value: float, x: Operand) -> FloatPad:
     code = codes(store(np.asarray(value, np.float32) / np.float32(x.scale), dtype_of(x)))
-    return ops.Fp8Pad(before, after, int(code))
+    return FloatPad(before, after, int(code))
 
 
 def _concat(e: Any, call: Any, out: Fp8Output) -> Any:

@@ -12,10 +12,19 @@ import numpy as np
 from hwptq.ir.composite import Composite, is_clamped, read_composite
 from hwptq.ir.dataflow import constant, op_name, shape_of
 from hwptq.ir.qdq import dequantizes
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.add import FRACTION_BITS, Add
+from hwptq.operators.avg_pool import AvgPool
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.max_pool import MaxPool
+from hwptq.operators.mul import LEFT_SHIFT, Mul
+from hwptq.operators.pad import Pad
+from hwptq.operators.resize import Resize
 from hwptq.quant.accumulator import accumulator_constants
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, quantize_multiplier
-from hwptq.quant.reference import ADD_FRACTION_BITS, MUL_LEFT_SHIFT
 
 from ..graph.nearest import nearest_pixels, why_not_nearest
 from ..graph.quantizable import DATA_MOVEMENT, FLOAT_SUFFIX, elementwise_root
@@ -146,7 +155,7 @@ def _conv2d(e: Any, unit: Composite, out: Output) -> Any:
         raise NotInteger("the weight is not a constant")
     constants = _weights(unit, x, w, w.tensor.transpose(0, 2, 3, 1), out)
     n, channels, height, width = shape_of(unit.result)
-    op = ops.Conv2d(
+    op = Conv2d(
         pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups),
         x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits, out.weight_group,
     )  # fmt: skip
@@ -157,7 +166,7 @@ def _conv2d(e: Any, unit: Composite, out: Output) -> Any:
 
 
 def _clamped(
-    e: Any, op: ops.Conv2d | ops.Dense, x: Any, constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+    e: Any, op: Conv2d | Dense, x: Any, constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
     unit: Composite, out: Output,
 ) -> Any:  # fmt: skip
     """Emit `op`, and behind it the clamp of `unit` where that differs by channel."""
@@ -165,7 +174,7 @@ def _clamped(
     if limits is None:
         return e.call(op, [x], constants, shape, name=out.name)
     y = e.call(op, [x], constants, shape, name=f"{out.name}_unclamped")
-    return e.call(ops.Clamp(), [y], limits, shape, name=out.name)
+    return e.call(Clamp(), [y], limits, shape, name=out.name)
 
 
 def _dense(e: Any, unit: Composite, out: Output) -> Any:
@@ -176,9 +185,9 @@ def _dense(e: Any, unit: Composite, out: Output) -> Any:
         raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
     constants = _weights(unit, x, w, np.ascontiguousarray(w.tensor.T), out)
     if out.real:
-        real = ops.DenseFloat(out.weight_bits, out.activation_bits, out.weight_group)
+        real = DenseFloat(out.weight_bits, out.activation_bits, out.weight_group)
         return e.call(real, [x.tensor], constants, shape_of(unit.result), "float32", out.tensor_name)
-    op = ops.Dense(
+    op = Dense(
         x.zero, out.zero, *out.bounds(*unit.bounds), out.weight_bits, out.activation_bits, out.weight_group
     )  # fmt: skip
     return _clamped(
@@ -193,7 +202,7 @@ def _matmul(e: Any, unit: Composite, a: Operand, b: Operand, out: Output) -> Any
     if unit.bias is not None or depth * 255 * 255 > ACCUMULATOR_LIMIT:
         raise NotInteger("its 32-bit accumulator could overflow")
     multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / out.scale)
-    op = ops.MatMul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds(*unit.bounds))
+    op = MatMul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds(*unit.bounds))
     return call_constants(e, op, [a, b], shape_of(unit.result), out, out.tensor_name)
 
 
@@ -207,9 +216,9 @@ def _add(
     a, b = (e.operand(t) for t in args or call.args)
     sign = -1 if op_name(call) == "subtract" else 1
     coarse = max(float(a.scale), float(b.scale))
-    factors = [round(float(t.scale) / coarse * 2**ADD_FRACTION_BITS) for t in (a, b)]
-    multiplier, shift = _scalar_multiplier(coarse / (2**ADD_FRACTION_BITS * out.scale))
-    op = ops.Add(
+    factors = [round(float(t.scale) / coarse * 2**FRACTION_BITS) for t in (a, b)]
+    multiplier, shift = _scalar_multiplier(coarse / (2**FRACTION_BITS * out.scale))
+    op = Add(
         a.zero, b.zero, factors[0], sign * factors[1], multiplier, shift, out.zero, *out.bounds(*bounds)
     )  # fmt: skip
     return binary(e, op, a, b, out)
@@ -217,8 +226,8 @@ def _add(
 
 def _mul(e: Any, call: Any, out: Output) -> Any:
     a, b = (e.operand(t) for t in call.args)
-    multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / (2**MUL_LEFT_SHIFT * out.scale))
-    return binary(e, ops.Mul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds()), a, b, out)
+    multiplier, shift = _scalar_multiplier(float(a.scale) * float(b.scale) / (2**LEFT_SHIFT * out.scale))
+    return binary(e, Mul(a.zero, b.zero, multiplier, shift, out.zero, *out.bounds()), a, b, out)
 
 
 def _lookup(e: Any, expr: Any, root: Any, out: Output) -> Any:
@@ -243,15 +252,15 @@ def _table(e: Any, x: Operand, real: np.ndarray, out: Output) -> Any:
     q = np.rint(np.nan_to_num(real / np.float32(out.scale), posinf=1e6, neginf=-1e6)) + out.zero
     table = np.clip(q, out.qmin, out.qmax).astype(np.int8)
     if not e.is_image(x.tensor):
-        return e.call(ops.Lookup(), [x.tensor], (table,), x.shape, name=out.tensor_name)
+        return e.call(Lookup(), [x.tensor], (table,), x.shape, name=out.tensor_name)
     image = e.images(x.tensor)
-    return e.from_images(e.call(ops.Lookup(), [image], (table,), shape_of(image), name=out.image_name))
+    return e.from_images(e.call(Lookup(), [image], (table,), shape_of(image), name=out.image_name))
 
 
 def _max_pool(e: Any, call: Any, out: Output) -> Any:
     x, attrs = e.operand(call.args[0]), call.attrs
     n, c, h, w = shape_of(call)
-    op = ops.MaxPool(
+    op = MaxPool(
         pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
     )  # fmt: skip
     y = e.from_images(e.call(op, [e.images(x.tensor)], (), (n, h, w, c), name=out.image_name))
@@ -262,7 +271,7 @@ def _avg_pool(e: Any, call: Any, out: Output) -> Any:
     window, x = average_window(call), e.operand(call.args[0])
     factor = 2 ** floor(log2(ACCUMULATOR_LIMIT / (255 * prod(window.size))))
     multiplier, shift = _multiplier(float(x.scale) / (out.scale * window.counts * factor))
-    op = ops.AvgPool(
+    op = AvgPool(
         window.size, window.strides, window.padding, window.out_shape, factor, x.zero, out.zero, *out.bounds()
     )
     shape = (x.shape[0], *window.out_shape, x.shape[1])
@@ -276,7 +285,7 @@ def _resize(e: Any, call: Any, out: Output) -> Any:
         raise NotInteger(why_not)
     x = e.operand(call.args[0])
     n, c, h, w = shape_of(call)
-    y = e.call(ops.Resize(), [e.images(x.tensor)], nearest_pixels(call), (n, h, w, c), name=out.image_name)
+    y = e.call(Resize(), [e.images(x.tensor)], nearest_pixels(call), (n, h, w, c), name=out.image_name)
     return _rescaled(e, Operand(e.from_images(y), x.scale, x.zero, (n, c, h, w)), out)
 
 
@@ -284,9 +293,9 @@ def _moved(e: Any, call: Any, out: Output) -> Any:
     return moved(e, call, out, e.operand(call.args[0]), _rescaled, _padding)
 
 
-def _padding(before: tuple[int, ...], after: tuple[int, ...], value: float, x: Operand) -> ops.Pad:
+def _padding(before: tuple[int, ...], after: tuple[int, ...], value: float, x: Operand) -> Pad:
     """The padding value rounded and clamped as any value of this tensor is."""
-    return ops.Pad(before, after, int(Output(float(x.scale), x.zero, "").quantized(value)))
+    return Pad(before, after, int(Output(float(x.scale), x.zero, "").quantized(value)))
 
 
 def _concat(e: Any, call: Any, out: Output) -> Any:

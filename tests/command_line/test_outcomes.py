@@ -14,8 +14,8 @@ from command import TARGET, Command
 
 import hwptq as package
 from hwptq.backends.toolchain import why_not_run
+from hwptq.operators.dense import Dense
 from hwptq.passes import select_kernels
-from hwptq.quant import integer_ops
 from hwptq.targets import load_target, target_names
 
 _REASON = why_not_run(load_target(TARGET))
@@ -58,7 +58,7 @@ def test_a_broken_kernel_is_found(hwptq: Command, monkeypatch: pytest.MonkeyPatc
     select = select_kernels.select
 
     def broken(op: Any, *arguments: Any) -> Any:
-        if isinstance(op, integer_ops.Dense):
+        if isinstance(op, Dense):
             op = replace(op, out_zero_point=op.out_zero_point + 1)
         return select(op, *arguments)
 

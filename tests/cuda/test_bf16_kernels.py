@@ -18,9 +18,17 @@ from on_processor import run
 from hwptq.formats import bf16
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda
-from hwptq.quant import fp8_ops as ops
-from hwptq.quant import integer_ops as i8
-from hwptq.quant import reference
+from hwptq.operators.add import FloatAdd
+from hwptq.operators.avg_pool import FloatAvgPool
+from hwptq.operators.clamp import FloatClamp
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.dequantize import FloatDequantize
+from hwptq.operators.lookup import FloatLookup, Lookup
+from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.mul import FloatMul
+from hwptq.operators.pad import FloatPad
+from hwptq.operators.quantize import FloatQuantize
 from hwptq.targets import load_target
 from hwptq.tir.kernel import TensorType
 
@@ -48,7 +56,7 @@ class Values:
 
 def check(op: Any, *tensors: np.ndarray, constants: tuple[np.ndarray, ...] = ()) -> None:
     """The kernel of one thread an element gives the bits of the reference."""
-    expected = np.ascontiguousarray(reference.evaluate(op, *tensors, *constants))
+    expected = np.ascontiguousarray(op.reference(*tensors, *constants))
     (step,) = select_cuda(op, [type_of(t) for t in tensors], constants, type_of(expected), TARGET)
     found = run(step.func, [*tensors, *constants], type_of(expected))
     bits = f"uint{8 * expected.itemsize}"
@@ -78,9 +86,9 @@ def test_convolutions_in_order(
     x = v.of(BF16, 2, 7, 6, channels, spread=spread)
     w = v.of(BF16, outputs, *kernel, channels // groups, spread=spread)
     real = (v.reals(outputs), v.reals(outputs))
-    op = ops.Fp8Conv2d(*window, groups, -inf, 90.0, out, IN_ORDER, out_zero_point=7 if out == "int8" else 0)
+    op = FloatConv2d(*window, groups, -inf, 90.0, out, IN_ORDER, out_zero_point=7 if out == "int8" else 0)
     check(op, x, constants=(w, *real))
-    shape = reference.evaluate(op, x, w, *real).shape
+    shape = op.reference(x, w, *real).shape
     for dtype, zero in ((BF16, 0), ("int8", -9)):
         joined = replace(op, residual=0.7, residual_zero_point=zero)
         check(joined, x, v.of(dtype, *shape), constants=(w, *real))
@@ -91,7 +99,7 @@ def test_dense_layers_in_order(spread: int) -> None:
     v = Values(1)
     for rows, depth, outputs in (((1,), 40, 10), ((3, 5), 33, 7)):
         x, w = v.of(BF16, *rows, depth, spread=spread), v.of(BF16, outputs, depth, spread=spread)
-        op = ops.Fp8Dense(0.0, inf, BF16, IN_ORDER)
+        op = FloatDense(0.0, inf, BF16, IN_ORDER)
         check(op, x, constants=(w, v.reals(outputs), v.reals(outputs)))
 
 
@@ -101,11 +109,11 @@ def test_operators_without_weights(out: str) -> None:
     for a, b in ((BF16, BF16), (BF16, "int8"), ("int8", BF16)):
         x, y = v.of(a, *shape), v.of(b, shape[-1])
         zeros = (3 if a == "int8" else 0, -9 if b == "int8" else 0, out, zero)
-        check(ops.Fp8Add(0.3, -1.7, -inf, 90.0, *zeros), x, y)
-        check(ops.Fp8Mul(30.0, 0.0, inf, *zeros), x, y)
+        check(FloatAdd(0.3, -1.7, -inf, 90.0, *zeros), x, y)
+        check(FloatMul(30.0, 0.0, inf, *zeros), x, y)
     x = v.of(BF16, *shape, spread=240)
-    check(ops.Fp8Lookup(), x, constants=(v.of(out, 1 << 16),))
-    mean = ops.Fp8AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 0, out, zero)
+    check(FloatLookup(), x, constants=(v.of(out, 1 << 16),))
+    mean = FloatAvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 0, out, zero)
     check(mean, v.of(BF16, *shape), constants=(v.reals(8),))
 
 
@@ -113,18 +121,18 @@ def test_values_that_stay_bfloat16() -> None:
     v, shape = Values(3), (2, 5, 7, 3)
     x = v.of(BF16, *shape, spread=240)
     x.reshape(-1)[:4] = bf16.encode(np.array([np.inf, -np.inf, np.nan, -0.0], np.float32))
-    check(ops.Fp8MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), np.nan_to_num(x))
-    check(ops.Fp8Pad((0, 1, 0, 2), (0, 0, 3, 1), 0x3F80), x)
-    check(ops.Fp8Clamp(), x, constants=(bf16.encode(-v.reals(3)), bf16.encode(v.reals(3))))
-    check(i8.Lookup(), v.of("int8", *shape), constants=(v.of(BF16, 256),))
+    check(FloatMaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), np.nan_to_num(x))
+    check(FloatPad((0, 1, 0, 2), (0, 0, 3, 1), 0x3F80), x)
+    check(FloatClamp(), x, constants=(bf16.encode(-v.reals(3)), bf16.encode(v.reals(3))))
+    check(Lookup(), v.of("int8", *shape), constants=(v.of(BF16, 256),))
 
 
 def test_to_and_from_real_values() -> None:
     bits = np.random.default_rng(4).integers(0, 1 << 32, 1 << 12, dtype=np.uint32)
     ties = (bits & np.uint32(0xFFFF0000)) | np.uint32(0x8000)
     for real in (bits.view(np.float32), ties.view(np.float32)):
-        check(ops.Fp8Quantize(1.0, BF16), real[np.isfinite(real)])
-    check(ops.Fp8Dequantize(1.0), Values(5).of(BF16, 1 << 10, spread=240))
+        check(FloatQuantize(1.0, BF16), real[np.isfinite(real)])
+    check(FloatDequantize(1.0), Values(5).of(BF16, 1 << 10, spread=240))
 
 
 @pytest.mark.parametrize(
@@ -141,8 +149,8 @@ def test_what_the_tensor_cores_get(shape: Any, strides: Any, padding: Any, dilat
     o, kh, kw, depth = shape
     v = Values(sum(shape))
     x, w, scale, bias = v.of(BF16, 2, 13, 17, depth), v.of(BF16, *shape), v.reals(o), v.reals(o)
-    op = ops.Fp8Conv2d(strides, padding, dilation, 1, -inf, inf, out, IN_STEPS)
-    expected = reference.evaluate(op, x, w, scale, bias)
+    op = FloatConv2d(strides, padding, dilation, 1, -inf, inf, out, IN_STEPS)
+    expected = op.reference(x, w, scale, bias)
     *before, last = select_cuda(op, [type_of(x)], (w, scale, bias), type_of(expected), TARGET)
     assert "wgmma" in last.name
     packed = last.args[3]
@@ -162,6 +170,6 @@ def test_what_the_tensor_cores_get(shape: Any, strides: Any, padding: Any, dilat
     weights = rows[:o].reshape(o, *window, channels)
     widened = np.zeros((*made.shape[:3], channels), x.dtype)
     widened[..., : made.shape[3]] = made
-    found = reference.evaluate(op, widened, weights, scale, bias)
+    found = op.reference(widened, weights, scale, bias)
     bits = f"uint{8 * expected.itemsize}"
     assert np.array_equal(np.ascontiguousarray(found).view(bits), np.ascontiguousarray(expected).view(bits))

@@ -21,8 +21,9 @@ from hwptq.kernels.cuda.operand import item_bytes
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.select import select_cuda, select_cuda_concatenate
 from hwptq.kernels.cuda.tiling import COLUMNS, STORE, round_up
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import DenseFloat
 from hwptq.quant import fixed_point
-from hwptq.quant import integer_ops as ops
 from hwptq.quant.integer_sums import convolution_sum, exact_matmul
 from hwptq.targets import load_target
 from hwptq.tir.kernel import Step
@@ -74,20 +75,20 @@ def product(case: Case, steps: tuple[Step, ...]) -> np.ndarray:
     assert isinstance(packed, np.ndarray)
     assert isinstance(scale, np.ndarray)
     outputs, rows = case.constants[0].shape[0], round_up(case.constants[0].shape[0], COLUMNS)
-    kernel = case.constants[0].shape[1:-1] if isinstance(case.op, ops.Conv2d) else (1, 1)
+    kernel = case.constants[0].shape[1:-1] if isinstance(case.op, Conv2d) else (1, 1)
     channels = packed.shape[1] // (kernel[0] * kernel[1])
     w = np.empty_like(packed)
     w[permutation(rows, STORE // item_bytes(last.out.dtype))] = packed
     w = w.reshape(rows, *kernel, channels)[:outputs]
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
-    if isinstance(case.op, ops.Conv2d):
+    if isinstance(case.op, Conv2d):
         # a border that nobody added is filled with zeros by TMA
         added = tuple(0 if any("pad_image" in s.name for s in before) else p for p in case.op.padding)
-        op = ops.Conv2d(case.op.strides, added, case.op.dilation, 1, 0, 0, -128, 127)
+        op = Conv2d(case.op.strides, added, case.op.dilation, 1, 0, 0, -128, 127)
         acc = convolution_sum(op, x, w, bias[:outputs])
     else:
         acc = exact_matmul(x, w.reshape(outputs, channels).T) + bias[:outputs]
-    if isinstance(case.op, ops.DenseFloat):
+    if isinstance(case.op, DenseFloat):
         return acc.astype(np.float32) * scale[:outputs]
     multiplier, shift = scale[:outputs], scale[rows : rows + outputs]
     return fixed_point.requantize(

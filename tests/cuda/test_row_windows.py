@@ -12,8 +12,8 @@ from hwptq.formats import fp8
 from hwptq.kernels.cuda.fp8_products import product_steps
 from hwptq.kernels.cuda.pack import row_windows
 from hwptq.kernels.cuda.packing import permutation
-from hwptq.quant import fp8_ops as ops
-from hwptq.quant import reference
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.quant.float_sums import parts_of_window
 from hwptq.targets import load_target
 from hwptq.tir.kernel import TensorType
 
@@ -34,14 +34,14 @@ MODEL = (32, 13, 128)
 )
 def test_the_product_of_rows_is_that_of_windows(shape, strides, padding, dilation, parts) -> None:
     """What the steps make of x, with the weights as they are packed, convolves to what the operator is."""
-    assert ops.parts_of_window(shape, MODEL[0]) == parts
+    assert parts_of_window(shape, MODEL[0]) == parts
     o, kh, kw, depth = shape
     rng = np.random.default_rng(sum(shape))
     x = fp8.as_float8(rng.integers(0, 0x60, (2, 13, 17, depth), np.uint8))
     w = fp8.as_float8(rng.integers(0x20, 0x60, shape, np.uint8) ^ rng.integers(0, 2, shape, np.uint8) << 7)
     scale, bias = rng.uniform(0.01, 0.02, (2, o)).astype(np.float32)
-    op = ops.Fp8Conv2d(strides, padding, dilation, 1, -np.inf, np.inf, "float32", MODEL)
-    expected = reference.evaluate(op, x, w, scale, bias)
+    op = FloatConv2d(strides, padding, dilation, 1, -np.inf, np.inf, "float32", MODEL)
+    expected = op.reference(x, w, scale, bias)
     out = TensorType(expected.shape, "float32")
     *before, last = product_steps(op, [TensorType(x.shape, fp8.DTYPE)], [w, scale, bias], out, KERNEL)
     packed = last.args[3]
@@ -64,5 +64,5 @@ def test_the_product_of_rows_is_that_of_windows(shape, strides, padding, dilatio
     channels = rows.shape[1] // (window[0] * window[1])
     weights = rows[:o].reshape(o, *window, channels)
     widened = np.pad(codes, [(0, 0)] * 3 + [(0, channels - codes.shape[-1])])
-    found = reference.evaluate(product, fp8.as_float8(widened), weights, scale, bias)
+    found = product.reference(fp8.as_float8(widened), weights, scale, bias)
     assert np.array_equal(found.view(np.uint32), expected.view(np.uint32))

@@ -7,7 +7,17 @@ from random import Random
 import numpy as np
 from kernel_cases import Case, int8
 
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.add import Add
+from hwptq.operators.avg_pool import AvgPool
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.max_pool import MaxPool
+from hwptq.operators.mul import Mul
+from hwptq.operators.pad import Pad
+from hwptq.operators.quantize import Quantize
+from hwptq.operators.resize import Resize
 from hwptq.quant.window import conv_output_shape
 
 _CHANNELS = (1, 3, 10, 16, 31, 64, 100, 128, 130, 200, 257)
@@ -34,21 +44,21 @@ def binary(random: Random) -> Case:
     random.shuffle(operands)
     zeros = [random.choice(_ZERO_POINTS) for _ in operands]
     if random.choice((True, False)):
-        return Case(ops.Mul(*zeros, *_scale(random)), tuple(operands), ())
+        return Case(Mul(*zeros, *_scale(random)), tuple(operands), ())
     factors = [random.choice((-(2**20), 2**20, 700001, 3)) for _ in operands]
-    return Case(ops.Add(*zeros, *factors, *_scale(random)), tuple(operands), ())
+    return Case(Add(*zeros, *factors, *_scale(random)), tuple(operands), ())
 
 
 def clamp(random: Random) -> Case:
     """A Clamp with bounds per channel."""
     x = _image(random)
     limits = np.sort(np.stack([int8(random, x.shape[3]) for _ in range(2)]), axis=0)
-    return Case(ops.Clamp(), (x,), tuple(limits))
+    return Case(Clamp(), (x,), tuple(limits))
 
 
 def lookup(random: Random) -> Case:
     """A Lookup in a random table."""
-    return Case(ops.Lookup(), (_image(random),), (int8(random, 256),))
+    return Case(Lookup(), (_image(random),), (int8(random, 256),))
 
 
 def pool(random: Random) -> Case:
@@ -59,12 +69,12 @@ def pool(random: Random) -> Case:
     padding = tuple(random.randrange((n + 1) // 2) for n in (*size, *size))
     out = conv_output_shape(x.shape[1:3], size, strides, padding, (1, 1))
     if random.choice((True, False)):
-        return Case(ops.MaxPool(size, strides, padding, (1, 1), out), (x,), ())
+        return Case(MaxPool(size, strides, padding, (1, 1), out), (x,), ())
     rng = np.random.default_rng(random.getrandbits(32))
     multiplier = rng.integers(2**30, 2**31, out[0] * out[1]).astype(np.int32)
     shift = rng.integers(8, 16, out[0] * out[1]).astype(np.int32)
     _, _, *rest = _scale(random)
-    op = ops.AvgPool(size, strides, padding, out, 2**10, random.choice(_ZERO_POINTS), *rest)
+    op = AvgPool(size, strides, padding, out, 2**10, random.choice(_ZERO_POINTS), *rest)
     return Case(op, (x,), (multiplier, shift))
 
 
@@ -72,14 +82,14 @@ def resize(random: Random) -> Case:
     """A Resize that takes any pixels, some of them several times."""
     x, rng = _image(random), np.random.default_rng(random.getrandbits(32))
     tables = (rng.integers(0, n, random.randrange(1, 8)).astype(np.int32) for n in x.shape[1:3])
-    return Case(ops.Resize(), (x,), tuple(tables))
+    return Case(Resize(), (x,), tuple(tables))
 
 
 def pad(random: Random) -> Case:
     """A Pad of any axis."""
     x = _image(random)
     before, after = (tuple(random.randrange(3) for _ in x.shape) for _ in range(2))
-    return Case(ops.Pad(before, after, random.choice(_ZERO_POINTS)), (x,), ())
+    return Case(Pad(before, after, random.choice(_ZERO_POINTS)), (x,), ())
 
 
 def matmul(random: Random) -> Case:
@@ -88,7 +98,7 @@ def matmul(random: Random) -> Case:
     batch = random.choice(((), (2,), (3, 2)))
     a, b = int8(random, *batch, m, k), int8(random, *random.choice((batch, ())), k, n)
     zeros = [random.choice(_ZERO_POINTS) for _ in range(2)]
-    return Case(ops.MatMul(*zeros, *_scale(random)), (a, b), ())
+    return Case(MatMul(*zeros, *_scale(random)), (a, b), ())
 
 
 def border(random: Random) -> Case:
@@ -96,9 +106,9 @@ def border(random: Random) -> Case:
     scale, zero = float(np.float32(random.choice((0.02, 0.5, 1 / 3, 7.7)))), random.choice(_ZERO_POINTS)
     x = _image(random)
     if random.choice((True, False)):
-        return Case(ops.Dequantize(scale, zero), (x,), ())
+        return Case(Dequantize(scale, zero), (x,), ())
     values = (x * np.float32(scale) * np.float32(random.choice((0.5, 1, 1.3)))).astype(np.float32)
-    return Case(ops.Quantize(scale, zero), (values,), ())
+    return Case(Quantize(scale, zero), (values,), ())
 
 
 #: What every target computes, and what CPUs and HVX do.

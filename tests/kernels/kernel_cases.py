@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.ir.operator import Operator
 from hwptq.kernels.constant_frame import without_frame
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.select import select
 from hwptq.kernels.wishes import wishes, writes
-from hwptq.quant import integer_ops as ops
-from hwptq.quant import reference
+from hwptq.operators.add import Add
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.quantize import Quantize
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout, Padding
@@ -30,7 +35,7 @@ UNWRITTEN = 77  # what an output holds before a kernel runs
 class Case:
     """An operator with the values of its activations and constants."""
 
-    op: ops.IntegerOp
+    op: Operator
     activations: tuple[np.ndarray, ...]
     constants: tuple[np.ndarray, ...]
     layouts: tuple[Layout, ...] = ()  # of the activations and of the result; none = plain ones
@@ -39,21 +44,19 @@ class Case:
 
     def expected(self) -> np.ndarray:
         """The value that the reference computes."""
-        own = len(self.activations) - sum(isinstance(f.op, ops.Add) for f in self.followers)
-        result = reference.evaluate(self.op, *self.activations[:own], *self.constants)
+        own = len(self.activations) - sum(isinstance(f.op, Add) for f in self.followers)
+        result = self.op.reference(*self.activations[:own], *self.constants)
         others = iter(self.activations[own:])
         for follower in self.followers:
-            operands = [result, *([next(others)] if isinstance(follower.op, ops.Add) else follower.constants)]
-            result = reference.evaluate(follower.op, *(operands[::-1] if follower.second else operands))
+            operands = [result, *([next(others)] if isinstance(follower.op, Add) else follower.constants)]
+            result = follower.op.reference(*(operands[::-1] if follower.second else operands))
         return np.ascontiguousarray(result)
 
     def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
         """The kernels selected for `target` and a number of threads."""
         *types, out = self.types()
         others = iter(types[1:])
-        followers = [
-            replace(f, other=next(others)) if isinstance(f.op, ops.Add) else f for f in self.followers
-        ]
+        followers = [replace(f, other=next(others)) if isinstance(f.op, Add) else f for f in self.followers]
         return select(self.op, types, self.constants, out, target, threads, self.tile, followers)
 
     def types(self) -> list[TensorType]:
@@ -88,7 +91,7 @@ def image_case(random: Random, target: Descriptor) -> ImageCase:
     shape = random.choice((1, 2)), 3, random.randint(1, 6), random.randint(5, 40)
     scale = float(np.float32(random.choice((0.02, 0.5, 1 / 3, 7.7))))
     steps = np.random.default_rng(random.getrandbits(32)).integers(-600, 600, shape) / 2
-    op = ops.Quantize(scale, random.choice((-128, -3, 0, 127)))
+    op = Quantize(scale, random.choice((-128, -3, 0, 127)))
     case = ImageCase(op, ((steps * scale).astype(np.float32),), ())
     return with_layouts(case, random, target)  # type: ignore[return-value]
 
@@ -168,7 +171,7 @@ def conv_case(random: Random, channels_in: int, channels_out: int, groups: int =
         image[1] = least[1]
     bits = random.choice((8, 8, 4))
     zero_point = random.choice((-128, -3, 0, 127))
-    op = ops.Conv2d(strides, padding, dilation, groups, zero_point, *_output(random), weight_bits=bits)
+    op = Conv2d(strides, padding, dilation, groups, zero_point, *_output(random), weight_bits=bits)
     depth = channels_in // groups
     weight = weights(random, bits, channels_out, *kernel, depth)
     x = int8(random, random.choice((1, 1, 2)), *image, channels_in)
@@ -179,7 +182,7 @@ def pointwise_case(random: Random, pixels: int) -> Case:
     """A 1x1 Conv2d on a row of so many pixels."""
     depth, channels, bits = random.choice(CHANNELS), random.choice(CHANNELS), random.choice((8, 8, 4))
     zeros = (0, 0, 0, 0)
-    op = ops.Conv2d((1, 1), zeros, (1, 1), 1, random.choice((-128, 0)), *_output(random), weight_bits=bits)
+    op = Conv2d((1, 1), zeros, (1, 1), 1, random.choice((-128, 0)), *_output(random), weight_bits=bits)
     constants = (weights(random, bits, channels, 1, 1, depth), *scales(random, channels, depth))
     return Case(op, (int8(random, 1, 1, pixels, depth),), constants)
 
@@ -190,7 +193,7 @@ def framed_case(random: Random, groups: int = 1) -> Case:
     padding = random.choice(((1, 1, 1, 1), (0, 1, 2, 0), (3, 0, 0, 0), (0, 0, 0, 1), (2, 2, 1, 0)))
     bits = random.choice((8, 8, 4))
     zero_point = random.choice((-128, -3, 0, 127))
-    op = ops.Conv2d((1, 1), padding, (1, 1), groups, zero_point, *_output(random), weight_bits=bits)
+    op = Conv2d((1, 1), padding, (1, 1), groups, zero_point, *_output(random), weight_bits=bits)
     constants = (
         weights(random, bits, channels, 1, 1, depth // groups),
         *scales(random, channels, depth // groups),
@@ -204,7 +207,7 @@ def dense_case(random: Random) -> Case:
     rows = random.choice(((1,), (1,), (2, 3), (7,), ()))
     depth, channels = random.choice((*CHANNELS, 100, 129)), random.choice((*CHANNELS, 70))
     bits = random.choice((8, 8, 4))
-    op = ops.Dense(random.choice((-128, 0, 5)), *_output(random), weight_bits=bits)
+    op = Dense(random.choice((-128, 0, 5)), *_output(random), weight_bits=bits)
     weight = weights(random, bits, channels, depth)
     return Case(op, (int8(random, *rows, depth),), (weight, *scales(random, channels, depth)))
 
@@ -216,7 +219,7 @@ def dense_float_case(random: Random) -> Case:
     rng = np.random.default_rng(random.getrandbits(32))
     bias = rng.integers(-(2**29), 2**29, channels).astype(np.int32)
     scale = np.exp2(rng.uniform(-30, 4, channels)).astype(np.float32)
-    op = ops.DenseFloat(case.op.weight_bits)  # type: ignore[union-attr]
+    op = DenseFloat(case.op.weight_bits)  # type: ignore[union-attr]
     return Case(op, case.activations, (case.constants[0], random.choice((bias, bias >> 16)), scale))
 
 
@@ -233,7 +236,7 @@ def depthwise_case(random: Random, largest: tuple[int, int] = (9, 33)) -> Case:
     height, width = (
         random.randint(max(1, n), max(1, n, most)) for n, most in zip(needs, largest, strict=True)
     )
-    op = ops.Conv2d(strides, padding, dilation, channels, random.choice((-128, 0, 5)), *_output(random))
+    op = Conv2d(strides, padding, dilation, channels, random.choice((-128, 0, 5)), *_output(random))
     x = int8(random, random.randint(1, 2), height, width, channels)
     weight = int8(random, channels, *kernel, 1)
     return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
@@ -245,7 +248,7 @@ def matmul_case(random: Random) -> Case:
     lead_a, lead_b = random.choice((((), ()), ((2,), (2,)), ((2, 3), (3,)), ((1,), (4,)), ((2, 1), (1, 3))))
     zeros = (random.choice((-128, -3, 0, 127)) for _ in range(2))
     _, multiplier, shift = scales(random, 1, depth)
-    op = ops.MatMul(*zeros, int(multiplier[0]), int(shift[0]), *_output(random))
+    op = MatMul(*zeros, int(multiplier[0]), int(shift[0]), *_output(random))
     return Case(op, (int8(random, *lead_a, rows, depth), int8(random, *lead_b, depth, columns)), ())
 
 
@@ -280,11 +283,11 @@ def any_layout(random: Random, tensor: TensorType) -> Layout:
     return Layout(border, random.choice(("int8", "uint8", "uint8", "int16")), random.choice((0, 5)))
 
 
-def add_of(random: Random) -> ops.Add:
+def add_of(random: Random) -> Add:
     """An Add of tensors of one shape, of usual scales or of extreme ones."""
     zeros = [random.choice((-128, -3, 0, 127)) for _ in range(2)]
     factors = [random.choice((2**20, 700_001, -(2**19), 3)) for _ in range(2)]
-    return ops.Add(
+    return Add(
         *zeros, *factors, random.randrange(2**30, 2**31), random.choice((17, 20, 21, 22)), *_output(random)
     )
 
@@ -299,7 +302,7 @@ def with_followers(case: Case, random: Random) -> Case:
             followers.append(Follower(add_of(random), second=random.choice((True, False))))
         else:
             limits = np.sort(np.stack([int8(random, shape[-1]) for _ in range(2)]), axis=0)
-            followers.append(Follower(ops.Clamp(), tuple(limits)))
+            followers.append(Follower(Clamp(), tuple(limits)))
     return replace(case, activations=(*case.activations, *others), followers=tuple(followers))
 
 

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm_ffi import structural_walk
 
 from hwptq.kernels.register_tile import Mac
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.targets import load_target
 
 
@@ -61,7 +61,7 @@ def test_no_access_outside_a_buffer(name, random):
 def test_a_load_beyond_the_buffer_is_noticed(monkeypatch):
     """Without slack behind the packed input, the last run of 3 elements is read as 4."""
     monkeypatch.setattr(Mac, "slack", lambda mac, run: 0)
-    op = ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 0, 0, -128, 127)
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 0, 0, -128, 127)
     ones = np.ones(4, np.int32)
     constants = (np.ones((4, 1, 1, 3), np.int8), ones, ones * 2**30, ones)
     case = Case(op, (np.ones((1, 1, 1, 3), np.int8),), constants)

@@ -15,7 +15,8 @@ from program_batch import run_batch
 
 from hwptq.kernels.pack_groups import pack_grouped
 from hwptq.kernels.pack_weights import pack_weights
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.quant.weight_groups import INT4_MAX, LARGEST_FACTOR
 from hwptq.targets import load_target
 
@@ -48,17 +49,15 @@ def cases(seed: int) -> list[Case]:
     random, found = Random(seed), []
     for channels_in, channels_out, kernel, size in CONVOLUTIONS:
         strides, dilation = random.choice(((1, 1), (2, 1))), random.choice(((1, 1), (1, 2)))
-        op = ops.Conv2d(
-            strides, (1, 0, 0, 1), dilation, 1, -3, 5, -128, 127, weight_bits=4, weight_group=size
-        )
+        op = Conv2d(strides, (1, 0, 0, 1), dilation, 1, -3, 5, -128, 127, weight_bits=4, weight_group=size)
         x = int8(random, 1, 6, random.choice((9, 12)), channels_in)
         found.append(case(op, x, random, channels_out, *kernel, channels_in))
     for rows, depth, channels, size in (((1,), 100, 33, 32), ((5,), 96, 7, 16), ((2, 3), 64, 40, 32)):
-        op = ops.Dense(-128, 3, -90, 127, weight_bits=4, weight_group=size)
+        op = Dense(-128, 3, -90, 127, weight_bits=4, weight_group=size)
         dense = case(op, int8(random, *rows, depth), random, channels, depth)
         weight, bias, *_ = dense.constants
         scale = np.linspace(1e-3, 2, channels).astype(np.float32)
-        real = ops.DenseFloat(weight_bits=4, weight_group=size)
+        real = DenseFloat(weight_bits=4, weight_group=size)
         found += [dense, Case(real, dense.activations, (weight, bias, scale))]
     return found
 
@@ -82,7 +81,7 @@ def test_kernels_equal_the_reference(runnable: Callable[[str], str], name: str, 
 @pytest.mark.parametrize("name", TARGETS)
 def test_kernels_hold_a_nibble_a_weight_and_a_byte_a_factor(name: str):
     target, random = load_target(name), Random(2)
-    op = ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 0, 0, -128, 127, weight_bits=4, weight_group=32)
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 0, 0, -128, 127, weight_bits=4, weight_group=32)
     found = case(op, int8(random, 1, 4, 4, 128), random, 64, 1, 1, 128)
     packed = found.steps(target)[-1].args[1]
     assert packed.nbytes == 64 * 128 // 2 + 64 * 128 // 32

@@ -14,7 +14,7 @@ from kernel_cases import CHANNELS, Case, conv_case, depthwise_case, int8, matmul
 from program_batch import run_batch
 
 from hwptq.kernels.pack_input import Packing
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.targets import Descriptor, load_target
 from hwptq.tir.layout import Layout, Padding
 from hwptq.tir.vector_unit import VectorUnit
@@ -47,7 +47,7 @@ def wide_depthwise_case(random: Random) -> Case:
     sides = [random.randint(0, 2) for _ in range(4)]
     padding = sides[0], sides[1], sides[2], sides[3]
     zero = random.choice((-128, 0, 5))
-    op = ops.Conv2d(strides, padding, (1, random.choice((1, 2))), channels, zero, 3, -128, 127)
+    op = Conv2d(strides, padding, (1, random.choice((1, 2))), channels, zero, 3, -128, 127)
     x = int8(random, random.choice((1, 2)), random.randint(6, 13), random.randint(9, 21), channels)
     weight = int8(random, channels, *kernel, 1)
     return Case(op, (x,), (weight, *scales(random, channels, kernel[0] * kernel[1])))
@@ -107,7 +107,7 @@ def test_a_row_that_does_not_fit_into_the_scratchpad_is_an_error():
     target = replace(target, memory=replace(target.memory, scratchpad=100))
     x, weight = np.zeros((1, 8, 8, 16), np.int8), np.zeros((8, 3, 3, 16), np.int8)
     ones = np.ones(8, np.int32)
-    op = ops.Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, 0, 0, -128, 127)
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, 0, 0, -128, 127)
     case = Case(op, (x,), (weight, ones, ones * 2**30, ones))
     with pytest.raises(ValueError, match="needs 480 bytes of scratchpad, the device has 100"):
         case.steps(target)

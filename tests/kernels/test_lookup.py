@@ -24,7 +24,7 @@ from hwptq.backends.raw_functions import lower, write_object
 from hwptq.backends.toolchain import why_not_run
 from hwptq.kernels.table_permute import pack_table
 from hwptq.kernels.wishes import wishes, writes
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.lookup import Lookup
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.kernel_tables import TablePermuteKernel
 from hwptq.tir import vector_unit
@@ -52,7 +52,7 @@ def lookup_case(random: Random, *shape: int) -> Case:
     rng = np.random.default_rng(random.getrandbits(32))
     steps = np.where(random.choice((-64, 0, 1, 127)) > EVERY_VALUE, -128, 127).astype(np.int8)
     table = random.choice((steps, rng.integers(-128, 128, 256).astype(np.int8), int8(random, 256)))
-    return Case(ops.Lookup(), (int8(random, *shape),), (table,))
+    return Case(Lookup(), (int8(random, *shape),), (table,))
 
 
 def image_case(random: Random, target: Descriptor) -> Case:

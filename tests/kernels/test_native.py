@@ -35,12 +35,16 @@ from kernel_cases import (
 )
 
 from hwptq.backends.toolchain import why_not_run
-from hwptq.kernels import arithmetic, matrix_multiply
+from hwptq.kernels import matrix_multiply
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.register_tile import Mac, Tile
 from hwptq.kernels.select import select_concatenate
 from hwptq.kernels.tiled import Template, tiled_steps
-from hwptq.quant import integer_ops as ops
+from hwptq.operators import add
+from hwptq.operators.add import Add
+from hwptq.operators.avg_pool import AvgPool
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.max_pool import MaxPool
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.kernel_tables import (
     DepthwiseDotKernel,
@@ -112,7 +116,7 @@ def test_depthwise_by_dot_products(random):
 def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
     random = Random(channels + width)
     pad = random.choice((1, 2))
-    op = ops.Conv2d((1, 1), (pad, 2, 2, pad), (1, 1), channels, random.choice((-128, 3)), 3, -128, 127)
+    op = Conv2d((1, 1), (pad, 2, 2, pad), (1, 1), channels, random.choice((-128, 3)), 3, -128, 127)
     x, weight = int8(random, 1, random.choice((3, 6)), width, channels), int8(random, channels, 5, 5, 1)
     case = Case(op, (x,), (weight, *scales(random, channels, 25)))
     step = case.steps(VNNI)[-1]
@@ -191,7 +195,7 @@ def test_pixels_of_a_1x1_convolution_that_see_only_padding(target, random, group
 @given(randoms)
 def test_an_add_without_a_short_form(random):
     case = with_followers(layer_case(random), random)
-    with mock.patch.object(arithmetic, "short_add", return_value=None):
+    with mock.patch.object(add, "short_add", return_value=None):
         check(with_layouts(case, random, AVX2), AVX2)
 
 
@@ -206,7 +210,7 @@ def test_images_are_quantized_and_moved_at_once(target, random, threads):
 @settings(max_examples=20, deadline=None)
 @given(randoms, channels, st.integers(1, 3))
 def test_pooling_writes_any_layout(random, number, threads):
-    op = ops.MaxPool((2, 2), (1, 2), (0, 0, 1, 1), (1, 1), (4, 3))
+    op = MaxPool((2, 2), (1, 2), (0, 0, 1, 1), (1, 1), (4, 3))
     case = Case(op, (int8(random, 2, 4, 5, number),), ())
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(case, random, AVX2), AVX2, threads)
@@ -223,7 +227,7 @@ def test_pooling_and_additions_in_parts(random, kind, threads):
 @given(randoms, st.sampled_from((1, 15, 33, 130)), st.integers(1, 5))
 def test_threads_share_the_rows_of_a_global_average(random, number, threads):
     factor, shift = np.array([2**30 + 5], np.int32), np.array([12], np.int32)
-    op = ops.AvgPool((4, 3), (1, 1), (0, 0, 0, 0), (1, 1), 2**10, -3, -128, -128, 127)
+    op = AvgPool((4, 3), (1, 1), (0, 0, 0, 0), (1, 1), 2**10, -3, -128, -128, 127)
     case = Case(op, (int8(random, 1, 4, 3, number),), (factor, shift))
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         assert len(case.steps(AVX2, threads)) == (1 if threads == 1 else 2)
@@ -241,7 +245,7 @@ def test_resizing_writes_any_layout(target, random, threads):
 @settings(max_examples=15, deadline=None)
 @given(randoms, st.integers(1, 9), st.integers(2, 4))
 def test_additions_in_parts(random, vectors, threads):
-    op = ops.Add(3, -7, 2**20, 700_001, 2**30 + 12345, 21, 5, -100, 120)
+    op = Add(3, -7, 2**20, 700_001, 2**30 + 12345, 21, 5, -100, 120)
     shape = (1, vectors, 4, 16)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(Case(op, (int8(random, *shape), int8(random, *shape)), ()), AVX2, threads)
@@ -291,7 +295,7 @@ def test_other_groups(target, random, shape):
 @pytest.mark.parametrize("shape", [(1, 9, 1, 5), (2, 1, 9, 16), (2, 4, 4, 3)])
 def test_one_column_one_row_and_several_images(shape):
     kernel = (3 if shape[1] > 1 else 1, 3 if shape[2] > 1 else 1)
-    op = ops.Conv2d((2, 1), (0, 0, 0, 0), (1, 1), 1, 3, -4, -128, 127)
+    op = Conv2d((2, 1), (0, 0, 0, 0), (1, 1), 1, 3, -4, -128, 127)
     weight = int8(Random(1), 9, *kernel, shape[-1])
     check(Case(op, (int8(Random(2), *shape),), (weight, *scales(Random(3), 9, weight[0].size))), AVX2)
 

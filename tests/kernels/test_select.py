@@ -11,9 +11,12 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
 from hwptq.kernels.grouped_convolution import bundle_of, diagonal
-from hwptq.kernels.select import rule_kind, select
+from hwptq.kernels.select import select
 from hwptq.kernels.wishes import AS_IT_IS, wishes, writes
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.add import Add
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.quantize import Quantize
 from hwptq.targets import load_target
 from hwptq.targets.schema import OpRule
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT, TEMPLATE
@@ -26,7 +29,7 @@ ARM = load_target("arm-cortex-a")
 def conv(padding: tuple[int, int, int, int], channels: int = 16, groups: int = 1) -> Case:
     """A 3x3 convolution of a 6x6 image."""
     case = conv_case(Random(0), channels, channels, groups)
-    op = ops.Conv2d((1, 1), padding, (1, 1), groups, 3, 0, -128, 127)
+    op = Conv2d((1, 1), padding, (1, 1), groups, 3, 0, -128, 127)
     weight = int8(Random(0), channels, 3, 3, channels // groups)
     return Case(op, (int8(Random(1), 1, 6, 6, channels),), (weight, *case.constants[1:]))
 
@@ -66,10 +69,10 @@ def test_without_a_rule_or_a_kernel_the_portable_code_computes():
 
 def test_other_operators_keep_their_arguments():
     x, table = int8(Random(0), 2, 3), int8(Random(0), 256)
-    (step,) = select(ops.Lookup(), [type_of(x)], [table], type_of(x), load_target("riscv64-rvv"))
+    (step,) = select(Lookup(), [type_of(x)], [table], type_of(x), load_target("riscv64-rvv"))
     assert step.args[0] == 0
     assert step.args[1] is table
-    add = ops.Add(0, 0, 1, 1, 2**30, 1, 0, -128, 127)
+    add = Add(0, 0, 1, 1, 2**30, 1, 0, -128, 127)
     (step,) = select(add, [type_of(x), type_of(x)], [], type_of(x), ARM)
     assert step.args == (0, 1)
 
@@ -100,8 +103,8 @@ def test_shapes_that_do_not_belong_together_are_refused():
 
 def test_a_depthwise_multiplier_is_a_convolution_in_groups():
     op = conv((0, 0, 0, 0), groups=16).op
-    assert rule_kind(op, [np.zeros((16, 3, 3, 1))]) == "depthwise_conv2d"
-    assert rule_kind(op, [np.zeros((32, 3, 3, 1))]) == "conv2d"
+    assert op.rule([np.zeros((16, 3, 3, 1))]) == "depthwise_conv2d"
+    assert op.rule([np.zeros((32, 3, 3, 1))]) == "conv2d"
 
 
 @pytest.mark.parametrize(
@@ -124,8 +127,8 @@ def test_code_for_one_element_at_a_time_is_marked():
 
     hexagon, riscv = load_target("hexagon-v66-npu"), load_target("riscv64-rvv")
     x = np.zeros((1, 2, 2, 4), np.int8)
-    lookup = Case(ops.Lookup(), (x,), (np.zeros(256, np.int8),))
-    quantize = Case(ops.Quantize(1.0, 0), (x.astype(np.float32),), ())
+    lookup = Case(Lookup(), (x,), (np.zeros(256, np.int8),))
+    quantize = Case(Quantize(1.0, 0), (x.astype(np.float32),), ())
     without = replace(ARM, ops=tuple(r for r in ARM.ops if r.op != "conv2d"))
     assert marked(conv((0, 0, 0, 0), groups=4), without)
     assert not marked(conv((0, 0, 0, 0)), ARM)

@@ -27,7 +27,7 @@ from hwptq.kernels.choose_tile import fit, tiles
 from hwptq.kernels.convolution import Convolution
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.register_tile import Tile
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.conv2d import Conv2d
 from hwptq.targets import load_target
 from hwptq.tuning.tune import CANDIDATES
 
@@ -57,7 +57,7 @@ def test_all_tiles_compute_the_reference(runnable: Callable[[str], str], name: s
 def test_tiles_are_different_code() -> None:
     ones = np.ones(96, np.int32)
     constants = (np.ones((96, 3, 3, 16), np.int8), ones, 2**30 * ones, ones)
-    op = ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 3, -7, -128, 127)
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 3, -7, -128, 127)
     case = Case(op, (np.ones((1, 4, 16, 16), np.int8),), constants)
     target = load_target("x86-64-vnni")
     kernels = {StructuralKey(replace(case, tile=t).steps(target)[-1].func) for t in range(CANDIDATES)}
@@ -70,7 +70,7 @@ def test_tiles_are_different_code() -> None:
 def test_depthwise_kernels_have_candidates_too(name: str, width: int, count: int) -> None:
     ones = np.ones(64, np.int32)
     constants = (np.ones((64, 3, 3, 1), np.int8), ones, 2**30 * ones, ones)
-    op = ops.Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 64, 3, -7, -128, 127)
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 64, 3, -7, -128, 127)
     case = Case(op, (np.ones((1, 4, width, 64), np.int8),), constants)
     target = load_target(name)
     kernels = {StructuralKey(replace(case, tile=t).steps(target)[-1].func) for t in range(CANDIDATES)}

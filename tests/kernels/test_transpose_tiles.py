@@ -18,7 +18,7 @@ from program_batch import run_batch
 
 from hwptq.backends.toolchain import why_not_run
 from hwptq.kernels.transpose_tiles import transpose_tiles
-from hwptq.quant import integer_ops as ops
+from hwptq.operators.lookup import Lookup
 from hwptq.targets import Descriptor, load_target
 from hwptq.tir import vector_unit
 from hwptq.tir.kernel import Step
@@ -61,7 +61,7 @@ def movement(random: Random) -> Movement:
     ends = {axes[-1], len(axes) - 1}
     shape = [random.choice(SIDES) if a in ends else random.randint(1, 3) for a in range(len(axes))]
     begin = random.randint(0, shape[0] - 1) if 0 not in ends else 0
-    return Movement(ops.Lookup(), (int8(random, *shape),), (), axes=axes, begin=begin)
+    return Movement(Lookup(), (int8(random, *shape),), (), axes=axes, begin=begin)
 
 
 @pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
@@ -98,7 +98,7 @@ def test_on_other_cpus(runnable: Callable[[str], str], name: str, tmp_path: Path
     ],
 )
 def test_what_fills_no_tile_or_keeps_its_neighbours_has_no_kernel(shape, axes) -> None:
-    assert Movement(ops.Lookup(), (np.zeros(shape, np.int8),), (), axes=axes).step(AVX2) is None
+    assert Movement(Lookup(), (np.zeros(shape, np.int8),), (), axes=axes).step(AVX2) is None
 
 
 def test_vectors_of_less_than_a_tile_and_masked_ones_have_no_kernel() -> None:

@@ -12,10 +12,11 @@ from tvm import relax
 from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import bindings, constant, rewrite
+from hwptq.ir.operator import integer_operator
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense
 from hwptq.passes.graph.channel_links import layers
 from hwptq.passes.graph.quantizable import layer_name
-from hwptq.passes.select_kernels import integer_operator
-from hwptq.quant import integer_ops as ops
 from hwptq.targets import load_target
 
 TARGET = load_target("x86-64-vnni")
@@ -53,7 +54,7 @@ def integer_means(qdq, data):
     found = {}
     for var, value in bindings(integer["main"]):
         kind = integer_operator(integer, value)
-        if isinstance(kind, ops.Conv2d | ops.Dense):
+        if isinstance(kind, Conv2d | Dense):
             x, *constants = value.args[1].fields
             w, bias = (constant(c).astype(np.int64) for c in constants[:2])
             total = [accumulate(kind, seen[str(x.name)].astype(np.int64), w) + bias for seen in tensors]
@@ -64,7 +65,7 @@ def integer_means(qdq, data):
 
 def accumulate(kind, x, w):
     """sum x * w by plain loops over the taps: [pixels, O]."""
-    if isinstance(kind, ops.Dense):
+    if isinstance(kind, Dense):
         return x @ w.T
     top, left, bottom, right = kind.padding
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=kind.in_zero_point)

@@ -12,8 +12,8 @@ from relax_graphs import Emit, apply, const, graph, nn, op, run, samples, stats_
 
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import constant
+from hwptq.operators.dense import DenseFloat
 from hwptq.passes import CorrectBias, FuseConvRelu, InsertQDQ, LowerToInteger, RoundWeights
-from hwptq.quant import integer_ops as ops
 from hwptq.report.coverage import bits, coverage, integer_nodes
 from hwptq.targets import load_target
 
@@ -93,7 +93,7 @@ def test_other_layers_keep_their_int8(build: Any):
 @pytest.mark.parametrize("pair", BITS)
 def test_the_sums_are_those_of_qdq(pair: str):
     before, after = lowered(single(), assignment={"first": BITS[pair]})
-    (found,) = (n for n in integer_nodes(after) if isinstance(n[1], ops.DenseFloat))
+    (found,) = (n for n in integer_nodes(after) if isinstance(n[1], DenseFloat))
     _, node, args = found
     assert (f"int{node.activation_bits}", f"int{node.weight_bits}") == BITS[pair]
     step = float(np.max(constant(args[3])))  # the bias is rounded to one of the accumulator
@@ -119,7 +119,7 @@ def test_a_corrected_bias_gives_the_mean_in_float():
     mod, data = single(), samples(single(), 24)
     before, _ = lowered(mod, assignment={"first": BITS["w4"]})
     after = apply(LowerToInteger(), apply(CorrectBias(mod, data), before))
-    (var, args) = next((v, a) for v, node, a in integer_nodes(after) if isinstance(node, ops.DenseFloat))
+    (var, args) = next((v, a) for v, node, a in integer_nodes(after) if isinstance(node, DenseFloat))
     step = float(np.max(constant(args[3])))
 
     def mean(m: tvm.IRModule, name: str) -> np.ndarray:

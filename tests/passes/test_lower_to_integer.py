@@ -12,9 +12,11 @@ from relax_graphs import apply, const, graph, network, nn, op, operators, run, s
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, op_name
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.quantize import Quantize
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger
 from hwptq.passes.graph.quantizable import float_reasons
-from hwptq.quant import integer_ops as ops
 from hwptq.report.coverage import bits, coverage, float_macs, float_nodes, integer_nodes
 from hwptq.targets import load_target
 
@@ -70,13 +72,13 @@ def test_a_network():
     ]  # fmt: skip
     assert sqnr(before, after) > 30
     reads = [op for _, op, _ in integer_nodes(after)]
-    assert isinstance(reads[0], ops.Quantize)
-    assert isinstance(reads[-1], ops.Dequantize)
+    assert isinstance(reads[0], Quantize)
+    assert isinstance(reads[-1], Dequantize)
 
 
 def test_a_fused_clamp_is_part_of_the_operator():
     _, after = lowered(network())
-    stem = next(o for _, o, _ in integer_nodes(after) if isinstance(o, ops.Conv2d))
+    stem = next(o for _, o, _ in integer_nodes(after) if isinstance(o, Conv2d))
     assert (stem.lo, stem.out_zero_point) == (-128, -128)  # relu6: no value below zero
 
 

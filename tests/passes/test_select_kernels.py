@@ -13,8 +13,10 @@ from tvm import relax
 
 from hwptq.backends.toolchain import why_not_run
 from hwptq.ir.dataflow import bindings, op_name
+from hwptq.ir.operator import ATTRIBUTE, from_json
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.quant import integer_ops as ops
 from hwptq.targets import Descriptor, load_target
 from hwptq.tir.builder import TEMPLATE
 
@@ -73,9 +75,9 @@ def test_layers_get_the_kernels_of_the_descriptor(integer: tvm.IRModule):
     templates = {str(f.attrs[TEMPLATE]) for f in kernels.functions.values() if TEMPLATE in (f.attrs or {})}
     named = (ARM.kernels[ARM.rule(kind).kernel] for kind in ("conv2d", "depthwise_conv2d", "dense"))
     assert {kernel.template for kernel in named} <= templates
-    kept = [ops.from_json(str(f.attrs[ops.ATTRIBUTE])) for f in kernels.functions.values()
-            if ops.ATTRIBUTE in (f.attrs or {})]  # fmt: skip
-    assert not any(isinstance(op, ops.Conv2d | ops.Dense) for op in kept)
+    kept = [from_json(str(f.attrs[ATTRIBUTE])) for f in kernels.functions.values()
+            if ATTRIBUTE in (f.attrs or {})]  # fmt: skip
+    assert not any(isinstance(op, Conv2d | Dense) for op in kept)
 
 
 def test_equal_steps_share_a_function():
@@ -87,7 +89,7 @@ def test_equal_steps_share_a_function():
 
     mod = tvm.ir.transform.Sequential([FuseConvRelu()])(graph(build, x=(1, 8, 4, 4)))
     kernels = SelectKernels(ARM)(LowerToInteger()(InsertQDQ(ARM, stats_of(mod))(mod)))
-    pools = [f for f in kernels.functions.values() if "max_pool" in str((f.attrs or {}).get(ops.ATTRIBUTE))]
+    pools = [f for f in kernels.functions.values() if "max_pool" in str((f.attrs or {}).get(ATTRIBUTE))]
     assert len(pools) == 1
 
 

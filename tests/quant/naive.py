@@ -1,6 +1,6 @@
 """Every integer operator spelled out element by element, in Python's integers: what its docstring says.
 
-Slow and plain on purpose, it shares no code with hwptq/quant/reference.py.
+Slow and plain on purpose, it shares no code with the references of the operators.
 """
 
 from __future__ import annotations
@@ -12,10 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
+from hwptq.ir.operator import Operator
+from hwptq.operators.add import Add
+from hwptq.operators.avg_pool import AvgPool
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.max_pool import MaxPool
+from hwptq.operators.mul import Mul
+from hwptq.operators.pad import Pad
+from hwptq.operators.quantize import Quantize
+from hwptq.operators.resize import Resize
 
 
-def evaluate(op: ops.IntegerOp, *args: np.ndarray) -> np.ndarray:
+def evaluate(op: Operator, *args: np.ndarray) -> np.ndarray:
     """The value of `op` on `args`."""
     return _FUNCTIONS[type(op)](op, *args)
 
@@ -46,7 +59,7 @@ def _inside(x: np.ndarray, row: int, column: int) -> bool:
     return 0 <= row < x.shape[1] and 0 <= column < x.shape[2]
 
 
-def _conv2d(op: ops.Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
+def _conv2d(op: Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
     o, kh, kw, depth = w.shape
     height = x.shape[1] + op.padding[0] + op.padding[2] - op.dilation[0] * (kh - 1) - 1
     width = x.shape[2] + op.padding[1] + op.padding[3] - op.dilation[1] * (kw - 1) - 1
@@ -64,7 +77,7 @@ def _conv2d(op: ops.Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
     return _fill((x.shape[0], height // op.strides[0] + 1, width // op.strides[1] + 1, o), value)
 
 
-def _dense(op: ops.Dense, x, w, bias, multiplier, shift) -> np.ndarray:
+def _dense(op: Dense, x, w, bias, multiplier, shift) -> np.ndarray:
     def value(*index: int) -> int:
         *row, channel = index
         acc = int(bias[channel]) + sum(
@@ -75,7 +88,7 @@ def _dense(op: ops.Dense, x, w, bias, multiplier, shift) -> np.ndarray:
     return _fill((*x.shape[:-1], len(w)), value)
 
 
-def _dense_float(op: ops.DenseFloat, x, w, bias, scale) -> np.ndarray:
+def _dense_float(op: DenseFloat, x, w, bias, scale) -> np.ndarray:
     def value(*index: int) -> np.float32:
         *row, channel = index
         products = (int(a) * int(b) for a, b in zip(x[tuple(row)], w[channel], strict=True))
@@ -92,7 +105,7 @@ def _nearest_float32(value: int) -> int:
     return dropped * (quotient + (2 * rest > dropped or (2 * rest == dropped and quotient % 2)))
 
 
-def _matmul(op: ops.MatMul, a, b) -> np.ndarray:
+def _matmul(op: MatMul, a, b) -> np.ndarray:
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = (np.broadcast_to(t, (*lead, *t.shape[-2:])) for t in (a, b))
 
@@ -119,23 +132,23 @@ def _binary(op: Any, a: np.ndarray, b: np.ndarray, acc: Callable[[int, int], int
     return _fill(shape, value)
 
 
-def _add(op: ops.Add, a, b) -> np.ndarray:
+def _add(op: Add, a, b) -> np.ndarray:
     return _binary(op, a, b, lambda p, q: p * op.a_factor + q * op.b_factor)
 
 
-def _mul(op: ops.Mul, a, b) -> np.ndarray:
+def _mul(op: Mul, a, b) -> np.ndarray:
     return _binary(op, a, b, lambda p, q: p * q * 8192)
 
 
-def _clamp(op: ops.Clamp, x, lo, hi) -> np.ndarray:
+def _clamp(op: Clamp, x, lo, hi) -> np.ndarray:
     return _fill(x.shape, lambda *i: max(lo[i[-1]], min(hi[i[-1]], x[i])))
 
 
-def _lookup(op: ops.Lookup, x, table) -> np.ndarray:
+def _lookup(op: Lookup, x, table) -> np.ndarray:
     return _fill(x.shape, lambda *i: table[int(x[i]) + 128])
 
 
-def _max_pool(op: ops.MaxPool, x) -> np.ndarray:
+def _max_pool(op: MaxPool, x) -> np.ndarray:
     def value(n: int, y: int, x0: int, c: int) -> int:
         taps = _taps(x, op, op.pool_size, op.dilation, y, x0)
         return max(
@@ -145,7 +158,7 @@ def _max_pool(op: ops.MaxPool, x) -> np.ndarray:
     return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
 
 
-def _avg_pool(op: ops.AvgPool, x, multiplier, shift) -> np.ndarray:
+def _avg_pool(op: AvgPool, x, multiplier, shift) -> np.ndarray:
     def value(n: int, y: int, x0: int, c: int) -> int:
         taps = _taps(x, op, op.pool_size, (1, 1), y, x0)
         inside = [int(x[n, row, column, c]) for row, column, *_ in taps if _inside(x, row, column)]
@@ -156,12 +169,12 @@ def _avg_pool(op: ops.AvgPool, x, multiplier, shift) -> np.ndarray:
     return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
 
 
-def _resize(op: ops.Resize, x, rows, columns) -> np.ndarray:
+def _resize(op: Resize, x, rows, columns) -> np.ndarray:
     shape = (x.shape[0], len(rows), len(columns), x.shape[3])
     return _fill(shape, lambda n, i, j, c: x[n, int(rows[i]), int(columns[j]), c])
 
 
-def _pad(op: ops.Pad, x) -> np.ndarray:
+def _pad(op: Pad, x) -> np.ndarray:
     shape = tuple(n + b + a for n, b, a in zip(x.shape, op.before, op.after, strict=True))
 
     def value(*index: int) -> int:
@@ -172,7 +185,7 @@ def _pad(op: ops.Pad, x) -> np.ndarray:
     return _fill(shape, value) if prod(shape) else np.empty(shape, np.int8)
 
 
-def _quantize(op: ops.Quantize, x) -> np.ndarray:
+def _quantize(op: Quantize, x) -> np.ndarray:
     def value(*index: int) -> int:
         q = round(float(x[index] / np.float32(op.scale))) + op.zero_point  # round: halves to even
         return max(-128, min(127, q))
@@ -180,24 +193,24 @@ def _quantize(op: ops.Quantize, x) -> np.ndarray:
     return _fill(x.shape, value)
 
 
-def _dequantize(op: ops.Dequantize, x) -> np.ndarray:
+def _dequantize(op: Dequantize, x) -> np.ndarray:
     # the product of a 9-bit integer and a float32 is exact in float64, so this rounds once
     return _fill(x.shape, lambda *i: (int(x[i]) - op.zero_point) * float(np.float32(op.scale)), np.float32)
 
 
 _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
-    ops.Conv2d: _conv2d,
-    ops.Dense: _dense,
-    ops.DenseFloat: _dense_float,
-    ops.MatMul: _matmul,
-    ops.Add: _add,
-    ops.Mul: _mul,
-    ops.Clamp: _clamp,
-    ops.Lookup: _lookup,
-    ops.MaxPool: _max_pool,
-    ops.AvgPool: _avg_pool,
-    ops.Resize: _resize,
-    ops.Pad: _pad,
-    ops.Quantize: _quantize,
-    ops.Dequantize: _dequantize,
+    Conv2d: _conv2d,
+    Dense: _dense,
+    DenseFloat: _dense_float,
+    MatMul: _matmul,
+    Add: _add,
+    Mul: _mul,
+    Clamp: _clamp,
+    Lookup: _lookup,
+    MaxPool: _max_pool,
+    AvgPool: _avg_pool,
+    Resize: _resize,
+    Pad: _pad,
+    Quantize: _quantize,
+    Dequantize: _dequantize,
 }

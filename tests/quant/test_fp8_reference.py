@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwptq.formats import fp8
-from hwptq.quant import fp8_ops as ops
-from hwptq.quant import reference
+from hwptq.operators.add import FloatAdd
+from hwptq.operators.avg_pool import FloatAvgPool
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.lookup import FloatLookup
+from hwptq.operators.matmul import FloatMatMul
+from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.mul import FloatMul
+from hwptq.operators.pad import FloatPad
+from hwptq.quant.float_values import clamp
 from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator, product
-from hwptq.quant.fp8_reference import clamp
 
 INFINITY = float("inf")
 MODEL = (32, 13, 128)
@@ -70,12 +76,12 @@ def test_conv2d_is_a_product_of_padded_taps(
 ) -> None:
     x, w = codes(1, 2, 7, 6, channels), codes(2, 5, size, size, channels)
     scale, bias, r = floats(3, 5), floats(4, 5), codes(5, 1)[0]
-    op = ops.Fp8Conv2d(
+    op = FloatConv2d(
         (stride,) * 2, (padding,) * 4, (dilation,) * 2, 1, 0.0, INFINITY, fp8.DTYPE, MODEL, 0.7
     )  # fmt: skip
     out = [(n + 2 * padding - dilation * (size - 1) - 1) // stride + 1 for n in (7, 6)]
     residual = np.broadcast_to(r, (2, *out, 5))
-    found = fp8.as_codes(reference.evaluate(op, x, residual, w, scale, bias))
+    found = fp8.as_codes(op.reference(x, residual, w, scale, bias))
     filled = -(-channels // 32) * 32
     padded = np.pad(fp8.as_codes(x), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows = np.pad(fp8.as_codes(w), ((0, 0), (0, 0), (0, 0), (0, filled - channels))).reshape(5, -1)
@@ -91,8 +97,8 @@ def test_conv2d_is_a_product_of_padded_taps(
 
 def test_a_grouped_conv2d_sums_in_float32() -> None:
     x, w, scale, bias = codes(1, 1, 5, 5, 6), codes(2, 6, 3, 3, 2), floats(3, 6), floats(4, 6)
-    op = ops.Fp8Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 3, -INFINITY, INFINITY, "float32", MODEL)
-    found = reference.evaluate(op, x, w, scale, bias)
+    op = FloatConv2d((1, 1), (1, 1, 1, 1), (1, 1), 3, -INFINITY, INFINITY, "float32", MODEL)
+    found = op.reference(x, w, scale, bias)
     real, weight = np.pad(x.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0))), w.astype(np.float32)
     for y, z, o in np.ndindex(5, 5, 6):
         acc = np.float32(0)
@@ -103,27 +109,27 @@ def test_a_grouped_conv2d_sums_in_float32() -> None:
 
 def test_products_of_activations() -> None:
     a, b = codes(1, 2, 3, 40), codes(2, 2, 40, 4)
-    op = ops.Fp8MatMul(0.25, -INFINITY, INFINITY, "float32", MODEL)
+    op = FloatMatMul(0.25, -INFINITY, INFINITY, "float32", MODEL)
     for i in range(2):
         expected = product(fp8.as_codes(a[i]), fp8.as_codes(b[i].T), Accumulator(*MODEL)) * np.float32(0.25)
-        assert np.array_equal(reference.evaluate(op, a, b)[i], expected)
+        assert np.array_equal(op.reference(a, b)[i], expected)
 
 
 def test_elementwise_and_pooling() -> None:
     a, b = codes(1, 1, 4, 6, 3), codes(2, 3)
     x, y = a.astype(np.float32), b.astype(np.float32)
-    add = reference.evaluate(ops.Fp8Add(0.5, 3.0, -INFINITY, INFINITY), a, b)
+    add = FloatAdd(0.5, 3.0, -INFINITY, INFINITY).reference(a, b)
     assert np.array_equal(fp8.as_codes(add), fp8.encode(x * np.float32(0.5) + y * np.float32(3)))
-    mul = reference.evaluate(ops.Fp8Mul(0.5, 0.0, 1.0), a, b)
+    mul = FloatMul(0.5, 0.0, 1.0).reference(a, b)
     assert np.array_equal(fp8.as_codes(mul), fp8.encode(np.clip(x * y * np.float32(0.5), 0, 1)))
-    pool = ops.Fp8MaxPool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 3))
+    pool = FloatMaxPool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 3))
     windows = x.reshape(1, 2, 2, 3, 2, 3)
-    assert np.array_equal(reference.evaluate(pool, a).astype(np.float32), windows.max(axis=(2, 4)))
-    mean = ops.Fp8AvgPool((2, 2), (2, 2), (0, 0, 0, 0), (2, 3), -INFINITY, INFINITY)
-    found = reference.evaluate(mean, a, np.full(6, 0.25, np.float32))
+    assert np.array_equal(pool.reference(a).astype(np.float32), windows.max(axis=(2, 4)))
+    mean = FloatAvgPool((2, 2), (2, 2), (0, 0, 0, 0), (2, 3), -INFINITY, INFINITY)
+    found = mean.reference(a, np.full(6, 0.25, np.float32))
     assert np.array_equal(fp8.as_codes(found), fp8.encode(windows.mean(axis=(2, 4), dtype=np.float64)))
     table = codes(3, 256)
-    assert np.array_equal(reference.evaluate(ops.Fp8Lookup(), a, table), table[fp8.as_codes(a)])
-    padded = reference.evaluate(ops.Fp8Pad((0, 1), (0, 2), 0x38), codes(4, 2, 2))
+    assert np.array_equal(FloatLookup().reference(a, table), table[fp8.as_codes(a)])
+    padded = FloatPad((0, 1), (0, 2), 0x38).reference(codes(4, 2, 2))
     assert padded[:, 0].astype(np.float32).tolist() == [1, 1]
     assert padded.shape == (2, 5)

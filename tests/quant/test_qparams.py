@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hwptq.formats import INT4, INT8
-from hwptq.quant.integer_ops import Dequantize, Quantize
+from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.quantize import Quantize
 from hwptq.quant.qparams import activation_qparams, quantize_weight, weight_scales
-from hwptq.quant.reference import evaluate
 
 #: Half a step, and what a float32 division of at most 2^8 steps rounds.
 HALF_STEP = 0.5 + 2.0**-15
@@ -36,8 +36,8 @@ def test_zero_is_exact(a, b, dtype):
     q = activation_qparams(min(a, b), max(a, b), dtype=dtype)
     assert dtype.qmin <= q.zero_point <= dtype.qmax
     assert np.float32(q.scale) == q.scale > 0
-    zero = evaluate(Quantize(q.scale, q.zero_point), np.zeros(1, np.float32))
-    assert evaluate(Dequantize(q.scale, q.zero_point), zero)[0] == 0
+    zero = Quantize(q.scale, q.zero_point).reference(np.zeros(1, np.float32))
+    assert Dequantize(q.scale, q.zero_point).reference(zero)[0] == 0
 
 
 @given(finite, finite, st.floats(0, 1), dtypes)
@@ -46,9 +46,9 @@ def test_round_trip_inside_the_range_is_within_half_a_step(a, b, part, dtype):
     q = activation_qparams(low, high, dtype=dtype)
     x = np.float32(low + part * (high - low))
     clipped = np.clip(x, *q.bounds).astype(np.float32)
-    ints = evaluate(Quantize(q.scale, q.zero_point), clipped)
+    ints = Quantize(q.scale, q.zero_point).reference(clipped)
     assert dtype.qmin <= ints <= dtype.qmax
-    back = evaluate(Dequantize(q.scale, q.zero_point), ints)
+    back = Dequantize(q.scale, q.zero_point).reference(ints)
     assert abs(float(back) - float(x)) <= HALF_STEP * q.scale
 
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwptq.quant import reference
-from hwptq.quant.integer_ops import Add
+from hwptq.operators.add import Add
 from hwptq.quant.short_add import ShortAdd, short_add
 
 A, B = (v.reshape(-1) for v in np.meshgrid(*[np.arange(-128, 128, dtype=np.int64)] * 2, indexing="ij"))
@@ -34,7 +33,7 @@ def evaluated(op: Add, short: ShortAdd, a_offset: int, b_offset: int) -> np.ndar
 def test_it_equals_the_definition_for_all_operands(op: Add, a_offset: int, b_offset: int):
     short = short_add(op, a_offset, b_offset)
     if short is not None:
-        expected = reference.evaluate(op, A.astype(np.int8), B.astype(np.int8))
+        expected = op.reference(A.astype(np.int8), B.astype(np.int8))
         np.testing.assert_array_equal(evaluated(op, short, a_offset, b_offset), expected)
 
 

@@ -16,8 +16,8 @@ from hwptq.backends.candidate_costs import Candidates, candidate_costs
 from hwptq.backends.toolchain import why_not_run
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
+from hwptq.operators.conv2d import Conv2d
 from hwptq.options import Options
-from hwptq.quant import integer_ops as ops
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
 from hwptq.tir.kernel import TensorType
@@ -28,7 +28,7 @@ VNNI = load_target("x86-64-vnni")
 
 def layer_of(rows: int, columns: int = 14) -> Layer:
     """3x3, from 16 to 96 channels, on an image that gives so many rows."""
-    op = ops.Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 3, -7, -128, 127)
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), 1, 3, -7, -128, 127)
     ones = np.ones(96, np.int32)
     constants = (np.ones((96, 3, 3, 16), np.int8), ones, 2**30 * ones, ones)
     x = TensorType((1, rows + 2, columns + 2, 16), "int8")

@@ -93,7 +93,7 @@ def value_of(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
 
 
 def stored(value: Expr, dtype: str, zero_point: int = 0) -> Expr:
-    """A float32 as fp8_reference.store has it.
+    """A float32 as float_values.store has it.
 
     The chip's conversions round to nearest even and keep NaN; that to e4m3 saturates.
     """

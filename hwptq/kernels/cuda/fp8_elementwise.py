@@ -9,7 +9,19 @@ from typing import Any
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import fp8_ops as ops
+from hwptq.operators.add import FloatAdd
+from hwptq.operators.avg_pool import FloatAvgPool
+from hwptq.operators.clamp import FloatClamp
+from hwptq.operators.conv2d import Conv2dToFloat, FloatConv2d
+from hwptq.operators.dense import DenseToFloat, FloatDense
+from hwptq.operators.dequantize import FloatDequantize
+from hwptq.operators.float_operator import FloatOperator
+from hwptq.operators.layers import LayerToFloat
+from hwptq.operators.lookup import FloatLookup
+from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.mul import FloatMul
+from hwptq.operators.pad import FloatPad
+from hwptq.operators.quantize import FloatQuantize
 from hwptq.tir.builder import Expr, Flat, cast, constant
 from hwptq.tir.kernel import TensorType
 
@@ -23,34 +35,34 @@ Element = Callable[..., Expr]
 
 
 def fp8_kernel(
-    op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
+    op: FloatOperator, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
 ) -> tvm.tirx.PrimFunc:
     """The PrimFunc (inputs…, out) of `op`. Raises ValueError for one that needs tensor cores."""
     return flat_kernel(inputs, out, attributes, _element(op, inputs, out))
 
 
-def _element(op: ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _element(op: FloatOperator, inputs: Sequence[TensorType], out: TensorType) -> Element:
     match op:
-        case ops.Fp8Quantize():
+        case FloatQuantize():
             return lambda at, x: stored(multiply(x.load(at), real(op.factor)), out.dtype)
-        case ops.Fp8Dequantize():
+        case FloatDequantize():
             return lambda at, x: multiply(value_of(x, at), real(op.scale))
-        case ops.Fp8Lookup():
+        case FloatLookup():
             bits = _bits(inputs[0].dtype)
             return lambda at, x, table: table.load(cast(T.reinterpret(bits, x.load(at)), "int32"))
-        case ops.Fp8Clamp():
+        case FloatClamp():
             return _clamp(out)
-        case ops.Fp8Add() | ops.Fp8Mul():
+        case FloatAdd() | FloatMul():
             return _binary(op, inputs, out)
-        case ops.Fp8Pad():
+        case FloatPad():
             return _pad(op, inputs[0], out)
-        case ops.Fp8MaxPool():
+        case FloatMaxPool():
             return _max_pool(op, inputs[0], out)
-        case ops.Fp8AvgPool():
+        case FloatAvgPool():
             return _avg_pool(op, inputs[0], out)
-        case ops.Conv2dToFp8() | ops.DenseToFp8():
+        case Conv2dToFloat() | DenseToFloat():
             return _to_fp8(op, inputs, out)
-        case ops.Fp8Conv2d() | ops.Fp8Dense() if in_order(op):
+        case FloatConv2d() | FloatDense() if in_order(op):
             return _layer(op, inputs, out)
     raise ValueError(f"{op.kind} needs tensor cores")
 
@@ -70,13 +82,13 @@ def _finished(op: Any, value: Expr) -> Expr:
     return stored(clamped(value, op.lo, op.hi), op.out, op.out_zero_point)
 
 
-def _binary(op: ops.Fp8Add | ops.Fp8Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _binary(op: FloatAdd | FloatMul, inputs: Sequence[TensorType], out: TensorType) -> Element:
     offsets = operand_offsets(inputs, out)
 
     def element(at: Expr, a: Flat, b: Flat) -> Expr:
         first, second = offsets(at)
         x, y = value_of(a, first, op.a_zero_point), value_of(b, second, op.b_zero_point)
-        if isinstance(op, ops.Fp8Mul):
+        if isinstance(op, FloatMul):
             return _finished(op, multiply(multiply(x, y), real(op.factor)))
         return _finished(op, fma(x, real(op.a_factor), multiply(y, real(op.b_factor))))
 
@@ -94,7 +106,7 @@ def _clamp(out: TensorType) -> Element:
     return element
 
 
-def _pad(op: ops.Fp8Pad, x: TensorType, out: TensorType) -> Element:
+def _pad(op: FloatPad, x: TensorType, out: TensorType) -> Element:
     place = unpadded(op, x, out)
 
     def element(at: Expr, tensor: Flat) -> Expr:
@@ -105,7 +117,7 @@ def _pad(op: ops.Fp8Pad, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _max_pool(op: ops.Fp8MaxPool, x: TensorType, out: TensorType) -> Element:
+def _max_pool(op: FloatMaxPool, x: TensorType, out: TensorType) -> Element:
     def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
         return T.max(best, value_of(tensor, offset))
 
@@ -113,7 +125,7 @@ def _max_pool(op: ops.Fp8MaxPool, x: TensorType, out: TensorType) -> Element:
     return lambda at, tensor: stored(window(at, tensor), out.dtype)
 
 
-def _avg_pool(op: ops.Fp8AvgPool, x: TensorType, out: TensorType) -> Element:
+def _avg_pool(op: FloatAvgPool, x: TensorType, out: TensorType) -> Element:
     def added(total: Expr, tensor: Flat, offset: Expr) -> Expr:
         return add(total, value_of(tensor, offset, op.in_zero_point))
 
@@ -127,11 +139,11 @@ def _avg_pool(op: ops.Fp8AvgPool, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _to_fp8(op: ops.LayerToFp8, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _to_fp8(op: LayerToFloat, inputs: Sequence[TensorType], out: TensorType) -> Element:
     return layer(op, integer_sum(op, inputs, out), out)
 
 
-def _layer(op: ops.Fp8Conv2d | ops.Fp8Dense, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _layer(op: FloatConv2d | FloatDense, inputs: Sequence[TensorType], out: TensorType) -> Element:
     """A layer whose products are added in order; those of the padding too, which may turn a -0 into a 0."""
     outputs = out.shape[-1]
 
@@ -141,7 +153,7 @@ def _layer(op: ops.Fp8Conv2d | ops.Fp8Dense, inputs: Sequence[TensorType], out: 
     def padding(acc: Expr, weight: Flat, at_weight: Expr) -> Expr:
         return fma(real(0), value_of(weight, at_weight), acc)
 
-    if isinstance(op, ops.Fp8Dense):
+    if isinstance(op, FloatDense):
         summed = dense_sum(inputs[-3].shape, step, "float32")
     else:
         summed = convolved(op, (inputs[0], inputs[-3]), out, "float32", step, padding)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import fp8
-from hwptq.quant import fp8_ops as ops
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.matmul import FloatMatMul
 from hwptq.targets.kernel_tables import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
@@ -28,17 +30,17 @@ NO_RESIDUAL = (fp8.as_float8(np.zeros((1, 1), np.uint8)), np.zeros(1, np.float32
 
 
 def product_steps(
-    op: ops.Fp8Conv2d | ops.Fp8Dense | ops.Fp8MatMul,
+    op: FloatConv2d | FloatDense | FloatMatMul,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
     kernel: WgmmaKernel,
 ) -> tuple[Step, ...]:
     """Pad the channels where TMA asks for it, then multiply."""
-    if isinstance(op, ops.Fp8MatMul):
+    if isinstance(op, FloatMatMul):
         return _matmul(op, activations, out, kernel)
     steps, x, layer, w = prepared(op, activations[0], constants[0], out, kernel.channel_alignment)
-    problem = _conv2d(layer, x, w, out) if isinstance(layer, ops.Fp8Conv2d) else _dense(layer, x, out)
+    problem = _conv2d(layer, x, w, out) if isinstance(layer, FloatConv2d) else _dense(layer, x, out)
     tiling = choose(problem, kernel)
     weights = w.reshape(problem.outputs, problem.taps, -1)
     packed = [packed_weights(weights, tiling), *(filled(c, tiling) for c in constants[1:])]
@@ -72,7 +74,7 @@ def _model(op: Any, x: TensorType, images: tuple[int, int, int, int], outputs: i
     }  # fmt: skip
 
 
-def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
+def _conv2d(op: FloatConv2d, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
     n, h, width, c = x.shape
     return Problem(
         **_model(op, x, (n, h, width, c), out.shape[-1]),
@@ -81,13 +83,13 @@ def _conv2d(op: ops.Fp8Conv2d, x: TensorType, w: np.ndarray, out: TensorType) ->
     )  # fmt: skip
 
 
-def _dense(op: ops.Fp8Dense, x: TensorType, out: TensorType) -> Problem:
+def _dense(op: FloatDense, x: TensorType, out: TensorType) -> Problem:
     rows = prod(x.shape[:-1])
     return Problem(**_model(op, x, (1, 1, rows, x.shape[-1]), out.shape[-1]), out_shape=(1, rows))
 
 
 def _matmul(
-    op: ops.Fp8MatMul, activations: Sequence[TensorType], out: TensorType, kernel: WgmmaKernel
+    op: FloatMatMul, activations: Sequence[TensorType], out: TensorType, kernel: WgmmaKernel
 ) -> tuple[Step, ...]:
     """Pack b, pad the depth of a, then multiply batch by batch."""
     a, b = activations

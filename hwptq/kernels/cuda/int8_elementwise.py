@@ -12,8 +12,19 @@ from typing import Any
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import integer_ops as ops
-from hwptq.quant.reference import MUL_LEFT_SHIFT
+from hwptq.ir.operator import Operator
+from hwptq.operators.add import Add
+from hwptq.operators.avg_pool import AvgPool
+from hwptq.operators.clamp import Clamp
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.max_pool import MaxPool
+from hwptq.operators.mul import LEFT_SHIFT, Mul
+from hwptq.operators.pad import Pad
+from hwptq.operators.quantize import Quantize
 from hwptq.tir.builder import Expr, Flat, cast, clamp, constant, loop
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides
@@ -27,33 +38,33 @@ Element = Callable[..., Expr]
 
 
 def int8_kernel(
-    op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
+    op: Operator, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
 ) -> tvm.tirx.PrimFunc:
     """The PrimFunc (inputs…, out) of `op`."""
     return flat_kernel(inputs, out, attributes, _element(op, inputs, out))
 
 
-def _element(op: ops.IntegerOp, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _element(op: Operator, inputs: Sequence[TensorType], out: TensorType) -> Element:
     match op:
-        case ops.Quantize():
+        case Quantize():
             return lambda at, x: stored(divide(x.load(at), real(op.scale)), "int8", op.zero_point)
-        case ops.Dequantize():
+        case Dequantize():
             return lambda at, x: multiply(value_of(x, at, op.zero_point), real(op.scale))
-        case ops.Lookup():
+        case Lookup():
             return lambda at, x, table: table.load(_int32(x, at) + 128)
-        case ops.Clamp():
+        case Clamp():
             return _clamp(out)
-        case ops.Add() | ops.Mul():
+        case Add() | Mul():
             return _binary(op, inputs, out)
-        case ops.Pad():
+        case Pad():
             return _pad(op, inputs[0], out)
-        case ops.MaxPool():
+        case MaxPool():
             return _max_pool(op, inputs[0], out)
-        case ops.AvgPool():
+        case AvgPool():
             return _avg_pool(op, inputs[0], out)
-        case ops.MatMul():
+        case MatMul():
             return _matmul(op, inputs, out)
-        case ops.Conv2d() | ops.Dense() | ops.DenseFloat():
+        case Conv2d() | Dense() | DenseFloat():
             return layer(op, integer_sum(op, inputs, out), out)
     raise ValueError(f"no CUDA kernel for {op!r}")
 
@@ -82,20 +93,20 @@ def _clamp(out: TensorType) -> Element:
     return element
 
 
-def _binary(op: ops.Add | ops.Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _binary(op: Add | Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
     offsets = operand_offsets(inputs, out)
 
     def element(at: Expr, a: Flat, b: Flat) -> Expr:
         first, second = offsets(at)
         x, y = _int32(a, first, op.a_zero_point), _int32(b, second, op.b_zero_point)
-        if isinstance(op, ops.Mul):
-            return _scaled(op, T.shift_left(x * y, constant(MUL_LEFT_SHIFT, "int32")))
+        if isinstance(op, Mul):
+            return _scaled(op, T.shift_left(x * y, constant(LEFT_SHIFT, "int32")))
         return _scaled(op, x * op.a_factor + y * op.b_factor)
 
     return element
 
 
-def _pad(op: ops.Pad, x: TensorType, out: TensorType) -> Element:
+def _pad(op: Pad, x: TensorType, out: TensorType) -> Element:
     place = unpadded(op, x, out)
 
     def element(at: Expr, tensor: Flat) -> Expr:
@@ -105,14 +116,14 @@ def _pad(op: ops.Pad, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _max_pool(op: ops.MaxPool, x: TensorType, out: TensorType) -> Element:
+def _max_pool(op: MaxPool, x: TensorType, out: TensorType) -> Element:
     def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
         return T.max(best, tensor.load(offset))
 
     return pooled(op, op.dilation, x, out, partial(register, -128, "int8"), larger)
 
 
-def _avg_pool(op: ops.AvgPool, x: TensorType, out: TensorType) -> Element:
+def _avg_pool(op: AvgPool, x: TensorType, out: TensorType) -> Element:
     def added(total: Expr, tensor: Flat, offset: Expr) -> Expr:
         return total + _int32(tensor, offset, op.in_zero_point)
 
@@ -127,7 +138,7 @@ def _avg_pool(op: ops.AvgPool, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _matmul(op: ops.MatMul, inputs: Sequence[TensorType], out: TensorType) -> Element:
+def _matmul(op: MatMul, inputs: Sequence[TensorType], out: TensorType) -> Element:
     a_shape, b_shape = inputs[0].shape, inputs[1].shape
     (rows, depth), columns = a_shape[-2:], b_shape[-1]
     batch = out.shape[:-2]

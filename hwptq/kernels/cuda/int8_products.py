@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.quant import integer_ops as ops
-from hwptq.quant.fp8_ops import Conv2dToFp8
+from hwptq.operators.conv2d import Conv2d, Conv2dToFloat
 from hwptq.targets.kernel_tables import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
@@ -31,7 +30,7 @@ def int8_product_steps(
     out: TensorType,
     kernel: WgmmaKernel,
 ) -> tuple[Step, ...]:
-    """The steps of a layer that is no grouped convolution (ops.LayerOp, LayerToFp8).
+    """The steps of a layer that is no grouped convolution (IntegerLayer, LayerToFloat).
 
     Pad the image where its zero point is not 0, else only the channels where TMA asks for it; multiply.
     """
@@ -54,7 +53,7 @@ def _epilogue(op: Any, out: TensorType) -> Epilogue:
 def _prepared(op: Any, x: TensorType, alignment: int) -> tuple[list[Step], TensorType, Any]:
     """The steps before the product, what they make of x, and the operator on that."""
     channels = round_up(x.shape[-1], alignment)
-    if isinstance(op, ops.Conv2d | Conv2dToFp8) and any(op.padding) and op.in_zero_point:
+    if isinstance(op, Conv2d | Conv2dToFloat) and any(op.padding) and op.in_zero_point:
         out = padded_image(x, op.padding, channels)
         func = pad_image(x, op.padding, op.in_zero_point, channels, {TEMPLATE: "pad_image"})
         return [Step(func, (0,), out, "pad_image")], out, replace(op, padding=(0, 0, 0, 0))
@@ -64,7 +63,7 @@ def _prepared(op: Any, x: TensorType, alignment: int) -> tuple[list[Step], Tenso
     return [padding_step(x, channels, out)], out, op
 
 
-def _conv2d(op: ops.Conv2d | Conv2dToFp8, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
+def _conv2d(op: Conv2d | Conv2dToFloat, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
     n, h, width, c = x.shape
     return Problem(
         (n, h, width, c), out.shape[-1], (w.shape[1], w.shape[2]), op.strides, (op.padding[0], op.padding[1]),

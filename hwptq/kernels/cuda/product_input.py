@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.quant import fp8_ops as ops
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.quant.float_sums import parts_of_window
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
 
@@ -21,13 +22,13 @@ def prepared(
 ) -> tuple[list[Step], TensorType, Any, np.ndarray]:
     """(the steps before the product, what they make of x, the operator on that, its weights).
 
-    Where a row of a convolution's window is one part of the sum (fp8_ops.parts_of_window), its pixels become
+    Where a row of a convolution's window is one part of the sum (parts_of_window), its pixels become
     channels. Else channels are filled with zeros up to a multiple of `alignment` bytes.
     """
     alignment //= item_bytes(x.dtype)
-    if isinstance(op, ops.Fp8Conv2d) and w.shape[2] > 1:
+    if isinstance(op, FloatConv2d) and w.shape[2] > 1:
         o, kh, kw, depth = w.shape
-        if ops.parts_of_window(w.shape, op.accumulator[0])[0] == kh:
+        if parts_of_window(w.shape, op.accumulator[0])[0] == kh:
             wide = TensorType((*x.shape[:2], out.shape[2], round_up(kw * depth, alignment)), x.dtype)
             step = Step(row_windows(x, op, wide, kw, {TEMPLATE: "row_windows"}), (0,), wide, "row_windows")
             top, _, bottom, _ = op.padding

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hwptq.quant import fp8_ops, integer_ops
+from hwptq.operators.conv2d import Conv2dToFloat, FloatConv2d
+from hwptq.operators.dense import DenseFloat, DenseToFloat, FloatDense
 from hwptq.tir.builder import Expr, Flat, cast
 from hwptq.tir.requantize import Bounds, requantize
 
@@ -19,15 +20,15 @@ def result(op: Any, acc: Expr, channel: Expr, at: Expr, rest: Sequence[Flat]) ->
     floats, int32 for those in int8, whose bias is not in it yet.
     """
     match op:
-        case fp8_ops.Fp8Conv2d() | fp8_ops.Fp8Dense():
+        case FloatConv2d() | FloatDense():
             *residual, scale, bias = rest
             value = fma(acc, scale.load(channel), bias.load(channel))
             for r in residual:
                 value = fma(value_of(r, at, op.residual_zero_point), real(op.residual), value)
             return stored(clamped(value, op.lo, op.hi), op.out, op.out_zero_point)
-        case fp8_ops.Conv2dToFp8() | fp8_ops.DenseToFp8():
+        case Conv2dToFloat() | DenseToFloat():
             return stored(clamped(_scaled(acc, channel, rest), op.lo, op.hi), op.out)
-        case integer_ops.DenseFloat():
+        case DenseFloat():
             return _scaled(acc, channel, rest)
     bias, multiplier, shift = (t.load(channel) for t in rest)
     return requantize(acc + bias, multiplier, shift, Bounds(op.out_zero_point, op.lo, op.hi), 1)

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwptq.quant import fp8_ops, integer_ops
+from hwptq.ir.operator import Operator
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.float_operator import FloatOperator
+from hwptq.operators.layers import IntegerLayer, LayerToFloat
+from hwptq.operators.matmul import FloatMatMul
 from hwptq.targets.kernel_tables import MmaKernel, WgmmaKernel
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.builder import TEMPLATE
@@ -19,12 +24,12 @@ from .int8_elementwise import int8_kernel
 from .int8_products import int8_product_steps
 from .mma_products import mma_product_steps
 
-_FP8_PRODUCTS = fp8_ops.Fp8Conv2d | fp8_ops.Fp8Dense | fp8_ops.Fp8MatMul
-_INT8_PRODUCTS = integer_ops.LayerOp | fp8_ops.LayerToFp8
+_FP8_PRODUCTS = FloatConv2d | FloatDense | FloatMatMul
+_INT8_PRODUCTS = IntegerLayer | LayerToFloat
 
 
 def select_cuda(
-    op: integer_ops.GraphOp,
+    op: Operator,
     activations: Sequence[TensorType],
     constants: Sequence[np.ndarray],
     out: TensorType,
@@ -35,14 +40,16 @@ def select_cuda(
 
     Layers that these can't take, or whose products are summed in order, are computed one element a thread.
     """
-    rule = target.rule(_kind(op))
+    rule = target.rule(op.rule(constants))
     kernel = target.kernels[rule.kernel] if rule and rule.kernel else None
     if isinstance(op, _FP8_PRODUCTS) and not in_order(op):
-        if isinstance(kernel, MmaKernel) and not isinstance(op, fp8_ops.Fp8MatMul):
+        if isinstance(kernel, MmaKernel) and not isinstance(op, FloatMatMul):
             return mma_product_steps(op, activations, constants, out, kernel)
         if not isinstance(kernel, WgmmaKernel):
             dtype = activations[0].dtype
-            raise ValueError(f"{target.name}: {_kind(op)} in {dtype} needs a kernel of template wgmma or mma")
+            raise ValueError(
+                f"{target.name}: {op.rule(constants)} in {dtype} needs a kernel of template wgmma or mma"
+            )
         return product_steps(op, activations, constants, out, kernel)
     on_tensor_cores = isinstance(op, _INT8_PRODUCTS) and getattr(op, "groups", 1) == 1 and len(constants) > 0
     if on_tensor_cores and isinstance(kernel, MmaKernel):
@@ -51,7 +58,7 @@ def select_cuda(
         return int8_product_steps(op, activations, constants, out, kernel)
     inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
     attributes = {TEMPLATE: "flat"}
-    if isinstance(op, fp8_ops.Fp8Op):
+    if isinstance(op, FloatOperator):
         func = fp8_kernel(op, inputs, out, attributes)
     else:
         func = int8_kernel(op, inputs, out, attributes)
@@ -62,10 +69,3 @@ def select_cuda_concatenate(inputs: Sequence[TensorType], axis: int, out: Tensor
     """The step that joins `inputs` along `axis`."""
     func = concatenation(inputs, axis, out, {TEMPLATE: "concatenate"})
     return (Step(func, tuple(range(len(inputs))), out, "concatenate"),)
-
-
-def _kind(op: integer_ops.GraphOp) -> str:
-    """The name under which a descriptor lists the operator."""
-    if getattr(op, "groups", 1) > 1:
-        return "depthwise_conv2d"
-    return op.kind.removeprefix("fp8_").removesuffix("_to_fp8").removesuffix("_float")

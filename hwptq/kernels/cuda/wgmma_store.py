@@ -23,8 +23,8 @@ class Epilogue:
     """What becomes of a sum.
 
     Of a sum of e4m3: fma(sum, scale, bias), fma(value of the residual, factor, that), a clamp to [lo, hi],
-    and `dtype`, as fp8_ops says. Of one of int8: sum + bias, then in int8 a multiplier and a shift, as
-    fixed_point.requantize has it, in any other dtype a float32 scale, a clamp, and `dtype`.
+    and `dtype`, as operators/float_operator.py says. Of one of int8: sum + bias, then in int8 a multiplier
+    and a shift, as fixed_point.requantize has it, in any other dtype a float32 scale, a clamp, and `dtype`.
     """
 
     dtype: str

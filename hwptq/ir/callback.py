@@ -1,4 +1,4 @@
-"""Portable code of the fp8 operators: a PrimFunc that hands its tensors to the numpy reference.
+"""Portable code of operators on floats: a PrimFunc that hands its tensors to the numpy reference.
 
 No CPU has Hopper's accumulator, and TVM's own casts to e4m3 are not exact, so where such a graph runs without
 the chip, it runs by the definition of its arithmetic, in the process that compiled it.
@@ -17,18 +17,19 @@ import numpy as np
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.quant import fp8_ops, integer_ops, reference
 from hwptq.tir.builder import TEMPLATE, primfunc
 from hwptq.tir.kernel import TensorType
+
+from .operator import ATTRIBUTE, Operator, from_json, to_json
 
 _NAME = "hwptq.evaluate"
 
 
-def callback(op: fp8_ops.Fp8Op, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc:
-    """The PrimFunc (inputs…, out) of `op`. It carries the operator as the attribute integer_ops.ATTRIBUTE."""
-    text = integer_ops.to_json(op)
+def callback(op: Operator, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc:
+    """The PrimFunc (inputs…, out) of `op`. It carries the operator as the attribute."""
+    text = to_json(op)
     types = json.dumps([[t.shape, t.dtype] for t in [*inputs, out]])
-    attributes = {integer_ops.ATTRIBUTE: text, TEMPLATE: "callback"}
+    attributes = {ATTRIBUTE: text, TEMPLATE: "callback"}
 
     def body(*tensors: Any) -> None:
         T.evaluate(T.call_packed(_NAME, text, types, *(t.buffer.data for t in tensors)))
@@ -41,7 +42,7 @@ def _evaluate(text: str, types: str, *pointers: ctypes.c_void_p) -> None:
         _array(pointer, tuple(shape), dtype)
         for pointer, (shape, dtype) in zip(pointers, json.loads(types), strict=True)
     ]
-    arrays[-1][...] = reference.evaluate(integer_ops.from_json(text), *arrays[:-1])
+    arrays[-1][...] = from_json(text).reference(*arrays[:-1])
 
 
 def _array(pointer: ctypes.c_void_p, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -1,0 +1,144 @@
+"""What a quantized graph is made of: operators as frozen dataclasses, each with its meaning and its code.
+
+One description serves everybody: its numpy reference defines the values, its portable code and the kernel
+templates compute the same, bit for bit, and the graph carries it (as JSON, in an attribute of the PrimFunc),
+so a graph made for one device gives the same values on any other. Images are NHWC.
+
+A subclass with a `kind` is registered where it is defined, in this package or in anybody's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+import tvm
+
+from hwptq.tir.builder import ELEMENT_BY_ELEMENT, TEMPLATE, primfunc
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import PLAIN
+from hwptq.tir.vector_unit import SCALAR, VectorUnit
+
+from .dataflow import op_name
+
+#: The attribute of a PrimFunc that holds the operator it implements.
+ATTRIBUTE = "hwptq.op"
+#: The package whose modules define the operators of ours.
+_HOME = "hwptq.operators"
+_BY_KIND: dict[str, type[Operator]] = {}
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The base of all operators; a subclass says in its docstring which tensors it takes, activations first.
+
+    kind: its name, one of all. family: the name under which a descriptor lists what computes it; its kind, if
+    neither it nor a base says so. output_range: the least and the greatest real value of its result, where
+    they are the same for all inputs.
+    """
+
+    kind: ClassVar[str]
+    family: ClassVar[str]
+    output_range: ClassVar[tuple[float, float] | None] = None
+    #: The value on arrays, in the order of the docstring.
+    reference: ClassVar[Callable[..., np.ndarray]]
+
+    def __init_subclass__(cls) -> None:
+        kind = cls.__dict__.get("kind")
+        if kind is None:  # a base of several operators
+            return
+        known = _BY_KIND.setdefault(kind, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(
+                f"{cls.__qualname__} and {known.__qualname__} are both operators of kind {kind!r}"
+            )
+        _BY_KIND[kind] = cls  # a decorator such as dataclass(slots=True) makes the class anew
+        if not hasattr(cls, "family"):
+            cls.family = kind
+
+    @property
+    def activations(self) -> int:
+        """How many of its tensors, the first ones, are activations; the others are constants."""
+        return 1
+
+    def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
+        """Multiply-accumulates, by the shapes of its tensors and of its result."""
+        return 0
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        """The name under which a descriptor lists a kernel for it."""
+        return self.family
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        """What emits code for any device from its tensors and the result, as Flat. `unit` makes the vectors
+        explicit. Raises ValueError for shapes that it does not take.
+        """
+        raise NotImplementedError(f"{self.kind} has no portable code")
+
+    def element_by_element(self, unit: VectorUnit) -> bool:
+        """Whether its portable code computes one element at a time."""
+        return unit.lanes == 1
+
+    def primfunc(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit = SCALAR
+    ) -> tvm.tirx.PrimFunc:
+        """The PrimFunc (inputs…, out) of its portable code; `inputs` are all its tensors.
+
+        It carries the operator as its attribute if its result is plain. Raises ValueError for shapes that the
+        operator does not take.
+        """
+        attributes = {TEMPLATE: "portable"}
+        if out.layout == PLAIN:
+            attributes[ATTRIBUTE] = to_json(self)
+        if self.element_by_element(unit):
+            attributes[ELEMENT_BY_ELEMENT] = "yes"
+        return primfunc([*inputs, out], attributes, self.portable(inputs, out, unit))
+
+
+class WeightedOperator(Operator):
+    """An operator whose first constant is a weight, its output channels first: [O, ...]."""
+
+    def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
+        """For each value of the result one product with each weight of its channel."""
+        return prod(out) * prod(inputs[self.activations][1:])
+
+
+def operators() -> dict[str, type[Operator]]:
+    """Every operator that is defined, by its kind."""
+    importlib.import_module(_HOME)
+    return dict(_BY_KIND)
+
+
+def to_json(op: Operator) -> str:
+    """The operator as a JSON object: its `kind` and its fields."""
+    return json.dumps({"kind": op.kind, **asdict(op)})
+
+
+def from_json(text: str) -> Operator:
+    """The inverse of to_json. Raises ValueError for an unknown kind or missing fields."""
+    values = json.loads(text)
+    kind = values.pop("kind", None)
+    cls = _BY_KIND.get(kind) or operators().get(kind)
+    if cls is None:
+        raise ValueError(f"unknown operator {kind!r}")
+    names = {f.name for f in fields(cls)}
+    if set(values) != names:
+        raise ValueError(f"{kind}: fields {sorted(values)} instead of {sorted(names)}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def integer_operator(mod: tvm.IRModule, value: Any) -> Operator | None:
+    """The operator that a call_tir stands for, or None."""
+    if op_name(value) != "call_tir":
+        return None
+    attrs = mod[value.args[0]].attrs
+    return from_json(str(attrs[ATTRIBUTE])) if attrs and ATTRIBUTE in attrs else None

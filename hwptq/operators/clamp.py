@@ -1,0 +1,58 @@
+"""Clamps whose bounds differ by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwptq.ir.operator import Operator
+from hwptq.quant.float_values import store, value
+from hwptq.tir.builder import Expr, Flat, clamp, loop
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.vector_unit import VectorUnit
+
+from .float_operator import FloatOperator
+
+
+@dataclass(frozen=True)
+class Clamp(Operator):
+    """(x [..., C], lo int8 [C], hi int8 [C]) -> x limited to [lo, hi], channel by channel."""
+
+    kind: ClassVar[str] = "clamp"
+
+    def reference(self, x, lo, hi) -> np.ndarray:
+        return np.clip(x, lo, hi)
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        """Vectors along the channels."""
+        channels = out.shape[-1]
+
+        def emit(x: Flat, lo: Flat, hi: Flat, y: Flat) -> None:
+            def row(i: Expr) -> None:
+                def block(at: Expr, width: int, count: int) -> None:
+                    limits = (lo.load(at, width), hi.load(at, width))
+                    y.store(i * channels + at, clamp(x.load(i * channels + at, width), *limits), width, count)
+
+                unit.cover(channels, block)
+
+            loop(y.size // channels, row)
+
+        return emit
+
+
+@dataclass(frozen=True)
+class FloatClamp(FloatOperator):
+    """(x [..., C], lo [C], hi [C]), of one dtype -> x in [lo, hi], channel by channel; NaN becomes lo."""
+
+    kind: ClassVar[str] = "float_clamp"
+    family: ClassVar[str] = "clamp"
+
+    def reference(self, x, lo, hi) -> np.ndarray:
+        y, low, high = (value(t) for t in (x, lo, hi))
+        y = np.where(y > low, y, low)
+        return store(np.where(y < high, y, high), str(x.dtype))

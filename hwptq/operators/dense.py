@@ -1,0 +1,154 @@
+"""Dense layers: products with a constant weight, in integers, in floats, and from integers to a float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwptq.ir.operator import WeightedOperator
+from hwptq.quant.fixed_point import requantize
+from hwptq.quant.float_sums import product
+from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.integer_sums import exact_matmul
+from hwptq.tir.builder import Expr, Flat, cast, local, loop, nest
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.requantize import Bounds, finish
+from hwptq.tir.vector_unit import VectorUnit
+
+from .float_operator import FloatOperator, stored
+from .residual import with_residual
+
+
+class _Dense(WeightedOperator):
+    """What all dense layers share."""
+
+    family: ClassVar[str] = "dense"
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        """Without a constant weight there is no kernel."""
+        return self.family if constants else ""
+
+
+class _IntegerDense(_Dense):
+    """Those with portable code."""
+
+    def element_by_element(self, unit: VectorUnit) -> bool:
+        return True
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """What follows the shift; None where the result is float32."""
+        return None
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        """A dot product of two contiguous rows per output value."""
+        co, depth = inputs[1].shape
+
+        def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
+            *scales, y = rest
+
+            def value(row: Expr, o: Expr) -> None:
+                acc = local(1, "int32")
+                acc.store(0, bias.load(o))
+
+                def step(i: Expr) -> None:
+                    a, b = x.load(row * depth + i), weight.load(o * depth + i)
+                    acc.store(0, acc.load(0) + cast(a, "int32") * cast(b, "int32"))
+
+                loop(depth, step)
+                result = finish(acc.load(0), [s.load(o) for s in scales], self.bounds, 1)
+                y.store(row * co + o, result)
+
+            nest((y.size // co, co), value)
+
+        return emit
+
+
+@dataclass(frozen=True)
+class Dense(_IntegerDense):
+    """(x [..., K], w [O,K], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [..., O].
+
+    weight_bits, activation_bits and weight_group as in Conv2d.
+    """
+
+    kind: ClassVar[str] = "dense"
+    in_zero_point: int
+    out_zero_point: int
+    lo: int
+    hi: int
+    weight_bits: int = 8
+    activation_bits: int = 8
+    weight_group: int = 0
+
+    def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
+        acc = exact_matmul(x, w.T) + bias
+        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi)
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.out_zero_point, self.lo, self.hi)
+
+
+@dataclass(frozen=True)
+class DenseFloat(_IntegerDense):
+    """(x [..., K], w [O,K], bias int32 [O], scale float32 [O]) -> float32 [..., O]: a Dense read as numbers.
+
+    float32(acc) * scale: acc, as in Dense, is rounded once to the nearest float32, ties to even, and the
+    product once. The fields as in Conv2d.
+    """
+
+    kind: ClassVar[str] = "dense_float"
+    weight_bits: int = 8
+    activation_bits: int = 8
+    weight_group: int = 0
+
+    def reference(self, x, w, bias, scale) -> np.ndarray:
+        return (exact_matmul(x, w.T) + bias).astype(np.float32) * scale
+
+
+@dataclass(frozen=True)
+class DenseToFloat(_Dense, FloatOperator):
+    """(x int8 [..., K], w int8 [O,K], bias int32 [O], scale float32 [O]) -> [..., O].
+
+    y as in Conv2dToFloat.
+    """
+
+    kind: ClassVar[str] = "dense_to_float"
+    in_zero_point: int
+    lo: float
+    hi: float
+    out: str = "float8_e4m3fn"
+
+    def reference(self, x, w, bias, scale) -> np.ndarray:
+        return stored(self, (exact_matmul(x, w.T) + bias).astype(np.float32) * scale)
+
+
+@dataclass(frozen=True)
+class FloatDense(_Dense, FloatOperator):
+    """(x [..., K], w [O,K], scale [O], bias [O]) -> [..., O]; y = fma(acc, scale, bias).
+
+    `residual` as in FloatConv2d.
+    """
+
+    kind: ClassVar[str] = "float_dense"
+    lo: float
+    hi: float
+    out: str
+    accumulator: tuple[int, int, int]
+    residual: float = 0.0
+    residual_zero_point: int = 0
+    out_zero_point: int = 0
+
+    @property
+    def activations(self) -> int:
+        return 2 if self.residual else 1
+
+    def reference(self, x, *args) -> np.ndarray:
+        *residual, w, scale, bias = args
+        acc = product(x.reshape(-1, x.shape[-1]), w, Accumulator(*self.accumulator))
+        return stored(self, with_residual(self, acc.reshape(*x.shape[:-1], len(w)), scale, bias, residual))

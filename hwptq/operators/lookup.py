@@ -1,0 +1,50 @@
+"""Functions of one tensor, element by element, as tables of all its codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from hwptq.ir.operator import Operator
+from hwptq.quant.float_values import codes
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.lookup import emit_lookup, one_by_one
+from hwptq.tir.vector_unit import VectorUnit
+
+from .float_operator import FloatOperator
+
+
+@dataclass(frozen=True)
+class Lookup(Operator):
+    """(x, table [256]) -> table[x + 128]: any function of one int8 tensor, exact, in the table's dtype."""
+
+    kind: ClassVar[str] = "lookup"
+
+    def reference(self, x, table) -> np.ndarray:
+        return table[x.astype(np.int32) + 128]
+
+    def element_by_element(self, unit: VectorUnit) -> bool:
+        return True
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        single = replace(unit, lanes=1, masked=False)
+        return emit_lookup(inputs[0], out, single, one_by_one(inputs[0], out), lanes=1)
+
+
+@dataclass(frozen=True)
+class FloatLookup(FloatOperator):
+    """(x, table [256] or, for bfloat16, [65536]) -> table[code of x]: any function of one tensor, exact.
+
+    The result has the table's dtype.
+    """
+
+    kind: ClassVar[str] = "float_lookup"
+    family: ClassVar[str] = "lookup"
+
+    def reference(self, x, table) -> np.ndarray:
+        return table[codes(x)]

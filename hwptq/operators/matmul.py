@@ -1,0 +1,112 @@
+"""Products of two activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from hwptq.ir.operator import Operator, Shape
+from hwptq.quant.fixed_point import requantize
+from hwptq.quant.float_sums import product
+from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.integer_sums import exact_matmul
+from hwptq.tir import requantize as tir
+from hwptq.tir.builder import Expr, Flat, cast, constant, local, loop, nest, splat
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import broadcast_strides, row_major
+from hwptq.tir.vector_unit import VectorUnit
+
+from .float_operator import FloatOperator, stored
+
+
+class _Product(Operator):
+    """What products of two activations share."""
+
+    family: ClassVar[str] = "matmul"
+
+    @property
+    def activations(self) -> int:
+        return 2
+
+    def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
+        return prod(out) * inputs[0][-1]
+
+
+@dataclass(frozen=True)
+class MatMul(_Product):
+    """(a [..., M,K], b [..., K,N]) -> [..., M,N], leading axes broadcast; acc = sum (a - za) * (b - zb)."""
+
+    kind: ClassVar[str] = "matmul"
+    a_zero_point: int
+    b_zero_point: int
+    multiplier: int
+    shift: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+    def reference(self, a, b) -> np.ndarray:
+        acc = exact_matmul(a.astype(np.int32) - self.a_zero_point, b.astype(np.int32) - self.b_zero_point)
+        return requantize(acc, self.multiplier, self.shift, self.out_zero_point, self.lo, self.hi)
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        """Vectors along N. Raises ValueError for operands of rank 1."""
+        a_shape, b_shape = inputs[0].shape, inputs[1].shape
+        if min(len(a_shape), len(b_shape)) < 2:
+            raise ValueError("matmul: operands of rank 1 are not supported")
+        (rows, depth), cols = a_shape[-2:], b_shape[-1]
+        batch = out.shape[:-2]
+        a_steps, b_steps = (broadcast_strides(s[:-2], batch) for s in (a_shape, b_shape))
+        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi)
+
+        def emit(a: Flat, b: Flat, y: Flat) -> None:
+            def row(*indices: Expr) -> None:
+                *outer, m = indices
+                a_row = (sum(i * s for i, s in zip(outer, a_steps, strict=True)) * rows + m) * depth
+                b_first = sum(i * s for i, s in zip(outer, b_steps, strict=True)) * depth * cols
+                y_row = (sum(i * s for i, s in zip(outer, row_major(batch), strict=True)) * rows + m) * cols
+
+                def block(at: Expr, width: int, count: int) -> None:
+                    acc = local(width, "int32")
+                    acc.store(0, constant(0, "int32", width), width)
+
+                    def step(k: Expr) -> None:
+                        left = cast(a.load(a_row + k), "int32") - constant(self.a_zero_point, "int32")
+                        right = cast(b.load(b_first + k * cols + at, width), "int32", width)
+                        centred = right - constant(self.b_zero_point, "int32", width)
+                        acc.store(0, acc.load(0, width) + splat(left, width) * centred, width)
+
+                    loop(depth, step)
+                    multiplier, shift = (constant(v, "int32", width) for v in (self.multiplier, self.shift))
+                    total = acc.load(0, width)
+                    result = tir.requantize(total, multiplier, shift, bounds, width, unit.requantize)
+                    y.store(y_row + at, result, width, count)
+
+                unit.cover(cols, block)
+
+            nest((*batch, rows), row)
+
+        return emit
+
+
+@dataclass(frozen=True)
+class FloatMatMul(_Product, FloatOperator):
+    """(a [..., M,K], b [..., K,N]) -> [..., M,N], equal leading axes; y = acc * factor."""
+
+    kind: ClassVar[str] = "float_matmul"
+    factor: float
+    lo: float
+    hi: float
+    out: str
+    accumulator: tuple[int, int, int]
+    out_zero_point: int = 0
+
+    def reference(self, a, b) -> np.ndarray:
+        acc = product(a, np.ascontiguousarray(np.swapaxes(b, -1, -2)), Accumulator(*self.accumulator))
+        return stored(self, acc * np.float32(self.factor))

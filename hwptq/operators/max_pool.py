@@ -1,0 +1,71 @@
+"""Maxima over windows of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.ir.operator import Operator
+from hwptq.quant.float_values import store, value
+from hwptq.quant.window import pooled
+from hwptq.tir.builder import constant
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.vector_unit import VectorUnit
+from hwptq.tir.windows import emit_pool
+
+from .float_operator import FloatOperator
+
+
+@dataclass(frozen=True)
+class MaxPool(Operator):
+    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins."""
+
+    kind: ClassVar[str] = "max_pool"
+    pool_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
+
+    def reference(self, x) -> np.ndarray:
+        return pooled(self, x, self.dilation, -128).max(axis=(4, 5))
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        """Padding is left out of the window."""
+        return emit_pool(
+            self,
+            self.dilation,
+            inputs[0],
+            out,
+            unit,
+            "int8",
+            begin=lambda width: constant(-128, "int8", width),
+            step=lambda acc, x, width: T.max(acc, x),
+            finish=lambda acc, number, width: acc,
+        )
+
+
+@dataclass(frozen=True)
+class FloatMaxPool(FloatOperator):
+    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins, and neither does NaN."""
+
+    kind: ClassVar[str] = "float_max_pool"
+    family: ClassVar[str] = "max_pool"
+    pool_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
+
+    def reference(self, x) -> np.ndarray:
+        view = pooled(self, value(x), self.dilation, np.float32(-np.inf))
+        best = np.full(view.shape[:4], -np.inf, np.float32)
+        for ky, kx in np.ndindex(*self.pool_size):
+            best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
+        return store(best, str(x.dtype))

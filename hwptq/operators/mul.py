@@ -1,0 +1,87 @@
+"""Products of two tensors, element by element, in integers and in floats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.ir.operator import Operator
+from hwptq.quant.fixed_point import requantize
+from hwptq.quant.float_values import value
+from hwptq.tir.builder import Expr, cast, constant
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import emit_binary
+from hwptq.tir.requantize import Bounds, finish
+from hwptq.tir.vector_unit import VectorUnit
+
+from .float_operator import FloatOperator, stored
+
+#: Of a product before it is requantized: keeps the multiplier below 1/2 for every sensible choice of scales.
+LEFT_SHIFT = 13
+
+
+class _Product(Operator):
+    """What products share."""
+
+    family: ClassVar[str] = "mul"
+
+    @property
+    def activations(self) -> int:
+        return 2
+
+
+@dataclass(frozen=True)
+class Mul(_Product):
+    """(a, b) -> broadcast shape; acc = ((a - za) * (b - zb)) << 13, then requantize."""
+
+    kind: ClassVar[str] = "mul"
+    a_zero_point: int
+    b_zero_point: int
+    multiplier: int
+    shift: int
+    out_zero_point: int
+    lo: int
+    hi: int
+
+    def reference(self, a, b) -> np.ndarray:
+        product = (a.astype(np.int64) - self.a_zero_point) * (b.astype(np.int64) - self.b_zero_point)
+        acc = product << LEFT_SHIFT
+        return requantize(acc, self.multiplier, self.shift, self.out_zero_point, self.lo, self.hi)
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        bounds = Bounds(self.out_zero_point, self.lo, self.hi)
+
+        def vector(a: Expr, b: Expr, lanes: int) -> Expr:
+            centred = [
+                cast(v, "int32", lanes) - constant(zero_point, "int32", lanes)
+                for v, zero_point in ((a, self.a_zero_point), (b, self.b_zero_point))
+            ]
+            acc = T.bind(T.shift_left(centred[0] * centred[1], constant(LEFT_SHIFT, "int32", lanes)))
+            factors = [constant(v, "int32", lanes) for v in (self.multiplier, self.shift)]
+            return finish(acc, factors, bounds, lanes, unit.requantize)
+
+        return emit_binary(inputs, out, unit, vector)
+
+
+@dataclass(frozen=True)
+class FloatMul(_Product, FloatOperator):
+    """(a, b) -> broadcast shape; y = (a * b) * factor."""
+
+    kind: ClassVar[str] = "float_mul"
+    factor: float
+    lo: float
+    hi: float
+    a_zero_point: int = 0
+    b_zero_point: int = 0
+    out: str = "float8_e4m3fn"
+    out_zero_point: int = 0
+
+    def reference(self, a, b) -> np.ndarray:
+        product = value(a, self.a_zero_point) * value(b, self.b_zero_point)
+        return stored(self, product * np.float32(self.factor))

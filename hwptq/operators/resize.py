@@ -1,0 +1,61 @@
+"""Resizing to the nearest neighbour: copies of whole pixels, vectorised over their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hwptq.ir.operator import Operator
+from hwptq.tir.builder import Expr, Flat, loop, share, unravel
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.stored import Stored
+from hwptq.tir.vector_unit import VectorUnit
+
+_COST = 4  # multiply-accumulates that take as long as a byte
+
+
+@dataclass(frozen=True)
+class Resize(Operator):
+    """(x [N,H,W,C], rows int32 [OH], columns int32 [OW]) -> [N,OH,OW,C]: x[n, rows[i], columns[j], c].
+
+    Resizing to the nearest neighbour, by whatever rule that is chosen.
+    """
+
+    kind: ClassVar[str] = "resize"
+
+    def reference(self, x, rows, columns) -> np.ndarray:
+        return x[:, rows][:, :, columns]
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        """Row by row, the pixel that the tables name."""
+        n, h, w, c = inputs[0].shape
+        _, oh, ow, _ = out.shape
+
+        def emit(x: Flat, rows: Flat, columns: Flat, y: Flat) -> None:
+            image = Stored(y, out)
+
+            def part(first: Expr, count: Expr) -> None:
+                def row(number: Expr) -> None:
+                    b, oy = unravel(first + number, (n, oh))
+                    line = (b * h + rows.load(oy)) * w
+
+                    def pixel(ox: Expr) -> None:
+                        source, target = (line + columns.load(ox)) * c, image.pixel(b, oy, ox)
+
+                        def block(at: Expr, width: int, count: int) -> None:
+                            image.store(target + at, x.load(source + at, width), width, count)
+
+                        unit.cover(c, block)
+
+                    loop(ow, pixel)
+
+                loop(count, row)
+
+            share(n * oh, unit.shared(_COST * n * oh * ow * c), part, image.border(unit))
+
+        return emit

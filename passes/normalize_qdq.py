@@ -8,14 +8,15 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats import INT4, INT8
+from hwptq.formats import INT4, INT8, UINT8
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 
 from .graph.nearest import why_not_nearest
 from .graph.quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
 
 _TIED = DATA_MOVEMENT | {"nn.max_pool2d", "image.resize2d"}
-_UNSIGNED_OFFSET = 128
+#: What is taken from the codes of a format for those of int8.
+_SHIFTS = {f.name: int(f.qmin - INT8.qmin) for f in (INT8, UINT8)}
 
 
 def is_quantized(mod: tvm.IRModule) -> bool:
@@ -73,18 +74,15 @@ def _boundary(r: Any, call: Any, name: str) -> Any:
     else:
         dtype = str(source.ty.dtype)
         name = f"{node_name(str(given.name))}_dq" if isinstance(given, relax.Var) else name
-    if scale is None or zero is None or dtype not in ("int8", "uint8"):
+    if scale is None or zero is None or dtype not in _SHIFTS:
         return r.keep(call)
-    if dtype == "uint8":
-        zero = zero.astype(np.int16) - _UNSIGNED_OFFSET
-    raw = constant(given)
+    shift, raw = _SHIFTS[dtype], constant(given)
     if raw is not None:
-        shifted = raw.astype(np.int16) - (_UNSIGNED_OFFSET if dtype == "uint8" else 0)
-        given = relax.const(shifted.astype(np.int8))
-    params = (relax.const(scale), relax.const(zero.astype(np.int8)))
+        given = relax.const((raw.astype(np.int16) - shift).astype(INT8.held))
+    params = (relax.const(scale), relax.const((zero.astype(np.int16) - shift).astype(INT8.zero_dtype)))
     axis = int(call.attrs.axis) if scale.size > 1 else -1
     if op_name(call) == "quantize":
-        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype="int8"), name)
+        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype=INT8.held), name)
     return r.emit(relax.op.dequantize(given, *params, axis=axis, out_dtype="float32"), name)
 
 
@@ -130,5 +128,5 @@ def _tied(r: Any, var: Any, call: Any) -> Any:
     """DQ(Q(call)) in the scale of its input, which holds every value of the output."""
     params: Any = _scale_of(r, call.args[0])
     moved = r.emit(r.keep(call), str(var.name))
-    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype="int8"), f"{var.name}_q")
+    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype=INT8.held), f"{var.name}_q")
     return r.emit(relax.op.dequantize(ints, *params, axis=-1, out_dtype="float32"), f"{var.name}_dq")

@@ -94,14 +94,14 @@ class SelectKernels:
     def _moved(self, var: Any, value: Any) -> Step | None:
         """The kernel of a transpose or slice of int8 that can be vectors, else None."""
         way = walk(value) if self.target.tvm.get("kind") == "llvm" else None
-        if way is None or str(var.ty.dtype) != "int8":
+        if way is None or not _may_be_laid_out(var):
             return None
         movement = _type(value.args[0]), way.strides, way.first, _type(var)
         unit = unit_of(self.target, self.threads)
         return strided_copy(*movement, unit) or transpose_tiles(*movement, unit)
 
     def _readings(self, var: Any, value: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
-        if _joins(value) and str(var.ty.dtype) == "int8":
+        if _joins(value) and _may_be_laid_out(var):
             pairs = tuple((part, AS_IT_IS) for part in value.args[0].fields)
             return Readings(pairs, lambda layout: layout.padding.empty and layout.rows == 1)
         if var not in groups:
@@ -113,6 +113,11 @@ class SelectKernels:
         operator = group.head.op, types, _arrays(group.head), _type(group.var), self.target
         pairs = tuple(zip(group.activations, wishes(*operator), strict=True))
         return Readings(pairs, partial(writes, *operator))
+
+
+def _may_be_laid_out(var: Any) -> bool:
+    """Whether layouts, and what moves vectors of them, are about tensors of that dtype."""
+    return str(var.ty.dtype) == PLAIN.dtype
 
 
 def _joins(value: Any) -> bool:

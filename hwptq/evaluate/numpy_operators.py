@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.formats import bf16, fp8
+from hwptq.formats import format_of, holds_codes, is_cast
 
 from ..quant.window import conv_output_shape, windows
 
@@ -84,18 +84,14 @@ def _along(axis: int, values: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _quantize(call: Any) -> Evaluate | None:
-    to_fp8 = str(call.attrs.out_dtype) == fp8.DTYPE
-    if str(call.attrs.out_dtype) != "int8" and not to_fp8:
+    if not holds_codes(str(call.attrs.out_dtype)):
         return None
-    axis = int(call.attrs.axis)
+    axis, codec = int(call.attrs.axis), format_of(str(call.attrs.out_dtype))
 
     def evaluate(x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
         if x.dtype != np.float32:
             return None
-        scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
-        if to_fp8:  # has no zero point; and TVM's own casts to e4m3 are not exact
-            return fp8.as_float8(fp8.encode(x / scale))
-        return np.clip(np.rint(x / scale) + zero.astype(np.float32), -128, 127).astype(np.int8)
+        return codec.encode(x, _along(axis, scale, x.ndim), _along(axis, zero, x.ndim))
 
     return evaluate
 
@@ -106,26 +102,27 @@ def _dequantize(call: Any) -> Evaluate | None:
     axis = int(call.attrs.axis)
 
     def evaluate(x: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray | None:
-        scale, zero = (_along(axis, v, x.ndim) for v in (scale, zero))
-        if x.dtype == fp8.DTYPE:
-            return fp8.decode(fp8.as_codes(x)) * scale
-        if x.dtype != np.int8 or zero.dtype != np.int8:
+        dtype = str(x.dtype)
+        if not holds_codes(dtype) or zero.dtype != format_of(dtype).zero_dtype:
             return None
-        return (x.astype(np.int32) - zero).astype(np.float32) * scale
+        return format_of(dtype).decode(x, _along(axis, scale, x.ndim), _along(axis, zero, x.ndim))
 
     return evaluate
 
 
 def _cast(call: Any) -> Evaluate | None:
-    """To bfloat16 and from it: TVM's own casts to it are not defined for NaN."""
+    """To a format without a scale and from it: TVM's own casts to bfloat16 are not defined for NaN."""
     to = str(call.attrs.dtype)
 
-    def evaluate(x: np.ndarray) -> np.ndarray | None:
-        if to == bf16.DTYPE:
-            return bf16.encode(x) if x.dtype == np.float32 else None
-        return bf16.decode(x) if x.dtype == bf16.DTYPE else None
+    def encode(x: np.ndarray) -> np.ndarray | None:
+        return format_of(to).encode(x) if x.dtype == np.float32 else None
 
-    return evaluate if to in (bf16.DTYPE, "float32") else None
+    def decode(x: np.ndarray) -> np.ndarray | None:
+        return format_of(str(x.dtype)).decode(x) if is_cast(str(x.dtype)) else None
+
+    if is_cast(to):
+        return encode
+    return decode if to == "float32" else None
 
 
 def _float_only(f: Callable[..., np.ndarray]) -> Callable[[Any], Evaluate]:

@@ -40,6 +40,11 @@ def holds_floats(dtype: str) -> bool:
     return any(f.held == dtype for f in _KNOWN.values() if f.quantized and f.is_float)
 
 
+def is_cast(dtype: str) -> bool:
+    """Whether going to that dtype and back is a cast: its format has codes, but no scale."""
+    return any(f.held == dtype for f in _KNOWN.values() if f.quantized and not f.scaled)
+
+
 #: (activation, weight) formats of a layer, by name.
 Pair = tuple[str, str]
 

@@ -1,6 +1,6 @@
-"""The steps between real values and their codes: R.quantize and R.dequantize, and casts for bfloat16.
+"""The steps between real values and their codes: R.quantize and R.dequantize, and casts.
 
-A tensor in bfloat16 has no scale, so in a QDQ graph it is a cast to bfloat16 and one back to float32.
+A tensor in a format without a scale, as bfloat16, is a cast to it and one back to float32 in a QDQ graph.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.formats import bf16
+from hwptq.formats import is_cast
 
 from .dataflow import constant, op_name
 
@@ -17,13 +17,13 @@ from .dataflow import constant, op_name
 def quantizes(value: Any) -> bool:
     """Whether `value` gives the codes of a float32 tensor."""
     name = op_name(value)
-    return name == "quantize" or (name == "astype" and str(value.ty.dtype) == bf16.DTYPE)
+    return name == "quantize" or (name == "astype" and is_cast(str(value.ty.dtype)))
 
 
 def dequantizes(value: Any) -> bool:
     """Whether `value` gives the float32 values of codes."""
     name = op_name(value)
-    return name == "dequantize" or (name == "astype" and str(value.args[0].ty.dtype) == bf16.DTYPE)
+    return name == "dequantize" or (name == "astype" and is_cast(str(value.args[0].ty.dtype)))
 
 
 def scale_and_zero(value: Any) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -33,6 +33,12 @@ class AccuracyError(HwptqError):
     exit_code = 5
 
 
+class StrictError(HwptqError):
+    """There are warnings, and --strict allows none: exit code 5."""
+
+    exit_code = 5
+
+
 class MismatchError(HwptqError):
     """The emitted code computes something else than the reference: exit code 6."""
 

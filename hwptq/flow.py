@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from .backends.shared_library import build_library
 from .backends.static_program import LIBC, StaticProgram
 from .backends.toolchain import check_programs, run_command
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
+from .notices import Warning, refuse
 from .options import Options
 from .output_folder import staged
 from .progress import Progress
@@ -86,7 +88,7 @@ def compile(
             evidence = verify(graphs, program, device, evaluation, score, progress)
         _write(folder, imported, device, graphs, program, evidence, widths, tuning, progress)
     result = load(output)
-    _gate(result.report, evidence, options)
+    _gate(result.report, evidence, imported.warnings, options)
     return result
 
 
@@ -191,7 +193,7 @@ def _write(
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
-    report = build_report(model.name, target, graphs, program, evidence, progress.seconds)
+    report = build_report(model.name, target, graphs, program, evidence, progress.seconds, model.warnings)
     packed = layer_bytes(graphs.integer, target)
     for row in report["bits"]:
         row["packed_bytes"] = packed.get(row["name"], 0)
@@ -202,13 +204,15 @@ def _write(
     write_metadata(folder, model.name, target.name, run_command(target), program)
 
 
-def _gate(report: dict[str, Any], evidence: Evidence, options: Options) -> None:
-    """Raise where the emitted code is wrong, or not as accurate as asked for."""
+def _gate(report: dict[str, Any], evidence: Evidence, warnings: Sequence[Warning], options: Options) -> None:
+    """Raise where the emitted code is wrong, not as accurate as asked for, or not above suspicion."""
     if evidence.mismatches:
         raise MismatchError(
             f"the emitted code differs from the reference in {evidence.mismatches} of {evidence.values} "
             f"values, first at {evidence.first_mismatch}; this is a bug of a kernel, please report it"
         )
+    if options.strict:
+        refuse(warnings)
     if options.max_drop is None:
         return
     lost = drop(report["accuracy"])

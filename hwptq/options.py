@@ -24,6 +24,7 @@ class Options:
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only
     metric: str | None = None  # "top1" | "module:function"
+    strict: bool = False  # a warning is an error
     trust_descriptor: bool = False
     threads: int = 1  # the most threads that the emitted code can use
     tune: bool = False  # try a few tiles for each layer shape

@@ -20,6 +20,7 @@ FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets
 #: A row with several packages has them side by side.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.errors",),
+    ("hwptq.notices",),
     ("hwptq.formats",),
     ("hwptq.quant",),
     ("hwptq.bitwidths",),

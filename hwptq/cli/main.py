@@ -118,6 +118,7 @@ def compile_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the dtypes of each layer and their cost, and stop")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="a warning is an error, exit code 5")] = False,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
@@ -142,6 +143,7 @@ def compile_command(
         tune=tune,
         tune_cache=tune_cache,
         metric=metric,
+        strict=strict,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),
     )

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
+from hwptq.notices import Warning
 from hwptq.progress import Progress
 from hwptq.targets import load_target, target_names
 
@@ -102,6 +104,8 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "emitted code", f"[yellow]{exact['executor']}[/]"
     if report.get("caution"):
         yield "caution", f"[yellow]{report['caution']}[/]"
+    for row in report.get("warnings", ()):
+        yield "warning", f"[yellow]{escape(str(Warning(**row)))}[/]"
     yield _accuracy(report["accuracy"])
     yield from _worst_layers(report["layers"])
 

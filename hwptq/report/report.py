@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hwptq import __version__
 from hwptq.backends.static_program import StaticProgram
+from hwptq.notices import Warning
 from hwptq.passes.graph.quantizable import equalization, layer_name
 from hwptq.targets import Descriptor
 
@@ -26,6 +28,7 @@ def build_report(
     program: StaticProgram,
     evidence: Evidence,
     seconds: dict[str, float],
+    warnings: Sequence[Warning] = (),
 ) -> dict[str, Any]:
     """The report as plain data. `seconds` by stage."""
     order = dict.fromkeys(layer_name(str(var.name)) for var, _, _ in integer_nodes(graphs.integer))
@@ -34,6 +37,7 @@ def build_report(
         "model": model,
         "target": target.name,
         "caution": target.caution or None,
+        "warnings": [warning.row() for warning in warnings],
         "hwptq": __version__,
         "coverage": {
             **coverage(graphs.float32, graphs.integer),

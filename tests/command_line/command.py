@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx_models import model, node, normal, save
 
-from hwptq.cli.main import main as cli
+from hwptq.cli import main as cli
 
 TARGET = "x86-64-avx2"
 SHAPE = (3, 5, 6)

@@ -13,7 +13,10 @@ import pytest
 from command import TARGET, Command
 
 import hwptq as package
+from hwptq import flow
 from hwptq.backends.toolchain import why_not_run
+from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.notices import Warning
 from hwptq.operators.dense import Dense
 from hwptq.passes import select_kernels
 from hwptq.targets import load_target, target_names
@@ -50,6 +53,25 @@ def test_accuracy_missed(hwptq: Command, monkeypatch: pytest.MonkeyPatch):
     assert "--max-drop allows 0.5" in outcome.error
     assert "written to" in outcome.stdout
     assert report(hwptq.folder)["accuracy"]["metric"] == "less_metric:less"
+
+
+@native
+@pytest.mark.parametrize("flags", [(), ("--strict",)])
+def test_a_warning_is_shown_and_ends_a_strict_compilation(
+    hwptq: Command, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+):  # fmt: skip
+    warned = Warning("sqnr", "x", "is all zeros")
+
+    def importing(*arguments: Any) -> Any:
+        return replace(import_onnx(*arguments), warnings=(warned,))
+
+    monkeypatch.setattr(flow, "import_onnx", importing)
+    outcome = hwptq.compile(*flags)
+    assert outcome.code == (5 if flags else 0)
+    assert "x: is all zeros" in outcome.stdout
+    assert report(hwptq.folder)["warnings"] == [warned.row()]
+    if flags:
+        assert outcome.error == "hwptq: --strict: x: is all zeros"
 
 
 @native

@@ -125,3 +125,8 @@ def test_shows_how_the_dtypes_were_chosen() -> None:
     words = _read(report).words
     assert "Budget: weights=640kB. Choices that were compiled and run:" in words
     assert {"630,000", "+0.25"} <= set(words)
+
+
+def test_shows_warnings() -> None:
+    report = copy.deepcopy(REPORT) | {"warnings": [{"kind": "sqnr", "where": "y", "text": "below 15 dB"}]}
+    assert "sqnr y below 15 dB" in " ".join(_read(report).words)

@@ -38,3 +38,8 @@ def test_many_reasons_are_cut_off_and_counted():
     assert rows[0] == "n0 and 1 more (op0): why"
     assert len(rows) == 9
     assert rows[-1] == "… and 1 more, see report.json"
+
+
+def test_warnings_are_shown_as_they_are_written():
+    found = report([]) | {"warnings": [{"kind": "sqnr", "where": "out[a]", "text": "is noise"}]}
+    assert ("warning", r"[yellow]out\[a]: is noise[/]") in list(report_rows(found))

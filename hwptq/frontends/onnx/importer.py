@@ -19,6 +19,7 @@ from tvm import relax
 
 from hwptq.errors import InputError, UnsupportedError
 from hwptq.ir.dataflow import bindings, main_functions, op_name, rewrite
+from hwptq.notices import Warning
 
 from .fold_shapes import fold_shapes
 from .input_shapes import input_shapes
@@ -39,6 +40,7 @@ class Model:
     module: tvm.IRModule
     inputs: dict[str, tuple[tuple[int, ...], str]]  # name -> (shape with batch 1, dtype)
     outputs: tuple[str, ...]
+    warnings: tuple[Warning, ...] = ()
 
 
 def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:

@@ -11,21 +11,9 @@ from typing import Any
 
 from hwptq.formats import BFLOAT16, E4M3, INT8, Pair, formats
 
-from .kernel_tables import (
-    DepthwiseKernel,
-    DotProductKernel,
-    Kernel,
-    MatrixMultiplyKernel,
-    MmaKernel,
-    TableLookupKernel,
-    TablePermuteKernel,
-    WgmmaKernel,
-)
-from .problems import Problems, join, show, suggest
+from .fields.problems import Problems, join, show, suggest
 from .schema import WEIGHTED_OPS, Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
-
-MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-512's 512
-MIN_VECTOR_BITS = 32
+from .templates.limits import check_operands
 
 #: What a descriptor says of an operator without weights, where it is not int8; on such a device it takes the
 #: dtypes of the tensors beside it.
@@ -49,9 +37,11 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
     names = list(kernel_names)
     if tvm is not None and not tvm.get("kind") and not problems.below("tvm"):
         problems.add("tvm.kind", "missing: the kind of TVM target, such as llvm")
+    assembly: Assembly | None = values.get("assembly")
+    registers = assembly.registers if assembly else None
     for name, kernel in kernels.items():
         if kernel is not None:
-            _check_kernel(kernel, join("kernel", name), problems)
+            kernel.check(join("kernel", name), registers, problems)
     for rule in rules:
         _check_rule(rule, names, kernels, problems)
         if rule.float_output and rule.op != "dense":
@@ -63,85 +53,10 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         _check_commands(values["toolchain"], problems)
     if values.get("requantize") is not None:
         _check_requantize(values["requantize"], problems)
-    _check_assembly(values.get("assembly"), kernels, problems)
+    _check_assembly(assembly, problems)
     _check_elementwise(values.get("elementwise"), values.get("memory"), problems)
     if not problems.below("cost"):
         _check_cost(rules, values.get("cost") or {}, problems)
-
-
-def _check_kernel(kernel: Any, path: str, problems: Problems) -> None:
-    group = getattr(kernel, "weight_group", 0)
-    if group % (2 * getattr(kernel, "k", 1)):
-        problems.add(
-            join(path, "weight_group"), f"must be a multiple of 2 * k, {2 * kernel.k}: a byte holds two"
-        )
-    match kernel:
-        case WgmmaKernel() | MmaKernel():
-            return
-        case MatrixMultiplyKernel():
-            _check_matrix_multiply(kernel, path, problems)
-            return
-        case TableLookupKernel():
-            return
-        case TablePermuteKernel():
-            _check_table_permute(kernel, path, problems)
-            return
-        case DotProductKernel():
-            bits, k, formula = kernel.operand_bits, kernel.k, "lanes * k * operand_bits"
-        case DepthwiseKernel():
-            bits, k, formula = 8, 1, "lanes * 8"
-        case _:
-            bits, k, formula = 32, 1, "lanes * 32"
-    _check_vector(kernel.lanes * k * bits, formula, join(path, "lanes"), problems)
-    if not isinstance(kernel, DotProductKernel):
-        return
-    if k * bits != 32:
-        problems.add(
-            join(path, "k"),
-            f"k * operand_bits is {k * bits}: the operands of one int32 lane take 32 bits, "
-            f"so k is {32 // bits} for operands of {bits} bits",
-        )
-    if kernel.unsigned_activation and bits != 8:
-        problems.add(
-            join(path, "unsigned_activation"), "is for operands of 8 bits; int8 fits 16 bits with its sign"
-        )
-
-
-def _check_matrix_multiply(kernel: MatrixMultiplyKernel, path: str, problems: Problems) -> None:
-    sizes = (
-        ("rows", "rows * k * 8", kernel.rows * kernel.k * 8),
-        ("columns", "columns * k * 8", kernel.columns * kernel.k * 8),
-        ("columns", "rows * columns * 32", kernel.rows * kernel.columns * 32),
-    )
-    for key, formula, bits in sizes:
-        _check_vector(bits, formula, join(path, key), problems)
-
-
-def _check_table_permute(kernel: TablePermuteKernel, path: str, problems: Problems) -> None:
-    held = kernel.entries // kernel.registers
-    if held > kernel.lanes:
-        problems.add(
-            join(path, "entries"),
-            f"{kernel.entries} in {kernel.registers} registers are {held} in each, of {kernel.lanes} bytes",
-        )
-    if kernel.indices > kernel.registers:
-        problems.add(
-            join(path, "indices"),
-            f"there are {kernel.registers + 1} operands, the last one is number {kernel.registers}",
-        )
-    if kernel.joining and kernel.outside != "zero":
-        problems.add(join(path, "joining"), "is for instructions that give 0 for indices outside")
-    if kernel.outside == "zero_if_negative" and kernel.entries > 128:
-        problems.add(join(path, "entries"), "an int8 that is not negative is an index below 128")
-
-
-def _check_vector(bits: int, formula: str, path: str, problems: Problems) -> None:
-    if bits & (bits - 1) or not MIN_VECTOR_BITS <= bits <= MAX_VECTOR_BITS:
-        problems.add(
-            path,
-            f"{formula} is {bits} bits: a vector has a power of two of bits, "
-            f"{MIN_VECTOR_BITS} to {MAX_VECTOR_BITS}",
-        )
 
 
 def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problems: Problems) -> None:
@@ -218,34 +133,12 @@ def _check_requantize(requantize: Requantize, problems: Problems) -> None:
             problems.add(f"requantize.{key}", f"needs 4 lanes or more, not {requantize.lanes}")
 
 
-def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], problems: Problems) -> None:
-    if assembly is None:
+def _check_assembly(assembly: Assembly | None, problems: Problems) -> None:
+    if assembly is None or not assembly.registers:
         return
-    if assembly.registers:
-        for key, operands in _OPERANDS.items():
-            text = " ".join(assembly.next) if key == "next" else getattr(assembly, key)
-            _check_operands(f"assembly.{key}", text, operands, problems)
-    for name, kernel in kernels.items():
-        if not isinstance(kernel, MatrixMultiplyKernel) or not kernel.assembly:
-            continue
-        path = join("kernel", name)
-        _check_operands(
-            f"{path}.assembly", kernel.assembly, ("accumulator", "activation", "weight"), problems
-        )
-        lines = -(-kernel.tile_pixels // kernel.rows)
-        least = lines * kernel.tile_vectors + min(lines, kernel.tile_vectors) + 1
-        if least > assembly.registers:
-            problems.add(
-                f"{path}.assembly",
-                f"tile_pixels and tile_vectors take {least} registers or more, [assembly] has "
-                f"{assembly.registers}",
-            )
-
-
-def _check_operands(path: str, text: str, operands: Iterable[str], problems: Problems) -> None:
-    for operand in operands:
-        if f"{{{operand}}}" not in text:
-            problems.add(path, f"must name {{{operand}}}, but is {show(text)}")
+    for key, operands in _OPERANDS.items():
+        text = " ".join(assembly.next) if key == "next" else getattr(assembly, key)
+        check_operands(f"assembly.{key}", text, operands, problems)
 
 
 def _check_elementwise(elementwise: Elementwise | None, memory: Memory | None, problems: Problems) -> None:

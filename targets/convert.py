@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import math
 import re
-import types
 import typing
 from typing import Any
 
-from .about import About
-from .problems import Problems, join, show, suggest
+from .fields.about import About
+from .fields.problems import Problems, join, show, suggest
+from .templates.base import Kernel, tables
 
 MAX_STRING = 200  # characters
 MAX_ITEMS = 64  # of a list or a table
@@ -33,11 +33,6 @@ def key_of(field: dataclasses.Field) -> str:
 def is_required(field: dataclasses.Field) -> bool:
     """Whether the file must say it."""
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def kernel_classes(union: object) -> dict[str, type]:
-    """Template name -> kernel class, for the union of them."""
-    return {cls.template: cls for cls in typing.get_args(union)}
 
 
 @functools.cache
@@ -67,10 +62,10 @@ def read_fields(cls: type, table: dict[str, Any], path: str, problems: Problems)
 def read(value: Any, kind: Any, about: About, path: str, problems: Problems) -> Any:
     """`value` as the annotated type `kind`; HOLE after noting a problem."""
     origin = typing.get_origin(kind)
+    if kind is Kernel:
+        return _read_kernel(value, tables(), path, problems)
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(value, typing.cast(type, kind), path, problems)
-    if origin in (types.UnionType, typing.Union):
-        return _read_kernel(value, kernel_classes(kind), path, problems)
     if origin is tuple:
         return _read_list(value, typing.get_args(kind), about, path, problems)
     if origin is dict:
@@ -89,7 +84,7 @@ def _read_dataclass(value: Any, cls: type, path: str, problems: Problems) -> Any
     return cls(**values) if len(problems.found) == before else HOLE
 
 
-def _read_kernel(value: Any, classes: dict[str, type], path: str, problems: Problems) -> Any:
+def _read_kernel(value: Any, classes: dict[str, type[Kernel]], path: str, problems: Problems) -> Any:
     if not isinstance(value, dict):
         problems.add(path, f"must be a table, not {show(value)}")
         return HOLE

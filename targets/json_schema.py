@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from .about import About
-from .convert import MAX_ITEMS, MAX_STRING, about_of, is_required, kernel_classes, key_of
+from .convert import MAX_ITEMS, MAX_STRING, about_of, is_required, key_of
+from .fields.about import About
 from .schema import Descriptor
+from .templates.base import Kernel, shipped_tables
 
 Schema = dict[str, Any]
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -49,10 +49,10 @@ def text() -> str:
 
 def _of(kind: Any, about: About) -> Schema:
     origin = typing.get_origin(kind)
+    if kind is Kernel:
+        return {"anyOf": [_of_kernel(name, cls) for name, cls in shipped_tables().items()]}
     if dataclasses.is_dataclass(kind):
         return _of_dataclass(typing.cast(type, kind))
-    if origin in (types.UnionType, typing.Union):
-        return {"anyOf": [_of_kernel(name, cls) for name, cls in kernel_classes(kind).items()]}
     if origin is tuple:
         return _of_list(typing.get_args(kind), about)
     if origin is dict:
@@ -74,21 +74,20 @@ def _requirements(cls: type) -> Schema:
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind) and _required(typing.cast(type, kind)):
             parts[key_of(field)] = _requirements(typing.cast(type, kind))
-        elif typing.get_origin(kind) is dict and typing.get_args(kind)[1] is not object:
-            parts[key_of(field)] = _kernel_requirements(typing.get_args(kind)[1])
+        elif typing.get_args(kind)[1:] == (Kernel,):
+            parts[key_of(field)] = _kernel_requirements()
     parts = {key: part for key, part in parts.items() if part}
     return {"required": _required(cls), **({"properties": parts} if parts else {})}
 
 
-def _kernel_requirements(kind: Any) -> Schema:
+def _kernel_requirements() -> Schema:
     """A kernel needs a template, and that the fields without default."""
-    classes = kernel_classes(kind)
     cases = [
         {"if": {"properties": {"template": {"const": name}}}, "then": {"required": _required(cls)}}
-        for name, cls in classes.items()
+        for name, cls in shipped_tables().items()
         if _required(cls)
     ]
-    return {"additionalProperties": {"required": ["template"], "allOf": cases}} if classes else {}
+    return {"additionalProperties": {"required": ["template"], "allOf": cases}}
 
 
 def _of_dataclass(cls: type) -> Schema:

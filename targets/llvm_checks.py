@@ -10,44 +10,15 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from .fields.problems import Problems, join, show, suggest
 from .isolate import Crash, can_isolate, isolated
-from .kernel_tables import (
-    DepthwiseDotKernel,
-    DotProductKernel,
-    MatrixMultiplyKernel,
-    TableLookupKernel,
-    TablePermuteKernel,
-)
-from .problems import Problems, join, show, suggest
 from .schema import Requantize
+from .templates.intrinsics import Call, Vector
 
 Finding = list[str]
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True)
-class Vector:
-    """Operand type: 16 lanes of int8 are mangled as v16i8."""
-
-    dtype: str
-    lanes: int
-
-    def __str__(self) -> str:
-        return f"v{self.lanes}i{self.dtype.removeprefix('int')}"
-
-
-@dataclass(frozen=True)
-class Call:
-    """An intrinsic as a kernel will call it."""
-
-    path: str
-    name: str
-    result: Vector
-    operands: tuple[Vector, ...]
-    why: str  # the fields that make the operand types
 
 
 def check_llvm(values: dict[str, Any], problems: Problems) -> None:
@@ -180,20 +151,10 @@ def _all_features(config: dict[str, Any]) -> list[str]:
 
 def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
     """Every intrinsic of the descriptor with the operand types that follow from its fields."""
-    calls = []
+    calls: list[Call] = []
     for name, kernel in (values.get("kernels") or {}).items():
-        if isinstance(kernel, DotProductKernel):
-            calls.append(_dot_product(kernel, join("kernel", name)))
-        if isinstance(kernel, MatrixMultiplyKernel):
-            calls.append(_matrix_multiply(kernel, join("kernel", name)))
-        if isinstance(kernel, DepthwiseDotKernel):
-            typed = kernel.operands_as_int32
-            whole = DotProductKernel(kernel.intrinsic, kernel.lanes, 4, 8, operands_as_int32=typed)
-            calls.append(_dot_product(whole, join("kernel", name)))
-        if isinstance(kernel, TableLookupKernel):
-            calls += _table_lookup(kernel, join("kernel", name))
-        if isinstance(kernel, TablePermuteKernel):
-            calls += _table_permute(kernel, join("kernel", name))
+        if kernel is not None:
+            calls += kernel.intrinsics(join("kernel", name))
     requantize: Requantize | None = values.get("requantize")
     if requantize:
         vector = Vector("int32", requantize.lanes)
@@ -208,48 +169,6 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             why = f"lanes {requantize.lanes} make operands {operand}"
             calls.append(Call(f"requantize.{key}", getattr(requantize, key), narrow, (operand, operand), why))
     return [call for call in calls if call.name]
-
-
-def _table_lookup(kernel: TableLookupKernel, path: str) -> list[Call]:
-    vector, why = Vector("int32", 32), "indices and entries are vectors of 128 bytes, as v32i32"
-    operands = (vector, vector, Vector("int32", 1))
-    return [
-        Call(join(path, "intrinsic"), kernel.intrinsic, vector, operands, why),
-        Call(join(path, "joining"), kernel.joining, vector, (vector, *operands), why),
-    ]
-
-
-def _table_permute(kernel: TablePermuteKernel, path: str) -> list[Call]:
-    vector = Vector("int8", kernel.lanes)
-    operands = (vector,) * (kernel.registers + 1)
-    why = f"lanes {kernel.lanes} and registers {kernel.registers} make {len(operands)} operands {vector}"
-    return [
-        Call(join(path, "intrinsic"), kernel.intrinsic, vector, operands, why),
-        Call(join(path, "joining"), kernel.joining, vector, (vector, *operands), f"{why}, and one more"),
-    ]
-
-
-def _dot_product(kernel: DotProductKernel, path: str) -> Call:
-    result = Vector("int32", kernel.lanes)
-    operand = Vector(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
-    if kernel.operands_as_int32:
-        operand = result
-    operands = (result, operand, operand) if kernel.accumulates else (operand, operand)
-    why = (
-        f"lanes {kernel.lanes}, k {kernel.k}, operand_bits {kernel.operand_bits} and accumulates "
-        f"{show(kernel.accumulates)} make operands {', '.join(map(str, operands))}"
-    )
-    return Call(join(path, "intrinsic"), kernel.intrinsic, result, operands, why)
-
-
-def _matrix_multiply(kernel: MatrixMultiplyKernel, path: str) -> Call:
-    result = Vector("int32", kernel.rows * kernel.columns)
-    operands = (result, *(Vector("int8", n * kernel.k) for n in (kernel.rows, kernel.columns)))
-    why = (
-        f"rows {kernel.rows}, columns {kernel.columns} and k {kernel.k} "
-        f"make operands {', '.join(map(str, operands))}"
-    )
-    return Call(join(path, "intrinsic"), kernel.intrinsic, result, operands, why)
 
 
 def name_findings(calls: list[Call]) -> list[Finding]:

@@ -11,7 +11,7 @@ from typing import Any
 from hwptq.errors import InputError
 
 from .convert import MAX_STRING, element_path
-from .problems import Problems, join, show, suggest
+from .fields.problems import Problems, join, show, suggest
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from .about import About
-from .convert import about_of, is_required, kernel_classes, key_of
+from .convert import about_of, is_required, key_of
+from .fields.about import About
 from .schema import Descriptor
+from .templates.base import Kernel, shipped_tables
 
 BEGIN = "<!-- fields: begin (python -m hwptq.targets.reference docs/targets.md) -->"
 END = "<!-- fields: end -->"
@@ -32,10 +32,10 @@ def tables() -> str:
             parts.append(_table(f"`[{key_of(field)}]`", typing.cast(type, kind)))
         elif typing.get_origin(kind) is tuple:
             parts.append(_table(f"`[[{key_of(field)}]]`", typing.get_args(kind)[0]))
-        elif typing.get_origin(kind) is dict:
+        elif typing.get_args(kind)[1:] == (Kernel,):
             parts += [
                 _table(f'`[{key_of(field)}.NAME]` with `template = "{name}"`', cls)
-                for name, cls in kernel_classes(typing.get_args(kind)[1]).items()
+                for name, cls in shipped_tables().items()
             ]
     return "\n\n".join(parts)
 
@@ -64,10 +64,10 @@ def _row(field: dataclasses.Field, kind: Any) -> str:
 
 def _type(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) or origin in (types.UnionType, typing.Union):
+    if dataclasses.is_dataclass(kind):
         return "table"
     if origin is dict:
-        return "tables" if typing.get_origin(arguments[1]) else "table"
+        return "tables" if arguments[1] is Kernel else "table"
     if origin is tuple:
         inner = "pair" if arguments[-1] is not Ellipsis else f"list of {_type(arguments[0])}s"
         return inner

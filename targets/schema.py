@@ -13,8 +13,8 @@ from hwptq.formats import Pair, format_of, formats
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
 
-from .about import INSTRUCTION, INTRINSIC, WORD, about
-from .kernel_tables import Kernel
+from .fields.about import INSTRUCTION, INTRINSIC, WORD, about
+from .templates.base import Kernel
 
 #: Every operator kind that a rule may be about; the first three have weights and a kernel.
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
@@ -382,4 +382,5 @@ class Descriptor:
     def weight_group(self, op: str) -> int:
         """Input channels of a group of int4 weights that the kernel of an operator kind unpacks; 0 = none."""
         rule = self.rule(op)
-        return getattr(self.kernels.get(rule.kernel), "weight_group", 0) if rule else 0
+        kernel = self.kernels.get(rule.kernel) if rule else None
+        return kernel.int4_group() if kernel else 0

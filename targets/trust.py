@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .kernel_tables import Kernel
-from .problems import Problems, join, show, suggest
+from .fields.problems import Problems, join, show, suggest
 from .schema import Assembly, Toolchain
+from .templates.base import Kernel
 
 _PREFIX = r"(?:[a-z0-9_]+-(?:[a-z0-9_]+-){0,2}(?:gnu[a-z0-9]*|musl[a-z0-9]*|eabi|eabihf|elf)-)?"
 _VERSION = r"(?:-\d{1,3}(?:\.\d{1,3})?)?"
@@ -87,7 +87,12 @@ def check_trust(values: dict[str, Any], problems: Problems) -> None:
 
 def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], problems: Problems) -> None:
     """Code of a descriptor enters the program, which may run here: only what computes inner loops may."""
-    written = {f"kernel.{name}.assembly": getattr(k, "assembly", "") for name, k in kernels.items()}
+    written = {
+        join(join("kernel", name), key): text
+        for name, kernel in kernels.items()
+        if kernel is not None
+        for key, text in kernel.instructions().items()
+    }
     if assembly is not None:
         written |= {f"assembly.{key}": getattr(assembly, key) for key in ("load", "load_and_step")}
         written |= {f"assembly.next[{i}]": text for i, text in enumerate(assembly.next)}

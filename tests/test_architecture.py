@@ -24,6 +24,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.formats",),
     ("hwptq.quant",),
     ("hwptq.bitwidths",),
+    ("hwptq.targets.fields",),
+    ("hwptq.targets.templates",),
     ("hwptq.targets",),
     ("hwptq.tir",),
     ("hwptq.ir",),

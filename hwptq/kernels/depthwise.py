@@ -9,7 +9,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.conv2d import Conv2d
-from hwptq.targets.kernel_tables import DepthwiseKernel
+from hwptq.targets.templates.depthwise import DepthwiseKernel
 from hwptq.tir.builder import (
     TEMPLATE,
     Expr,

@@ -16,7 +16,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.conv2d import Conv2d
-from hwptq.targets.kernel_tables import DepthwiseDotKernel
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.builder import (
     TEMPLATE,
     Expr,

@@ -25,7 +25,8 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.conv2d import Conv2d
 from hwptq.quant.fixed_point import MAX_SHIFT
-from hwptq.targets.kernel_tables import DepthwiseDotKernel, DepthwiseKernel
+from hwptq.targets.templates.depthwise import DepthwiseKernel
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.builder import (
     TEMPLATE,
     WHOLE,

@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.matmul import MatMul
-from hwptq.targets.kernel_tables import DotProductKernel
+from hwptq.targets.templates.dot_product import DotProductKernel
 from hwptq.tir.builder import (
     TEMPLATE,
     Expr,

@@ -8,7 +8,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.layers import IntegerLayer
-from hwptq.targets.kernel_tables import MatrixMultiplyKernel
+from hwptq.targets.templates.matrix_multiply import MatrixMultiplyKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.vector_unit import VectorUnit

@@ -14,17 +14,15 @@ from hwptq.operators.dense import DenseFloat
 from hwptq.operators.float_operator import FloatOperator
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.quantize import Quantize
-from hwptq.targets.kernel_tables import (
-    DepthwiseDotKernel,
-    DepthwiseKernel,
-    DotProductKernel,
-    Kernel,
-    MatrixMultiplyKernel,
-    TableLookupKernel,
-    TablePermuteKernel,
-    VectorKernel,
-)
 from hwptq.targets.schema import Descriptor
+from hwptq.targets.templates.base import Kernel
+from hwptq.targets.templates.depthwise import DepthwiseKernel
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
+from hwptq.targets.templates.dot_product import DotProductKernel
+from hwptq.targets.templates.matrix_multiply import MatrixMultiplyKernel
+from hwptq.targets.templates.table_lookup import TableLookupKernel
+from hwptq.targets.templates.table_permute import TablePermuteKernel
+from hwptq.targets.templates.vector import VectorKernel
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.vector_unit import unit_of
 

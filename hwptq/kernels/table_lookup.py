@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.lookup import Lookup
-from hwptq.targets.kernel_tables import TableLookupKernel
+from hwptq.targets.templates.table_lookup import TableLookupKernel
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, dtype_of, primfunc
 from hwptq.tir.encoding import decoded, encoded
 from hwptq.tir.kernel import Step, TensorType

@@ -19,7 +19,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.lookup import Lookup
-from hwptq.targets.kernel_tables import TablePermuteKernel
+from hwptq.targets.templates.table_permute import TablePermuteKernel
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, constant, dtype_of, primfunc, shuffle, splat
 from hwptq.tir.encoding import decoded, encoded
 from hwptq.tir.kernel import Step, TensorType

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwptq.operators.layers import IntegerLayer
-from hwptq.targets.kernel_tables import VectorKernel
+from hwptq.targets.templates.vector import VectorKernel
 from hwptq.tir.builder import Expr, cast, splat
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.vector_unit import VectorUnit

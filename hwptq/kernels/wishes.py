@@ -15,17 +15,15 @@ from hwptq.operators.lookup import Lookup
 from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.quantize import Quantize
 from hwptq.operators.resize import Resize
-from hwptq.targets.kernel_tables import (
-    DepthwiseDotKernel,
-    DepthwiseKernel,
-    DotProductKernel,
-    Kernel,
-    MatrixMultiplyKernel,
-    MmaKernel,
-    VectorKernel,
-    WgmmaKernel,
-)
 from hwptq.targets.schema import Descriptor
+from hwptq.targets.templates.base import Kernel
+from hwptq.targets.templates.depthwise import DepthwiseKernel
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
+from hwptq.targets.templates.dot_product import DotProductKernel
+from hwptq.targets.templates.matrix_multiply import MatrixMultiplyKernel
+from hwptq.targets.templates.mma import MmaKernel
+from hwptq.targets.templates.vector import VectorKernel
+from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.layout import PLAIN, Layout, common
 

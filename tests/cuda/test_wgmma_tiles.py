@@ -13,7 +13,7 @@ from hwptq.kernels.cuda.wgmma import wgmma_kernel
 from hwptq.kernels.cuda.wgmma_places import Places
 from hwptq.kernels.cuda.wgmma_store import Epilogue
 from hwptq.targets import load_target
-from hwptq.targets.kernel_tables import WgmmaTile
+from hwptq.targets.templates.wgmma import WgmmaTile
 
 KERNEL = load_target("nvidia-hopper-fp8").kernels["wgmma"]
 REGISTERS = {2: 232, 3: 160}  # warpgroups that multiply -> of a thread of theirs

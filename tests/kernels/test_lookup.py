@@ -26,7 +26,7 @@ from hwptq.kernels.table_permute import pack_table
 from hwptq.kernels.wishes import wishes, writes
 from hwptq.operators.lookup import Lookup
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.kernel_tables import TablePermuteKernel
+from hwptq.targets.templates.table_permute import TablePermuteKernel
 from hwptq.tir import vector_unit
 
 VNNI = load_target("x86-64-vnni")

@@ -46,12 +46,10 @@ from hwptq.operators.avg_pool import AvgPool
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.max_pool import MaxPool
 from hwptq.targets import Descriptor, load_target
-from hwptq.targets.kernel_tables import (
-    DepthwiseDotKernel,
-    DotProductKernel,
-    MatrixMultiplyKernel,
-    VectorKernel,
-)
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
+from hwptq.targets.templates.dot_product import DotProductKernel
+from hwptq.targets.templates.matrix_multiply import MatrixMultiplyKernel
+from hwptq.targets.templates.vector import VectorKernel
 from hwptq.tir import vector_unit
 from hwptq.tir.builder import cast, shuffle
 from hwptq.tir.kernel import TensorType

@@ -32,7 +32,7 @@ from hwptq.backends.raw_functions import lower, write_object
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.wishes import writes
 from hwptq.targets import load_target
-from hwptq.targets.kernel_tables import DepthwiseDotKernel
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
 

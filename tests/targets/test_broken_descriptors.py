@@ -83,7 +83,7 @@ BROKEN = {
     ),
     "template missing": (
         ('template = "dot_product"\n', ""),
-        "kernel.sdot.template: missing: one of dot_product, matrix_multiply, vector",
+        "kernel.sdot.template: missing: one of depthwise, depthwise_dot_product, dot_product",
     ),
     "template unknown": (
         ('"dot_product"', '"dotproduct"'),

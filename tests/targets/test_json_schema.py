@@ -10,9 +10,9 @@ import pytest
 
 from hwptq.targets.convert import key_of
 from hwptq.targets.json_schema import json_schema, text
-from hwptq.targets.kernel_tables import DotProductKernel
 from hwptq.targets.read import FOLDER, target_names
 from hwptq.targets.schema import Descriptor
+from hwptq.targets.templates.dot_product import DotProductKernel
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,14 +12,12 @@ from descriptors import ARM, edited, written
 
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor, load_target, target_names
-from hwptq.targets.kernel_tables import (
-    DepthwiseDotKernel,
-    DotProductKernel,
-    TablePermuteKernel,
-    VectorKernel,
-)
 from hwptq.targets.read import FOLDER
 from hwptq.targets.schema import OP_KINDS
+from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
+from hwptq.targets.templates.dot_product import DotProductKernel
+from hwptq.targets.templates.table_permute import TablePermuteKernel
+from hwptq.targets.templates.vector import VectorKernel
 
 SHIPPED = ["arm-cortex-a", "arm-cortex-a53", "riscv64-rvv", "x86-64-avx2", "x86-64-vnni"]
 

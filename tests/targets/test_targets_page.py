@@ -9,9 +9,9 @@ import pytest
 from descriptors import ARM
 
 from hwptq.targets import load_target, target_names
-from hwptq.targets.kernel_tables import DotProductKernel
 from hwptq.targets.read import FOLDER
 from hwptq.targets.reference import rewrite
+from hwptq.targets.templates.dot_product import DotProductKernel
 
 PAGE = (FOLDER.parent / "docs" / "targets.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```toml\n(.*?)```", PAGE, re.DOTALL))
@@ -58,7 +58,7 @@ def test_every_shipped_target_is_listed(name: str) -> None:
 
 def test_the_sample_messages_are_real() -> None:
     """Each line of the sample is a message that another test provokes: its wording is in the sources."""
-    sources = "".join(path.read_text() for path in FOLDER.glob("*.py"))
+    sources = "".join(path.read_text() for path in FOLDER.rglob("*.py"))
     for words in ("bits: a vector has a power of two of bits", "LLVM knows no CPU", "missing: op["):
         assert words in PAGE
         assert words in sources

@@ -13,7 +13,7 @@ from hwptq.formats import fp8
 from hwptq.operators.conv2d import FloatConv2d
 from hwptq.operators.dense import FloatDense
 from hwptq.operators.matmul import FloatMatMul
-from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwptq.operators.conv2d import Conv2d, Conv2dToFloat
-from hwptq.targets.kernel_tables import WgmmaKernel
+from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import fp8
-from hwptq.targets.kernel_tables import MmaKernel
+from hwptq.targets.templates.mma import MmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 

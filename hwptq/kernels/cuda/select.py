@@ -12,8 +12,9 @@ from hwptq.operators.dense import FloatDense
 from hwptq.operators.float_operator import FloatOperator
 from hwptq.operators.layers import IntegerLayer, LayerToFloat
 from hwptq.operators.matmul import FloatMatMul
-from hwptq.targets.kernel_tables import MmaKernel, WgmmaKernel
 from hwptq.targets.schema import Descriptor
+from hwptq.targets.templates.mma import MmaKernel
+from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product as pairs
 from math import prod
 
-from hwptq.targets.kernel_tables import WgmmaKernel, WgmmaTile
+from hwptq.targets.templates.wgmma import WgmmaKernel, WgmmaTile
 
 from .operand import E4M3, Operand
 

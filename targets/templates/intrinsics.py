@@ -1,0 +1,43 @@
+"""LLVM intrinsics as kernels call them: what a descriptor is checked against LLVM with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwptq.targets.fields.problems import join, show
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Operand type: 16 lanes of int8 are mangled as v16i8."""
+
+    dtype: str
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"v{self.lanes}i{self.dtype.removeprefix('int')}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """An intrinsic as a kernel will call it."""
+
+    path: str
+    name: str
+    result: Vector
+    operands: tuple[Vector, ...]
+    why: str  # the fields that make the operand types
+
+
+def dot_product(
+    path: str, intrinsic: str, lanes: int, k: int, bits: int, accumulates: bool, as_int32: bool
+) -> Call:
+    """acc[lanes] += sum over k; `as_int32`: LLVM types the operands as vectors of int32."""
+    result = Vector("int32", lanes)
+    operand = result if as_int32 else Vector(f"int{bits}", lanes * k)
+    operands = (result, operand, operand) if accumulates else (operand, operand)
+    why = (
+        f"lanes {lanes}, k {k}, operand_bits {bits} and accumulates {show(accumulates)} "
+        f"make operands {', '.join(map(str, operands))}"
+    )
+    return Call(join(path, "intrinsic"), intrinsic, result, operands, why)

@@ -17,6 +17,7 @@ from .backends.run_program import run_program
 from .backends.static_program import StaticProgram
 from .errors import InputError
 from .output_folder import METADATA
+from .report.typed import Report
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class CompiledModel:
     def report(self) -> dict[str, Any]:
         """report.json."""
         return dict(json.loads((self.folder / "report.json").read_text(encoding="utf-8")))
+
+    @cached_property
+    def typed_report(self) -> Report:
+        """The report by attributes: typed_report.coverage.macs_quantized."""
+        return Report.of(self.report)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of one sample, by name. Raises InputError where an input is missing or misshapen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tvm
@@ -31,12 +31,15 @@ from .backends.static_program import LIBC, StaticProgram
 from .backends.toolchain import check_programs, run_command
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
-from .options import Options
+from .options import Options, OptionWords, options_of
 from .output_folder import staged
 from .progress import Progress
 from .qdq_onnx import save_qdq
 from .quantize import Quantized, insert, normalize, prepare
 from .targets import Descriptor, load_target
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def compile(
@@ -48,16 +51,18 @@ def compile(
     output: str | Path = "out",
     options: Options | None = None,
     progress: Progress | None = None,
+    **words: Unpack[OptionWords],
 ) -> CompiledModel:
     """Compile an ONNX file into `output` and verify the code by running it.
 
     Data: a path, "module:function", or an iterable of dicts (see data.py). Without evaluation data the code
-    is verified on the calibration data. A model in QDQ form needs no calibration data.
+    is verified on the calibration data. A model in QDQ form needs no calibration data. Options may be given
+    as keywords, as in `precision="w4a8", budget="weights=0.8x", recipe="best"`.
 
-    Raises a HwptqError: InputError, UnsupportedError (nothing quantized), MismatchError or AccuracyError;
-    after the last two the folder is complete and its report says why.
+    Raises a HwptqError: InputError, UnsupportedError (nothing quantized), BudgetError, MismatchError,
+    AccuracyError or StrictError; after the last three the folder is complete and its report says why.
     """
-    options, progress = options or Options(), progress or Progress()
+    options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     check_programs(device)
     if options.threads > 1 and device.toolchain.runtime != LIBC:
@@ -71,6 +76,8 @@ def compile(
             calibration, evaluation = _datasets(
                 imported, calibration_data, evaluation_data, preprocess, options
             )
+            if (first := evaluation.peek()) is not None:
+                score.check(first.label)
         try:
             quantized, widths = _quantized(imported, device, calibration, evaluation, options, progress)
             with progress.stage("lower"):
@@ -99,12 +106,13 @@ def plan(
     preprocess: str | Path | Preprocess | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
+    **words: Unpack[OptionWords],
 ) -> dict[str, Any]:
     """The dtypes that `compile` would choose for each layer, and their predicted cost; nothing is written.
 
     The `assignment` object of the report. Raises a HwptqError as compile does.
     """
-    options, progress = options or Options(), progress or Progress()
+    options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
         imported = import_onnx(model, options.axes)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from .bitwidths.budget import Budget
+import numpy as np
+
+from .bitwidths.budget import Budget, parse_budget
+from .errors import InputError
 from .recipe import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+#: (outputs, labels) -> score, higher is better. outputs: one array [N, …] for each output of the model, N the
+#: number of samples; labels: array [N], or None where a sample has none.
+Metric = Callable[[list[np.ndarray], "np.ndarray | None"], float]
+GRANULARITIES = ("tensor", "channel", "group")
+_MOST_THREADS = 16
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to quantize and what to insist on."""
+    """How to quantize and what to insist on.
+
+    `budget` and `recipe` may be given as the command line has them ("weights=0.8x", "best").
+    Raises InputError for a value that means nothing.
+    """
 
     weight_granularity: str | None = None  # "tensor" | "channel" | "group"; None = the descriptor's
     precision: str | None = None  # "w8a8", "w4a8" …: the dtypes of every layer that can have them
@@ -23,10 +42,76 @@ class Options:
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only
-    metric: str | None = None  # "top1" | "module:function"
+    metric: str | Metric | None = None  # "top1" | "module:function" | a function
     strict: bool = False  # a warning is an error
     trust_descriptor: bool = False
     threads: int = 1  # the most threads that the emitted code can use
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization
+
+    def __post_init__(self) -> None:
+        self._parse("budget", str, parse_budget)
+        self._parse("recipe", str, Recipe.named)
+        self._parse("tune_cache", str, Path)
+        if self.weight_granularity not in (None, *GRANULARITIES):
+            raise InputError(f"--weight-granularity {self.weight_granularity}: give tensor, channel or group")
+        for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
+            _check_pattern(option, value)
+        for name, size in self.axes.items():
+            if size < 1:
+                raise InputError(f"--axis {name}={size}: must be 1 or more")
+        if self.max_drop is not None and self.max_drop < 0:
+            raise InputError(f"--max-drop {self.max_drop:g}: must be 0 or more")
+        if self.samples is not None and self.samples < 1:
+            raise InputError(f"--samples {self.samples}: must be 1 or more")
+        if not 1 <= self.threads <= _MOST_THREADS:
+            raise InputError(f"--threads {self.threads}: must be 1 to {_MOST_THREADS}")
+
+    def _parse(self, name: str, given: type, parse: Callable[[Any], Any]) -> None:
+        value = getattr(self, name)
+        if isinstance(value, given):
+            object.__setattr__(self, name, parse(value))  # as a frozen dataclass sets its fields
+
+
+class OptionWords(TypedDict, total=False):
+    """The fields of Options as keywords, with the forms in which they may be given."""
+
+    weight_granularity: str | None
+    precision: str | None
+    budget: Budget | str | None
+    exclude: str | None
+    keep_float: str | None
+    lower_ends: bool
+    axes: Mapping[str, int]
+    max_drop: float | None
+    samples: int | None
+    metric: str | Metric | None
+    strict: bool
+    trust_descriptor: bool
+    threads: int
+    tune: bool
+    tune_cache: Path | str | None
+    recipe: Recipe | str
+
+
+def options_of(options: Options | None, **words: Unpack[OptionWords]) -> Options:
+    """`options` with some of them given as keywords. Raises TypeError for a keyword that is none of them."""
+    known = [f.name for f in fields(Options)]
+    for word in words:
+        if word not in known:
+            near = get_close_matches(word, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {_listed(known)}"
+            raise TypeError(f"unknown option {word!r}; {hint}")
+    return replace(options or Options(), **words)  # type: ignore[arg-type]
+
+
+def _check_pattern(option: str, value: str | None) -> None:
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise InputError(f"{option} {value}: not a regular expression: {error}") from error
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

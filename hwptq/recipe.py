@@ -40,6 +40,16 @@ class Recipe:
             if value not in known:
                 raise InputError(f"{field.name} = {value}: give {_listed(_VALUES.get(field.name, _SWITCH))}")
 
+    @classmethod
+    def named(cls, name: str, **steps: Any) -> Recipe:
+        """One of RECIPES, some of its steps changed: Recipe.named("default", equalize="off").
+
+        Raises InputError for an unknown name or value, TypeError for an unknown step.
+        """
+        if name not in RECIPES:
+            raise InputError(f"--recipe {name}: give {_listed(RECIPES)}")
+        return replace(RECIPES[name], **steps)
+
     def adjusted(self, settings: Iterable[str]) -> Recipe:
         """The recipe after "STEP=VALUE" settings, such as "rounding=nearest".
 
@@ -73,6 +83,4 @@ RECIPES = {
 
 def recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
     """A recipe by name, with "STEP=VALUE" settings on top. Raises InputError."""
-    if name not in RECIPES:
-        raise InputError(f"--recipe {name}: give {_listed(RECIPES)}")
-    return RECIPES[name].adjusted(settings)
+    return Recipe.named(name).adjusted(settings)

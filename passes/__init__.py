@@ -6,60 +6,50 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .absorb_high_bias import AbsorbHighBias
-    from .assign_bit_widths import AssignBitWidths
-    from .correct_bias import CorrectBias
-    from .correct_fp8_bias import CorrectFp8Bias
-    from .equalize_cross_layer import EqualizeCrossLayer
-    from .fold_batch_norm import FoldBatchNorm
-    from .fuse_conv_relu import FuseConvRelu
-    from .insert_qdq import InsertQDQ
-    from .lower_conv_transpose import LowerConvTranspose
-    from .lower_to_integer import LowerToInteger
-    from .normalize_qdq import NormalizeQDQ, is_quantized
-    from .round_weights import RoundingOptions, RoundWeights
-    from .select_kernels import SelectKernels
-    from .smooth_activations import SmoothActivations
-    from .uniform_variants import uniform_variants
+    from .absorb_high_bias import AbsorbHighBias as AbsorbHighBias
+    from .assign_bit_widths import AssignBitWidths as AssignBitWidths
+    from .correct_bias import CorrectBias as CorrectBias
+    from .correct_fp8_bias import CorrectFp8Bias as CorrectFp8Bias
+    from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
+    from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
+    from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
+    from .insert_qdq import InsertQDQ as InsertQDQ
+    from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
+    from .lower_to_integer import LowerToInteger as LowerToInteger
+    from .normalize_qdq import NormalizeQDQ as NormalizeQDQ
+    from .normalize_qdq import is_quantized as is_quantized
+    from .round_weights import RoundingOptions as RoundingOptions
+    from .round_weights import RoundWeights as RoundWeights
+    from .select_kernels import SelectKernels as SelectKernels
+    from .smooth_activations import SmoothActivations as SmoothActivations
+    from .uniform_variants import uniform_variants as uniform_variants
 
-__all__ = [
-    "AbsorbHighBias",
-    "AssignBitWidths",
-    "CorrectBias",
-    "CorrectFp8Bias",
-    "EqualizeCrossLayer",
-    "FoldBatchNorm",
-    "FuseConvRelu",
-    "InsertQDQ",
-    "LowerConvTranspose",
-    "LowerToInteger",
-    "NormalizeQDQ",
-    "RoundWeights",
-    "RoundingOptions",
-    "SelectKernels",
-    "SmoothActivations",
-    "is_quantized",
-    "uniform_variants",
-]
-_HOMES = {
-    "AbsorbHighBias": "absorb_high_bias",
-    "AssignBitWidths": "assign_bit_widths",
-    "CorrectBias": "correct_bias",
-    "CorrectFp8Bias": "correct_fp8_bias",
-    "EqualizeCrossLayer": "equalize_cross_layer",
-    "FoldBatchNorm": "fold_batch_norm",
-    "FuseConvRelu": "fuse_conv_relu",
-    "InsertQDQ": "insert_qdq",
-    "LowerConvTranspose": "lower_conv_transpose",
-    "LowerToInteger": "lower_to_integer",
-    "NormalizeQDQ": "normalize_qdq",
-    "RoundWeights": "round_weights",
-    "RoundingOptions": "round_weights",
-    "SelectKernels": "select_kernels",
-    "SmoothActivations": "smooth_activations",
-    "is_quantized": "normalize_qdq",
-    "uniform_variants": "uniform_variants",
+#: Module -> the public names that it defines.
+_PUBLIC = {
+    "absorb_high_bias": ("AbsorbHighBias",),
+    "assign_bit_widths": ("AssignBitWidths",),
+    "correct_bias": ("CorrectBias",),
+    "correct_fp8_bias": ("CorrectFp8Bias",),
+    "equalize_cross_layer": ("EqualizeCrossLayer",),
+    "fold_batch_norm": ("FoldBatchNorm",),
+    "fuse_conv_relu": ("FuseConvRelu",),
+    "insert_qdq": ("InsertQDQ",),
+    "lower_conv_transpose": ("LowerConvTranspose",),
+    "lower_to_integer": ("LowerToInteger",),
+    "normalize_qdq": (
+        "NormalizeQDQ",
+        "is_quantized",
+    ),
+    "round_weights": (
+        "RoundWeights",
+        "RoundingOptions",
+    ),
+    "select_kernels": ("SelectKernels",),
+    "smooth_activations": ("SmoothActivations",),
+    "uniform_variants": ("uniform_variants",),
 }
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -69,3 +59,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -122,20 +122,20 @@ def compile_command(
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
-    from hwptq.bitwidths.budget import parse_budget
     from hwptq.flow import compile, plan
-    from hwptq.options import Options
+    from hwptq.options import options_of
     from hwptq.recipe import recipe as named_recipe
 
     from .terminal import TerminalProgress, show_assignment, show_report
 
-    options = Options(
-        weight_granularity=_granularity(weight_granularity),
+    options = options_of(
+        None,
+        weight_granularity=weight_granularity,
         axes=_axes(axes or ()),
         precision=precision,
-        budget=parse_budget(budget) if budget is not None else None,
-        exclude=_regex("--exclude", exclude),
-        keep_float=_regex("--keep-float", keep_float),
+        budget=budget,
+        exclude=exclude,
+        keep_float=keep_float,
         lower_ends=lower_ends,
         max_drop=max_drop,
         samples=samples,
@@ -165,12 +165,6 @@ def compile_command(
     show_report(result.folder)
 
 
-def _granularity(value: str | None) -> str | None:
-    if value not in (None, "tensor", "channel", "group"):
-        raise InputError(f"--weight-granularity {value}: give tensor, channel or group")
-    return value
-
-
 def _axes(settings: Iterable[str]) -> dict[str, int]:
     found = {}
     for setting in settings:
@@ -188,16 +182,6 @@ def _observer(method: str | None) -> list[str]:
     if method is not None and method not in OBSERVERS:
         raise InputError(f"--calibration-method {method}: give {', '.join(OBSERVERS)}")
     return [] if method is None else [f"observer={method}"]
-
-
-def _regex(option: str, value: str | None) -> str | None:
-    import re
-
-    try:
-        re.compile(value or "")
-    except re.error as error:
-        raise InputError(f"{option} {value}: not a regular expression: {error}") from error
-    return value
 
 
 @targets_app.command("list")

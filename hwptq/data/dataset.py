@@ -59,6 +59,10 @@ class Dataset:
     def __bool__(self) -> bool:
         return True
 
+    def peek(self) -> Sample | None:
+        """The first sample; None where the data can be read only once."""
+        return None if self._source.once else next(iter(self))
+
     def take(self, limit: int) -> Dataset:
         """The first `limit` samples (all, if there are fewer)."""
         if limit < 1:

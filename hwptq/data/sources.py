@@ -38,16 +38,20 @@ class RawSample:
 
 
 class Source(Protocol):
-    """Where raw samples come from. `count` is None where it isn't known beforehand."""
+    """Where raw samples come from. `count` is None where it isn't known beforehand; `once`: a second
+    iteration is an error."""
 
     name: str
     count: int | None
+    once: bool
 
     def __iter__(self) -> Iterator[RawSample]: ...
 
 
 class ArrayFile:
     """An .npz (key = input name, or x for the only input; labels in y) or an .npy (the only input)."""
+
+    once = False
 
     def __init__(self, path: Path, names: list[str]) -> None:
         self.name, self._path, self._names = str(path), path, names
@@ -139,6 +143,8 @@ class _Member:
 class ImageFolder:
     """The images of a folder in the order of their names, with the labels of labels.csv where it exists."""
 
+    once = False
+
     def __init__(self, folder: Path, name: str, mode: str) -> None:
         self.name, self._input, self._mode = str(folder), name, mode
         try:
@@ -159,13 +165,13 @@ class Batches:
 
     def __init__(self, name: str, data: Any, inputs: Inputs) -> None:
         self.name, self._data, self._inputs = name, data, inputs
-        self._spent = False
+        self.once, self._spent = isinstance(data, Iterator), False
         known = isinstance(data, list | tuple)
         self.count: int | None = sum(1 for _ in self) if known else None
 
     def __iter__(self) -> Iterator[RawSample]:
         data = self._data if isinstance(self._data, Iterable) else self._data()
-        if isinstance(self._data, Iterator):
+        if self.once:
             if self._spent:
                 raise InputError(f"{self.name}: an iterator can be read only once: give a list or a function")
             self._spent = True

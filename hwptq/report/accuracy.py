@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from hwptq.errors import InputError
-
-Metric = Callable[[list[np.ndarray], np.ndarray | None], float]
+from hwptq.options import Metric
 
 
 @dataclass
@@ -58,11 +57,12 @@ class Score:
     """Accuracy of float32, reference and emitted outputs over the same samples.
 
     Measures top-1 where every label is an integer and the first output is [1, classes], the user's function
-    where one is given, else SQNR and cosine against float32.
+    where one is given, else SQNR and cosine against float32. insists: top-1 or nothing.
     """
 
     custom: Metric | None = None
     name: str = "top1"
+    insists: bool = False
     labels: list[Any] = field(default_factory=list)
     hits: dict[str, int] = field(default_factory=dict)
     kept: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
@@ -75,6 +75,7 @@ class Score:
         self.samples += 1
         exact = outputs["float32"]
         self.ranked &= isinstance(label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
+        self.check(label, exact[0].shape)
         if self.custom:
             self.labels.append(label)
         for kind, arrays in outputs.items():
@@ -85,6 +86,16 @@ class Score:
             by_output = self.sqnr.setdefault(kind, [Sqnr() for _ in arrays])
             for sqnr, x, y in zip(by_output, exact, arrays, strict=True):
                 sqnr.add(x, y)
+
+    def check(self, label: Any, shape: tuple[int, ...] | None = None) -> None:
+        """Raise InputError where top-1 is insisted on, but can't be measured: no class, no [1, classes]."""
+        if not self.insists:
+            return
+        if not isinstance(label, int):
+            said = "has no label" if label is None else f"has the label {label}"
+            raise InputError(f"--metric top1: a sample {said}; give the number of its class in y")
+        if shape is not None and (len(shape) != 2 or shape[0] != 1):
+            raise InputError(f"--metric top1: the first output is {list(shape)}, not [1, classes]")
 
     def report(self) -> dict[str, Any]:
         """The `accuracy` object of the report; its `outputs` are in the order of the model's."""
@@ -109,9 +120,12 @@ class Score:
         outputs = [np.concatenate(arrays) for arrays in zip(*self.kept[kind], strict=True)]
         labels = None if any(v is None for v in self.labels) else np.asarray(self.labels)
         try:
-            return float(self.custom(outputs, labels))
+            score = float(self.custom(outputs, labels))
         except Exception as error:
             raise InputError(f"--metric {self.name}: {type(error).__name__}: {error}") from error
+        if not math.isfinite(score):
+            raise InputError(f"--metric {self.name}: gives {score} for {kind}; it must be a finite number")
+        return score
 
 
 def drop(accuracy: dict[str, Any]) -> float | None:
@@ -121,19 +135,30 @@ def drop(accuracy: dict[str, Any]) -> float | None:
     return round(float(accuracy["float32"]) - float(accuracy["emitted"]), 6)  # 80.4 - 80.2 is above 0.2
 
 
-def load_metric(name: str | None) -> Score:
-    """A Score for --metric: None or "top1" for the default, or "module:function" of (outputs, labels).
+def load_metric(metric: str | Metric | None) -> Score:
+    """A Score by a metric: "top1", a function or its "module:function"; None: what the labels allow.
 
-    outputs: one array [N, …] per model output; labels: array [N] or None; returns a float, higher is better.
+    Raises InputError where there is no such function.
     """
-    if name in (None, "top1"):
+    if metric is None:
         return Score()
-    module, _, function = str(name).partition(":")
+    if metric == "top1":
+        return Score(insists=True)
+    if callable(metric):
+        return Score(metric, _full_name(metric))
+    module, _, function = str(metric).partition(":")
     try:
         custom = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--metric {name}: {error}; give top1 or module:function") from error
-    return Score(custom, str(name))
+    except Exception as error:  # what the user's module may raise
+        raise InputError(f"--metric {metric}: {error}; give top1 or module:function") from error
+    if not callable(custom):
+        raise InputError(f"--metric {metric}: is no function but of type {type(custom).__name__}")
+    return Score(custom, str(metric))
+
+
+def _full_name(metric: Metric) -> str:
+    """module:function, or the class of an object that can be called."""
+    return f"{metric.__module__}:{getattr(metric, '__qualname__', type(metric).__name__)}"
 
 
 def layer_rows(layers: dict[str, Sqnr], order: Sequence[str]) -> list[dict[str, Any]]:

@@ -196,12 +196,18 @@ BAD_OPTIONS = [
     ("--metric", "no_such_module:metric", "give top1 or module:function"),
     ("--preprocess", "absent.toml", r"absent\.toml"),
     ("--recipe", "slow", "slow"),
+    ("--budget", "much", "give weights=400kB"),
 ]
 
 
 @pytest.mark.parametrize(("option", "value", "part"), BAD_OPTIONS)
 def test_bad_options(hwptq: Command, option: str, value: str, part: str):
     check(hwptq.refused(2, option, value), part)
+
+
+def test_top1_without_labels(hwptq: Command):
+    np.savez(hwptq.folder / "data.npz", x=images())
+    check(hwptq.refused(2, "--metric", "top1"), "--metric top1: a sample has no label; give the number")
 
 
 def test_groups_on_a_target_without(hwptq: Command):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from onnx_models import normal
 
-from hwptq.report.accuracy import Score, Sqnr
+from hwptq.errors import InputError
+from hwptq.report.accuracy import Score, Sqnr, load_metric
 
 
 def test_each_output_has_an_sqnr_of_its_own_and_all_have_one_together():
@@ -27,3 +28,58 @@ def test_each_output_has_an_sqnr_of_its_own_and_all_have_one_together():
     ]
     assert report["sqnr_db"]["emitted"] is None
     assert report["cosine"]["emitted"] == 1
+
+
+def half(outputs, labels):
+    return 0.5
+
+
+def add(score, label, shape=(1, 4)):
+    exact = [normal(0, *shape)]
+    score.add(label, {"float32": exact, "emitted": exact})
+
+
+def test_a_function_is_a_metric_under_its_name():
+    score = load_metric(half)
+    add(score, None)
+    assert score.report() == {"metric": f"{__name__}:half", "samples": 1, "float32": 0.5, "emitted": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [("many", "could not convert"), (float("nan"), "gives nan for float32"), ([1, 2], "TypeError")],
+)
+def test_a_metric_gives_a_number(result, said):
+    score = load_metric(lambda outputs, labels: result)
+    add(score, 1)
+    with pytest.raises(InputError, match=said):
+        score.report()
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("math:pi", "is no function but of type float"),
+        ("math:tau2", "has no attribute"),
+        ("math", "give top1"),
+    ],
+)
+def test_a_metric_that_is_none(metric, said):
+    with pytest.raises(InputError, match=said):
+        load_metric(metric)
+
+
+@pytest.mark.parametrize(
+    ("label", "shape", "said"),
+    [
+        (None, (1, 4), "has no label; give the number of its class in y"),
+        (0.5, (1, 4), "has the label 0.5"),
+        (1, (1, 4, 2), r"the first output is \[1, 4, 2\]"),
+    ],
+)
+def test_top1_is_not_silently_replaced_where_it_is_asked_for(label, shape, said):
+    with pytest.raises(InputError, match=said):
+        add(load_metric("top1"), label, shape)
+    score = load_metric(None)
+    add(score, label, shape)
+    assert score.report()["metric"] == "sqnr_db"

@@ -89,7 +89,8 @@ class SelectKernels:
     def _makes_images(self, node: Node) -> bool:
         if not isinstance(node.op, Quantize) or self.target.tvm.get("kind") != "llvm":
             return False
-        return quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
+        images = quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
+        return images and _may_be_laid_out(node.var)
 
     def _moved(self, var: Any, value: Any) -> Step | None:
         """The kernel of a transpose or slice of int8 that can be vectors, else None."""

@@ -37,7 +37,11 @@ def averages_in_parts(op: AvgPool, x: TensorType, out: TensorType, unit: VectorU
     """Whether `op` is an average over one whole image that threads can share."""
     if x.shape[0] != 1 or op.pool_size != x.shape[1:3] or any(op.padding):
         return False
-    return out.layout == PLAIN and unit.shared(_COST * prod(x.shape)).count > 1
+    return (
+        x.dtype == out.dtype == PLAIN.dtype
+        and out.layout == PLAIN
+        and unit.shared(_COST * prod(x.shape)).count > 1
+    )
 
 
 def global_average(

@@ -17,6 +17,7 @@ from hwptq.quant.short_add import ShortAdd, short_add
 from hwptq.tir.builder import Expr, cast, constant
 from hwptq.tir.encoding import decoded
 from hwptq.tir.kernel import TensorType
+from hwptq.tir.layout import PLAIN
 from hwptq.tir.loops import emit_binary
 from hwptq.tir.requantize import Bounds, finish, narrowed
 from hwptq.tir.vector_unit import VectorUnit
@@ -25,6 +26,8 @@ from .float_operator import FloatOperator, stored
 
 #: The factors of both operands are in steps of 2^-20.
 FRACTION_BITS = 20
+#: The same where an operand is int16.
+WIDE_FRACTION_BITS = 13
 _OFFSETS = {"int8": 0, "uint8": 128}
 _INT16 = 2**15 - 1
 _LARGEST = 128  # of a value, and of an offset
@@ -44,8 +47,8 @@ class _Sum(Operator):
 class Add(_Sum):
     """(a, b) -> broadcast shape; acc = (a - za) * a_factor + (b - zb) * b_factor, then requantize.
 
-    The factors bring both operands to one scale, in steps of 2^-20 of the coarser one; a negative factor
-    subtracts.
+    The factors bring both operands to one scale, in steps of 2^-20 of the coarser one, or of 2^-13 where an
+    operand is int16; a negative factor subtracts. out: the dtype of the result.
     """
 
     kind: ClassVar[str] = "add"
@@ -58,6 +61,7 @@ class Add(_Sum):
     out_zero_point: int
     lo: int
     hi: int
+    out: str = "int8"
 
     def reference(self, a, b) -> np.ndarray:
         return scaled_sum(self, a, b)
@@ -65,8 +69,12 @@ class Add(_Sum):
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
+        narrow = all(t.dtype == PLAIN.dtype for t in (*inputs, out))
+
         def vector(a: Expr, b: Expr, lanes: int) -> Expr:
-            return added(self, Addend(a), Addend(b), lanes, unit)
+            if narrow:
+                return added(self, Addend(a), Addend(b), lanes, unit)
+            return factored_sum(self, Addend(a), Addend(b), lanes, unit)
 
         return emit_binary(inputs, out, unit, vector)
 
@@ -88,20 +96,26 @@ def stored_addend(vector: Expr, dtype: str, lanes: int) -> Addend:
 
 def added(op: Add, a: Addend, b: Addend, lanes: int, unit: VectorUnit, dtype: str = "int8") -> Expr:
     """The sum of two vectors, in the dtype of a layout."""
-    x, y = (cast(addend.vector, "int32", lanes) for addend in (a, b))
     short = short_add(op, a.offset, b.offset)
-    bounds = Bounds(op.out_zero_point, op.lo, op.hi)
     if short is None:
-        first = _factored(x, a.offset + op.a_zero_point, op.a_factor, lanes)
-        second = _factored(y, b.offset + op.b_zero_point, op.b_factor, lanes)
-        acc = T.bind(first + second)
-        factors = [constant(v, "int32", lanes) for v in (op.multiplier, op.shift)]
-        return finish(acc, factors, bounds, lanes, unit.requantize, dtype)
+        return factored_sum(op, a, b, lanes, unit, dtype)
+    x, y = (cast(addend.vector, "int32", lanes) for addend in (a, b))
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi)
     begun = x * constant(short.a_factor, "int32", lanes) + constant(short.start, "int32", lanes)
     total = begun + y * constant(short.b_factor, "int32", lanes)
     shifted = T.bind(T.shift_right(total, constant(short.shift, "int32", lanes)))
     bounds = replace(bounds, fits_int16=_in_int16(op, short))
     return narrowed(shifted, bounds, lanes, unit.requantize, dtype)
+
+
+def factored_sum(op: Add, a: Addend, b: Addend, lanes: int, unit: VectorUnit, dtype: str = "int8") -> Expr:
+    """The sum as it is defined, of vectors of any integers; `dtype` of a layout where they are int8."""
+    x, y = (cast(addend.vector, "int32", lanes) for addend in (a, b))
+    first = _factored(x, a.offset + op.a_zero_point, op.a_factor, lanes)
+    second = _factored(y, b.offset + op.b_zero_point, op.b_factor, lanes)
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi, dtype=op.out)
+    factors = [constant(v, "int32", lanes) for v in (op.multiplier, op.shift)]
+    return finish(T.bind(first + second), factors, bounds, lanes, unit.requantize, dtype)
 
 
 def _factored(value: Expr, zero_point: int, factor: int, lanes: int) -> Expr:

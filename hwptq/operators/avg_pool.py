@@ -28,6 +28,7 @@ class AvgPool(Operator):
 
     acc = (sum over the window of (x - in_zero_point)) * factor, padding adds nothing. The multiplier is per
     output pixel, since windows at the border may hold fewer values (count_include_pad = false, ceil mode).
+    out: the dtype of the result.
     """
 
     kind: ClassVar[str] = "avg_pool"
@@ -40,18 +41,19 @@ class AvgPool(Operator):
     out_zero_point: int
     lo: int
     hi: int
+    out: str = "int8"
 
     def reference(self, x, multiplier, shift) -> np.ndarray:
         view = pooled(self, x.astype(np.int32) - self.in_zero_point, (1, 1), 0)
         acc = view.sum(axis=(4, 5)) * self.factor
         multiplier, shift = (t.reshape(1, *self.out_shape, 1) for t in (multiplier, shift))
-        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi)
+        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi, self.out)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
         """int32 sums, one multiplier and shift per output pixel."""
-        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi)
+        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
 
         def begin(width: int) -> Expr:
             return constant(0, "int32", width)

@@ -19,7 +19,7 @@ from .float_operator import FloatOperator
 
 @dataclass(frozen=True)
 class Clamp(Operator):
-    """(x [..., C], lo int8 [C], hi int8 [C]) -> x limited to [lo, hi], channel by channel."""
+    """(x [..., C], lo [C], hi [C]), integers of one dtype -> x limited to [lo, hi], channel by channel."""
 
     kind: ClassVar[str] = "clamp"
 

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.operator import WeightedOperator
 from hwptq.quant.bf16_accumulate import exact_products, multiply_add
-from hwptq.quant.fixed_point import requantize
+from hwptq.quant.fixed_point import requantize, shortened
 from hwptq.quant.float_sums import parts_of_window, product
 from hwptq.quant.float_values import codes, value
 from hwptq.quant.fp8_accumulate import Accumulator
@@ -25,6 +25,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from hwptq.tir.windows import inside, leaves_image, when
 
 from .float_operator import FloatOperator, stored
+from .in_bytes import in_bytes
 from .residual import with_residual
 
 
@@ -56,6 +57,9 @@ class Conv2d(_Convolution):
     factor is part of the scale. With a weight_group as well, that many input channels of a tap have a factor
     of their own, 1 … 16, in place of 16 (quant/weight_groups.py). activation_bits = 4: every x lies in
     [-8, 7]. None of it changes the arithmetic.
+
+    activation_bits = 16: x is int16, of zero point 0. out: the dtype of the result. acc_shift: bits that acc,
+    an int64 then, is shortened by before it is requantized; 0 = acc is an int32.
     """
 
     kind: ClassVar[str] = "conv2d"
@@ -70,15 +74,21 @@ class Conv2d(_Convolution):
     weight_bits: int = 8
     activation_bits: int = 8
     weight_group: int = 0
+    out: str = "int8"
+    acc_shift: int = 0
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        """Kernels of descriptors compute bytes from bytes."""
+        return super().rule(constants) if in_bytes(self) else ""
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
-        acc = convolution_sum(self, x, w, bias)
-        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi)
+        acc = shortened(convolution_sum(self, x, w, bias), self.acc_shift)
+        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi, self.out)
 
     @property
     def bounds(self) -> tir.Bounds:
         """What follows the shift."""
-        return tir.Bounds(self.out_zero_point, self.lo, self.hi)
+        return tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return True
@@ -93,11 +103,12 @@ class Conv2d(_Convolution):
         if self.groups < 1 or ci != depth * self.groups or co % self.groups:
             raise ValueError(f"conv2d: {self.groups} groups do not fit {ci} -> {co} channels, depth {depth}")
         padded = leaves_image(self, (kh, kw), self.dilation, (h, w), (oh, ow))
+        summed = tir.summed_in(self.acc_shift)
 
         def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
             def value(b: Expr, oy: Expr, ox: Expr, o: Expr) -> None:
-                acc = local(1, "int32")
-                acc.store(0, bias.load(o))
+                acc = local(1, summed)
+                acc.store(0, cast(bias.load(o), summed))
                 first = T.floordiv(o, co // self.groups) * depth
 
                 def tap(ky: Expr, kx: Expr) -> None:
@@ -108,11 +119,11 @@ class Conv2d(_Convolution):
 
                     def real(i: Expr) -> None:
                         product = cast(x.load(pixel + i), "int32") * cast(weight.load(taps + i), "int32")
-                        acc.store(0, acc.load(0) + product)
+                        acc.store(0, acc.load(0) + cast(product, summed))
 
                     def padding(i: Expr) -> None:
                         product = cast(weight.load(taps + i), "int32") * constant(self.in_zero_point, "int32")
-                        acc.store(0, acc.load(0) + product)
+                        acc.store(0, acc.load(0) + cast(product, summed))
 
                     when(
                         inside(row, col, (h, w), padded),
@@ -121,7 +132,8 @@ class Conv2d(_Convolution):
                     )
 
                 nest((kh, kw), tap)
-                result = tir.requantize(acc.load(0), multiplier.load(o), shift.load(o), self.bounds, 1)
+                total = tir.shortened(acc.load(0), self.acc_shift, 1)
+                result = tir.requantize(total, multiplier.load(o), shift.load(o), self.bounds, 1)
                 y.store(((b * oh + oy) * ow + ox) * co + o, result)
 
             nest((n, oh, ow, co), value)

@@ -9,16 +9,17 @@ from typing import ClassVar
 import numpy as np
 
 from hwptq.ir.operator import WeightedOperator
-from hwptq.quant.fixed_point import requantize
+from hwptq.quant.fixed_point import requantize, shortened
 from hwptq.quant.float_sums import product
 from hwptq.quant.fp8_accumulate import Accumulator
-from hwptq.quant.integer_sums import exact_matmul
+from hwptq.quant.integer_sums import exact_matmul, largest_product
+from hwptq.tir import requantize as tir
 from hwptq.tir.builder import Expr, Flat, cast, local, loop, nest
 from hwptq.tir.kernel import TensorType
-from hwptq.tir.requantize import Bounds, finish
 from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatOperator, stored
+from .in_bytes import in_bytes
 from .residual import with_residual
 
 
@@ -35,11 +36,16 @@ class _Dense(WeightedOperator):
 class _IntegerDense(_Dense):
     """Those with portable code."""
 
+    acc_shift: int
+
+    def _acc(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        return shortened(exact_matmul(x, w.T, largest_product(x, w)) + bias, self.acc_shift)
+
     def element_by_element(self, unit: VectorUnit) -> bool:
         return True
 
     @property
-    def bounds(self) -> Bounds | None:
+    def bounds(self) -> tir.Bounds | None:
         """What follows the shift; None where the result is float32."""
         return None
 
@@ -48,20 +54,22 @@ class _IntegerDense(_Dense):
     ) -> Callable[..., None]:  # fmt: skip
         """A dot product of two contiguous rows per output value."""
         co, depth = inputs[1].shape
+        summed = tir.summed_in(self.acc_shift)
 
         def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
             *scales, y = rest
 
             def value(row: Expr, o: Expr) -> None:
-                acc = local(1, "int32")
-                acc.store(0, bias.load(o))
+                acc = local(1, summed)
+                acc.store(0, cast(bias.load(o), summed))
 
                 def step(i: Expr) -> None:
                     a, b = x.load(row * depth + i), weight.load(o * depth + i)
-                    acc.store(0, acc.load(0) + cast(a, "int32") * cast(b, "int32"))
+                    acc.store(0, acc.load(0) + cast(cast(a, "int32") * cast(b, "int32"), summed))
 
                 loop(depth, step)
-                result = finish(acc.load(0), [s.load(o) for s in scales], self.bounds, 1)
+                total = tir.shortened(acc.load(0), self.acc_shift, 1)
+                result = tir.finish(total, [s.load(o) for s in scales], self.bounds, 1)
                 y.store(row * co + o, result)
 
             nest((y.size // co, co), value)
@@ -73,7 +81,7 @@ class _IntegerDense(_Dense):
 class Dense(_IntegerDense):
     """(x [..., K], w [O,K], bias int32 [O], multiplier int32 [O], shift int32 [O]) -> [..., O].
 
-    weight_bits, activation_bits and weight_group as in Conv2d.
+    weight_bits, activation_bits, weight_group, out and acc_shift as in Conv2d.
     """
 
     kind: ClassVar[str] = "dense"
@@ -84,14 +92,19 @@ class Dense(_IntegerDense):
     weight_bits: int = 8
     activation_bits: int = 8
     weight_group: int = 0
+    out: str = "int8"
+    acc_shift: int = 0
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        return super().rule(constants) if in_bytes(self) else ""
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
-        acc = exact_matmul(x, w.T) + bias
-        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi)
+        acc = self._acc(x, w, bias)
+        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi, self.out)
 
     @property
-    def bounds(self) -> Bounds:
-        return Bounds(self.out_zero_point, self.lo, self.hi)
+    def bounds(self) -> tir.Bounds:
+        return tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
 
 
 @dataclass(frozen=True)
@@ -106,9 +119,13 @@ class DenseFloat(_IntegerDense):
     weight_bits: int = 8
     activation_bits: int = 8
     weight_group: int = 0
+    acc_shift: int = 0
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        return super().rule(constants) if self.activation_bits <= 8 else ""
 
     def reference(self, x, w, bias, scale) -> np.ndarray:
-        return (exact_matmul(x, w.T) + bias).astype(np.float32) * scale
+        return self._acc(x, w, bias).astype(np.float32) * scale
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .float_operator import FloatOperator
 
 @dataclass(frozen=True)
 class Dequantize(Operator):
-    """(x int8) -> float32: (x - zero_point) * scale, one rounding."""
+    """(x in an integer format) -> float32: (x - zero_point) * scale, one rounding."""
 
     kind: ClassVar[str] = "dequantize"
     scale: float

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hwptq.formats import format_of
 from hwptq.ir.operator import Operator
 from hwptq.quant.float_values import codes
 from hwptq.tir.kernel import TensorType
@@ -16,15 +17,24 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatOperator
 
+_BYTES = 256
+
 
 @dataclass(frozen=True)
 class Lookup(Operator):
-    """(x, table [256]) -> table[x + 128]: any function of one int8 tensor, exact, in the table's dtype."""
+    """(x, table [256]) -> table[x + 128]: any function of one int8 tensor, exact, in the table's dtype.
+
+    Of an int16 tensor the table has all its 65,536 codes.
+    """
 
     kind: ClassVar[str] = "lookup"
 
     def reference(self, x, table) -> np.ndarray:
-        return table[x.astype(np.int32) + 128]
+        return table[format_of(str(x.dtype)).codes(x)]
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        """Kernels of descriptors find bytes by bytes."""
+        return self.family if all(t.nbytes == _BYTES for t in constants) else ""
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return True

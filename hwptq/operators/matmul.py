@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from hwptq.ir.operator import Operator, Shape
-from hwptq.quant.fixed_point import requantize
+from hwptq.quant.fixed_point import requantize, shortened
 from hwptq.quant.float_sums import product
 from hwptq.quant.fp8_accumulate import Accumulator
-from hwptq.quant.integer_sums import exact_matmul
+from hwptq.quant.integer_sums import exact_matmul, largest_product
 from hwptq.tir import requantize as tir
 from hwptq.tir.builder import Expr, Flat, cast, constant, local, loop, nest, splat
 from hwptq.tir.kernel import TensorType
@@ -21,6 +21,7 @@ from hwptq.tir.loops import broadcast_strides, row_major
 from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatOperator, stored
+from .in_bytes import in_bytes
 
 
 class _Product(Operator):
@@ -38,7 +39,10 @@ class _Product(Operator):
 
 @dataclass(frozen=True)
 class MatMul(_Product):
-    """(a [..., M,K], b [..., K,N]) -> [..., M,N], leading axes broadcast; acc = sum (a - za) * (b - zb)."""
+    """(a [..., M,K], b [..., K,N]) -> [..., M,N], leading axes broadcast; acc = sum (a - za) * (b - zb).
+
+    activation_bits = 16: an operand is int16, of zero point 0. out and acc_shift as in Conv2d.
+    """
 
     kind: ClassVar[str] = "matmul"
     a_zero_point: int
@@ -48,10 +52,18 @@ class MatMul(_Product):
     out_zero_point: int
     lo: int
     hi: int
+    activation_bits: int = 8
+    out: str = "int8"
+    acc_shift: int = 0
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        return super().rule(constants) if in_bytes(self) else ""
 
     def reference(self, a, b) -> np.ndarray:
-        acc = exact_matmul(a.astype(np.int32) - self.a_zero_point, b.astype(np.int32) - self.b_zero_point)
-        return requantize(acc, self.multiplier, self.shift, self.out_zero_point, self.lo, self.hi)
+        centred = (a.astype(np.int32) - self.a_zero_point, b.astype(np.int32) - self.b_zero_point)
+        acc = shortened(exact_matmul(*centred, largest_product(a, b)), self.acc_shift)
+        rest = self.out_zero_point, self.lo, self.hi, self.out
+        return requantize(acc, self.multiplier, self.shift, *rest)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
@@ -63,7 +75,8 @@ class MatMul(_Product):
         (rows, depth), cols = a_shape[-2:], b_shape[-1]
         batch = out.shape[:-2]
         a_steps, b_steps = (broadcast_strides(s[:-2], batch) for s in (a_shape, b_shape))
-        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi)
+        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        summed = tir.summed_in(self.acc_shift)
 
         def emit(a: Flat, b: Flat, y: Flat) -> None:
             def row(*indices: Expr) -> None:
@@ -73,18 +86,19 @@ class MatMul(_Product):
                 y_row = (sum(i * s for i, s in zip(outer, row_major(batch), strict=True)) * rows + m) * cols
 
                 def block(at: Expr, width: int, count: int) -> None:
-                    acc = local(width, "int32")
-                    acc.store(0, constant(0, "int32", width), width)
+                    acc = local(width, summed)
+                    acc.store(0, constant(0, summed, width), width)
 
                     def step(k: Expr) -> None:
                         left = cast(a.load(a_row + k), "int32") - constant(self.a_zero_point, "int32")
                         right = cast(b.load(b_first + k * cols + at, width), "int32", width)
                         centred = right - constant(self.b_zero_point, "int32", width)
-                        acc.store(0, acc.load(0, width) + splat(left, width) * centred, width)
+                        product = cast(splat(left, width) * centred, summed, width)
+                        acc.store(0, acc.load(0, width) + product, width)
 
                     loop(depth, step)
                     multiplier, shift = (constant(v, "int32", width) for v in (self.multiplier, self.shift))
-                    total = acc.load(0, width)
+                    total = tir.shortened(acc.load(0, width), self.acc_shift, width)
                     result = tir.requantize(total, multiplier, shift, bounds, width, unit.requantize)
                     y.store(y_row + at, result, width, count)
 

@@ -32,20 +32,21 @@ class MaxPool(Operator):
     out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
 
     def reference(self, x) -> np.ndarray:
-        return pooled(self, x, self.dilation, -128).max(axis=(4, 5))
+        return pooled(self, x, self.dilation, np.iinfo(x.dtype).min).max(axis=(4, 5))
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
         """Padding is left out of the window."""
+        dtype = inputs[0].dtype
         return emit_pool(
             self,
             self.dilation,
             inputs[0],
             out,
             unit,
-            "int8",
-            begin=lambda width: constant(-128, "int8", width),
+            dtype,
+            begin=lambda width: constant(int(np.iinfo(dtype).min), dtype, width),
             step=lambda acc, x, width: T.max(acc, x),
             finish=lambda acc, number, width: acc,
         )

@@ -20,7 +20,8 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatOperator, stored
 
-#: Of a product before it is requantized: keeps the multiplier below 1/2 for every sensible choice of scales.
+#: Of a product of two int8 before it is requantized: keeps the multiplier below 1/2 for every sensible choice
+#: of scales.
 LEFT_SHIFT = 13
 
 
@@ -36,7 +37,10 @@ class _Product(Operator):
 
 @dataclass(frozen=True)
 class Mul(_Product):
-    """(a, b) -> broadcast shape; acc = ((a - za) * (b - zb)) << 13, then requantize."""
+    """(a, b) -> broadcast shape; acc = ((a - za) * (b - zb)) << left_shift, then requantize.
+
+    left_shift: 13 for two int8; a negative one shifts right, and rounds down. out: the dtype of the result.
+    """
 
     kind: ClassVar[str] = "mul"
     a_zero_point: int
@@ -46,23 +50,27 @@ class Mul(_Product):
     out_zero_point: int
     lo: int
     hi: int
+    left_shift: int = LEFT_SHIFT
+    out: str = "int8"
 
     def reference(self, a, b) -> np.ndarray:
         product = (a.astype(np.int64) - self.a_zero_point) * (b.astype(np.int64) - self.b_zero_point)
-        acc = product << LEFT_SHIFT
-        return requantize(acc, self.multiplier, self.shift, self.out_zero_point, self.lo, self.hi)
+        acc = product << self.left_shift if self.left_shift >= 0 else product >> -self.left_shift
+        rest = self.out_zero_point, self.lo, self.hi, self.out
+        return requantize(acc, self.multiplier, self.shift, *rest)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
-        bounds = Bounds(self.out_zero_point, self.lo, self.hi)
+        bounds = Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
 
         def vector(a: Expr, b: Expr, lanes: int) -> Expr:
             centred = [
                 cast(v, "int32", lanes) - constant(zero_point, "int32", lanes)
                 for v, zero_point in ((a, self.a_zero_point), (b, self.b_zero_point))
             ]
-            acc = T.bind(T.shift_left(centred[0] * centred[1], constant(LEFT_SHIFT, "int32", lanes)))
+            shift = T.shift_left if self.left_shift >= 0 else T.shift_right
+            acc = T.bind(shift(centred[0] * centred[1], constant(abs(self.left_shift), "int32", lanes)))
             factors = [constant(v, "int32", lanes) for v in (self.multiplier, self.shift)]
             return finish(acc, factors, bounds, lanes, unit.requantize)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.formats import format_of
 from hwptq.ir.operator import Operator
 from hwptq.quant.float_values import store
 from hwptq.tir.builder import Expr, Flat, cast, clamp, constant, exact_float32, spans, splat
@@ -20,15 +21,17 @@ from .float_operator import FloatOperator
 
 @dataclass(frozen=True)
 class Quantize(Operator):
-    """(x float32) -> int8: clamp(round_half_even(x / scale) + zero_point, -128, 127), scale a float32."""
+    """(x float32) -> codes of the integer format `out`: clamp(round_half_even(x / scale) + zero_point, qmin,
+    qmax), scale a float32.
+    """
 
     kind: ClassVar[str] = "quantize"
     scale: float
     zero_point: int
+    out: str = "int8"
 
     def reference(self, x) -> np.ndarray:
-        q = np.rint(x.astype(np.float32) / np.float32(self.scale)) + np.float32(self.zero_point)
-        return np.clip(q, -128, 127).astype(np.int8)
+        return format_of(self.out).encode(x, self.scale, self.zero_point)
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return unit.float_lanes == 1
@@ -38,7 +41,7 @@ class Quantize(Operator):
     ) -> Callable[..., None]:  # fmt: skip
         def emit(x: Flat, y: Flat) -> None:
             def block(at: Expr, width: int, count: int) -> None:
-                y.store(at, cast(quantized(self, x.load(at, width), width), "int8", width), width)
+                y.store(at, cast(quantized(self, x.load(at, width), width), self.out, width), width)
 
             spans(y.size, unit.float_lanes, block)
 
@@ -46,10 +49,11 @@ class Quantize(Operator):
 
 
 def quantized(op: Quantize, value: Expr, width: int) -> Expr:
-    """float32 -> int32 in the range of int8. nearbyint rounds half to even, as the reference does."""
+    """float32 -> int32 in the range of the result. nearbyint rounds half to even, as the reference does."""
     scaled = T.nearbyint(value / splat(exact_float32(op.scale), width))
     shifted = scaled + constant(float(op.zero_point), "float32", width)
-    limits = (constant(v, "float32", width) for v in (-128.0, 127.0))
+    ends = (format_of(op.out).qmin, format_of(op.out).qmax)
+    limits = (constant(float(v), "float32", width) for v in ends)
     return T.bind(cast(clamp(shifted, *limits), "int32", width))
 
 

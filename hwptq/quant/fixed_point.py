@@ -1,10 +1,11 @@
-"""Fixed-point requantization: int32 accumulator -> int8, by an integer multiplier and a rounding shift.
+"""Fixed-point requantization: int32 accumulator -> codes, by an integer multiplier and a rounding shift.
 
     v = (acc * m + 2^30) >> 31          m in [2^30, 2^31)        SQRDMULH on Neon
     y = clamp(((v + 2^(s-1)) >> s) + zero_point, lo, hi)         SRSHL on Neon
 
 With |acc| <= ACCUMULATOR_LIMIT and s <= MAX_SHIFT, v + 2^(s-1) fits in int32, so a backend may compute
-the second step in 32 bits.
+the second step in 32 bits. A sum that can be larger, as of products of int16, is an int64, and a rounding
+shift of its own makes it fit (`shortened`).
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ def quantize_multiplier(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def requantize(
-    acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int, zero_point: int, lo: int, hi: int
-) -> np.ndarray:
-    """int32 accumulators -> int8; `multiplier` and `shift` broadcast against `acc` (last axis = channels).
+    acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int, zero_point: int, lo: int, hi: int,
+    dtype: str = "int8",
+) -> np.ndarray:  # fmt: skip
+    """int32 accumulators -> codes held in `dtype`.
 
+    `multiplier` and `shift` broadcast against `acc` (last axis = channels).
     Raises ValueError where an accumulator exceeds ACCUMULATOR_LIMIT.
     """
     wide = np.asarray(acc, dtype=np.int64)
@@ -51,4 +54,17 @@ def requantize(
     v = (wide * multiplier + 2**30) >> 31
     half = np.left_shift(np.int64(1), np.asarray(shift, dtype=np.int64) - 1)
     y = ((v + half) >> np.asarray(shift, dtype=np.int64)) + zero_point
-    return np.clip(y, lo, hi).astype(np.int8)
+    return np.clip(y, lo, hi).astype(dtype)
+
+
+def shortened(acc: np.ndarray, by: int) -> np.ndarray:
+    """(acc + 2^(by-1)) >> by, int64; by = 0 changes nothing."""
+    return (acc + (1 << (by - 1))) >> by if by else acc
+
+
+def shortening(most: float) -> int:
+    """By how many bits sums of a magnitude up to `most` are shortened to lie within the limit."""
+    by = 0
+    while most / 2**by + (by > 0) > ACCUMULATOR_LIMIT:
+        by += 1
+    return by

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from .window import conv_output_shape, pad_image, windows
 
+_BYTES = 2**16  # above each product of two int8 values, zero points taken off
 
-def exact_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+
+def exact_matmul(a: np.ndarray, b: np.ndarray, product: int = _BYTES) -> np.ndarray:
     """Integer a @ b as int64, through floating-point BLAS where every partial sum is exactly representable.
 
-    |values| <= 255, so partial sums stay below 2^16 * K: exact in float32 for K <= 2^8, else in float64.
+    Each product is at most `product`, and sums of K of them at most `product` * K: up to 2^24 in float32,
+    else in float64.
     """
-    dtype = np.float32 if a.shape[-1] <= 2**8 else np.float64
+    dtype = np.float32 if a.shape[-1] * product <= 2**24 else np.float64
     return np.matmul(a.astype(dtype), b.astype(dtype)).astype(np.int64)
+
+
+def largest_product(*operands: np.ndarray) -> int:
+    """What no product of a value of each operand exceeds, zero points taken off."""
+    return prod(2 ** (8 * t.dtype.itemsize) for t in operands)
 
 
 def convolution_sum(op: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -27,4 +36,5 @@ def convolution_sum(op: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> 
     n, g = x.shape[0], op.groups
     cols = view.reshape(n * oh * ow, g, i * kh * kw).transpose(1, 0, 2)
     weights = w.transpose(0, 3, 1, 2).reshape(g, o // g, i * kh * kw).transpose(0, 2, 1)
-    return exact_matmul(cols, weights).transpose(1, 0, 2).reshape(n, oh, ow, o) + bias
+    acc = exact_matmul(cols, weights, largest_product(x, w))
+    return acc.transpose(1, 0, 2).reshape(n, oh, ow, o) + bias

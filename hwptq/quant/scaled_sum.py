@@ -1,4 +1,4 @@
-"""The sum of two int8 tensors of different scales in fixed point: what an integer Add computes."""
+"""The sum of two integer tensors of different scales in fixed point: what an integer Add computes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ class ScaledSum(Protocol):
     def lo(self) -> int: ...
     @property
     def hi(self) -> int: ...
+    @property
+    def out(self) -> str: ...
 
 
 def scaled_sum(op: ScaledSum, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The sum of a and b, which broadcast."""
     acc = (a.astype(np.int64) - op.a_zero_point) * op.a_factor
     acc = acc + (b.astype(np.int64) - op.b_zero_point) * op.b_factor
-    return requantize(acc, op.multiplier, op.shift, op.out_zero_point, op.lo, op.hi)
+    return requantize(acc, op.multiplier, op.shift, op.out_zero_point, op.lo, op.hi, op.out)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+import numpy as np
+
 from .builder import Expr, Flat, cast, loop, share, spans, start_of, unravel, vector_width
 from .encoding import decoded, encoded
 from .kernel import TensorType
@@ -81,10 +83,12 @@ def emit_lookup(
 def one_by_one(x: TensorType, out: TensorType) -> Prepare:
     """A load for each value, from the table as it is."""
 
+    first = -int(np.iinfo(x.dtype).min)
+
     def prepare(entries: Flat) -> Find:
         def find(stored: Expr, lanes: int) -> Expr:
             value = cast(decoded(stored, x.layout.dtype, lanes), "int32", lanes)
-            return encoded(entries.load(value + 128), out.layout.dtype, lanes)
+            return encoded(entries.load(value + first), out.layout.dtype, lanes)
 
         return find
 

@@ -26,7 +26,7 @@ _PACKED = 4  # int32 vectors that fill one vector of int8
 
 @dataclass(frozen=True)
 class Bounds:
-    """What follows the shift: zero point and clamp of the output, int8 or uint8.
+    """What follows the shift: zero point and clamp of the output, int8, uint8 or int16.
 
     `fits_int16`: no result is beyond int16 before the clamp, with or without its zero point.
     """
@@ -36,6 +36,11 @@ class Bounds:
     hi: int
     fits_int16: bool = False
     dtype: str = "int8"
+
+    @property
+    def narrow(self) -> bool:
+        """Whether results are bytes."""
+        return np.dtype(self.dtype).itemsize == 1
 
     @property
     def unsigned(self) -> Bounds:
@@ -57,10 +62,23 @@ def requantize(
 ) -> Expr:
     """int32x`lanes` accumulators, multipliers and shifts -> `lanes` values of the dtype of the bounds."""
     parts = _scaled(acc, multiplier, shift, lanes, target)
-    if len(parts) > 1 and target.pack_bytes:
+    if len(parts) > 1 and target.pack_bytes and bounds.narrow:
         return _pack(parts, bounds, target)
     scaled = parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
     return _narrow(scaled, bounds, lanes, target)
+
+
+def shortened(acc: Expr, by: int, lanes: int) -> Expr:
+    """int64 sums -> int32 by a rounding shift; by = 0: int32 ones as they are."""
+    if not by:
+        return acc
+    rounded = acc + constant(2 ** (by - 1), "int64", lanes)
+    return T.bind(cast(T.shift_right(rounded, constant(by, "int64", lanes)), "int32", lanes))
+
+
+def summed_in(by: int) -> str:
+    """The dtype of sums that are shortened `by` bits."""
+    return "int64" if by else "int32"
 
 
 def finish(

@@ -89,7 +89,11 @@ def _source_of_image(value: Any) -> Any:
 
 
 def _follows(node: Node, before: Any) -> bool:
-    """Whether `node` computes each element from that of `before`, and of another tensor of its shape."""
+    """Whether `node` computes each element from that of `before`, and of another tensor of its shape; all
+    of one dtype.
+    """
+    if len({str(t.ty.dtype) for t in (*node.activations, node.var)}) > 1:
+        return False
     if isinstance(node.op, Clamp):
         return True
     if not isinstance(node.op, Add) or len(set(node.activations)) != 2:

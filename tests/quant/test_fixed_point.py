@@ -9,7 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, MAX_SHIFT, quantize_multiplier, requantize
+from hwptq.quant.fixed_point import (
+    ACCUMULATOR_LIMIT,
+    MAX_SHIFT,
+    quantize_multiplier,
+    requantize,
+    shortened,
+    shortening,
+)
 
 HALF = Fraction(1, 2)
 reals = st.floats(2.0**-32, 0.5, exclude_max=True).filter(lambda r: r < 0.5 - 2.0**-33)
@@ -104,3 +111,21 @@ def test_accumulators_beyond_the_limit_are_refused(acc):
     assert one(np.sign(acc) * ACCUMULATOR_LIMIT, 2**30, 1) == (127 if acc > 0 else -128)
     with pytest.raises(ValueError, match="accumulator exceeds"):
         one(acc, 2**30, 1)
+
+
+@given(st.integers(0, 2**52).map(lambda most: most + 1), st.data())
+def test_long_sums_are_shortened_to_fit(most, data):
+    by = shortening(float(most))
+    acc = np.array(data.draw(st.lists(st.integers(-most, most), min_size=1)))
+    short = shortened(acc, by)
+    assert by == 0 or most > ACCUMULATOR_LIMIT
+    assert abs(short).max() <= ACCUMULATOR_LIMIT
+    for before, after in zip(acc.tolist(), short.tolist(), strict=True):
+        assert abs(after - Fraction(before, 2**by)) <= HALF
+
+
+def test_codes_of_16_bits():
+    acc, (multiplier, shift) = np.array([-(2**29), 0, 2**28 + 5]), quantize_multiplier(np.array(2.0**-14))
+    found = requantize(acc, multiplier, shift, 0, -32768, 32767, "int16")
+    assert found.dtype == np.int16
+    assert found.tolist() == [-32768, 0, 16384]

@@ -1,0 +1,19 @@
+"""Which operators on integers the kernels that descriptors name can compute."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class WithBits(Protocol):
+    """An operator on integers."""
+
+    @property
+    def activation_bits(self) -> int: ...
+    @property
+    def out(self) -> str: ...
+
+
+def in_bytes(op: WithBits) -> bool:
+    """Whether activations and result are bytes; with others, the portable code computes an operator."""
+    return op.activation_bits <= 8 and op.out == "int8"

@@ -1,0 +1,61 @@
+"""The same values in another scale, or in another integer format, in fixed point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.ir.operator import Operator
+from hwptq.quant.fixed_point import requantize
+from hwptq.tir.builder import Expr, Flat, cast, constant
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.requantize import Bounds, finish
+from hwptq.tir.vector_unit import VectorUnit
+
+#: Of an int16 value: as far as it goes.
+LEFT_SHIFT = 14
+
+
+@dataclass(frozen=True)
+class Rescale(Operator):
+    """(x int16) -> requantize(x << 14), in the dtype `out`; x has the zero point 0.
+
+    Of int8 a Lookup does the same, exactly rounded.
+    """
+
+    kind: ClassVar[str] = "rescale"
+    multiplier: int
+    shift: int
+    out_zero_point: int
+    lo: int
+    hi: int
+    out: str
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        """No descriptor lists it."""
+        return ""
+
+    def reference(self, x) -> np.ndarray:
+        acc = x.astype(np.int64) << LEFT_SHIFT
+        rest = self.out_zero_point, self.lo, self.hi, self.out
+        return requantize(acc, self.multiplier, self.shift, *rest)
+
+    def portable(
+        self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
+    ) -> Callable[..., None]:  # fmt: skip
+        bounds = Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+
+        def emit(x: Flat, y: Flat) -> None:
+            def block(at: Expr, width: int, count: int) -> None:
+                wide = cast(x.load(at, width), "int32", width)
+                acc = T.bind(T.shift_left(wide, constant(LEFT_SHIFT, "int32", width)))
+                factors = [constant(v, "int32", width) for v in (self.multiplier, self.shift)]
+                y.store(at, finish(acc, factors, bounds, width, unit.requantize), width, count)
+
+            unit.cover(y.size, block)
+
+        return emit

@@ -6,6 +6,7 @@ Slow and plain on purpose, it shares no code with the references of the operator
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import product
 from math import prod
 from typing import Any
@@ -25,6 +26,7 @@ from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import Mul
 from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
+from hwptq.operators.rescale import Rescale
 from hwptq.operators.resize import Resize
 
 
@@ -34,10 +36,17 @@ def evaluate(op: Operator, *args: np.ndarray) -> np.ndarray:
 
 
 def requantize(acc: int, multiplier: Any, shift: Any, op: Any) -> int:
-    """Two rounding divisions by powers of two, halves up; then the zero point and the bounds."""
+    """Two rounding divisions by powers of two, halves up; then the zero point and the bounds. Before them a
+    third, where the operator has a shift for long sums.
+    """
+    acc = _shortened(acc, getattr(op, "acc_shift", 0))
     high = (2 * acc * int(multiplier) + 2**31) // 2**32
     y = (2 * high + 2 ** int(shift)) // 2 ** (int(shift) + 1) + op.out_zero_point
     return max(op.lo, min(op.hi, y))
+
+
+def _shortened(acc: int, by: int) -> int:
+    return (2 * acc + 2**by) // 2 ** (by + 1) if by else acc
 
 
 def _fill(shape: tuple[int, ...], value: Callable[..., Any], dtype: Any = np.int8) -> np.ndarray:
@@ -74,7 +83,7 @@ def _conv2d(op: Conv2d, x, w, bias, multiplier, shift) -> np.ndarray:
                 acc += pixel * int(w[channel, ky, kx, i])
         return requantize(acc, multiplier[channel], shift[channel], op)
 
-    return _fill((x.shape[0], height // op.strides[0] + 1, width // op.strides[1] + 1, o), value)
+    return _fill((x.shape[0], height // op.strides[0] + 1, width // op.strides[1] + 1, o), value, op.out)
 
 
 def _dense(op: Dense, x, w, bias, multiplier, shift) -> np.ndarray:
@@ -85,7 +94,7 @@ def _dense(op: Dense, x, w, bias, multiplier, shift) -> np.ndarray:
         )
         return requantize(acc, multiplier[channel], shift[channel], op)
 
-    return _fill((*x.shape[:-1], len(w)), value)
+    return _fill((*x.shape[:-1], len(w)), value, op.out)
 
 
 def _dense_float(op: DenseFloat, x, w, bias, scale) -> np.ndarray:
@@ -93,7 +102,8 @@ def _dense_float(op: DenseFloat, x, w, bias, scale) -> np.ndarray:
         *row, channel = index
         products = (int(a) * int(b) for a, b in zip(x[tuple(row)], w[channel], strict=True))
         # a product of two float32 is exact in float64, so it is rounded once
-        return np.float32(float(_nearest_float32(int(bias[channel]) + sum(products))) * float(scale[channel]))
+        acc = _shortened(int(bias[channel]) + sum(products), op.acc_shift)
+        return np.float32(float(_nearest_float32(acc)) * float(scale[channel]))
 
     return _fill((*x.shape[:-1], len(w)), value, np.float32)
 
@@ -118,7 +128,7 @@ def _matmul(op: MatMul, a, b) -> np.ndarray:
         )
         return requantize(acc, op.multiplier, op.shift, op)
 
-    return _fill((*lead, a.shape[-2], b.shape[-1]), value)
+    return _fill((*lead, a.shape[-2], b.shape[-1]), value, op.out)
 
 
 def _binary(op: Any, a: np.ndarray, b: np.ndarray, acc: Callable[[int, int], int]) -> np.ndarray:
@@ -129,7 +139,7 @@ def _binary(op: Any, a: np.ndarray, b: np.ndarray, acc: Callable[[int, int], int
         total = acc(int(a[index]) - op.a_zero_point, int(b[index]) - op.b_zero_point)
         return requantize(total, op.multiplier, op.shift, op)
 
-    return _fill(shape, value)
+    return _fill(shape, value, op.out)
 
 
 def _add(op: Add, a, b) -> np.ndarray:
@@ -137,25 +147,30 @@ def _add(op: Add, a, b) -> np.ndarray:
 
 
 def _mul(op: Mul, a, b) -> np.ndarray:
-    return _binary(op, a, b, lambda p, q: p * q * 8192)
+    return _binary(op, a, b, lambda p, q: int(p * q * Fraction(2) ** op.left_shift // 1))
 
 
 def _clamp(op: Clamp, x, lo, hi) -> np.ndarray:
-    return _fill(x.shape, lambda *i: max(lo[i[-1]], min(hi[i[-1]], x[i])))
+    return _fill(x.shape, lambda *i: max(lo[i[-1]], min(hi[i[-1]], x[i])), x.dtype)
 
 
 def _lookup(op: Lookup, x, table) -> np.ndarray:
-    return _fill(x.shape, lambda *i: table[int(x[i]) + 128])
+    return _fill(x.shape, lambda *i: table[int(x[i]) + len(table) // 2], table.dtype)
+
+
+def _rescale(op: Rescale, x) -> np.ndarray:
+    return _fill(x.shape, lambda *i: requantize(int(x[i]) * 16384, op.multiplier, op.shift, op), op.out)
 
 
 def _max_pool(op: MaxPool, x) -> np.ndarray:
     def value(n: int, y: int, x0: int, c: int) -> int:
         taps = _taps(x, op, op.pool_size, op.dilation, y, x0)
         return max(
-            (x[n, row, column, c] for row, column, *_ in taps if _inside(x, row, column)), default=-128
+            (x[n, row, column, c] for row, column, *_ in taps if _inside(x, row, column)),
+            default={1: -128, 2: -32768}[x.itemsize],
         )
 
-    return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
+    return _fill((x.shape[0], *op.out_shape, x.shape[3]), value, x.dtype)
 
 
 def _avg_pool(op: AvgPool, x, multiplier, shift) -> np.ndarray:
@@ -166,12 +181,12 @@ def _avg_pool(op: AvgPool, x, multiplier, shift) -> np.ndarray:
         acc = sum(v - op.in_zero_point for v in inside) * op.factor
         return requantize(acc, multiplier[pixel], shift[pixel], op)
 
-    return _fill((x.shape[0], *op.out_shape, x.shape[3]), value)
+    return _fill((x.shape[0], *op.out_shape, x.shape[3]), value, op.out)
 
 
 def _resize(op: Resize, x, rows, columns) -> np.ndarray:
     shape = (x.shape[0], len(rows), len(columns), x.shape[3])
-    return _fill(shape, lambda n, i, j, c: x[n, int(rows[i]), int(columns[j]), c])
+    return _fill(shape, lambda n, i, j, c: x[n, int(rows[i]), int(columns[j]), c], x.dtype)
 
 
 def _pad(op: Pad, x) -> np.ndarray:
@@ -182,19 +197,20 @@ def _pad(op: Pad, x) -> np.ndarray:
         inside = all(0 <= i < n for i, n in zip(source, x.shape, strict=True))
         return x[source] if inside else op.value
 
-    return _fill(shape, value) if prod(shape) else np.empty(shape, np.int8)
+    return _fill(shape, value, x.dtype) if prod(shape) else np.empty(shape, x.dtype)
 
 
 def _quantize(op: Quantize, x) -> np.ndarray:
     def value(*index: int) -> int:
         q = round(float(x[index] / np.float32(op.scale))) + op.zero_point  # round: halves to even
-        return max(-128, min(127, q))
+        low, high = {"int8": (-128, 127), "int16": (-32768, 32767)}[op.out]
+        return max(low, min(high, q))
 
-    return _fill(x.shape, value)
+    return _fill(x.shape, value, op.out)
 
 
 def _dequantize(op: Dequantize, x) -> np.ndarray:
-    # the product of a 9-bit integer and a float32 is exact in float64, so this rounds once
+    # the product of a 16-bit integer and a float32 is exact in float64, so this rounds once
     return _fill(x.shape, lambda *i: (int(x[i]) - op.zero_point) * float(np.float32(op.scale)), np.float32)
 
 
@@ -207,6 +223,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Mul: _mul,
     Clamp: _clamp,
     Lookup: _lookup,
+    Rescale: _rescale,
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     Resize: _resize,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import int16_cases
 import naive
 import numpy as np
 import pytest
@@ -213,6 +214,14 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
     a = rng.choice(np.array([-255, 254, 255]), (2, depth))
     b = rng.choice(np.array([-255, 254, 255]), (depth, 2))
     np.testing.assert_array_equal(exact_matmul(a, b), a @ b)
+
+
+@pytest.mark.parametrize("kind", int16_cases.KINDS, ids=lambda kind: kind.__name__)
+@settings(max_examples=10, deadline=None)
+@given(random=st.randoms(use_true_random=False))
+def test_int16(kind, random):
+    case = kind(random)
+    check(case.op, *case.activations, *case.constants)
 
 
 def test_every_operator_on_integers_has_a_definition():

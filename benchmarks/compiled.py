@@ -17,7 +17,7 @@ import numpy as np
 from programs import TimedProgram
 
 from hwptq.artifact import CompiledModel, load
-from hwptq.backends.memory_plan import Tensor
+from hwptq.backends.program import Tensor
 
 _ROUNDS = 8
 _REPEAT = 10  # inferences of a round

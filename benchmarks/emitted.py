@@ -16,7 +16,7 @@ import onnxruntime
 from common import paths
 
 import hwptq
-from hwptq.backends.static_program import build_program
+from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import Dataset, Sample, open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.flow import lower

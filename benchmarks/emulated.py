@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwptq.backends.instruction_counter import InstructionCounter
+from hwptq.backends.static_c.instruction_counter import InstructionCounter
 
 _SOURCES = Path(__file__).resolve().parent / "aarch64"
 _CROSS = "aarch64-linux-gnu"

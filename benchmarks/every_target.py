@@ -9,7 +9,7 @@ from common import compiled, parser, row
 from disassembly import instructions
 
 import hwptq
-from hwptq.backends.toolchain import check_programs, why_not_run
+from hwptq.backends.backend import backend_of, why_not_run
 from hwptq.errors import InputError
 from hwptq.recipe import RECIPES
 from hwptq.targets import Descriptor, load_target, target_names
@@ -23,7 +23,7 @@ command.add_argument("--cases", default="demo,resnet20")
 def why_not(target: Descriptor) -> str | None:
     """Why programs for a target can't be built or run here."""
     try:
-        check_programs(target)
+        backend_of(target).check()
     except InputError as error:
         return str(error)
     return why_not_run(target)

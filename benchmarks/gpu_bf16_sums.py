@@ -39,7 +39,7 @@ def operands(kind: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(folder: Path) -> None:
-    from hwptq.backends.cuda_compile import compile_kernels
+    from hwptq.backends.tvm_cuda.cuda_compile import compile_kernels
     from hwptq.kernels.select import select
     from hwptq.targets import load_target
     from hwptq.tir.kernel import TensorType

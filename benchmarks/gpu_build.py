@@ -14,7 +14,7 @@ import tvm
 from gpu_cases import Case, equality_cases, speed_cases
 from gpu_resnet50 import build_resnet50
 
-from hwptq.backends.cuda_compile import compile_kernels
+from hwptq.backends.tvm_cuda.cuda_compile import compile_kernels
 from hwptq.kernels.cuda.wgmma import wgmma_kernel
 from hwptq.kernels.cuda.wgmma_store import Epilogue
 from hwptq.targets import load_target

@@ -143,7 +143,7 @@ def codes(array: np.ndarray) -> np.ndarray:
 
 def build(folder: Path, part: int, parts: int) -> None:
     """The kernels of every case, what they are called with, and what the reference gives."""
-    from hwptq.backends.cuda_compile import compile_kernels
+    from hwptq.backends.tvm_cuda.cuda_compile import compile_kernels
     from hwptq.targets import load_target
 
     hopper, ada = load_target(TARGET), load_target("nvidia-ada-fp8")

@@ -13,7 +13,7 @@ import onnx
 from models import RESNET50, load_case
 from onnx import numpy_helper
 
-from hwptq.backends.cuda_compile import compile_cuda
+from hwptq.backends.tvm_cuda.cuda_compile import compile_cuda
 from hwptq.data.dataset import from_batches
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.flow import lower

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hwptq.backends.sass import instructions
+from hwptq.backends.tvm_cuda.sass import instructions
 from hwptq.targets import load_target
 
 TENSOR_CORES = ("QGMMA", "IGMMA")  # products of e4m3, of int8

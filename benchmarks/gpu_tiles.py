@@ -40,7 +40,7 @@ def build(folder: Path) -> None:
     """tiles.so"""
     from gpu_build import prim_func
 
-    from hwptq.backends.cuda_compile import compile_kernels
+    from hwptq.backends.tvm_cuda.cuda_compile import compile_kernels
 
     kernels = {case.name: prim_func(case) for shape in SHAPES for case in cases(shape)}
     compile_kernels(kernels, load_target(TARGET).tvm).export_library(str(folder / "tiles.so"))

@@ -24,9 +24,9 @@ import tvm
 from models import Case, load_case
 from programs import quantized, timed_calls
 
-from hwptq.backends.c_source import identifier
-from hwptq.backends.memory_plan import MemoryPlan, plan_memory
-from hwptq.backends.static_program import compile_parts, runtime_sources
+from hwptq.backends.identifier import identifier
+from hwptq.backends.static_c.memory_plan import MemoryPlan, plan_memory
+from hwptq.backends.static_c.static_program import compile_parts, runtime_sources
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
 from hwptq.ir.operator import Operator
 from hwptq.operators.conv2d import Conv2d

@@ -27,7 +27,7 @@ from onnx_runtime import quantize
 from onnxruntime.quantization import QuantType
 from programs import build
 
-from hwptq.backends.instruction_counter import InstructionCounter
+from hwptq.backends.static_c.instruction_counter import InstructionCounter
 from hwptq.targets import load_target
 
 #: target -> the CPU on which ONNX Runtime uses the same instruction, and the ratio asked for

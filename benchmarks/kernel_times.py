@@ -19,9 +19,9 @@ import tvm
 from models import NAMES, Case, load_case
 from programs import quantized, timed_calls
 
-from hwptq.backends.c_source import identifier
-from hwptq.backends.memory_plan import MemoryPlan, plan_memory
-from hwptq.backends.static_program import compile_parts
+from hwptq.backends.identifier import identifier
+from hwptq.backends.static_c.memory_plan import MemoryPlan, plan_memory
+from hwptq.backends.static_c.static_program import compile_parts
 from hwptq.targets import Descriptor, load_target
 
 _MAIN = """

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from models import Case
 
-from hwptq.backends.memory_plan import Tensor
-from hwptq.backends.static_program import StaticProgram, build_program
+from hwptq.backends.program import Program, Tensor
+from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import from_batches
 from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
@@ -32,7 +32,7 @@ def quantized(case: Case, target: Descriptor, threads: int = 1) -> tuple[Graphs,
     return lower(found, target, threads), imported.outputs
 
 
-def build(case: Case, target: Descriptor, folder: Path, threads: int = 1) -> StaticProgram:
+def build(case: Case, target: Descriptor, folder: Path, threads: int = 1) -> Program:
     """The static program of a case, in `folder`."""
     graphs, outputs = quantized(case, target, threads)
     return build_program(graphs.kernels, outputs, case.name, target, folder)
@@ -55,7 +55,7 @@ def timed_calls(source: str) -> str:
 
 
 class Runnable(Protocol):
-    """A program on disk, and what it reads and writes, as a StaticProgram has them."""
+    """A program on disk, and what it reads and writes, as a Program has them."""
 
     @property
     def program(self) -> Path: ...
@@ -88,7 +88,7 @@ class TimedProgram:
         return int(process.stderr.readline().split()[self.field]) * 1e-9
 
     @classmethod
-    def once(cls, program: StaticProgram, sample: Mapping[str, np.ndarray]) -> float:
+    def once(cls, program: Program, sample: Mapping[str, np.ndarray]) -> float:
         """Seconds of one inference, roughly."""
         timed = cls(program, 5)
         seconds = timed.seconds(sample)

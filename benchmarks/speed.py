@@ -27,7 +27,7 @@ from peer_process import TimedPeer
 from programs import TimedProgram, build
 from scheduling import busy_core, realtime
 
-from hwptq.backends.static_program import StaticProgram
+from hwptq.backends.program import Program
 from hwptq.targets import load_target
 
 _SECONDS_PER_ROUND = 0.05
@@ -46,7 +46,7 @@ class Contender(Protocol):
 
 
 def contenders(
-    case: Case, program: StaticProgram, folder: Path, threads: int, openvino: Path | None
+    case: Case, program: Program, folder: Path, threads: int, openvino: Path | None
 ) -> dict[str, Contender]:
     """Everything that is compared on a case; each round of one takes about _SECONDS_PER_ROUND."""
     int8 = quantize(case, folder)
@@ -63,7 +63,7 @@ def contenders(
     return found
 
 
-def own(program: StaticProgram, repeat: int, threads: int) -> dict[str, Contender]:
+def own(program: Program, repeat: int, threads: int) -> dict[str, Contender]:
     """hwptq on one thread and on several, all timed by the clock, or on one, timed by the processor."""
     if threads == 1:
         return {"hwptq": TimedProgram(program, repeat)}

@@ -22,8 +22,9 @@ from models import NAMES, Case, load_case
 from programs import TimedProgram, quantized
 from scheduling import realtime
 
-from hwptq.backends.instruction_counter import InstructionCounter
-from hwptq.backends.static_program import StaticProgram, build_program
+from hwptq.backends.program import Program
+from hwptq.backends.static_c.instruction_counter import InstructionCounter
+from hwptq.backends.static_c.static_program import build_program
 from hwptq.passes import SelectKernels
 from hwptq.progress import Progress
 from hwptq.targets import Descriptor, load_target
@@ -33,7 +34,7 @@ from hwptq.tuning.tune import Tuning, tune
 _SECONDS_PER_ROUND = 0.05
 
 
-def programs(case: Case, target: Descriptor, folder: Path) -> tuple[list[StaticProgram], Tuning, float]:
+def programs(case: Case, target: Descriptor, folder: Path) -> tuple[list[Program], Tuning, float]:
     """The program without tuning and the one with it, the choice, and the seconds it took."""
     graphs, outputs = quantized(case, target)
     start = time.perf_counter()
@@ -48,7 +49,7 @@ def programs(case: Case, target: Descriptor, folder: Path) -> tuple[list[StaticP
     return found, tuning, seconds
 
 
-def times(case: Case, pair: list[StaticProgram], rounds: int) -> np.ndarray:
+def times(case: Case, pair: list[Program], rounds: int) -> np.ndarray:
     """Seconds [rounds, 2]."""
     sample = case.samples[0]
     repeat = max(1, round(_SECONDS_PER_ROUND / TimedProgram.once(pair[0], sample)))
@@ -59,7 +60,7 @@ def times(case: Case, pair: list[StaticProgram], rounds: int) -> np.ndarray:
     return found
 
 
-def instructions(case: Case, pair: list[StaticProgram], target: Descriptor, folder: Path) -> list[int]:
+def instructions(case: Case, pair: list[Program], target: Descriptor, folder: Path) -> list[int]:
     """Of an inference of each program."""
     counter = InstructionCounter(target.toolchain.run, folder)
     sample = case.samples[0]

@@ -1,39 +1,61 @@
-"""A compiled model on disk: load it, and run it here or under the emulator it was made for."""
+"""A compiled model on disk: load it, and run it here, in this process or under its emulator."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .backends.memory_plan import Tensor
-from .backends.run_program import run_program
-from .backends.static_program import StaticProgram
+from .backends.program import Program, Tensor
 from .errors import InputError
+from .executors.executor import Executor, executor_for
+from .metadata import program_of
 from .output_folder import METADATA
 from .report.typed import Report
 
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """An output folder of hwptq. Times of `run` mean nothing: an emulator may stand behind it."""
+    """An output folder of hwptq.
+
+    executor: the name of the one that runs it; None = in this process where the code runs here, else a
+    process of its own. Calls from several threads are safe. Where an emulator stands behind it, times of
+    `run` mean nothing.
+    """
 
     folder: Path
-    program: str
-    run_command: tuple[str, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    program: Program
+    executor: str | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.program.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.program.outputs
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """report.json."""
-        return dict(json.loads((self.folder / "report.json").read_text(encoding="utf-8")))
+        """report.json. Raises InputError where it can't be read."""
+        path = self.folder / "report.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: can't be read ({error}); compile the model again") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: no report; compile the model again")
+        return found
+
+    @cached_property
+    def running(self) -> Executor:
+        """What runs it. Raises InputError where nothing here can."""
+        return executor_for(self.program, self.executor)
 
     @cached_property
     def typed_report(self) -> Report:
@@ -42,16 +64,14 @@ class CompiledModel:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of one sample, by name. Raises InputError where an input is missing or misshapen."""
-        (outputs,) = self.run_stream([inputs])
-        return outputs
+        return self._named(self.running.run(self._checked(inputs)))
 
     def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-        """The outputs of each sample, in one run of the program."""
-        command = [*self.run_command, str((self.folder / self.program).resolve())]
-        if shutil.which(command[0]) is None:
-            raise InputError(f"{self.folder}: {command[0]} not found; it is needed to run this program")
-        for arrays in run_program(command, self.inputs, self.outputs, map(self._checked, samples)):
-            yield {tensor.name: array for tensor, array in zip(self.outputs, arrays, strict=True)}
+        """The outputs of each sample; a process of its own is started once for all of them."""
+        return map(self._named, self.running.run_stream(map(self._checked, samples)))
+
+    def _named(self, outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}
 
     def _checked(self, sample: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         for tensor in self.inputs:
@@ -66,31 +86,16 @@ class CompiledModel:
         return sample
 
 
-def write_metadata(
-    folder: Path, model: str, target: str, run: tuple[str, ...], program: StaticProgram
-) -> None:
-    """metadata.json: what `load` needs."""
-    data = {
-        "schema": 1,
-        "model": model,
-        "target": target,
-        "program": program.program.name,
-        "run": list(run),
-        "inputs": [asdict(t) for t in program.inputs],
-        "outputs": [asdict(t) for t in program.outputs],
-    }
-    (folder / METADATA).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+def load(folder: str | Path, executor: str | None = None, trust: bool = False) -> CompiledModel:
+    """The model in an output folder of `hwptq compile`; executor: see CompiledModel.
 
+    trust: run it under whatever command its metadata name, as a trusted descriptor may say.
 
-def load(folder: str | Path) -> CompiledModel:
-    """The model in an output folder of `hwptq compile`. Raises InputError where there is none."""
+    Raises InputError where there is none, or its metadata.json is not as hwptq writes it.
+    """
     folder = Path(folder)
     try:
-        data = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        inputs, outputs = (
-            tuple(Tensor(t["name"], tuple(t["shape"]), t["dtype"]) for t in data[key])
-            for key in ("inputs", "outputs")
-        )
-        return CompiledModel(folder, data["program"], tuple(data["run"]), inputs, outputs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = (folder / METADATA).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no output folder of hwptq ({error})") from error
+    return CompiledModel(folder, program_of(folder, text, trust), executor)

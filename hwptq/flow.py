@@ -24,12 +24,11 @@ from hwptq.tuning.tile_cache import TileCache
 from hwptq.tuning.tune import Tuning, tune
 
 from . import passes
-from .artifact import CompiledModel, load, write_metadata
-from .backends.build import build
-from .backends.shared_library import build_library
-from .backends.static_program import LIBC, StaticProgram
-from .backends.toolchain import check_programs, run_command
+from .artifact import CompiledModel, load
+from .backends.backend import backend_of
+from .backends.program import Program
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
+from .metadata import write_metadata
 from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
 from .output_folder import staged
@@ -64,9 +63,8 @@ def compile(
     """
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
-    check_programs(device)
-    if options.threads > 1 and device.toolchain.runtime != LIBC:
-        raise InputError(f"{device.name}: its programs run without a C library, so --threads can only be 1")
+    backend = backend_of(device)
+    backend.check(options.threads)
     if options.tune_cache is not None and not options.tune:
         raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
@@ -84,17 +82,15 @@ def compile(
                 graphs = lower(quantized, device, options.threads)
             graphs, tuning = _tuned(graphs, device, options, progress)
             with progress.stage("build"):
-                program = build(graphs.kernels, imported.outputs, imported.name, device, folder)
-                if device.toolchain.model_library:
-                    build_library(graphs.kernels, device, folder / "model.so")
+                program = backend.build(graphs.kernels, imported.outputs, imported.name, folder)
         except ValueError as error:  # of a pass: it names the node
             raise UnsupportedError(f"{model}: {error}") from error
         if widths:
             widths.check(program.weight_bytes)
         with progress.stage("verify"):
-            evidence = verify(graphs, program, device, evaluation, score, progress)
+            evidence = verify(graphs, program, device, evaluation, score, progress, options.executor)
         _write(folder, imported, device, graphs, program, evidence, widths, tuning, progress)
-    result = load(output)
+    result = load(output, options.executor, options.trust_descriptor)
     _gate(result.report, evidence, imported.warnings, options)
     return result
 
@@ -196,7 +192,7 @@ def _datasets(
 
 
 def _write(
-    folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: StaticProgram,
+    folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: Program,
     evidence: Evidence, widths: BitWidths | None, tuning: Tuning | None, progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
@@ -209,7 +205,7 @@ def _write(
     report["tuning"] = tuning.report() if tuning else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)
-    write_metadata(folder, model.name, target.name, run_command(target), program)
+    write_metadata(folder, model.name, target.name, program)
 
 
 def _gate(report: dict[str, Any], evidence: Evidence, warnings: Sequence[Warning], options: Options) -> None:

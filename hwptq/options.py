@@ -45,6 +45,7 @@ class Options:
     metric: str | Metric | None = None  # "top1" | "module:function" | a function
     strict: bool = False  # a warning is an error
     trust_descriptor: bool = False
+    executor: str | None = None  # what runs the code to verify it; None = a process of its own
     threads: int = 1  # the most threads that the emitted code can use
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache

@@ -8,6 +8,7 @@ linked is then run. The same holds for the emulator's -L, which the guest's load
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .fields.problems import Problems, join, show, suggest
@@ -83,6 +84,16 @@ def check_trust(values: dict[str, Any], problems: Problems) -> None:
     _check_each(toolchain.objdump[1:], "objdump", 1, _DISASSEMBLER_ARGUMENTS, problems)
     _check_program(toolchain.run, "run", _EMULATORS, "user-mode emulator (qemu-*)", problems)
     _check_emulator(toolchain.run[1:], problems)
+
+
+def harmless_run(command: Sequence[str]) -> bool:
+    """Whether `command` is what a descriptor may put in front of a program, or what hwptq puts there."""
+    if tuple(command) in ((), ("python3",)):
+        return True
+    problems = Problems("")
+    _check_program(tuple(command), "run", _EMULATORS, "emulator", problems)
+    _check_emulator(tuple(command[1:]), problems)
+    return not problems.found
 
 
 def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], problems: Problems) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from real_models import MODELS
 
-from hwptq.backends.toolchain import check_programs, why_not_run
+from hwptq.backends.backend import backend_of, why_not_run
 from hwptq.errors import InputError
 from hwptq.targets import load_target
 
@@ -23,7 +23,7 @@ settings.load_profile("hwptq")
 def _why_not(name: str) -> str | None:
     target = load_target(name)
     try:
-        check_programs(target)
+        backend_of(target).check()
     except InputError as error:
         return str(error)
     reason = why_not_run(target)

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.passes.graph", "hwptq.passes.rules"),
     ("hwptq.passes",),
     ("hwptq.backends", "hwptq.backends.*"),
+    ("hwptq.executors",),
     ("hwptq.data", "hwptq.frontends", "hwptq.frontends.*"),
     ("hwptq.progress", "hwptq.recipe"),
     ("hwptq.options", "hwptq.calibration"),

@@ -16,7 +16,7 @@ PACKAGES = {"hwptq": "hwptq", "passes": "hwptq/passes", "targets": "hwptq/target
 USE = """
 import hwptq, hwptq.calibration, hwptq.cli.main
 from hwptq import passes
-from hwptq.backends.c_source import header
+from hwptq.backends.static_c.c_source import header
 from hwptq.targets import load_target, target_names
 assert passes.FoldBatchNorm and hwptq.compile
 assert {"arm-cortex-a", "x86-64-vnni"} <= {load_target(name).name for name in target_names()}
@@ -64,7 +64,7 @@ def test_the_wheel_holds_every_file(wheel: Path):
         (entry_points,) = (n for n in names if n.endswith("entry_points.txt"))
         assert "hwptq = hwptq.cli.main:main" in archive.read(entry_points).decode()
     assert sources() - names == set()
-    assert {"hwptq/py.typed", "hwptq/backends/main.c.in", "hwptq/targets/arm-cortex-a.toml"} <= names
+    assert {"hwptq/py.typed", "hwptq/backends/static_c/main.c.in", "hwptq/targets/arm-cortex-a.toml"} <= names
     assert {n.split("/")[0] for n in names} == {"hwptq", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwptq import __version__
-from hwptq.backends.static_program import StaticProgram
+from hwptq.backends.program import Program
 from hwptq.notices import Warning
 from hwptq.passes.graph.quantizable import equalization, layer_name
 from hwptq.targets import Descriptor
@@ -25,7 +25,7 @@ def build_report(
     model: str,
     target: Descriptor,
     graphs: Graphs,
-    program: StaticProgram,
+    program: Program,
     evidence: Evidence,
     seconds: dict[str, float],
     warnings: Sequence[Warning] = (),
@@ -62,7 +62,7 @@ def build_report(
     }
 
 
-def _accuracy(evidence: Evidence, program: StaticProgram) -> dict[str, Any]:
+def _accuracy(evidence: Evidence, program: Program) -> dict[str, Any]:
     """The `accuracy` object, its outputs with their names."""
     accuracy = evidence.score.report()
     for tensor, output in zip(program.outputs, accuracy.get("outputs", ()), strict=False):

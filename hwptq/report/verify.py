@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,12 +13,11 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.backends.build import build
-from hwptq.backends.run_program import run_program
-from hwptq.backends.static_program import StaticProgram
-from hwptq.backends.toolchain import run_command, why_not_run
+from hwptq.backends.backend import backend_of
+from hwptq.backends.program import Program
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.executors.executor import Executor, executor_for
 from hwptq.formats import format_of, holds_codes
 from hwptq.ir.dataflow import bindings, rewrite
 from hwptq.ir.qdq import quantizes, scale_and_zero
@@ -80,28 +79,31 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 def verify(
     graphs: Graphs,
-    program: StaticProgram,
+    program: Program,
     target: Descriptor,
     data: Dataset,
     score: Score,
     progress: Progress,
+    executor: str | None = None,
 ) -> Evidence:
-    """Run `program` on every sample of `data`.
+    """Run `program` on every sample of `data`, by the executor of that name if one is given.
 
     A model that is all integers must give the outputs of the reference, bit for bit. Where parts are left in
     float, whose last bits depend on the library of the device, a second build shows all integer tensors, and
     each operator must map the emitted inputs to the emitted output exactly.
     """
-    reason = why_not_run(target)
-    run = run_command(target)
+    reason = backend_of(target).why_not_run()
     emulated = reason is not None and emulates(target)
-    evidence = Evidence(_executor(reason, run, emulated), score)
+    running = None if reason else _executor(program, executor)
+    evidence = Evidence(
+        EMULATOR if emulated else running.description if running else f"not run: {reason}", score
+    )
     watch = _Watch(graphs, evidence)
     with TemporaryDirectory(prefix="hwptq-") as scratch:
         tapped = None
         if not reason and float_nodes(graphs.integer):
-            tapped = _Tapped(graphs, target, Path(scratch))
-        for sample, emitted in run_emitted(program, run, data, progress, reason):
+            tapped = _Tapped(graphs, target, Path(scratch), executor)
+        for sample, emitted in run_emitted(running, data, progress):
             reference_outputs = watch.outputs(sample)
             exact = watch.exact
             if emitted is not None and tapped is None:
@@ -118,11 +120,9 @@ def verify(
     return evidence
 
 
-def _executor(reason: str | None, run: Sequence[str], emulated: bool) -> str:
-    """What ran the code: the model of the chip's arithmetic where that is all there is."""
-    if emulated:
-        return EMULATOR
-    return f"not run: {reason}" if reason else " ".join(run) or "native"
+def _executor(program: Program, name: str | None) -> Executor:
+    """The wished one; else a process of its own, which a fault of the code can't take this one along with."""
+    return executor_for(program if name else replace(program, library=None), name)
 
 
 def emulates(target: Descriptor) -> bool:
@@ -131,11 +131,11 @@ def emulates(target: Descriptor) -> bool:
 
 
 def run_emitted(
-    program: StaticProgram, run: Sequence[str], data: Dataset, progress: Progress, reason: str | None
+    running: Executor | None, data: Dataset, progress: Progress
 ) -> Iterator[tuple[Sample, list[np.ndarray] | None]]:
     """Each sample with what the emitted code makes of it (None where it can't be run here)."""
     total = data.count
-    if reason:
+    if running is None:
         yield from ((sample, None) for sample in progress.track(data, total))
         return
     waiting: deque[Sample] = deque()
@@ -145,9 +145,7 @@ def run_emitted(
             waiting.append(sample)
             yield sample.inputs
 
-    command = [*run, str(program.program.resolve())]
-    outputs = run_program(command, program.inputs, program.outputs, feed())
-    for arrays in progress.track(outputs, total):
+    for arrays in progress.track(running.run_stream(feed()), total):
         yield waiting.popleft(), arrays
 
 
@@ -202,7 +200,7 @@ class _Tapped:
     Those that exist between kernels in their plain form, that is: others are computed from the nearest ones.
     """
 
-    def __init__(self, graphs: Graphs, target: Descriptor, folder: Path):
+    def __init__(self, graphs: Graphs, target: Descriptor, folder: Path, executor: str | None):
         self.reference = Interpreter(graphs.integer)
         self.nodes = list(integer_nodes(graphs.integer))
         by_name = {str(var.name): var for var, _ in bindings(graphs.kernels["main"])}
@@ -217,12 +215,12 @@ class _Tapped:
             lambda r, var, value: r.keep(value),
             result=lambda r: relax.Tuple([r.get(t) for t in tensors.values()]),
         )
-        self.program = build(tapped, tuple(self.names), "tapped", target, folder)
-        self.command = [*run_command(target), str(self.program.program.resolve())]
+        program = backend_of(target).build_program(tapped, tuple(self.names), "tapped", folder)
+        self.running = executor_for(program, executor)
 
     def check(self, sample: Sample, evidence: Evidence) -> None:
         """Every operator, or chain of them, on the inputs it had must give the output it gave."""
-        (arrays,) = run_program(self.command, self.program.inputs, self.program.outputs, [sample.inputs])
+        arrays = self.running.run(sample.inputs)
         emitted = {**sample.inputs, **dict(zip(self.names, arrays, strict=True))}
         values = {p: emitted[str(p.name)] for p in self.reference.func.params}
         integer = {var for var, _, _ in self.nodes}

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hwptq.backends.build import build
-from hwptq.backends.toolchain import run_command, why_not_run
+from hwptq.backends.backend import backend_of
 from hwptq.bitwidths.belief import believed_drop
 from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.errors import InputError
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.executors.executor import executor_for
 from hwptq.formats import Pair
 from hwptq.options import Options
 from hwptq.passes.stored_bytes import stored_bytes
@@ -113,7 +113,7 @@ class Trial:
         self, float32: tvm.IRModule, target: Descriptor, outputs: tuple[str, ...], data: Dataset,
         options: Options, progress: Progress,
     ):  # fmt: skip
-        reason = why_not_run(target)
+        reason = backend_of(target).why_not_run()
         self._emulated = reason is not None and emulates(target)
         if reason and not self._emulated:
             raise InputError(f"--max-drop needs code that runs here ({reason}); or give a --budget")
@@ -148,10 +148,10 @@ class Trial:
 
     def _run(self, graphs: Graphs) -> Iterator[tuple[Sample, list[np.ndarray]]]:
         with TemporaryDirectory(prefix="hwptq-") as folder:
-            program = build(graphs.kernels, self._outputs, "trial", self._target, Path(folder))
+            backend = backend_of(self._target)
+            program = backend.build_program(graphs.kernels, self._outputs, "trial", Path(folder))
             self.weight_bytes = program.weight_bytes
-            command = run_command(self._target)
-            for sample, emitted in run_emitted(program, command, self._data, self._progress, None):
+            for sample, emitted in run_emitted(executor_for(program), self._data, self._progress):
                 assert emitted is not None
                 yield sample, emitted
 

@@ -16,14 +16,13 @@ import tvm
 from tvm_ffi import StructuralKey
 
 from hwptq import __version__
-from hwptq.backends.candidate_costs import (
+from hwptq.backends.backend import backend_of
+from hwptq.backends.host import cpu_identity
+from hwptq.backends.static_c.candidate_costs import (
     INSTRUCTIONS,
     NANOSECONDS,
     Candidates,
-    candidate_costs,
-    unit_of_costs,
 )
-from hwptq.backends.toolchain import cpu_name, why_not_run
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select
@@ -81,15 +80,13 @@ def tune(integer: tvm.IRModule, target: Descriptor, cache: TileCache, progress: 
             tiles[layer.shape] = tile
     if missing:
         tiles |= _measure(missing, target, cache, progress)
-    return Tuning(tiles, unit_of_costs(target), len(missing), known)
+    return Tuning(tiles, backend_of(target).unit_of_costs(), len(missing), known)
 
 
 def _check(target: Descriptor) -> None:
-    if target.tvm.get("kind") != "llvm":
-        raise InputError(f"{target.name}: --tune chooses tiles of CPU kernels, and this is no CPU")
-    problem = why_not_run(target)
+    problem = backend_of(target).why_not_tune()
     if problem:
-        raise InputError(f"{target.name}: --tune times candidates by running them, and {problem}")
+        raise InputError(f"{target.name}: --tune measures candidates by running them, and {problem}")
 
 
 def distinct_layers(integer: tvm.IRModule, target: Descriptor) -> list[Layer]:
@@ -126,9 +123,9 @@ def best(costs: Sequence[float], gain: float) -> int:
 def _measure(
     missing: dict[str, Candidates], target: Descriptor, cache: TileCache, progress: Progress
 ) -> dict[str, int]:
-    unit, tiles = unit_of_costs(target), {}
+    unit, tiles = backend_of(target).unit_of_costs(), {}
     with tempfile.TemporaryDirectory(prefix="hwptq-") as folder:
-        measured = candidate_costs(list(missing.values()), target, Path(folder))
+        measured = backend_of(target).candidate_costs(list(missing.values()), Path(folder))
         for shape, costs in zip(missing, progress.track(measured, len(missing)), strict=True):
             tiles[shape] = best(costs, _GAIN[unit])
             cache.put(_key(shape, target), tiles[shape], costs, unit)
@@ -138,5 +135,5 @@ def _measure(
 def _key(shape: str, target: Descriptor) -> str:
     """What a choice depends on: the layer, the device, the machine that runs it, the versions."""
     device = sha256(repr(target).encode()).hexdigest()
-    machine = "" if target.toolchain.run else cpu_name()
+    machine = "" if target.toolchain.run else cpu_identity()
     return "\n".join([shape, device, machine, f"hwptq {__version__}", f"tvm {tvm.__version__}"])

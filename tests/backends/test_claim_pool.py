@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwptq.backends.c_source import data_file
+from hwptq.backends.static_c.c_source import data_file
 
 _MAIN = r"""
 #define _GNU_SOURCE

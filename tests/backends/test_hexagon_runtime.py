@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwptq.backends.static_program import runtime_sources
-from hwptq.backends.toolchain import call_tool, check_programs
+from hwptq.backends.backend import backend_of
+from hwptq.backends.static_c.static_program import runtime_sources
+from hwptq.backends.toolchain import call_tool
 from hwptq.errors import InputError
 from hwptq.targets import load_target
 
@@ -46,7 +47,7 @@ def run(result: str, pairs: np.ndarray, folder: Path) -> np.ndarray:
     """The bytes that `result`, a C statement of p (Pair) and out[i], makes of each of COUNT pairs."""
     target = load_target("hexagon-v66-npu")
     try:
-        check_programs(target)
+        backend_of(target).check()
     except InputError as error:
         pytest.skip(str(error))
     (folder / "main.c").write_text(_MAIN.replace("RESULT", result).replace("COUNT", str(COUNT)))

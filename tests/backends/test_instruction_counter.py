@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hwptq.backends.instruction_counter import InstructionCounter
+from hwptq.backends.static_c.instruction_counter import InstructionCounter
 from hwptq.errors import HwptqError, InputError
 
 LOOP = """\

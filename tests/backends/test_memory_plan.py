@@ -6,7 +6,7 @@ import pytest
 import tvm
 from tvm import relax
 
-from hwptq.backends.memory_plan import plan_memory
+from hwptq.backends.static_c.memory_plan import plan_memory
 from hwptq.tir.vector_unit import THREADS
 
 BIG, SMALL = 2 * 256 * 4, 256 * 4  # bytes

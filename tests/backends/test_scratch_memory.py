@@ -9,7 +9,7 @@ import pytest
 from real_models import MODELS
 
 import hwptq
-from hwptq.backends import static_program
+from hwptq.backends.static_c import static_program
 from hwptq.errors import HwptqError
 from hwptq.options import Options
 from hwptq.recipe import RECIPES

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 from tvm_ffi import structural_equal, structural_walk
 
-from hwptq.backends.shared_library import _LEAST_SHARED, _small_ones_alone
+from hwptq.backends.static_c.shared_library import _LEAST_SHARED, _small_ones_alone
 from hwptq.tir.builder import Expr, Flat, Parts, primfunc, share
 from hwptq.tir.kernel import TensorType
 

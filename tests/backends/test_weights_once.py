@@ -8,8 +8,8 @@ import pytest
 from real_models import MODELS
 
 import hwptq
-from hwptq.backends import static_program
-from hwptq.backends.memory_plan import MemoryPlan
+from hwptq.backends.static_c import static_program
+from hwptq.backends.static_c.memory_plan import MemoryPlan
 from hwptq.options import Options
 from hwptq.recipe import RECIPES
 

@@ -14,7 +14,7 @@ from command import TARGET, Command
 
 import hwptq as package
 from hwptq import flow
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.notices import Warning
 from hwptq.operators.dense import Dense

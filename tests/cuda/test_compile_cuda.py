@@ -12,8 +12,9 @@ import pytest
 
 import hwptq
 from hwptq.backends import toolchain
-from hwptq.backends.sass import instructions
-from hwptq.backends.toolchain import find_program, why_not_run
+from hwptq.backends.backend import why_not_run
+from hwptq.backends.toolchain import find_program
+from hwptq.backends.tvm_cuda.sass import instructions
 from hwptq.errors import InputError
 from hwptq.targets import load_target
 

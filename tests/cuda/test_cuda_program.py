@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwptq.backends import cuda_program
-from hwptq.backends.run_program import run_program
-from hwptq.backends.static_program import StaticProgram
+from hwptq.backends.program import Program
+from hwptq.backends.tvm_cuda import cuda_program
+from hwptq.executors.run_program import run_program
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.targets import load_target
 
@@ -63,7 +63,7 @@ class NoExecutable:
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StaticProgram:
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     for name, text in RUNTIME.items():
         file = tmp_path / "site" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StaticProgram:
     return built
 
 
-def samples(program: StaticProgram, count: int) -> list[dict[str, np.ndarray]]:
+def samples(program: Program, count: int) -> list[dict[str, np.ndarray]]:
     (x,) = program.inputs
     rng = np.random.default_rng(0)
     return [{x.name: rng.integers(0, 9, x.shape).astype(x.dtype)} for _ in range(count)]
@@ -90,7 +90,7 @@ def answer(sample: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray((x.sum() - np.arange(10, dtype=np.float32))[None])
 
 
-def test_samples_stream_through_it(program: StaticProgram) -> None:
+def test_samples_stream_through_it(program: Program) -> None:
     stream = samples(program, 3)
     command = [sys.executable, str(program.program)]
     found = list(run_program(command, program.inputs, program.outputs, stream))
@@ -99,7 +99,7 @@ def test_samples_stream_through_it(program: StaticProgram) -> None:
         np.testing.assert_array_equal(output, answer(sample))
 
 
-def test_the_middle_of_a_sample_is_an_error(program: StaticProgram) -> None:
+def test_the_middle_of_a_sample_is_an_error(program: Program) -> None:
     done = subprocess.run(
         [sys.executable, str(program.program)], input=b"123", check=False, env=dict(os.environ)
     )
@@ -107,7 +107,7 @@ def test_the_middle_of_a_sample_is_an_error(program: StaticProgram) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, 3])
-def test_golden_outputs(program: StaticProgram, wrong: int) -> None:
+def test_golden_outputs(program: Program, wrong: int) -> None:
     stream = samples(program, 2)
     outputs = np.concatenate([answer(s) for s in stream])
     outputs[0, :wrong] += 1

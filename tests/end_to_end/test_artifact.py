@@ -16,7 +16,7 @@ import tvm
 from tvm import relax
 
 import hwptq
-from hwptq.backends.static_program import runtime_sources
+from hwptq.backends.static_c.static_program import runtime_sources
 from hwptq.errors import HwptqError, InputError
 from hwptq.targets import load_target
 

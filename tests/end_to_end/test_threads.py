@@ -11,8 +11,8 @@ import pytest
 from real_models import MODELS
 
 import hwptq
-from hwptq.backends import static_program
-from hwptq.backends.c_source import data_file
+from hwptq.backends.static_c import static_program
+from hwptq.backends.static_c.c_source import data_file
 from hwptq.errors import InputError
 from hwptq.options import Options
 from hwptq.recipe import RECIPES

@@ -10,9 +10,9 @@ import numpy as np
 import tvm
 from kernel_cases import UNWRITTEN, Case
 
-from hwptq.backends.c_source import workspace_source
-from hwptq.backends.raw_functions import lower, workspaces, write_object
-from hwptq.backends.static_program import runtime_sources
+from hwptq.backends.static_c.c_source import workspace_source
+from hwptq.backends.static_c.raw_functions import lower, workspaces, write_object
+from hwptq.backends.static_c.static_program import runtime_sources
 from hwptq.backends.toolchain import call_tool
 from hwptq.targets import Descriptor
 

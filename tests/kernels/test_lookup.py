@@ -20,8 +20,8 @@ from kernel_cases import Case, any_layout, check, int8, with_layouts
 from program_batch import run_batch
 from tvm.target import Target
 
-from hwptq.backends.raw_functions import lower, write_object
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
+from hwptq.backends.static_c.raw_functions import lower, write_object
 from hwptq.kernels.table_permute import pack_table
 from hwptq.kernels.wishes import wishes, writes
 from hwptq.operators.lookup import Lookup

@@ -34,7 +34,7 @@ from kernel_cases import (
     with_layouts,
 )
 
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
 from hwptq.kernels import matrix_multiply
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.register_tile import Mac, Tile

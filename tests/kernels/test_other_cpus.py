@@ -28,7 +28,7 @@ from kernel_cases import (
 from program_batch import run_batch
 from tvm.target import Target
 
-from hwptq.backends.raw_functions import lower, write_object
+from hwptq.backends.static_c.raw_functions import lower, write_object
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.wishes import writes
 from hwptq.targets import load_target

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kernel_cases import int8, run, type_of
 from tvm import relax
 
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
 from hwptq.kernels.strided_copy import strided_copy
 from hwptq.passes.graph.movement import walk
 from hwptq.targets import load_target

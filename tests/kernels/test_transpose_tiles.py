@@ -16,7 +16,7 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, int8, run, type_of
 from program_batch import run_batch
 
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
 from hwptq.kernels.transpose_tiles import transpose_tiles
 from hwptq.operators.lookup import Lookup
 from hwptq.targets import Descriptor, load_target

@@ -11,7 +11,7 @@ from operator_graphs import CASES, extreme, qdq
 from relax_graphs import apply, const, graph, network, nn, run, same, samples, stats_of
 from tvm import relax
 
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
 from hwptq.ir.dataflow import bindings, op_name
 from hwptq.ir.operator import ATTRIBUTE, from_json
 from hwptq.operators.conv2d import Conv2d

@@ -12,8 +12,8 @@ import pytest
 from real_models import MODELS
 
 import hwptq
-from hwptq.backends.candidate_costs import Candidates, candidate_costs
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
+from hwptq.backends.static_c.candidate_costs import Candidates, candidate_costs
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
 from hwptq.operators.conv2d import Conv2d

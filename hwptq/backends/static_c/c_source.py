@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
+from dataclasses import dataclass
 from string import Template
 
+from hwptq.backends import data_files
+from hwptq.backends.program import Tensor
 from hwptq.targets.schema import Memory
 
-from .memory_plan import Call, MemoryPlan, Place, Tensor
+from .memory_plan import Call, MemoryPlan, Place
+
+#: The pointers to functions that TVM's code looks for, and what they are for.
+_HOOKS = {
+    "__TVMBackendAllocWorkspace": "take",
+    "__TVMBackendFreeWorkspace": "give_back",
+    "__TVMBackendParallelLaunch": "launch",
+}
 
 
-def identifier(name: str) -> str:
-    """A model's name as a C identifier: "resnet-8 v2" -> "resnet_8_v2", "8bit" -> "m8bit"."""
-    clean = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return clean if re.match(r"[A-Za-z_]", clean) else f"m{clean}"
+def hook_names(prefix: str) -> dict[str, str]:
+    """The pointers that TVM's code looks for, under a name of the model's own: a program may hold several."""
+    return {name: f"{prefix}_hook_{what}" for name, what in _HOOKS.items()}
 
 
-def header(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
+@dataclass(frozen=True)
+class Workspace:
+    """Scratch memory of `size` bytes for kernels with large local arrays.
+
+    in_arena: it lies behind the activations, one for each thread of the pool, so that calls with arenas of
+    their own may run side by side; else it is one static array.
+    """
+
+    size: int
+    alignment: int
+    in_arena: bool
+
+    def first(self, plan: MemoryPlan) -> int:
+        """Its offset in the arena."""
+        return -(-plan.arena_bytes // self.alignment) * self.alignment
+
+    def arena_bytes(self, plan: MemoryPlan, memory: Memory) -> int:
+        """Bytes of the arena that a caller gives."""
+        behind = (
+            self.first(plan) + self.size * plan.threads if self.size and self.in_arena else plan.arena_bytes
+        )
+        return max(behind + memory.readable_behind, 1)
+
+
+def header(plan: MemoryPlan, prefix: str, memory: Memory, workspace: Workspace) -> str:
     """model.h: sizes of the interface and the prototype of <prefix>_run."""
     upper, behind = prefix.upper(), memory.readable_behind
     note = [
@@ -30,23 +62,40 @@ def header(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
         f"#define HWPTQ_{upper}_H",
         "#include <stdint.h>",
         "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
         f"#define {upper}_ALIGNMENT {memory.alignment}",
-        f"#define {upper}_ARENA_BYTES {max(plan.arena_bytes + behind, 1)}",
+        f"#define {upper}_ARENA_BYTES {workspace.arena_bytes(plan, memory)}",
         f"#define {upper}_INPUTS {len(plan.inputs)}",
         f"#define {upper}_OUTPUTS {len(plan.outputs)}",
         *_interface(plan.inputs, upper, "INPUT"),
         *_interface(plan.outputs, upper, "OUTPUT"),
         "",
         "/* Computes the outputs of one sample; `arena` is its memory. Returns 0, or stops at a kernel that",
-        "   asks for more scratch memory than there is, and returns its number, from 1 on. */",
+        "   asks for more scratch memory than there is, and returns its number, from 1 on.",
+        *_side_by_side(plan, workspace),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena);",
         "",
         f"#define {upper}_THREADS {plan.threads}",
         *(_threads_prototype(prefix, upper) if plan.threads > 1 else []),
         "",
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _side_by_side(plan: MemoryPlan, workspace: Workspace) -> list[str]:
+    """What the header says of calls from several threads."""
+    if workspace.size and not workspace.in_arena:
+        return ["   One call at a time: kernels share static memory. */"]
+    if plan.threads > 1:
+        return ["   Calls from several threads, each with an arena of its own, take turns at the pool. */"]
+    return ["   Calls from several threads, each with an arena of its own, may run side by side. */"]
 
 
 def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
@@ -58,7 +107,7 @@ def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
     return [*notes, f"#define {upper}_{kind}_BYTES {{ {sizes} }}"]
 
 
-def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str:
+def source(plan: MemoryPlan, prefix: str, workspace: Workspace) -> str:
     """model.c: <prefix>_run, which calls every kernel once."""
     arity = {call.function: len(call.args) for call in plan.calls}
     run = "pool_run" if plan.threads > 1 else "calls"
@@ -67,14 +116,14 @@ def source(plan: MemoryPlan, prefix: str, alignment: int, workspace: int) -> str
         "#include <stddef.h>",
         f'#include "{prefix}.h"',
         "",
-        f"extern const uint8_t {prefix}_weights[];",
+        f'extern const uint8_t {prefix}_weights[] __attribute__((visibility("hidden")));',
         *(f"int32_t {prefix}_{name}({', '.join(['void *'] * n)});" for name, n in arity.items()),
         "",
         *(_pool(plan, prefix) if plan.threads > 1 else []),
-        *(workspace_source(alignment, workspace, plan.threads) if workspace else []),
-        *(_calls_by_threads(plan, prefix) if plan.threads > 1 else _calls(plan, prefix)),
+        *(workspace_source(workspace, prefix, plan) if workspace.size else []),
+        *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix)),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
-        *(["    use_workspace();"] if workspace else []),
+        *(["    use_workspace(arena);"] if workspace.size else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
         f"    return {run}(inputs, outputs, arena);",
         "}",
@@ -98,6 +147,7 @@ def _calls(plan: MemoryPlan, prefix: str) -> list[str]:
 
 def _pool(plan: MemoryPlan, prefix: str) -> list[str]:
     """The pool of threads. TVM's code finds it by a weak pointer."""
+    launch = hook_names(prefix)["__TVMBackendParallelLaunch"]
     return [
         f"#define POOL_THREADS {plan.threads}",
         f"#define POOL_MOST {max((call.cycles for call in plan.calls), default=0)}",
@@ -105,21 +155,20 @@ def _pool(plan: MemoryPlan, prefix: str) -> list[str]:
         f"#define POOL_OUTPUTS {len(plan.outputs)}",
         '#include "claim_pool.c"',
         f"int32_t {prefix}_threads(int32_t count) {{ return pool_start(count); }}",
-        "extern int (*__TVMBackendParallelLaunch)(Task, void *, int) __attribute__((weak));",
-        "static void use_pool(void) {",
-        "    if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = pool_launch;",
-        "}",
+        f"extern int (*{launch})(Task, void *, int) __attribute__((weak));",
+        f"static void use_pool(void) {{ if (&{launch}) {launch} = pool_launch; }}",
         "",
     ]
 
 
-def _calls_by_threads(plan: MemoryPlan, prefix: str) -> list[str]:
+def _calls_by_threads(plan: MemoryPlan, prefix: str, workspace: Workspace) -> list[str]:
     """The function that every thread runs."""
     return [
         "static int32_t pool_calls(const void *const *inputs, void *const *outputs, uint8_t *arena) {",
         f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
         "    int32_t failed = 0;",
         "    (void)arena, (void)weights;",
+        *(["    find_workspace(arena);"] if workspace.size else []),
         *(
             f"    if (pool_mine({c.cycles}) && {_call(c, prefix)} && !failed) failed = {number};"
             for number, c in enumerate(plan.calls, 1)
@@ -156,23 +205,35 @@ def _address(place: Place) -> str:
     return f"{place.kind} + {place.at}"
 
 
-def workspace_source(alignment: int, size: int, threads: int = 1) -> list[str]:
-    """Scratch memory for kernels with large local arrays, taken and given back in stack order.
+def workspace_source(workspace: Workspace, prefix: str, plan: MemoryPlan | None = None) -> list[str]:
+    """Functions that take scratch memory and give it back in stack order. Each thread of a pool has its own.
 
-    Each of several threads has its own.
+    Without a plan the memory is static.
     """
-    aligned = f"__attribute__((aligned({alignment})))"
-    own = [
-        f"static uint8_t workspaces[POOL_THREADS][{size}] {aligned};",
-        "#define workspace workspaces[at.thread]",
-        "static _Thread_local size_t used;",
-    ]
+    size, alignment = workspace.size, workspace.alignment
+    alloc, free = (hook_names(prefix)[f"__TVMBackend{what}Workspace"] for what in ("Alloc", "Free"))
+    if plan is not None and workspace.in_arena:
+        thread = f" + {size}u * (size_t)at.thread" if plan.threads > 1 else ""
+        memory = [
+            "static _Thread_local uint8_t *workspace;",
+            "static _Thread_local size_t used;",
+            "static void find_workspace(void *arena) {",
+            f"    workspace = (uint8_t *)arena + {workspace.first(plan)}{thread};",
+            "    used = 0;",
+            "}",
+        ]
+    else:
+        memory = [
+            f"static uint8_t workspace[{size}] __attribute__((aligned({alignment})));",
+            "static size_t used;",
+            "static void find_workspace(void *arena) { (void)arena, used = 0; }",
+        ]
     return [
-        *(own if threads > 1 else [f"static uint8_t workspace[{size}] {aligned};", "static size_t used;"]),
+        *memory,
         "static void *take(int type, int id, uint64_t n, int code, int bits) {",
         "    (void)type, (void)id, (void)code, (void)bits;",
         f"    size_t rounded = (n + {alignment - 1}) / {alignment} * {alignment};",
-        "    if (rounded > sizeof workspace - used) return NULL;",
+        f"    if (rounded > {size}u - used) return NULL;",
         "    used += rounded;",
         "    return workspace + used - rounded;",
         "}",
@@ -181,12 +242,12 @@ def workspace_source(alignment: int, size: int, threads: int = 1) -> list[str]:
         "    used = (size_t)((uint8_t *)p - workspace);",
         "    return 0;",
         "}",
-        "extern void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) __attribute__((weak));",
-        "extern int (*__TVMBackendFreeWorkspace)(int, int, void *) __attribute__((weak));",
-        "static void use_workspace(void) {",
-        "    used = 0;",
-        "    if (&__TVMBackendAllocWorkspace) __TVMBackendAllocWorkspace = take;",
-        "    if (&__TVMBackendFreeWorkspace) __TVMBackendFreeWorkspace = give_back;",
+        f"extern void *(*{alloc})(int, int, uint64_t, int, int) __attribute__((weak));",
+        f"extern int (*{free})(int, int, void *) __attribute__((weak));",
+        "static void use_workspace(void *arena) {",
+        "    find_workspace(arena);",
+        f"    if (&{alloc}) {alloc} = take;",
+        f"    if (&{free}) {free} = give_back;",
         "}",
         "",
     ]
@@ -208,7 +269,8 @@ def main_program(plan: MemoryPlan, prefix: str, memory: Memory, *, timed: bool) 
 
 def data_file(name: str) -> str:
     """The text of a file of this package."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    assert __package__
+    return data_files.data_file(__package__, name)
 
 
 def weights_assembly(prefix: str, file: str, memory: Memory) -> str:

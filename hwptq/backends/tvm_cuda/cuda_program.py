@@ -7,19 +7,19 @@ from pathlib import Path
 
 import tvm
 
+from hwptq.backends.data_files import data_file
+from hwptq.backends.identifier import identifier
+from hwptq.backends.program import Machine, Program, Tensor
 from hwptq.errors import HwptqError
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.targets import Descriptor
 
-from .c_source import data_file, identifier
 from .cuda_compile import compile_cuda
-from .memory_plan import Tensor
-from .static_program import StaticProgram
 
 
 def build_cuda_program(
     mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path
-) -> StaticProgram:
+) -> Program:
     """Build model.so and <name>.py in `folder`; memory is allocated by TVM's runtime."""
     program, library = folder / f"{identifier(name)}.py", folder / "model.so"
     try:
@@ -36,13 +36,22 @@ def build_cuda_program(
         for output, t in zip(output_names, types, strict=True)
     )
     program.write_text(_source(identifier(name), inputs), encoding="utf-8")
-    return StaticProgram(program, library, None, inputs, outputs, 0, _weight_bytes(mod))
+    return Program(
+        program,
+        inputs,
+        outputs,
+        Machine(device="gpu"),
+        ("python3",),
+        library,
+        weight_bytes=_weight_bytes(mod),
+    )
 
 
 def _source(name: str, inputs: Sequence[Tensor]) -> str:
     """The program, which knows its inputs itself: it runs before the rest of the folder is written."""
     listed = repr([(t.name, t.shape, t.dtype) for t in inputs])
-    return data_file("cuda_main.py.in").replace("@NAME@", name).replace("@INPUTS@", listed)
+    assert __package__
+    return data_file(__package__, "cuda_main.py.in").replace("@NAME@", name).replace("@INPUTS@", listed)
 
 
 def _weight_bytes(mod: tvm.IRModule) -> int:

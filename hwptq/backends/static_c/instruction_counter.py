@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwptq.backends.toolchain import call_tool
 from hwptq.errors import HwptqError, InputError
 
 from .c_source import data_file
-from .toolchain import call_tool
 
 
 class InstructionCounter:

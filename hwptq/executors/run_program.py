@@ -10,9 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from hwptq.backends.program import Tensor
 from hwptq.errors import HwptqError
-
-from .memory_plan import Tensor
 
 _STATUS = {2: "its input ended in the middle of a sample", 3: "a kernel ran out of scratch memory"}
 _SIGILL = (-4, 132)

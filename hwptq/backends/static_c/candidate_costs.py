@@ -15,16 +15,17 @@ from pathlib import Path
 import numpy as np
 import tvm
 
+from hwptq.backends.toolchain import call_tool
 from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 
-from .c_source import data_file, workspace_source
+from .c_source import Workspace, data_file, workspace_source
 from .instruction_counter import InstructionCounter
 from .raw_functions import lower, workspaces, write_object
-from .static_program import runtime_sources
-from .toolchain import call_tool
+from .static_program import rename_hooks, runtime_sources
 
+_PREFIX = "candidates"
 #: The units of costs.
 NANOSECONDS, INSTRUCTIONS = "ns", "instructions"
 
@@ -75,17 +76,18 @@ def _build(layers: Sequence[Candidates], target: Descriptor, folder: Path, main:
     }
     lowered = lower(functions, device, alignment)
     write_object(lowered, device, folder / "kernels.o")
+    rename_hooks(target, _PREFIX, folder)
     size, calls = 0, []
     for i, layer in enumerate(layers):
         for j, steps in enumerate(layer.steps):
             used, lines = _calls(layer.activations, steps, alignment, (i, j))
             size = max(size, used)
             calls.append(f"static int candidate_{i}_{j}(void) {{ return {' | '.join(lines)}; }}")
-    scratch = max(workspaces(lowered, alignment).values(), default=0)
+    scratch = Workspace(max(workspaces(lowered, alignment).values(), default=0), alignment, in_arena=False)
     text = data_file(main)
     for key, value in {
-        "WORKSPACE": "\n".join(workspace_source(alignment, scratch)) if scratch else "",
-        "START": "use_workspace();" if scratch else "",
+        "WORKSPACE": "\n".join(workspace_source(scratch, _PREFIX)) if scratch.size else "",
+        "START": "use_workspace(0);" if scratch.size else "",
         "MEMORY": f"static uint8_t memory[{size + target.memory.readable_behind}]"
         f" __attribute__((aligned({alignment})));",
         "PROTOTYPES": "\n".join(

@@ -61,11 +61,12 @@ static struct {
     _Alignas(POOL_LINE) _Atomic uint64_t answered; /* … answers, so that the way there and back can be measured */
     _Alignas(POOL_LINE) _Atomic int sleeping;
     _Atomic int failed;
+    pthread_mutex_t turn; /* of the inferences of several callers */
     pthread_mutex_t mutex;
     pthread_cond_t woken;
     _Atomic int threads;
     uint64_t kernels; /* shared so far; the calling thread's, whichever that is */
-} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER, .threads = 1,
+} pool = {.turn = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER, .threads = 1,
           .least = POOL_WORTH * POOL_FAR};
 
 /* What this thread is at. */
@@ -242,12 +243,8 @@ static void *pool_thread(void *number) {
     return 0;
 }
 
-/* One inference, by all threads. Returns 0, or another value where a kernel failed. */
-static int32_t pool_run(const void *const *inputs, void *const *outputs, uint8_t *arena) {
-    if (pool_threads() < 2) {
-        at.least = INT64_MAX;
-        return pool_calls(inputs, outputs, arena);
-    }
+/* One inference, by all threads. */
+static int32_t pool_share(const void *const *inputs, void *const *outputs, uint8_t *arena) {
     pool_measure();
     for (int i = 0; i < POOL_INPUTS; i++)
         atomic_store_explicit(&pool.inputs[i], inputs[i], memory_order_relaxed);
@@ -268,6 +265,18 @@ static int32_t pool_run(const void *const *inputs, void *const *outputs, uint8_t
     int32_t failed = pool_calls(inputs, outputs, arena);
     pool.kernels = at.kernel;
     return failed ? failed : atomic_load(&pool.failed);
+}
+
+/* One inference. Returns 0, or another value where a kernel failed. Callers that share the pool take turns. */
+static int32_t pool_run(const void *const *inputs, void *const *outputs, uint8_t *arena) {
+    if (pool_threads() < 2) {
+        at.least = INT64_MAX;
+        return pool_calls(inputs, outputs, arena);
+    }
+    pthread_mutex_lock(&pool.turn);
+    int32_t failed = pool_share(inputs, outputs, arena);
+    pthread_mutex_unlock(&pool.turn);
+    return failed;
 }
 
 /* Start threads so that `count` of them work, the calling one included; not during an inference. Returns how many

@@ -18,10 +18,9 @@ from tvm import relax, tirx
 from tvm.s_tir import dlight
 from tvm.tirx import compilation_pipeline
 
+from hwptq.backends.toolchain import call_environment
 from hwptq.errors import HwptqError
 from hwptq.kernels.cuda.flat import PIPELINE
-
-from .toolchain import call_environment
 
 _NAME = "hwptq"
 #: What TVM's CUDA runtime links against; without a driver each says that there is no device (error 100).

@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
 
+from hwptq.backends.program import Tensor
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.tir.builder import CYCLES
 from hwptq.tir.vector_unit import THREADS
@@ -24,19 +25,6 @@ class Place:
 
     kind: str
     at: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor of the model's interface."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from hwptq.backends.toolchain import call_environment, find_program
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor
-
-from .toolchain import call_environment, find_program
 
 _MAGIC = struct.pack("<I", 0xBA55ED50)  # begins a fat binary
 _HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of the header, bytes behind it

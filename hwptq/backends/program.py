@@ -1,0 +1,74 @@
+"""What a backend builds: the files of a compiled model, and the interface they offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the model's interface."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Library:
+    """A shared library with `int32_t symbol(const void *const *inputs, void *const *outputs, void *arena)`.
+
+    All buffers are aligned to `alignment` bytes; up to `readable_behind` bytes behind each are read. Calls
+    with arenas of their own, of `arena_bytes`, may run side by side.
+    """
+
+    file: Path
+    symbol: str
+    arena_bytes: int
+    alignment: int
+    readable_behind: int = 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine needs to run a program: processor (as the system calls it), its features, a device.
+
+    `device` is "cpu" or "gpu": what computes.
+    """
+
+    architecture: str = ""  # "" = any
+    cpu_features: tuple[str, ...] = ()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model on disk.
+
+    program: reads samples from standard input and writes their outputs to standard output; `run` stands in
+    front of it. library: the same code for a process of somebody's own, where there is one.
+    """
+
+    program: Path
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    machine: Machine = Machine()
+    run: tuple[str, ...] = ()
+    object: Path | None = None
+    header: Path | None = None  # of the object, where it is for C
+    library: Library | None = None
+    arena_bytes: int = 0  # of activations
+    weight_bytes: int = 0
+
+    @property
+    def command(self) -> list[str]:
+        """What starts it."""
+        return [*self.run, str(self.program.resolve())]

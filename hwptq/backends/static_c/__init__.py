@@ -1,0 +1,1 @@
+"""Runtime-free programs in C: an object file, one static program, a shared library."""

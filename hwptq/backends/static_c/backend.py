@@ -1,0 +1,59 @@
+"""The backend for targets with a C compiler: runtime-free code, with a C library or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from hwptq.backends.backend import Backend
+from hwptq.backends.host import missing_cpu_features
+from hwptq.backends.program import Program
+from hwptq.errors import InputError
+
+from . import candidate_costs
+from .shared_library import build_library
+from .static_program import LIBC, build_program
+
+
+class StaticC(Backend):
+    """An object file with a C header, a static program, and libraries where the target has a C library."""
+
+    runtimes = (LIBC, "hexagon-linux")
+
+    def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
+        program = build_program(mod, output_names, name, self.target, folder, library=True)
+        if self.target.toolchain.model_library:
+            build_library(mod, self.target, folder / "model.so")
+        return program
+
+    def build_program(
+        self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path
+    ) -> Program:  # fmt: skip
+        return build_program(mod, output_names, name, self.target, folder, library=False)
+
+    def why_not_run(self) -> str | None:
+        tools = self.target.toolchain
+        if tools.run:
+            return None
+        if tools.device_file and not Path(tools.device_file).exists():
+            return f"this machine has no {tools.device_file}"
+        return missing_cpu_features(tools.cpu_features)
+
+    def why_not_tune(self) -> str | None:
+        return self.why_not_run()
+
+    def unit_of_costs(self) -> str:
+        return candidate_costs.unit_of_costs(self.target)
+
+    def candidate_costs(self, layers: Sequence[Any], folder: Path) -> Iterator[tuple[float, ...]]:
+        return candidate_costs.candidate_costs(layers, self.target, folder)
+
+    def check(self, threads: int = 1) -> None:
+        super().check(threads)
+        if threads > 1 and self.target.toolchain.runtime != LIBC:
+            raise InputError(
+                f"{self.target.name}: its programs run without a C library, so --threads can only be 1"
+            )

@@ -1,0 +1,1 @@
+"""Programs for NVIDIA GPUs: TVM's virtual machine, as one CUDA graph."""

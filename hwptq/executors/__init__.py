@@ -1,0 +1,1 @@
+"""How a compiled model is run: in this process, as a process of its own, under an emulator, on a GPU."""

@@ -1,0 +1,85 @@
+"""Executor: how a compiled model is run. An open set: a class joins it by being defined, in any file.
+
+Modules of this package are found by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hwptq.backends.program import Program
+from hwptq.errors import InputError
+
+#: The inputs of one sample by name.
+Sample = Mapping[str, np.ndarray]
+
+
+class Executor(ABC):
+    """Runs a program. Raises HwptqError where it fails.
+
+    preference: which one is taken where several can run a program, the highest; below 0 only by its name.
+    """
+
+    name: ClassVar[str] = ""
+    preference: ClassVar[int] = -1
+    _classes: ClassVar[dict[str, type[Executor]]] = {}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if cls.name:
+            Executor._classes[cls.name] = cls
+
+    def __init__(self, program: Program):
+        self.program = program
+
+    @classmethod
+    @abstractmethod
+    def why_not(cls, program: Program) -> str | None:
+        """Why it can't run a program here, or None where it can."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What runs the code: the processor, or the emulator with its version."""
+
+    @abstractmethod
+    def run_stream(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
+        """The outputs of each sample, as soon as they are known. An error of `samples` is raised as it is."""
+
+    def run(self, sample: Sample) -> list[np.ndarray]:
+        """The outputs of one sample."""
+        (outputs,) = self.run_stream([sample])
+        return outputs
+
+
+def executor_for(program: Program, name: str | None = None) -> Executor:
+    """The executor of that name, else the preferred one that can run the program here.
+
+    Raises InputError where there is none.
+    """
+    _load_all()
+    if name is not None and name not in Executor._classes:
+        raise InputError(f"no executor {name!r}; there are {', '.join(sorted(Executor._classes))}")
+    known = [cls for cls in Executor._classes.values() if cls.preference >= 0]
+    wanted = sorted(known, key=lambda cls: -cls.preference) if name is None else [Executor._classes[name]]
+    reasons = []
+    for cls in wanted:
+        reason = cls.why_not(program)
+        if reason is None:
+            return cls(program)
+        reasons.append(f"{cls.name}: {reason}")
+    raise InputError(f"{program.program} can't be run here: {'; '.join(dict.fromkeys(reasons))}")
+
+
+@cache
+def _load_all() -> None:
+    package = importlib.import_module(__package__)
+    for found in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{__package__}.{found.name}")

@@ -1,0 +1,107 @@
+"""In this process: the model's shared library, called through ctypes. Calls from several threads are safe."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from hwptq.backends.host import cpu_model
+from hwptq.backends.program import Library, Program, Tensor
+from hwptq.errors import HwptqError
+
+from .executor import Executor, Sample
+from .process import why_not_native
+
+
+class InProcess(Executor):
+    """A library that this process has loaded; each call that is under way has memory of its own."""
+
+    name = "in process"
+    preference = 2
+
+    @classmethod
+    def why_not(cls, program: Program) -> str | None:
+        if program.library is None:
+            return "it has no library for this process"
+        return why_not_native(program.machine)
+
+    def __init__(self, program: Program):
+        super().__init__(program)
+        assert program.library
+        self._library = program.library
+        try:
+            loaded = ctypes.CDLL(str(self._library.file.resolve()))
+            function = getattr(loaded, self._library.symbol)
+        except (OSError, AttributeError) as error:
+            raise HwptqError(f"{self._library.file} can't be loaded: {error}") from error
+        function.argtypes = [ctypes.c_void_p] * 3
+        function.restype = ctypes.c_int32
+        self._function = function
+        self._idle: list[_Memory] = []  # of calls that are over
+
+    @property
+    def description(self) -> str:
+        return f"native, in process: {cpu_model()}"
+
+    def run(self, sample: Sample) -> list[np.ndarray]:
+        memory = None
+        with suppress(IndexError):  # another thread may have taken the last one
+            memory = self._idle.pop()
+        memory = memory or _Memory(self.program, self._library)
+        outputs = memory.prepare(sample)
+        stopped = self._function(memory.input_pointers, memory.output_pointers, memory.arena)
+        self._idle.append(memory)
+        if stopped:
+            raise HwptqError(f"kernel {stopped} of {self._library.file.name} ran out of scratch memory")
+        return outputs
+
+    def run_stream(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
+        return map(self.run, samples)
+
+
+class _Memory:
+    """What one call needs beside its outputs: an arena, pointers, and places for inputs that lie badly."""
+
+    def __init__(self, program: Program, library: Library):
+        self._inputs, self._outputs, self._library = program.inputs, program.outputs, library
+        self._places = [self._empty(t) for t in program.inputs]
+        self._addresses = [_address(place) for place in self._places]
+        self._room = _aligned(library.arena_bytes, library)
+        self.arena = _address(self._room)
+        self.input_pointers = (ctypes.c_void_p * len(program.inputs))()
+        self.output_pointers = (ctypes.c_void_p * len(program.outputs))()
+
+    def prepare(self, sample: Sample) -> list[np.ndarray]:
+        """Point to the inputs, and to new arrays for the outputs, which it returns."""
+        for i, tensor in enumerate(self._inputs):
+            array = np.asarray(sample[tensor.name], tensor.dtype)
+            address = _address(array)
+            if (
+                self._library.readable_behind
+                or address % self._library.alignment
+                or not array.flags.c_contiguous
+            ):
+                np.copyto(self._places[i], array)
+                address = self._addresses[i]
+            self.input_pointers[i] = address
+        outputs = [self._empty(t) for t in self._outputs]
+        for i, array in enumerate(outputs):
+            self.output_pointers[i] = _address(array)
+        return outputs
+
+    def _empty(self, tensor: Tensor) -> np.ndarray:
+        return _aligned(tensor.nbytes, self._library).view(tensor.dtype).reshape(tensor.shape)
+
+
+def _aligned(nbytes: int, library: Library) -> np.ndarray:
+    """uint8 [nbytes] at an address that kernels take, with what they may read behind it."""
+    room = np.empty(nbytes + library.alignment + library.readable_behind, np.uint8)
+    first = -_address(room) % library.alignment
+    return room[first : first + nbytes]
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])

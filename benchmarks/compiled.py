@@ -10,26 +10,15 @@ and the least of the rounds, and the ratio of the first folder's median to this 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from programs import TimedProgram
 
 from hwptq.artifact import CompiledModel, load
-from hwptq.backends.program import Tensor
 
 _ROUNDS = 8
 _REPEAT = 10  # inferences of a round
-
-
-@dataclass(frozen=True)
-class Written:
-    """A program in a folder; see programs.Runnable."""
-
-    program: Path
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
 
 
 def first_sample(model: CompiledModel, samples: Path) -> dict[str, np.ndarray]:
@@ -44,8 +33,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     options = parser.parse_args()
     models = {folder: load(folder) for folder in options.folders}
-    programs = {f: Written(f / m.program, m.inputs, m.outputs) for f, m in models.items()}
-    running = {folder: TimedProgram(program, _REPEAT) for folder, program in programs.items()}
+    running = {folder: TimedProgram(model.program, _REPEAT) for folder, model in models.items()}
     inputs = {folder: first_sample(model, options.samples) for folder, model in models.items()}
     times = [[running[f].seconds(inputs[f]) for f in running] for _ in range(_ROUNDS)]
     for program in running.values():

@@ -19,6 +19,7 @@ import hwptq
 from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import Dataset, Sample, open_dataset
 from hwptq.data.preprocess import load_preprocess
+from hwptq.executors.executor import executor_for
 from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import Model, import_onnx
 from hwptq.progress import Progress
@@ -61,7 +62,7 @@ def emitted_outputs(case: Opened, device: Descriptor, quantized: Quantized) -> I
     graphs = lower(quantized, device)
     with tempfile.TemporaryDirectory() as folder:
         program = build_program(graphs.kernels, case.model.outputs, case.model.name, device, Path(folder))
-        yield from run_emitted(program, device.toolchain.run, case.evaluation, Progress(), None)
+        yield from run_emitted(executor_for(program), case.evaluation, Progress())
 
 
 def session_top1(case: Opened, path: Path) -> float:

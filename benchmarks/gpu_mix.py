@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 import hwptq
-from hwptq.artifact import write_metadata
-from hwptq.backends.build import build
-from hwptq.backends.toolchain import run_command
+from hwptq.backends.backend import backend_of
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.metadata import write_metadata
 from hwptq.progress import Progress
 from hwptq.quantize import insert, prepare
 from hwptq.search.choose import BitWidths, Chooser
@@ -55,8 +54,8 @@ def main() -> None:
     recorded = widths.recorded(float32)
     graphs = lower(insert(recorded, stats, target, calibration, options, progress), target)
     with tempfile.TemporaryDirectory() as folder:
-        program = build(graphs.kernels, model.outputs, "mix", target, Path(folder))
-        write_metadata(Path(folder), "mix", target.name, run_command(target), program)
+        program = backend_of(target).build_program(graphs.kernels, model.outputs, "mix", Path(folder))
+        write_metadata(Path(folder), "mix", target.name, program)
         run, seconds = _loaded(program.program)
         reference, names = Interpreter(graphs.integer), [t.name for t in program.inputs]
         hits = samples = differ = 0

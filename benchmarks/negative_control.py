@@ -29,7 +29,7 @@ def main() -> None:
         sample = {t.name: golden[t.name][:1] for t in model.inputs}
         model.run(sample)  # does run on its own CPU
         try:
-            replace(model, run_command=OLD_CPU).run(sample)
+            replace(model, program=replace(model.program, run=OLD_CPU)).run(sample)
             message = "it ran"
         except HwptqError as error:
             message = str(error)

@@ -6,12 +6,11 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from models import Case
 
-from hwptq.backends.program import Program, Tensor
+from hwptq.backends.program import Program
 from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import from_batches
 from hwptq.flow import lower
@@ -54,21 +53,10 @@ def timed_calls(source: str) -> str:
     return shared.replace("    (void)arena, (void)weights;", "    int64_t start = now();")
 
 
-class Runnable(Protocol):
-    """A program on disk, and what it reads and writes, as a Program has them."""
-
-    @property
-    def program(self) -> Path: ...
-    @property
-    def inputs(self) -> tuple[Tensor, ...]: ...
-    @property
-    def outputs(self) -> tuple[Tensor, ...]: ...
-
-
 class TimedProgram:
     """A static program that waits for samples and tells how long one takes."""
 
-    def __init__(self, program: Runnable, repeat: int, threads: int = 1, *, by_clock: bool = False):
+    def __init__(self, program: Program, repeat: int, threads: int = 1, *, by_clock: bool = False):
         self.field = 0 if by_clock else 1  # of the two times that the program writes
         self.inputs, self.outputs = program.inputs, program.outputs
         command = [str(program.program.resolve()), "--repeat", str(repeat), "--threads", str(threads)]

@@ -10,6 +10,7 @@ from real_models import MODELS
 
 import hwptq
 from hwptq.backends.static_c import static_program
+from hwptq.backends.static_c.c_source import Workspace
 from hwptq.errors import HwptqError
 from hwptq.options import Options
 from hwptq.recipe import RECIPES
@@ -22,9 +23,9 @@ def test_a_kernel_that_asks_for_more_at_run_time_ends_the_program(
     target = runnable("hexagon-v66-npu")
     given: list[int] = []
 
-    def less(wanted: dict[str, int], _: object) -> int:
+    def less(wanted: dict[str, int], _: object) -> Workspace:
         given.append(max(wanted.values()) - 128)
-        return given[-1]
+        return Workspace(given[-1], 128, in_arena=False)
 
     monkeypatch.setattr(static_program, "_workspace", less)
     arguments = MODELS["demo"].arguments(2, 1)

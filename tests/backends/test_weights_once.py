@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_models import MODELS
@@ -17,14 +18,14 @@ from hwptq.recipe import RECIPES
 def test_constants_are_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, plans, compile_parts = "x86-64-avx2", list[MemoryPlan](), static_program.compile_parts
 
-    def spy(plan: MemoryPlan, *rest: object) -> None:
+    def spy(plan: MemoryPlan, *rest: Any) -> Any:
         plans.append(plan)
-        compile_parts(plan, *rest)
+        return compile_parts(plan, *rest)
 
     monkeypatch.setattr(static_program, "compile_parts", spy)
     options = Options(recipe=RECIPES["fast"], samples=1)
     model = hwptq.compile(**MODELS["demo"].arguments(4, 1), target=target, output=tmp_path, options=options)
     constants = plans[0].weights
     assert len(constants) == model.report["weight_bytes"]["quantized"] > 5000
-    for name in ("digits", "digits.o"):
+    for name in ("digits", "digits.o", "libdigits.so"):
         assert (tmp_path / name).read_bytes().count(constants) == 1

@@ -169,13 +169,17 @@ def test_sdot_code_needs_a_cpu_with_sdot(demo: Callable[[str], Any]):
     model = demo(ARM)
     inputs, _ = next(samples(model))
     model.run(inputs)
+    older = replace(model, program=replace(model.program, run=("qemu-aarch64", "-cpu", "cortex-a72")))
     with pytest.raises(HwptqError, match="the program uses instructions that this CPU lacks"):
-        replace(model, run_command=("qemu-aarch64", "-cpu", "cortex-a72")).run(inputs)
+        older.run(inputs)
 
 
 def test_a_program_that_does_not_start(demo: Callable[[str], Any], tmp_path: Path):
     model = demo(X86)
     folder = shutil.copytree(model.folder, tmp_path / "broken")
-    (folder / model.program).write_bytes(b"\x7fELF no more")
+    (folder / "digits").write_bytes(b"\x7fELF no more")
     with pytest.raises(HwptqError, match="can't be started"):
-        replace(model, folder=folder).run(next(samples(model))[0])
+        hwptq.load(folder, executor="process").run(next(samples(model))[0])
+    (folder / "libdigits.so").write_bytes(b"\x7fELF no more")
+    with pytest.raises(HwptqError, match="can't be loaded"):
+        hwptq.load(folder).run(next(samples(model))[0])

@@ -13,6 +13,7 @@ from real_models import MODELS
 
 import hwptq
 from hwptq.backends.backend import why_not_run
+from hwptq.backends.static_c import backend as static_backend
 from hwptq.backends.static_c.candidate_costs import Candidates, candidate_costs
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
@@ -59,7 +60,7 @@ def test_the_key_depends_on_device_versions_and_machine(monkeypatch: pytest.Monk
     kernels = {**VNNI.kernels, "vpdpbusd": replace(VNNI.kernels["vpdpbusd"], tile_pixels=6)}
     assert tuning._key("shape", replace(VNNI, kernels=kernels)) != key
     emulated = tuning._key("shape", load_target("arm-cortex-a"))
-    monkeypatch.setattr(tuning, "cpu_name", lambda: "another machine")
+    monkeypatch.setattr(tuning, "cpu_identity", lambda: "another machine")
     assert tuning._key("shape", VNNI) != key
     assert tuning._key("shape", load_target("arm-cortex-a")) == emulated
     monkeypatch.undo()
@@ -92,7 +93,7 @@ def chosen_last(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         measured.append(len(layers))
         return (tuple(100.0 - 10 * j for j in range(len(layer.steps))) for layer in layers)
 
-    monkeypatch.setattr(tuning, "candidate_costs", costs)
+    monkeypatch.setattr(static_backend.candidate_costs, "candidate_costs", costs)
     return measured
 
 
@@ -141,8 +142,9 @@ def test_a_damaged_cache_is_measured_again(chosen_last: list[int], tmp_path: Pat
 
 
 def test_what_cannot_be_measured_here_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tuning, "why_not_run", lambda target: "this machine's CPU lacks wings")
-    with pytest.raises(InputError, match="--tune times candidates by running them, and this machine's CPU"):
+    lacks = "this machine's CPU lacks wings"
+    monkeypatch.setattr(static_backend, "missing_cpu_features", lambda features: lacks)
+    with pytest.raises(InputError, match=f"--tune measures candidates by running them, and {lacks}"):
         tuning._check(VNNI)
     with pytest.raises(InputError, match="this is no CPU"):
         tuning._check(load_target("nvidia-hopper-fp8"))

@@ -152,7 +152,7 @@ def test_a_new_chip_is_one_file(name: str, tmp_path: Path) -> None:
     data = [str(DEMO / name) for name in ("calibration.npz", "evaluation.npz", "preprocess.toml")]
     model = hwptq.compile(DEMO / "digits.onnx", path, *data, tmp_path / "out", chosen)
     report = model.report
-    assert report["bit_exact"]["executor"] == " ".join(target.toolchain.run)
+    assert report["bit_exact"]["executor"].startswith(" ".join(target.toolchain.run))
     assert report["bit_exact"]["mismatches"] == 0
     assert report["bit_exact"]["values"] == 60
     assert report["coverage"]["macs_quantized"] == report["coverage"]["macs_total"]

@@ -116,7 +116,7 @@ class Interpreter:
         evaluate, compiled = prepare(name, value), self._by_tvm(value)
         if evaluate is None:
             return compiled
-        tensors = [self._atom(a) for a in value.args if isinstance(a, relax.Var | Constant)]
+        tensors = [self._atom(a) for a in value.args if _is_data(a)]
 
         def step(env: Mapping[Any, Any]) -> Any:
             result = evaluate(*[t(env) for t in tensors])
@@ -145,6 +145,12 @@ class Interpreter:
             return result.numpy() if hasattr(result, "numpy") else tuple(r.numpy() for r in result)
 
         return step
+
+
+def _is_data(argument: Any) -> bool:
+    """Whether an argument is a tensor or a tuple of tensors; others are attributes."""
+    fields = argument.fields if isinstance(argument, relax.Tuple) else [argument]
+    return bool(fields) and all(isinstance(f, relax.Var | Constant) for f in fields)
 
 
 def _last_readers(func: Any) -> dict[Any, Any]:

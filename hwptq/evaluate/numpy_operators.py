@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import format_of, holds_codes, is_cast
+from hwptq.ir.dataflow import slice_bounds
 
 from ..quant.window import conv_output_shape, windows
 
@@ -69,6 +70,24 @@ def _reshape(call: Any) -> Evaluate:
 def _permute(call: Any) -> Evaluate:
     axes = None if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
     return lambda x: np.transpose(x, axes)
+
+
+def _concat(call: Any) -> Evaluate:
+    axis = 0 if call.attrs.axis is None else int(call.attrs.axis)
+    return lambda parts: np.concatenate(parts, axis)
+
+
+def _slice(call: Any) -> Evaluate | None:
+    axes, begin, end, strides = slice_bounds(call)
+    if min(strides) < 1:
+        return None
+    taken = {a: slice(*bounds) for a, *bounds in zip(axes, begin, end, strides, strict=True)}
+    return lambda x: x[tuple(taken.get(a, taken.get(a - x.ndim, slice(None))) for a in range(x.ndim))]
+
+
+def _leaky_relu(call: Any) -> Evaluate:
+    slope = np.float32(call.attrs.alpha)
+    return lambda x: np.where(x > 0, x, x * slope) if x.dtype == np.float32 else None
 
 
 def _clip(call: Any) -> Evaluate:
@@ -142,6 +161,9 @@ _OPERATORS: dict[str, Callable[[Any], Evaluate | None]] = {
     "minimum": _float_only(np.minimum),
     "nn.relu": _float_only(lambda x: np.maximum(x, np.float32(0))),
     "clip": _clip,
+    "nn.leakyrelu": _leaky_relu,
+    "concat": _concat,
+    "strided_slice": _slice,
     "reshape": _reshape,
     "permute_dims": _permute,
     "quantize": _quantize,

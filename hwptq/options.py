@@ -89,6 +89,7 @@ class OptionWords(TypedDict, total=False):
     samples: int | None
     metric: str | Metric | None
     strict: bool
+    executor: str | None
     trust_descriptor: bool
     threads: int
     dump_ir: Path | str | None

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.data", "hwptq.frontends", "hwptq.frontends.*"),
     ("hwptq.progress", "hwptq.recipe"),
     ("hwptq.options", "hwptq.calibration"),
-    ("hwptq.pipeline",),
+    ("hwptq.quantize",),
     ("hwptq.report",),
     ("hwptq.tuning",),
     ("hwptq.search",),

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.ir.dataflow import Constant, bindings, op_name, reads
+from hwptq.ir.dataflow import Constant, arguments, bindings, op_name, reads
 from hwptq.ir.operator import ATTRIBUTE, from_json
 
+from .compile_operator import compiled_alone, is_array
 from .numpy_operators import prepare
 
 Observe = Callable[[str, np.ndarray], None]
-_ONE_BUILDER = Lock()  # TVM keeps one stack of BlockBuilders for all threads
-
 
 #: Gives the value of an expression, from those of the vars that it reads.
 Step = Callable[[Mapping[Any, Any]], Any]
@@ -134,14 +132,16 @@ class Interpreter:
 
     def _by_tvm(self, value: Any) -> Step:
         """One operator that numpy does not offer, compiled for this machine when it is first needed."""
-        tensors = [self._var(t) for t in reads(value)]
+        tensors = [a for a in arguments(value) if isinstance(a, relax.Var) or is_array(a)]
+        if set(reads(value)) - set(tensors):  # some are inside tuples
+            tensors = reads(value)
+        atoms = [self._atom(t) for t in tensors]
 
         def step(env: Mapping[Any, Any]) -> Any:
             if value not in self._compiled:
-                self._compiled[value] = _compile(self.mod, value, tensors)
-            result = self._compiled[value](
-                *[tvm.runtime.tensor(np.ascontiguousarray(env[t])) for t in tensors]
-            )
+                self._compiled[value] = compiled_alone(self.mod, value, tensors)
+            arrays = [np.ascontiguousarray(atom(env)) for atom in atoms]
+            result = self._compiled[value](*[tvm.runtime.tensor(a) for a in arrays])
             return result.numpy() if hasattr(result, "numpy") else tuple(r.numpy() for r in result)
 
         return step
@@ -157,14 +157,3 @@ def _last_readers(func: Any) -> dict[Any, Any]:
     """var -> the last var whose binding reads it; the function's result reads its own to the end."""
     last = {source: var for var, value in bindings(func) for source in reads(value)}
     return {**last, **dict.fromkeys(reads(func.body.body))}
-
-
-def _compile(mod: tvm.IRModule, value: Any, tensors: list[Any]) -> Any:
-    called = [a for a in value.args if isinstance(a, tvm.ir.GlobalVar)]
-    functions = {gv: mod[gv] for gv in called}
-    with _ONE_BUILDER:
-        builder = relax.BlockBuilder(tvm.IRModule(functions))
-        with builder.function("only", tensors):
-            builder.emit_func_output(builder.emit(value))
-        vm = relax.VirtualMachine(tvm.compile(builder.get(), target="llvm"), tvm.cpu())
-    return vm["only"]

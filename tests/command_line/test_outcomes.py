@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from command import TARGET, Command
+from tvm import relax
 
 import hwptq as package
 from hwptq import flow
 from hwptq.backends.backend import why_not_run
+from hwptq.frontends.onnx import operators
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.notices import Warning
 from hwptq.operators.dense import Dense
@@ -72,6 +74,16 @@ def test_a_warning_is_shown_and_ends_a_strict_compilation(
     assert report(hwptq.folder)["warnings"] == [warned.row()]
     if flags:
         assert outcome.error == "hwptq: --strict: x: is all zeros"
+
+
+def test_a_wrong_import_is_found(hwptq: Command, monkeypatch: pytest.MonkeyPatch):
+    """Negative control: a convolution whose output channels come in another order."""
+
+    def flipped(given: Any, attrs: Any) -> Any:
+        return relax.op.nn.conv2d(given[0], relax.op.flip(given[1], 0), padding=(1, 1))
+
+    monkeypatch.setitem(operators._CONVERTERS, "Conv", flipped)
+    assert "node 'conv' (Conv) was imported wrongly" in hwptq.refused(3)
 
 
 @native

@@ -17,7 +17,7 @@ from hwptq.ir.operator import integer_operator
 from hwptq.kernels.select import select
 from hwptq.operators.lookup import FloatLookup
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.pipeline.stages import fuse
+from hwptq.quantize import fuse
 from hwptq.targets import load_target
 from hwptq.tir.kernel import TensorType
 

@@ -32,7 +32,7 @@ def fold_shapes(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -
     """
     if model.ByteSize() >= _LARGEST:
         return model
-    model = _with_inputs(model, inputs)
+    model = with_inputs(model, inputs)
     while folded := _constants(model):
         graph = model.graph
         kept = [node for node in graph.node if not all(o in folded for o in node.output if o)]
@@ -42,7 +42,7 @@ def fold_shapes(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -
     return model
 
 
-def _with_inputs(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+def with_inputs(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
     """The model with these shapes, without what its file says of others."""
     given, model = model, onnx.ModelProto()
     model.CopyFrom(given)
@@ -59,7 +59,7 @@ def _with_inputs(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) 
 
 def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """The outputs of nodes that are constant, by name, as far as one pass over the shapes tells."""
-    shapes = _static_shapes(model)
+    shapes = static_shapes(model)
     known = {t.name: t for t in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     values: dict[str, np.ndarray] = {}
@@ -104,7 +104,7 @@ def _evaluated(
     return dict(zip((name for name in node.output if name), arrays, strict=True))
 
 
-def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The shapes of tensors all of whose axes are known."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {t.name: tuple(t.dims) for t in graph.initializer}

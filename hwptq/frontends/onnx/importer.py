@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import onnx
 import tvm
-from onnx import TensorProto, numpy_helper
 from tvm import relax
 
 from hwptq.errors import InputError, UnsupportedError
 from hwptq.ir.dataflow import bindings, main_functions, op_name, rewrite
 from hwptq.notices import Warning
 
+from .check_import import ImportCheck, Imported
+from .float_types import widen_floats, widen_nibbles
 from .fold_shapes import fold_shapes
 from .input_shapes import input_shapes
 from .operators import NamingImporter
@@ -32,6 +33,10 @@ _HEADS = ("nn.conv2d", "nn.conv2d_transpose", "matmul")
 _UNNAMED = re.compile(r"lv\d*")  # what TVM calls the values inside a node
 
 
+def _unchecked(inputs: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
+    return ImportCheck(reason="there is nothing to compare it with").row()
+
+
 @dataclass(frozen=True)
 class Model:
     """A model as it enters the flow."""
@@ -41,6 +46,9 @@ class Model:
     inputs: dict[str, tuple[tuple[int, ...], str]]  # name -> (shape with batch 1, dtype)
     outputs: tuple[str, ...]
     warnings: tuple[Warning, ...] = ()
+    #: Compares the module with the user's model on a sample (None: there is none), raises UnsupportedError
+    #: where they differ, and gives the object `import_check` of the report.
+    check: Callable[[Mapping[str, np.ndarray] | None], dict[str, Any]] = _unchecked
 
 
 def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:
@@ -53,7 +61,7 @@ def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Mode
         raise InputError(f"{path}: no such file; give the path of an ONNX model")
     try:
         proto = onnx.load(str(path))
-        onnx.checker.check_model(proto)
+        _check(proto)
     except Exception as error:
         raise InputError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
@@ -62,29 +70,36 @@ def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Mode
     for node in proto.graph.node:  # TVM looks at the name of an operator only
         if node.domain not in _DOMAINS:
             raise UnsupportedError(f"{path}: operator {node.op_type} of domain {node.domain} is not known")
-    proto = _name_nodes(_widen_int4(_widen_float16(proto)))
+    warned = widen_floats(proto)
+    widen_nibbles(proto)
     weights = {i.name for i in proto.graph.initializer}
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
-    proto = fold_shapes(proto, shapes)
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
-    module = _to_relax(proto, opset, inputs, path)
-    return Model(path.stem, module, inputs, tuple(o.name for o in proto.graph.output))
+    imported = _to_relax(proto, _name_nodes(fold_shapes(proto, shapes)), opset, inputs, path)
+    imported.check_shapes(shapes)
+    outputs = tuple(o.name for o in proto.graph.output)
+    return Model(
+        path.stem, imported.module, inputs, outputs, tuple(warned), lambda x: imported.check_values(x).row()
+    )
 
 
-def _to_relax(proto: Any, opset: int, inputs: dict[str, Any], path: Path) -> tvm.IRModule:
+def _to_relax(
+    original: onnx.ModelProto, proto: onnx.ModelProto, opset: int, inputs: dict[str, Any], path: Path
+) -> Imported:
     shapes = {n: list(s) for n, (s, _) in inputs.items()}
     importer = NamingImporter(shapes, {n: d for n, (_, d) in inputs.items()}, sanitize=True)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            module = importer.from_onnx(proto.graph, opset)
+            raw = importer.from_onnx(proto.graph, opset)
     except Exception as error:
         raise UnsupportedError(f"{path}: {_first_line(error)}") from error
     try:
-        return relax.transform.FoldConstant()(_name_heads(module))
+        module = relax.transform.FoldConstant()(_name_heads(raw))
     except ValueError as error:  # control flow
         raise UnsupportedError(f"{path}: {error}") from error
+    return Imported(original, module, raw, dict(importer._nodes))
 
 
 def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
@@ -105,6 +120,17 @@ def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
     return rewrite(module, visit)
 
 
+def _check(proto: onnx.ModelProto) -> None:
+    """Raise where the model breaks the standard; an output without a shape is taken as it is."""
+    tensors = [o.type.tensor_type for o in proto.graph.output if o.type.HasField("tensor_type")]
+    unknown = [t for t in tensors if not t.HasField("shape")]
+    for tensor in unknown:
+        tensor.shape.SetInParent()
+    onnx.checker.check_model(proto)
+    for tensor in unknown:
+        tensor.ClearField("shape")
+
+
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
@@ -118,38 +144,4 @@ def _name_nodes(proto: Any) -> Any:
     """The model with a name on every node: its own, or that of its first output."""
     for node in proto.graph.node:
         node.name = node.name or node.output[0]
-    return proto
-
-
-def _widen_float16(proto: Any) -> Any:
-    """The model with every float16 tensor as float32."""
-    for tensor in proto.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
-            )
-    for value in [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]:
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
-                attribute.i = TensorProto.FLOAT
-            if attribute.t.data_type == TensorProto.FLOAT16:
-                array = numpy_helper.to_array(attribute.t).astype(np.float32)
-                attribute.t.CopyFrom(numpy_helper.from_array(array, attribute.t.name))
-    return proto
-
-
-def _widen_int4(proto: Any) -> Any:
-    """The model with int4 and uint4 weights as int8 and uint8 ones; NormalizeQDQ sees that they fit."""
-    wider = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
-    narrow = {t.name for t in proto.graph.initializer if t.data_type in wider}
-    for node in proto.graph.node:
-        if node.op_type == "QuantizeLinear" and narrow & set(node.input):
-            raise UnsupportedError(f"node {node.name or node.output[0]!r}: 4-bit activations of a QDQ model")
-    for tensor in proto.graph.initializer:
-        if tensor.data_type in wider:
-            array = numpy_helper.to_array(tensor).astype(wider[tensor.data_type])
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     return proto

@@ -14,6 +14,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from hwptq.ir.dataflow import constant, shape_of
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_SMALLEST = np.finfo(np.float32).tiny
 
 
 class NamingImporter(onnx_frontend.ONNXGraphImporter):
@@ -106,12 +107,13 @@ def _dequantize(inputs: Sequence[Any], attrs: Any) -> Any:
 
 
 def _lp_normalization(inputs: Sequence[Any], attrs: Any) -> Any:
-    """LpNormalization: x / |x| along an axis, in the 1-norm or the 2-norm."""
+    """LpNormalization: x / |x| along an axis, in the 1-norm or the 2-norm; 0 where |x| is 0."""
     x, axis = inputs[0], int(attrs.get("axis", -1))
     if int(attrs.get("p", 2)) == 1:
-        return relax.op.divide(x, relax.op.sum(relax.op.abs(x), axis, keepdims=True))
-    squares = relax.op.sum(relax.op.multiply(x, x), axis, keepdims=True)
-    return relax.op.divide(x, relax.op.sqrt(squares))
+        norm = relax.op.sum(relax.op.abs(x), axis, keepdims=True)
+    else:
+        norm = relax.op.sqrt(relax.op.sum(relax.op.multiply(x, x), axis, keepdims=True))
+    return relax.op.divide(x, relax.op.maximum(norm, relax.const(_SMALLEST)))
 
 
 def _layer_norm(inputs: Sequence[Any], attrs: Any) -> Any:

@@ -1,0 +1,51 @@
+"""One operator compiled by TVM for this machine; nodes that are alike share what was compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm_ffi import StructuralKey
+
+from hwptq.ir.dataflow import Constant
+
+_ONE_BUILDER = Lock()  # TVM keeps one stack of BlockBuilders for all threads
+#: The structure of a module of one operator -> what was compiled from it.
+_COMPILED: dict[Any, Any] = {}
+
+
+def is_array(expr: Any) -> bool:
+    """Whether an operand is a constant of rank 1 or more: handed over as a tensor is, so that nodes with
+    other weights are alike. Scalars become part of the code."""
+    return isinstance(expr, Constant) and bool(len(expr.ty.shape.values))
+
+
+def compiled_alone(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> Callable[..., Any]:
+    """A function of `tensors`, the vars and constants among the operands of `value`, a call in `mod`."""
+    with _ONE_BUILDER:
+        module = _module(mod, value, tensors)
+        key = StructuralKey(module)  # type: ignore[call-arg, unused-ignore]
+        if key not in _COMPILED:
+            _COMPILED[key] = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())["only"]
+        return _COMPILED[key]
+
+
+def _module(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> tvm.IRModule:
+    """A module whose function `only` maps `tensors` to `value`."""
+    called = [a for a in value.args if isinstance(a, tvm.ir.GlobalVar)]
+    params = [relax.Var(f"p{i}", t.ty) for i, t in enumerate(tensors)]
+    builder = relax.BlockBuilder(tvm.IRModule({gv: mod[gv] for gv in called}))
+    names = {t: p for t, p in zip(tensors, params, strict=True)}
+
+    def renamed(expr: Any) -> Any:
+        if isinstance(expr, relax.Tuple):
+            return relax.Tuple([renamed(f) for f in expr.fields])
+        return names.get(expr, expr) if isinstance(expr, relax.Var | Constant) else expr
+
+    args = [renamed(a) for a in value.args]
+    with builder.function("only", params):
+        builder.emit_func_output(builder.emit(relax.Call(value.op, args, value.attrs, value.ty_args)))
+    return builder.get()

@@ -1,0 +1,177 @@
+"""Is the imported module the model of the file? Shapes by ONNX's own inference, values by another evaluator.
+
+What comes after the import is compared with the imported module. So a fault of the import would be invisible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import tvm
+from tvm import relax
+
+from hwptq.errors import UnsupportedError
+from hwptq.evaluate.interpret import Interpreter, Observe
+from hwptq.ir.dataflow import constant, shape_of
+from hwptq.ir.macs import float_macs
+
+from .fold_shapes import static_shapes, with_inputs
+from .peer import Peer, by_reference, by_runtime
+
+#: The time that the other evaluator has, and the multiply-accumulates that are worth starting on.
+SECONDS = 30.0
+_MOST_MACS = 2 * 10**10
+#: |x - y| / |x| in the 2-norm that differences in the order of sums explain, and rounding to codes.
+_NOISE, _NOISE_OF_CODES = 1e-3, 5e-2
+#: The share of a tensor of integers or truth values that near-ties explain.
+_TIES = 0.1
+_FLOAT32_MAX = np.finfo(np.float32).max
+
+
+@dataclass(frozen=True)
+class ImportCheck:
+    """What the values were compared by ("" where they weren't), the largest relative difference of an output,
+    and why the comparison was not made or ended early ("" where it was made)."""
+
+    by: str = ""
+    difference: float | None = None
+    reason: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The object `import_check` of the report."""
+        return {"shapes": True, "values": self.by or None, "difference": self.difference,
+                "reason": self.reason or None}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A file (as read, but with float32 for narrower and wider floats), the module made of it, the module as
+    the importer left it, and what stands in the latter for each tensor of the file."""
+
+    proto: onnx.ModelProto
+    module: tvm.IRModule
+    raw: tvm.IRModule
+    tensors: Mapping[str, Any]
+
+    def check_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise UnsupportedError at the first node whose results have other shapes than ONNX infers."""
+        shapes = static_shapes(with_inputs(self.proto, inputs))
+        outputs = {o.name: o for o in self.proto.graph.output}
+        for node, name in _results(self.proto):
+            found = _shape(self.tensors.get(name))
+            wanted = shapes.get(name)
+            if wanted is None and name in outputs:
+                wanted = _declared(outputs[name], found)
+            if found is not None and wanted is not None and found != wanted:
+                raise UnsupportedError(
+                    f"node {_name(node)!r} ({node.op_type}) was imported with the shape {list(found)}, where "
+                    f"the model has {list(wanted)}; write it with other operators, or report it"
+                )
+
+    def check_values(self, inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
+        """Compare what the module and the file compute of one sample.
+
+        Raises UnsupportedError that names the first node that differs by more than the noise of float32.
+        """
+        if inputs is None:
+            return ImportCheck(reason="the data can be read only once")
+        if float_macs(self.raw) > _MOST_MACS:
+            return ImportCheck(reason=f"the model has more than {_MOST_MACS:.0e} multiply-accumulates")
+        peer = by_runtime(self.proto, inputs) or by_reference(self.proto, inputs, SECONDS)
+        found = _run(self.module, inputs)
+        names = [o.name for o in self.proto.graph.output]
+        noise = _NOISE_OF_CODES if any("Quantize" in n.op_type for n in self.proto.graph.node) else _NOISE
+        pairs = [(peer.values[n], a) for n, a in zip(names, found, strict=True) if n in peer.values]
+        differences = [_difference(*pair) for pair in pairs]
+        largest = max(differences, default=0.0)
+        if largest <= noise and len(pairs) == len(names):
+            return ImportCheck(peer.name, largest)
+        everywhere = (
+            by_reference(self.proto, inputs, SECONDS) if not peer.reason and largest > noise else peer
+        )
+        self._compare_nodes(inputs, everywhere, noise)
+        if largest > noise:
+            raise UnsupportedError(
+                _disagreement(f"output {names[int(np.argmax(differences))]!r}", largest, peer.name)
+            )
+        return ImportCheck(peer.name if peer.values else "", None, peer.reason)
+
+    def _compare_nodes(self, inputs: Mapping[str, np.ndarray], peer: Peer, noise: float) -> None:
+        """Raise UnsupportedError at the first node one of whose results differs."""
+        seen: dict[str, np.ndarray] = {}
+        _run(self.raw, inputs, seen.__setitem__)
+        read = {i for node in self.proto.graph.node for i in node.input}
+        read |= {o.name for o in self.proto.graph.output}
+        for node, name in _results(self.proto):
+            tensor = self.tensors.get(name)
+            value = seen.get(str(tensor.name)) if isinstance(tensor, relax.Var) else constant(tensor)
+            if name in read and name in peer.values and value is not None:
+                difference = _difference(peer.values[name], value)
+                if difference > noise:
+                    where = f"node {_name(node)!r} ({node.op_type})"
+                    raise UnsupportedError(_disagreement(where, difference, peer.name))
+
+
+def _run(
+    module: tvm.IRModule, inputs: Mapping[str, np.ndarray], observe: Observe | None = None
+) -> list[np.ndarray]:
+    """The outputs of a module whose parameters are in the order of `inputs`, whatever their names."""
+    params = [str(p.name) for p in module["main"].params]
+    return Interpreter(module).run(dict(zip(params, inputs.values(), strict=True)), observe)
+
+
+def _disagreement(where: str, difference: float, peer: str) -> str:
+    return (
+        f"{where} was imported wrongly: its values differ from those of {peer} by {difference:.2g} of their "
+        f"size; write it with other operators, or report it"
+    )
+
+
+def _results(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """(node, tensor) of every result."""
+    return ((node, name) for node in proto.graph.node for name in node.output if name)
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.name or next(iter(node.output), node.op_type)
+
+
+def _shape(tensor: Any) -> tuple[int, ...] | None:
+    """The shape of what stands for a tensor; None where that is no tensor, or unknown."""
+    if tensor is None or not isinstance(getattr(tensor, "ty", None), relax.TensorType):
+        return None
+    try:
+        return shape_of(tensor)
+    except ValueError:
+        return None
+
+
+def _declared(value: onnx.ValueInfoProto, found: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The shape that the file gives for an output, its unknown axes those found."""
+    dims = value.type.tensor_type.shape.dim
+    if found is None or not value.type.tensor_type.HasField("shape"):
+        return None
+    if len(dims) != len(found):
+        return tuple(d.dim_value for d in dims)
+    return tuple(d.dim_value or n for d, n in zip(dims, found, strict=True))
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """|x - y| / |x| of floats, the share of values that differ of others; infinite for other shapes."""
+    expected = np.asarray(expected)
+    if expected.shape != found.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    if expected.dtype.kind not in "f":
+        share = float(np.mean(expected != found))
+        return share if share > _TIES else 0.0
+    x, y = (np.clip(a.astype(np.float64), -_FLOAT32_MAX, _FLOAT32_MAX) for a in (expected, found))
+    if not np.array_equal(np.isnan(x), np.isnan(y)):
+        return float("inf")
+    x, y = np.nan_to_num(x), np.nan_to_num(y)
+    return float(np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-6 * x.size**0.5))

@@ -1,0 +1,120 @@
+"""What was imported is compared with the file: shapes by ONNX's inference, values by another evaluator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx_models import model, node, normal, save
+from tvm import relax
+
+from hwptq.errors import UnsupportedError
+from hwptq.frontends.onnx import check_import, importer, operators
+from hwptq.frontends.onnx.importer import import_onnx
+
+X = normal(9, 1, 2, 6, 5)
+NODES = [
+    node("Conv", "x w", "a", "first", pads=[1, 1, 1, 1]),
+    node("MaxPool", "a", "b", "second", kernel_shape=[2, 2]),
+    node("Softmax", "b", "c", "third", axis=1),
+    node("Relu", "c", "y", "fourth"),
+]
+PROTO = model(NODES, {"x": ["N", 2, 6, 5]}, {"w": normal(0, 3, 2, 3, 3)})
+
+
+def sabotaged(monkeypatch: pytest.MonkeyPatch, op: str, wrong: Callable[..., Any]) -> None:
+    """Have the importer convert an operator wrongly."""
+    monkeypatch.setitem(operators._CONVERTERS, op, wrong)
+
+
+def test_a_right_import_passes(tmp_path: Path):
+    row = import_onnx(save(PROTO, tmp_path)).check({"x": X})
+    assert row["shapes"] is True
+    assert re.match(r"onnx(runtime|\.reference) \d", row["values"])
+    assert row["difference"] < 1e-6
+    assert row["reason"] is None
+
+
+def test_the_first_node_with_wrong_values_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sabotaged(monkeypatch, "Softmax", lambda given, attrs: relax.op.nn.softmax(given[0], axis=2))
+    imported = import_onnx(save(PROTO, tmp_path))
+    with pytest.raises(UnsupportedError, match=r"node 'third' \(Softmax\) was imported wrongly"):
+        imported.check({"x": X})
+
+
+def test_the_first_node_with_a_wrong_shape_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pool = relax.op.nn.max_pool2d
+    sabotaged(monkeypatch, "MaxPool", lambda given, attrs: pool(given[0], (2, 2), padding=(1, 1, 1, 1)))
+    message = r"node 'second' \(MaxPool\) was imported with the shape .*, where the model has \[1, 3, 5, 4\]"
+    with pytest.raises(UnsupportedError, match=message):
+        import_onnx(save(PROTO, tmp_path))
+
+
+def test_infinities_and_nan_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    proto = model([node("Log", "x", "y", "log")], {"x": [1, 3]})
+    path, x = save(proto, tmp_path), np.float32([[0, -1, 2]])
+    import_onnx(path).check({"x": x})
+    sabotaged(monkeypatch, "Log", lambda given, attrs: relax.op.abs(given[0]))
+    with pytest.raises(UnsupportedError, match="node 'log'"):
+        import_onnx(path).check({"x": x})
+
+
+def test_random_numbers_end_the_comparison(tmp_path: Path):
+    nodes = [*NODES[:1], node("RandomNormalLike", "a", "r", "noise"), node("Add", "a r", "y", "sum")]
+    proto = model(nodes, {"x": ["N", 2, 6, 5]}, {"w": normal(0, 3, 2, 3, 3)})
+    imported = check_import.Imported(proto, *[import_onnx(save(PROTO, tmp_path)).module] * 2, {})
+    monkey = check_import.by_reference(imported.proto, {"x": X}, 10)
+    assert set(monkey.values) >= {"a"}
+    assert "node 'noise' (RandomNormalLike) draws random numbers" in monkey.reason
+
+
+def test_time_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(check_import, "by_runtime", lambda *_: None)
+    monkeypatch.setattr(check_import, "SECONDS", -1.0)
+    row = import_onnx(save(PROTO, tmp_path)).check({"x": X})
+    assert "was not reached" in row["reason"]
+    assert row["difference"] is None
+    monkeypatch.setattr(check_import, "_MOST_MACS", 10)
+    assert "multiply-accumulates" in import_onnx(save(PROTO, tmp_path)).check({"x": X})["reason"]
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.DOUBLE, TensorProto.BFLOAT16])
+def test_other_floats_are_compared_in_float32(tmp_path: Path, dtype: int):
+    weight = helper.make_tensor("w", dtype, [4, 3], normal(0, 12).tolist())
+    proto = model([node("MatMul", "x w", "y", "product")], {"x": ["N", 4]}, dtype=dtype)
+    proto.graph.initializer.append(weight)
+    imported = import_onnx(save(proto, tmp_path))
+    assert imported.inputs == {"x": ((1, 4), "float32")}
+    assert imported.check({"x": normal(1, 1, 4)})["difference"] < 1e-6
+    [warning] = imported.warnings
+    assert (warning.kind, onnx.TensorProto.DataType.Name(dtype).lower() in warning.text) == (
+        "dtype",
+        dtype == TensorProto.BFLOAT16,
+    )
+
+
+def test_the_model_given_is_what_is_checked(tmp_path: Path):
+    """Not what the importer's own steps made of it."""
+    seen = []
+    path = save(PROTO, tmp_path)
+    original = importer.fold_shapes
+
+    def wrong(proto: onnx.ModelProto, shapes: Any) -> onnx.ModelProto:
+        folded = original(proto, shapes)
+        folded.graph.node[2].attribute[0].i = 2  # softmax over another axis
+        seen.append(folded)
+        return folded
+
+    importer.fold_shapes, imported = wrong, None
+    try:
+        imported = import_onnx(path)
+    finally:
+        importer.fold_shapes = original
+    with pytest.raises(UnsupportedError, match="third"):
+        imported.check({"x": X})

@@ -40,6 +40,7 @@ def operands(kind: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 def build(folder: Path) -> None:
     from hwptq.backends.tvm_cuda.cuda_compile import compile_kernels
+    from hwptq.kernels.layer import Layer
     from hwptq.kernels.select import select
     from hwptq.targets import load_target
     from hwptq.tir.kernel import TensorType
@@ -52,7 +53,7 @@ def build(folder: Path) -> None:
             x, w = operands(kind, depth)
             constants = [w, np.ones(COLUMNS, np.float32), np.zeros(COLUMNS, np.float32)]
             out = TensorType((ROWS, COLUMNS), FLOAT32)
-            (step,) = select(op, [TensorType(x.shape, str(x.dtype))], constants, out, target)
+            (step,) = select(Layer(op, (TensorType(x.shape, str(x.dtype)),), constants, out), target)
             kernels[f"k{depth}"] = step.func
             for i, a in enumerate(step.args[1:]):
                 assert isinstance(a, np.ndarray)

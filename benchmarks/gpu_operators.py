@@ -160,6 +160,7 @@ def build(folder: Path, part: int, parts: int) -> None:
 
 
 def _add(case: Case, target: Any, kernels: Any, arrays: Any, plan: list[dict[str, Any]]) -> None:
+    from hwptq.kernels.layer import Layer
     from hwptq.kernels.select import select
     from hwptq.tir.kernel import TensorType
 
@@ -169,7 +170,7 @@ def _add(case: Case, target: Any, kernels: Any, arrays: Any, plan: list[dict[str
     steps = []
     arrays |= {f"{case.name}/in{i}": codes(a) for i, a in enumerate(case.activations)}
     arrays[f"{case.name}/out"] = codes(expected)
-    for i, step in enumerate(select(case.op, types, case.constants, out, target)):
+    for i, step in enumerate(select(Layer(case.op, tuple(types), case.constants, out), target)):
         kernels[f"k{len(plan)}_{i}"] = step.func
         arrays |= {
             f"{case.name}/{i}/{j}": codes(a) for j, a in enumerate(step.args) if isinstance(a, np.ndarray)

@@ -48,10 +48,10 @@ def main() -> None:
 def _broken(select):
     """A select that gives the kernels of another zero point for every dense layer."""
 
-    def wrong(op, *args) -> tuple[Step, ...]:
-        if isinstance(op, Dense):
-            op = replace(op, out_zero_point=op.out_zero_point + 1)
-        return select(op, *args)
+    def wrong(layer, *args) -> tuple[Step, ...]:
+        if isinstance(layer.op, Dense):
+            layer = replace(layer, op=replace(layer.op, out_zero_point=layer.op.out_zero_point + 1))
+        return select(layer, *args)
 
     return wrong
 

@@ -17,17 +17,14 @@ from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewri
 from hwptq.ir.operator import integer_operator
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.layer import Layer
-from hwptq.kernels.quantize_image import quantizes_images
-from hwptq.kernels.select import select, select_concatenate
-from hwptq.kernels.strided_copy import strided_copy
-from hwptq.kernels.transpose_tiles import transpose_tiles
-from hwptq.kernels.wishes import AS_IT_IS, takes_followers, wishes, writes
+from hwptq.kernels.select import select, selector_of
+from hwptq.kernels.wishes import AS_IT_IS
 from hwptq.operators.add import Add
 from hwptq.operators.clamp import Clamp
 from hwptq.operators.quantize import Quantize
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
-from hwptq.tir.vector_unit import THREADS, unit_of
+from hwptq.tir.vector_unit import THREADS
 
 from .graph.fused_groups import Group, Node, fused_groups
 from .graph.layouts import Readings, stored_layouts
@@ -46,6 +43,7 @@ class SelectKernels:
 
     def __init__(self, target: Any, threads: int = 1, tile_of: Callable[[Layer], int] = lambda layer: 0):
         self.target, self.threads, self.tile_of = target, threads, tile_of
+        self.selector = selector_of(target, threads)
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         # one function for steps that are structurally equal; what is portable already stays
@@ -73,8 +71,8 @@ class SelectKernels:
                 parts = list(value.args[0].fields)
                 axis = int(value.attrs.axis) % len(shape_of(var))
                 out = _type(var, layouts.get(var, PLAIN))
-                steps = select_concatenate([_type(t) for t in parts], axis, out, self.target, self.threads)
-                return emitter.emit(r, steps, parts, var)
+                step = self.selector.concatenation([_type(t) for t in parts], axis, out)
+                return emitter.emit(r, (step,), parts, var)
             moved = self._moved(var, value)
             if moved is not None:
                 return emitter.emit(r, (moved,), [value.args[0]], var)
@@ -84,22 +82,19 @@ class SelectKernels:
         return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
 
     def _takes_followers(self, node: Node) -> bool:
-        return takes_followers(node.op, _arrays(node), self.target)
+        return self.selector.takes_followers(layer_of(Group(node), {}))
 
     def _makes_images(self, node: Node) -> bool:
-        if not isinstance(node.op, Quantize) or self.target.tvm.get("kind") != "llvm":
+        if not isinstance(node.op, Quantize) or not _may_be_laid_out(node.var):
             return False
-        images = quantizes_images(shape_of(node.activations[0]), unit_of(self.target))
-        return images and _may_be_laid_out(node.var)
+        return self.selector.quantizes_images(shape_of(node.activations[0]))
 
     def _moved(self, var: Any, value: Any) -> Step | None:
         """The kernel of a transpose or slice of int8 that can be vectors, else None."""
-        way = walk(value) if self.target.tvm.get("kind") == "llvm" else None
+        way = walk(value)
         if way is None or not _may_be_laid_out(var):
             return None
-        movement = _type(value.args[0]), way.strides, way.first, _type(var)
-        unit = unit_of(self.target, self.threads)
-        return strided_copy(*movement, unit) or transpose_tiles(*movement, unit)
+        return self.selector.movement(_type(value.args[0]), way.strides, way.first, _type(var))
 
     def _readings(self, var: Any, value: Any, groups: Mapping[Any, Group | None]) -> Readings | None:
         if _joins(value) and _may_be_laid_out(var):
@@ -110,10 +105,9 @@ class SelectKernels:
         group = groups[var]
         if group is None:
             return Readings((), lambda layout: False)
-        types = [_type(t) for t in group.activations]
-        operator = group.head.op, types, _arrays(group.head), _type(group.var), self.target
-        pairs = tuple(zip(group.activations, wishes(*operator), strict=True))
-        return Readings(pairs, partial(writes, *operator))
+        layer = layer_of(group, {})
+        pairs = tuple(zip(group.activations, self.selector.wishes(layer), strict=True))
+        return Readings(pairs, partial(self.selector.writes, layer))
 
 
 def _may_be_laid_out(var: Any) -> bool:
@@ -166,9 +160,8 @@ def layer_of(group: Group, layouts: Mapping[Any, Layout]) -> Layer:
 
 def kernel_steps(layer: Layer, name: str, target: Any, threads: int = 1, tile: int = 0) -> tuple[Step, ...]:
     """The steps by which `target` computes a layer called `name`."""
-    operator = layer.op, layer.activations, layer.constants, layer.out
     try:
-        return select(*operator, target, threads, tile, layer.followers)
+        return select(layer, target, threads, tile)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

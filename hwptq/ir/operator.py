@@ -41,12 +41,15 @@ class Operator:
 
     kind: its name, one of all. family: the name under which a descriptor lists what computes it; its kind, if
     neither it nor a base says so. output_range: the least and the greatest real value of its result, where
-    they are the same for all inputs.
+    they are the same for all inputs. reads_layouts, writes_layouts: its portable code takes its activation
+    in any layout in rows, writes its result so.
     """
 
     kind: ClassVar[str]
     family: ClassVar[str]
     output_range: ClassVar[tuple[float, float] | None] = None
+    reads_layouts: ClassVar[bool] = False
+    writes_layouts: ClassVar[bool] = False
     #: The value on arrays, in the order of the docstring.
     reference: ClassVar[Callable[..., np.ndarray]]
 

@@ -17,11 +17,46 @@ from hwptq.ir.operator import Operator
 from hwptq.operators.conv2d import Conv2d
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, loop, primfunc, share, unravel
 from hwptq.tir.kernel import PREVIOUS, Step, TensorType
-from hwptq.tir.layout import Padding
+from hwptq.tir.layout import Layout, Padding
 from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
+from .layer import Layer
+from .template import Maker
+from .wishes import Wish
+
 _COST = 8  # multiply-accumulates that take as long as moving a byte
+
+
+class Framed(Maker):
+    """What makes a convolution on the image alone, and the frame around it."""
+
+    def __init__(self, maker: Maker, unit: VectorUnit):
+        self.maker, self.unit = maker, unit
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        assert isinstance(layer.op, Conv2d)
+        depth = layer.activations[0].shape[-1]
+        frame = frame_step(layer.op, depth, layer.constants, layer.out, self.unit)
+        return (*self.maker.steps(_alone(layer)), frame)
+
+    def wishes(self, layer: Layer) -> list[Wish]:
+        return self.maker.wishes(_alone(layer))
+
+    def writes(self, layer: Layer, layout: Layout) -> bool:
+        return layout.rows == 1
+
+
+def framed(layer: Layer) -> bool:
+    """Whether a layer is a convolution with such a frame."""
+    return without_frame(layer.op, layer.constants) is not None
+
+
+def _alone(layer: Layer) -> Layer:
+    op, alone = layer.op, without_frame(layer.op, layer.constants)
+    assert isinstance(op, Conv2d)
+    assert alone is not None
+    return replace(layer, op=alone, out=inside(op, layer.out))
 
 
 def without_frame(op: Operator, constants: Sequence[np.ndarray]) -> Conv2d | None:

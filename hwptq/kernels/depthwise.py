@@ -33,11 +33,32 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import row_pixels
 from .convolution import Convolution, describe, wanted_padding
+from .layer import Layer
 from .pack_input import Packing, pack_input
 from .scratchpad import emit_bands, plan_bands
+from .template import Template
+from .wishes import Wish
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
+
+
+class Depthwise(Template[DepthwiseKernel]):
+    """Convolutions with groups == I == O."""
+
+    table = DepthwiseKernel
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
+        assert isinstance(op, Conv2d)
+        return depthwise(op, x, constants, out, self.kernel, self.unit)
+
+    def wishes(self, layer: Layer) -> list[Wish]:
+        assert isinstance(layer.op, Conv2d)
+        return [Wish(Layout(wanted_padding(layer.op)))]
+
+    def writes(self, layer: Layer, layout: Layout) -> bool:
+        return layout.rows == 1
 
 
 def depthwise(

@@ -53,14 +53,17 @@ from hwptq.tir.vector_unit import VectorUnit
 from .choose_tile import row_pixels
 from .convolution import Convolution, describe, wanted_padding
 from .depthwise import depthwise
-from .depthwise_buffer import depthwise_buffer, fits
+from .depthwise_buffer import depthwise_buffer, fits, writes_interleaved
 from .depthwise_constants import Entries, pack_factors, pack_taps
 from .depthwise_plan import ROWS, Plan
+from .layer import Layer
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
 from .row_vectors import Border, Read, loads_of, reader, rows_inside
 from .scratchpad import emit_bands, emit_ends, end_bands, plan_bands
 from .store_tile import store_part
+from .template import Template
+from .wishes import Wish
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _UNROLLED_COLUMNS = 8  # of a window, where pixels share them
@@ -68,6 +71,27 @@ _MOST_LOADS = 7  # of a vector of an output row; with more, registers are short
 
 #: Code of a kernel: it gets the tensors, the output last.
 Emit = Callable[..., None]
+
+
+class DepthwiseDot(Template[DepthwiseDotKernel]):
+    """Convolutions with groups == I == O."""
+
+    table = DepthwiseDotKernel
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
+        assert isinstance(op, Conv2d)
+        return depthwise_dot(op, x, constants, out, self.kernel, self.unit)
+
+    def wishes(self, layer: Layer) -> list[Wish]:
+        op, x, weight = layer.op, layer.activations[0], layer.constants[0].shape
+        assert isinstance(op, Conv2d)
+        return [Wish(wanted_layout(op, x, weight, layer.out, self.kernel, self.unit.masked))]
+
+    def writes(self, layer: Layer, layout: Layout) -> bool:
+        op, x, weight = layer.op, layer.activations[0], layer.constants[0].shape
+        assert isinstance(op, Conv2d)
+        return layout.rows == 1 or writes_interleaved(op, x, weight, layer.out, self.kernel, layout)
 
 
 def depthwise_dot(

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.operators.layers import IntegerLayer
+from hwptq.operators.matmul import MatMul
 from hwptq.targets.templates.dot_product import DotProductKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle, splat
-from hwptq.tir.kernel import Step, TensorType
-from hwptq.tir.vector_unit import VectorUnit
+from hwptq.tir.kernel import Step
 
-from .epilogue import Follower
+from .layer import Layer
+from .matmul_dot import fits, matmul_dot
 from .register_tile import Mac, Tile
-from .tiled import Template, tiled_steps
+from .tiled import Tiled, Tiling
 
 _LOADED_GROUPS = 4  # of a by-element instruction: the int32 lanes of a 128-bit register
 
 
-def dot_product(
-    op: IntegerLayer,
-    x: TensorType,
-    constants: Sequence[np.ndarray],
-    out: TensorType,
-    kernel: DotProductKernel,
-    unit: VectorUnit,
-    followers: Sequence[Follower] = (),
-) -> tuple[Step, ...]:
-    """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
-    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
-    return tiled_steps(op, x, constants, out, template, unit, followers)
+class DotProduct(Tiled[DotProductKernel]):
+    """Layers, and products of two activations, by an instruction that takes one pixel."""
+
+    table = DotProductKernel
+
+    @property
+    def tiling(self) -> Tiling:
+        kernel = self.kernel
+        tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+        return Tiling(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
+
+    def takes(self, layer: Layer) -> bool:
+        return not isinstance(layer.op, MatMul) or fits(layer.activations, self.tiling.mac, self.unit)
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        if isinstance(layer.op, MatMul):
+            return matmul_dot(layer.op, layer.activations, layer.out, self.tiling, self.unit)
+        return super().steps(layer)
 
 
 def mac_of(kernel: DotProductKernel) -> Mac:

@@ -14,12 +14,37 @@ from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
 from .concatenate import concatenate
+from .layer import Layer
+from .template import Maker
 
 #: What a kernel computes at once: input channels of one dot product, output channels of one vector.
 _INPUTS, _OUTPUTS = 4, 16
 
 #: The steps of a Conv2d of one group: (op, x, weight and the constants of its channels, out) -> steps.
 Plain = Callable[[Conv2d, TensorType, Sequence[np.ndarray], TensorType], tuple[Step, ...]]
+
+
+class Grouped(Maker):
+    """What makes convolutions of one group, used for each bundle of groups."""
+
+    def __init__(self, maker: Maker, unit: VectorUnit):
+        self.maker, self.unit = maker, unit
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        def plain(
+            op: Conv2d, x: TensorType, constants: Sequence[np.ndarray], out: TensorType
+        ) -> tuple[Step, ...]:  # fmt: skip
+            return self.maker.steps(Layer(op, (x,), tuple(constants), out))
+
+        assert isinstance(layer.op, Conv2d)
+        x, constants = layer.activations[0], layer.constants
+        return grouped_convolution(layer.op, x, constants, layer.out, plain, self.unit)
+
+
+def grouped(layer: Layer) -> bool:
+    """Whether a layer is a convolution in groups that is not depthwise."""
+    op = layer.op
+    return isinstance(op, Conv2d) and op.groups > 1 and op.rule(layer.constants) == Conv2d.family
 
 
 def grouped_convolution(

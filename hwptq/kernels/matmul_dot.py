@@ -18,7 +18,6 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.matmul import MatMul
-from hwptq.targets.templates.dot_product import DotProductKernel
 from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
@@ -42,10 +41,10 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import fit
 from .convolution import Convolution
-from .dot_product import mac_of
 from .pack_input import Packing, pack_input
-from .register_tile import Mac, Plan, Tile, accumulators, blocks, reduce_windows
+from .register_tile import Mac, Plan, accumulators, blocks, reduce_windows
 from .store_tile import Output, store_tile
+from .tiled import Tiling
 from .widen_channels import widen_channels
 
 _OFFSETS = {"int8": 0, "int16": 0, "uint8": 128}  # o, by the dtype of the packed activations
@@ -53,18 +52,16 @@ _STEP = 16  # int8 values that are added up at once
 
 
 def matmul_dot(
-    op: MatMul, activations: Sequence[TensorType], out: TensorType, kernel: DotProductKernel,
-    unit: VectorUnit,
+    op: MatMul, activations: Sequence[TensorType], out: TensorType, tiling: Tiling, unit: VectorUnit
 ) -> tuple[Step, ...]:  # fmt: skip
     """The steps of a MatMul: a packed where needed, b packed, terms of columns and rows, the product."""
     a, b = activations
-    mac, (m, depth), n = mac_of(kernel), a.shape[-2:], b.shape[-1]
+    mac, (m, depth), n = tiling.mac, a.shape[-2:], b.shape[-1]
     k = -(-depth // mac.k) * mac.k if mac.aligned else depth
     wide = widen_channels(a, k, unit) if k > depth else None
     left = wide.out if wide else a
     conv = Convolution(1, (1, m), k, (1, m), n, (1, 1), (1, 1), (1, 1))
-    most = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    tile = fit(conv, mac, most, kernel.dense_vectors, choice=unit.tile)
+    tile = fit(conv, mac, tiling.tile, tiling.dense_vectors, choice=unit.tile)
     plan = Plan(conv, mac, tile)
     packed_a = pack_input(Packing(left, Layout(dtype=mac.activation, slack=mac.slack(k)), unit))
     if wide and packed_a:
@@ -82,13 +79,13 @@ def matmul_dot(
     return (*before, Step(func, (*sources, *scales), out, "matmul_dot_product"))
 
 
-def fits(activations: Sequence[TensorType], kernel: DotProductKernel, unit: VectorUnit) -> bool:
+def fits(activations: Sequence[TensorType], mac: Mac, unit: VectorUnit) -> bool:
     """Whether the kernel takes these operands: matrices whose second one has as many columns as lanes.
 
     It may have fewer where whole vectors can be read behind a row, and stored through masks.
     """
     columns = activations[1].shape[-1]
-    return min(len(t.shape) for t in activations) >= 2 and (columns >= kernel.lanes or unit.masked)
+    return min(len(t.shape) for t in activations) >= 2 and (columns >= mac.lanes or unit.masked)
 
 
 def _first_column(v: Expr, plan: Plan) -> Expr:

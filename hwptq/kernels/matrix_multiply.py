@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.operators.layers import IntegerLayer
 from hwptq.targets.templates.matrix_multiply import MatrixMultiplyKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle
-from hwptq.tir.kernel import Step, TensorType
-from hwptq.tir.vector_unit import VectorUnit
 
-from .epilogue import Follower
 from .register_tile import Mac, Tile
-from .tiled import Template, tiled_steps
+from .tiled import Tiled, Tiling
 
 _LOADED_GROUPS = 2  # of k activations of one pixel: two pixels' loads then make two operands
 
 
-def matrix_multiply(
-    op: IntegerLayer,
-    x: TensorType,
-    constants: Sequence[np.ndarray],
-    out: TensorType,
-    kernel: MatrixMultiplyKernel,
-    unit: VectorUnit,
-    followers: Sequence[Follower] = (),
-) -> tuple[Step, ...]:
-    """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
-    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    template = Template(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
-    return tiled_steps(op, x, constants, out, template, unit, followers)
+class MatrixMultiply(Tiled[MatrixMultiplyKernel]):
+    """Layers by an instruction that takes several pixels."""
+
+    table = MatrixMultiplyKernel
+
+    @property
+    def tiling(self) -> Tiling:
+        kernel = self.kernel
+        tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+        return Tiling(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
 
 
 def mac_of(kernel: MatrixMultiplyKernel) -> Mac:

@@ -17,11 +17,33 @@ from hwptq.targets.templates.table_lookup import TableLookupKernel
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, dtype_of, primfunc
 from hwptq.tir.encoding import decoded, encoded
 from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import Layout
 from hwptq.tir.lookup import Find, emit_lookup
 from hwptq.tir.vector_unit import VectorUnit
 
+from .layer import Layer
+from .template import Template
+from .wishes import ANY, Wish
+
 _ENTRIES = 128  # in a vector
 _BLOCK = 32  # indices that one instruction serves
+
+
+class TableLookup(Template[TableLookupKernel]):
+    """Lookups, from any layout in rows to any."""
+
+    table = TableLookupKernel
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
+        assert isinstance(op, Lookup)
+        return table_lookup(op, x, constants, out, self.kernel, self.unit)
+
+    def wishes(self, layer: Layer) -> list[Wish]:
+        return [ANY]
+
+    def writes(self, layer: Layer, layout: Layout) -> bool:
+        return layout.rows == 1
 
 
 def table_lookup(

@@ -23,8 +23,13 @@ from hwptq.targets.templates.table_permute import TablePermuteKernel
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, constant, dtype_of, primfunc, shuffle, splat
 from hwptq.tir.encoding import decoded, encoded
 from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import Layout
 from hwptq.tir.lookup import Find, emit_lookup
 from hwptq.tir.vector_unit import VectorUnit
+
+from .layer import Layer
+from .template import Template
+from .wishes import ANY, Wish
 
 _VALUES = 256
 _SIGN = -128
@@ -32,6 +37,23 @@ _VECTORS = 4  # of an iteration
 
 #: (indices, blocks) -> entries; both as vectors of int8.
 Join = Callable[[TablePermuteKernel, Expr, Sequence[Sequence[Expr]]], Expr]
+
+
+class TablePermute(Template[TablePermuteKernel]):
+    """Lookups, from any layout in rows to any."""
+
+    table = TablePermuteKernel
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
+        assert isinstance(op, Lookup)
+        return table_permute(op, x, constants, out, self.kernel, self.unit)
+
+    def wishes(self, layer: Layer) -> list[Wish]:
+        return [ANY]
+
+    def writes(self, layer: Layer, layout: Layout) -> bool:
+        return layout.rows == 1
 
 
 def table_permute(

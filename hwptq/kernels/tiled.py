@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
+from hwptq.operators.conv2d import Conv2d
+from hwptq.operators.dense import Dense
 from hwptq.operators.layers import IntegerLayer
 from hwptq.tir.builder import TEMPLATE, primfunc
 from hwptq.tir.kernel import PREVIOUS, Step, TensorType
@@ -19,23 +22,60 @@ from .convolution import Convolution, describe, wanted_padding
 from .epilogue import Follower, any_border, parameters
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
+from .layer import Layer
 from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, packed_bits, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled
 from .result_range import proven
 from .scratchpad import emit_bands, plan_bands
+from .template import Table, Template
 from .widen_channels import widen_channels, widen_weight
+from .wishes import ANY, AS_IT_IS, Wish
 
 
 @dataclass(frozen=True)
-class Template:
-    """An instruction with its tile sizes."""
+class Tiling:
+    """An instruction with the largest tiles that its registers hold; `name` is that of the template."""
 
     name: str
     mac: Mac
     tile: Tile
-    dense_vectors: int
+    dense_vectors: int  # of output channels, where there is one pixel only
+
+
+class Tiled(Template[Table]):
+    """A template whose kernels keep a tile of sums in registers, and add to it by one instruction."""
+
+    @property
+    @abstractmethod
+    def tiling(self) -> Tiling:
+        """The instruction of the table with its tiles."""
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
+        assert isinstance(op, IntegerLayer)
+        return tiled_steps(op, x, constants, out, self.tiling, self.unit, layer.followers)
+
+    def wishes(self, layer: Layer) -> list[Wish]:
+        if not isinstance(layer.op, IntegerLayer):
+            return super().wishes(layer)
+        op, (x, *others), weight, mac = layer.op, layer.activations, layer.constants[0].shape, self.tiling.mac
+        interleaved = _interleaved(op, x, weight, layer.out, mac)
+        exact = interleaved or _widened(x, mac)
+        rest = [AS_IT_IS if exact else ANY for _ in others]
+        if interleaved and wanted_padding(op).empty:
+            return [Wish(interleaved_layout(mac), exact=True), *rest]
+        return [Wish(wanted_layout(op, x, weight, layer.out, mac), exact), *rest]
+
+    def writes(self, layer: Layer, layout: Layout) -> bool:
+        if layout == PLAIN or layout.rows > 1 or not isinstance(layer.op, Conv2d | Dense):
+            return layout == PLAIN
+        x, weight, mac = layer.activations[0], layer.constants[0].shape, self.tiling.mac
+        return not (_widened(x, mac) or _interleaved(layer.op, x, weight, layer.out, mac))
+
+    def takes_followers(self, layer: Layer) -> bool:
+        return isinstance(layer.op, Conv2d | Dense)
 
 
 def tiled_steps(
@@ -43,13 +83,13 @@ def tiled_steps(
     x: TensorType,
     constants: Sequence[np.ndarray],
     out: TensorType,
-    template: Template,
+    tiling: Tiling,
     unit: VectorUnit,
     followers: Sequence[Follower] = (),
 ) -> tuple[Step, ...]:
     """The steps of `op`; `constants` are its weight, bias, multiplier and shift (or scale)."""
     weight, bias, *scales = constants
-    mac = template.mac
+    mac = tiling.mac
     wide = None
     if mac.aligned and x.shape[-1] % mac.k:
         wide = widen_channels(x, -(-x.shape[-1] // mac.k) * mac.k, unit)
@@ -57,10 +97,10 @@ def tiled_steps(
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, mac), unit)
     conv = describe(op, packing.read, weight.shape, out, rows=any_border(followers))
     interleaved = interleaves(mac, conv)
-    size, bits = template.tile, packed_bits(op.weight_bits)
+    size, bits = tiling.tile, packed_bits(op.weight_bits)
     if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
         size = Tile(2 * size.pixels, max(1, size.vectors // 2))
-    tile = fit(conv, mac, size, template.dense_vectors, interleaved, unit.tile)
+    tile = fit(conv, mac, size, tiling.dense_vectors, interleaved, unit.tile)
     plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group)
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan)
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
@@ -74,7 +114,7 @@ def tiled_steps(
     if unit.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, unit.scratchpad)
         body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))
-    func = primfunc(types, {TEMPLATE: template.name}, body)
+    func = primfunc(types, {TEMPLATE: tiling.name}, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args: tuple[int | np.ndarray, ...] = (
@@ -84,7 +124,7 @@ def tiled_steps(
         *pack_scales(scales, plan.stored_lanes),
         *tail_args,
     )
-    return (*before, Step(func, args, out, f"{op.kind}_{template.name}"))
+    return (*before, Step(func, args, out, f"{op.kind}_{tiling.name}"))
 
 
 def wanted_layout(
@@ -124,3 +164,14 @@ def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...
         return steps
     source = PREVIOUS if steps else 0
     return (*steps, interleave_pixels(packed.out if packed else packing.x, source, plan.conv.ci, plan))
+
+
+def _widened(x: TensorType, mac: Mac) -> bool:
+    """Whether channels are filled up in a step of its own, which knows nothing of layouts."""
+    return mac.aligned and x.shape[-1] % mac.k != 0
+
+
+def _interleaved(op: IntegerLayer, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac) -> bool:
+    """Whether the kernel reads interleaved pixels."""
+    plain = TensorType(x.shape, x.dtype, Layout(wanted_padding(op)))
+    return interleaves(mac, describe(op, plain, weight, out))

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from hwptq.operators.layers import IntegerLayer
 from hwptq.targets.templates.vector import VectorKernel
 from hwptq.tir.builder import Expr, cast, splat
-from hwptq.tir.kernel import Step, TensorType
-from hwptq.tir.vector_unit import VectorUnit
 
-from .epilogue import Follower
 from .register_tile import Mac, Tile
-from .tiled import Template, tiled_steps
+from .tiled import Tiled, Tiling
 
 
-def vector(
-    op: IntegerLayer,
-    x: TensorType,
-    constants: Sequence[np.ndarray],
-    out: TensorType,
-    kernel: VectorKernel,
-    unit: VectorUnit,
-    followers: Sequence[Follower] = (),
-) -> tuple[Step, ...]:
-    """The steps of a Conv2d (one group) or dense; `constants` are its weight, bias and scales."""
-    tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    template = Template(kernel.template, mac_of(kernel), tile, kernel.tile_vectors)
-    return tiled_steps(op, x, constants, out, template, unit, followers)
+class Vector(Tiled[VectorKernel]):
+    """Layers by what the compiler makes of a multiplication and an addition."""
+
+    table = VectorKernel
+
+    @property
+    def tiling(self) -> Tiling:
+        kernel = self.kernel
+        tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
+        return Tiling(kernel.template, mac_of(kernel), tile, kernel.tile_vectors)
 
 
 def mac_of(kernel: VectorKernel) -> Mac:

@@ -28,6 +28,8 @@ class Lookup(Operator):
     """
 
     kind: ClassVar[str] = "lookup"
+    reads_layouts: ClassVar[bool] = True
+    writes_layouts: ClassVar[bool] = True
 
     def reference(self, x, table) -> np.ndarray:
         return table[format_of(str(x.dtype)).codes(x)]

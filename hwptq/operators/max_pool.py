@@ -25,6 +25,7 @@ class MaxPool(Operator):
     """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins."""
 
     kind: ClassVar[str] = "max_pool"
+    writes_layouts: ClassVar[bool] = True
     pool_size: tuple[int, int]
     strides: tuple[int, int]
     padding: tuple[int, int, int, int]

@@ -25,6 +25,7 @@ class Resize(Operator):
     """
 
     kind: ClassVar[str] = "resize"
+    writes_layouts: ClassVar[bool] = True
 
     def reference(self, x, rows, columns) -> np.ndarray:
         return x[:, rows][:, :, columns]

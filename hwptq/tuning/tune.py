@@ -105,8 +105,7 @@ def candidates(layer: Layer, target: Descriptor) -> Candidates:
     """The steps for each tile, the usual one first, up to one that comes to the same code as another."""
     found: dict[Any, Any] = {}
     for tile in range(CANDIDATES):
-        operator = layer.op, layer.activations, layer.constants, layer.out
-        steps = select(*operator, target, tile=tile, followers=layer.followers)
+        steps = select(layer, target, tile=tile)
         key = tuple(StructuralKey(step.func) for step in steps)  # type: ignore[call-arg]
         if key in found:
             break

@@ -18,6 +18,7 @@ from hwptq import flow
 from hwptq.backends.backend import why_not_run
 from hwptq.frontends.onnx import operators
 from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
 from hwptq.operators.dense import Dense
 from hwptq.passes import select_kernels
@@ -91,10 +92,10 @@ def test_a_broken_kernel_is_found(hwptq: Command, monkeypatch: pytest.MonkeyPatc
     """Negative control: kernels for another zero point differ from the reference."""
     select = select_kernels.select
 
-    def broken(op: Any, *arguments: Any) -> Any:
-        if isinstance(op, Dense):
-            op = replace(op, out_zero_point=op.out_zero_point + 1)
-        return select(op, *arguments)
+    def broken(layer: Layer, *arguments: Any) -> Any:
+        if isinstance(layer.op, Dense):
+            layer = replace(layer, op=replace(layer.op, out_zero_point=layer.op.out_zero_point + 1))
+        return select(layer, *arguments)
 
     monkeypatch.setattr(select_kernels, "select", broken)
     outcome = hwptq.compile()

@@ -17,7 +17,8 @@ from on_processor import run
 
 from hwptq.formats import bf16
 from hwptq.kernels.cuda.packing import permutation
-from hwptq.kernels.cuda.select import select_cuda
+from hwptq.kernels.layer import Layer
+from hwptq.kernels.select import select
 from hwptq.operators.add import FloatAdd
 from hwptq.operators.avg_pool import FloatAvgPool
 from hwptq.operators.clamp import FloatClamp
@@ -57,7 +58,8 @@ class Values:
 def check(op: Any, *tensors: np.ndarray, constants: tuple[np.ndarray, ...] = ()) -> None:
     """The kernel of one thread an element gives the bits of the reference."""
     expected = np.ascontiguousarray(op.reference(*tensors, *constants))
-    (step,) = select_cuda(op, [type_of(t) for t in tensors], constants, type_of(expected), TARGET)
+    layer = Layer(op, tuple(map(type_of, tensors)), constants, type_of(expected))
+    (step,) = select(layer, TARGET)
     found = run(step.func, [*tensors, *constants], type_of(expected))
     bits = f"uint{8 * expected.itemsize}"
     assert np.array_equal(found.view(bits), expected.view(bits)), op
@@ -151,7 +153,7 @@ def test_what_the_tensor_cores_get(shape: Any, strides: Any, padding: Any, dilat
     x, w, scale, bias = v.of(BF16, 2, 13, 17, depth), v.of(BF16, *shape), v.reals(o), v.reals(o)
     op = FloatConv2d(strides, padding, dilation, 1, -inf, inf, out, IN_STEPS)
     expected = op.reference(x, w, scale, bias)
-    *before, last = select_cuda(op, [type_of(x)], (w, scale, bias), type_of(expected), TARGET)
+    *before, last = select(Layer(op, (type_of(x),), (w, scale, bias), type_of(expected)), TARGET)
     assert "wgmma" in last.name
     packed = last.args[3]
     assert isinstance(packed, np.ndarray)

@@ -14,6 +14,7 @@ from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.operator import integer_operator
+from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select
 from hwptq.operators.lookup import FloatLookup
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
@@ -122,4 +123,4 @@ def test_the_descriptor_of_the_accumulator_reaches_the_operators(graphs) -> None
 def test_an_operator_in_e4m3_is_refused_where_there_is_none() -> None:
     x, table = TensorType((4,), FP8), np.zeros(256, np.int8)
     with pytest.raises(ValueError, match="x86-64-vnni computes in integers, and a fp8_lookup of the model"):
-        select(FloatLookup(), [x], [table], x, load_target("x86-64-vnni"))
+        select(Layer(FloatLookup(), (x,), (table,), x), load_target("x86-64-vnni"))

@@ -19,8 +19,8 @@ from on_processor import run
 from hwptq.kernels.cuda.int8_elementwise import int8_kernel
 from hwptq.kernels.cuda.operand import item_bytes
 from hwptq.kernels.cuda.packing import permutation
-from hwptq.kernels.cuda.select import select_cuda, select_cuda_concatenate
 from hwptq.kernels.cuda.tiling import COLUMNS, STORE, round_up
+from hwptq.kernels.select import selector_of
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import DenseFloat
 from hwptq.quant import fixed_point
@@ -61,7 +61,7 @@ def test_concatenation(axis: int) -> None:
         shape[axis] = extent
         parts.append(kernel_cases.int8(Random(i), *shape))
     expected = np.concatenate(parts, axis)
-    (step,) = select_cuda_concatenate([type_of(p) for p in parts], axis, type_of(expected))
+    step = selector_of(TARGET).concatenation([type_of(p) for p in parts], axis, type_of(expected))
     assert np.array_equal(run(step.func, parts, type_of(expected)), expected)
 
 
@@ -108,7 +108,6 @@ def test_what_the_tensor_cores_get(seed: int) -> None:
         if case.activations[0].ndim < 2:
             continue
         expected = case.expected()
-        types = [type_of(a) for a in case.activations]
-        steps = select_cuda(case.op, types, case.constants, type_of(expected), TARGET)
+        steps = case.steps(TARGET)
         assert "wgmma" in steps[-1].name
         np.testing.assert_array_equal(product(case, steps), expected, err_msg=str(case))

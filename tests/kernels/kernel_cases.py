@@ -14,8 +14,8 @@ import tvm
 from hwptq.ir.operator import Operator
 from hwptq.kernels.constant_frame import without_frame
 from hwptq.kernels.epilogue import Follower
-from hwptq.kernels.select import select
-from hwptq.kernels.wishes import wishes, writes
+from hwptq.kernels.layer import Layer
+from hwptq.kernels.select import select, selector_of
 from hwptq.operators.add import Add
 from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d
@@ -52,12 +52,16 @@ class Case:
             result = follower.op.reference(*(operands[::-1] if follower.second else operands))
         return np.ascontiguousarray(result)
 
-    def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
-        """The kernels selected for `target` and a number of threads."""
+    def layer(self) -> Layer:
+        """What a kernel is chosen for."""
         *types, out = self.types()
         others = iter(types[1:])
         followers = [replace(f, other=next(others)) if isinstance(f.op, Add) else f for f in self.followers]
-        return select(self.op, types, self.constants, out, target, threads, self.tile, followers)
+        return Layer(self.op, tuple(types), self.constants, out, tuple(followers))
+
+    def steps(self, target: Descriptor, threads: int = 1) -> tuple[Step, ...]:
+        """The kernels selected for `target` and a number of threads."""
+        return select(self.layer(), target, threads, self.tile)
 
     def types(self) -> list[TensorType]:
         """Of the activations and the result."""
@@ -318,7 +322,8 @@ def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:
     """The case with an input that its kernel may take as it is, and a result in any layout it can write."""
     *types, out = case.types()
     layouts = []
-    for wish in wishes(case.op, types, case.constants, out, target):
+    selector, layer = selector_of(target), case.layer()
+    for wish in selector.wishes(layer):
         layout = wish.layout
         if layout is None:
             layout = any_layout(random, out)
@@ -330,9 +335,9 @@ def with_layouts(case: Case, random: Random, target: Descriptor) -> Case:
         layouts.append(random.choice((PLAIN, layout, layout)))
     written = PLAIN
     pairs = Layout(rows=2, k=8)
-    if writes(case.op, types, case.constants, out, target, pairs) and random.random() < 0.7:
+    if selector.writes(layer, pairs) and random.random() < 0.7:
         written = pairs
-    elif writes(case.op, types, case.constants, out, target, Layout(slack=1)):
+    elif selector.writes(layer, Layout(slack=1)):
         written = any_layout(random, out)
     return replace(case, layouts=(*layouts, written))
 

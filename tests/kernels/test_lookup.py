@@ -22,8 +22,8 @@ from tvm.target import Target
 
 from hwptq.backends.backend import why_not_run
 from hwptq.backends.static_c.raw_functions import lower, write_object
+from hwptq.kernels.select import selector_of
 from hwptq.kernels.table_permute import pack_table
-from hwptq.kernels.wishes import wishes, writes
 from hwptq.operators.lookup import Lookup
 from hwptq.targets import Descriptor, load_target
 from hwptq.targets.templates.table_permute import TablePermuteKernel
@@ -155,8 +155,7 @@ def test_blocks_of_the_table(outside: str, unsigned_in: bool, unsigned_out: bool
 def test_it_takes_and_gives_any_layout_in_rows() -> None:
     case = lookup_case(Random(0), 1, 3, 4, 16)
     for name in ("x86-64-avx2", "x86-64-vnni", "riscv64-rvv"):
-        x, out = case.types()
-        operator = case.op, [x], case.constants, out, load_target(name)
-        (wish,) = wishes(*operator)
+        selector, layer = selector_of(load_target(name)), case.layer()
+        (wish,) = selector.wishes(layer)
         assert wish.layout is None
-        assert writes(*operator, any_layout(Random(1), out))
+        assert selector.writes(layer, any_layout(Random(1), layer.out))

@@ -38,8 +38,8 @@ from hwptq.backends.backend import why_not_run
 from hwptq.kernels import matrix_multiply
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.register_tile import Mac, Tile
-from hwptq.kernels.select import select_concatenate
-from hwptq.kernels.tiled import Template, tiled_steps
+from hwptq.kernels.select import selector_of
+from hwptq.kernels.tiled import Tiling, tiled_steps
 from hwptq.operators import add
 from hwptq.operators.add import Add
 from hwptq.operators.avg_pool import AvgPool
@@ -272,8 +272,8 @@ def test_concatenate(random, sizes, axis, dtype, threads):
     expected, layout = np.concatenate(arrays, axis), Layout(dtype=dtype)
     out = replace(type_of(expected), layout=layout)
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
-        steps = select_concatenate([type_of(a) for a in arrays], axis, out, AVX2, threads)
-    np.testing.assert_array_equal(run(arrays, steps, AVX2), in_layout(expected, layout))
+        step = selector_of(AVX2, threads).concatenation([type_of(a) for a in arrays], axis, out)
+    np.testing.assert_array_equal(run(arrays, [step], AVX2), in_layout(expected, layout))
 
 
 #: groups, channels in and out: bundles of one, of several, of all groups, and depthwise with a multiplier
@@ -324,10 +324,10 @@ def meaning(kernel: DotProductKernel) -> Mac:
 def check_meaning(case: Case, kernel: DotProductKernel) -> None:
     """Run the template of a `kernel` that this CPU may lack."""
     tile = Tile(kernel.tile_pixels, kernel.tile_vectors)
-    check_template(case, Template("dot_product", meaning(kernel), tile, kernel.dense_vectors))
+    check_template(case, Tiling("dot_product", meaning(kernel), tile, kernel.dense_vectors))
 
 
-def check_template(case: Case, template: Template) -> None:
+def check_template(case: Case, template: Tiling) -> None:
     """Run a template on this CPU, with 64-bit requantization."""
     expected = case.expected()
     out = TensorType(expected.shape, "int8")
@@ -355,7 +355,7 @@ def test_matrix_multiply_of_any_shape(random, channels_in, channels_out, shape):
     """rows x columns x k: that of smmla and others."""
     case = conv_case(random, channels_in, channels_out, largest=6)
     kernel = MatrixMultiplyKernel("llvm.none", *shape, tile_pixels=5, tile_vectors=3)
-    check_template(case, Template("matrix_multiply", matrix_meaning(kernel), Tile(5, 3), 4))
+    check_template(case, Tiling("matrix_multiply", matrix_meaning(kernel), Tile(5, 3), 4))
 
 
 @settings(max_examples=25, deadline=None)

@@ -30,7 +30,7 @@ from tvm.target import Target
 
 from hwptq.backends.static_c.raw_functions import lower, write_object
 from hwptq.kernels.quantize_image import quantizes_images
-from hwptq.kernels.wishes import writes
+from hwptq.kernels.select import selector_of
 from hwptq.targets import load_target
 from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.layout import PLAIN, Layout
@@ -92,7 +92,7 @@ def test_depthwise_writes_interleaved_pixels(runnable: Callable[[str], str], tmp
     """What the 1x1 convolution behind it reads, also from odd heights and batches."""
     target, pairs = load_target(runnable("arm-cortex-a-i8mm")), Layout(rows=2, k=8)
     cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(150)]
-    able = [c for c in cases if writes(c.op, c.types()[:-1], c.constants, c.types()[-1], target, pairs)]
+    able = [c for c in cases if selector_of(target).writes(c.layer(), pairs)]
     assert len(able) >= 10
     cases = [replace(case, layouts=(PLAIN, pairs)) for case in able]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):

@@ -11,8 +11,9 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, conv_case, dense_case, int8, type_of
 
 from hwptq.kernels.grouped_convolution import bundle_of, diagonal
-from hwptq.kernels.select import select
-from hwptq.kernels.wishes import AS_IT_IS, wishes, writes
+from hwptq.kernels.layer import Layer
+from hwptq.kernels.select import select, selector_of
+from hwptq.kernels.wishes import AS_IT_IS
 from hwptq.operators.add import Add
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.lookup import Lookup
@@ -69,11 +70,11 @@ def test_without_a_rule_or_a_kernel_the_portable_code_computes():
 
 def test_other_operators_keep_their_arguments():
     x, table = int8(Random(0), 2, 3), int8(Random(0), 256)
-    (step,) = select(Lookup(), [type_of(x)], [table], type_of(x), load_target("riscv64-rvv"))
+    (step,) = select(Layer(Lookup(), (type_of(x),), (table,), type_of(x)), load_target("riscv64-rvv"))
     assert step.args[0] == 0
     assert step.args[1] is table
     add = Add(0, 0, 1, 1, 2**30, 1, 0, -128, 127)
-    (step,) = select(add, [type_of(x), type_of(x)], [], type_of(x), ARM)
+    (step,) = select(Layer(add, (type_of(x), type_of(x)), (), type_of(x)), ARM)
     assert step.args == (0, 1)
 
 
@@ -96,9 +97,9 @@ def test_a_kernel_of_the_wrong_kind_is_refused():
 
 def test_shapes_that_do_not_belong_together_are_refused():
     case = conv((0, 0, 0, 0))
-    wrong = replace(type_of(case.expected()), shape=(1, 5, 5, 16))
+    wrong = replace(case.layer(), out=replace(type_of(case.expected()), shape=(1, 5, 5, 16)))
     with pytest.raises(ValueError, match="does not give"):
-        select(case.op, [type_of(case.activations[0])], case.constants, wrong, ARM)
+        select(wrong, ARM)
 
 
 def test_a_depthwise_multiplier_is_a_convolution_in_groups():
@@ -137,8 +138,7 @@ def test_code_for_one_element_at_a_time_is_marked():
 
 
 def test_a_convolution_in_groups_reads_and_writes_plain_tensors():
-    case = conv((1, 1, 1, 1), groups=4)
-    operator = case.op, case.types()[:-1], case.constants, case.types()[-1], load_target("x86-64-vnni")
-    assert wishes(*operator) == [AS_IT_IS]
-    assert writes(*operator, PLAIN)
-    assert not writes(*operator, Layout(slack=8))
+    layer, selector = conv((1, 1, 1, 1), groups=4).layer(), selector_of(load_target("x86-64-vnni"))
+    assert selector.wishes(layer) == [AS_IT_IS]
+    assert selector.writes(layer, PLAIN)
+    assert not selector.writes(layer, Layout(slack=8))

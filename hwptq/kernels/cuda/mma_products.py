@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import fp8
+from hwptq.kernels.layer import Layer
+from hwptq.kernels.template import Template
+from hwptq.operators.matmul import FloatMatMul
 from hwptq.targets.templates.mma import MmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
@@ -16,7 +19,21 @@ from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 from .mma import WarpTiling, mma_kernel
 from .operand import E4M3, INT8
 from .product_input import prepared
+from .tensor_cores import in_integers, summed_by_step
 from .tiling import Problem
+
+
+class Mma(Template[MmaKernel]):
+    """Layers in floats or int8."""
+
+    table = MmaKernel
+
+    def takes(self, layer: Layer) -> bool:
+        by_step = summed_by_step(layer.op) and not isinstance(layer.op, FloatMatMul)
+        return by_step or in_integers(layer)
+
+    def steps(self, layer: Layer) -> tuple[Step, ...]:
+        return mma_product_steps(layer.op, layer.activations, layer.constants, layer.out, self.kernel)
 
 
 def mma_product_steps(

@@ -22,9 +22,9 @@ from hwptq.bitwidths.budget import Budget
 from hwptq.cli.terminal import TerminalProgress
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
-from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.quantize import insert, prepare
+from hwptq.pipeline.stages import prepare
+from hwptq.pipeline.step import Job
 from hwptq.recipe import recipe
 from hwptq.search.choose import BitWidths, Chooser
 from hwptq.search.drop_search import Trial
@@ -62,15 +62,13 @@ def measure(args: argparse.Namespace) -> tuple[list[Point], float, int]:
     calibration = calibration.take(args.calibration)
     evaluation = evaluation.take(options.samples) if options.samples else evaluation
     with TerminalProgress() as progress:
-        float32, stats = prepare(model.module, target, calibration, options, progress)
-        chooser = Chooser(float32, stats, target, calibration, options, progress)
-        trial = Trial(float32, target, model.outputs, evaluation, options, progress)
+        job = Job(target, calibration, options, progress)
+        prepared = prepare(model.module, job)
+        chooser, trial = Chooser(prepared, job), Trial(prepared, job, model.outputs, evaluation)
 
         def point(limit: int) -> Point:
             widths = chooser.choose(Budget("weights", limit))
-            module = widths.recorded(float32)
-            quantized = insert(module, stats, target, calibration, options, progress)
-            lost = trial.loss(lower(quantized, target)).measured
+            lost = trial.loss(widths).measured
             if trial.weight_bytes > limit:
                 raise SystemExit(f"{trial.weight_bytes} bytes exceed the budget of {limit}")
             print(limit, trial.weight_bytes, f"{lost:.2f} points lost", file=sys.stderr, flush=True)

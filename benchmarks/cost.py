@@ -12,8 +12,9 @@ from common import CASES, parser, row
 from emitted import open_case
 
 import hwptq
+from hwptq.pipeline.stages import quantize
+from hwptq.pipeline.step import Job
 from hwptq.progress import Progress
-from hwptq.quantize import quantize
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
 
@@ -33,7 +34,7 @@ def main() -> None:
     options = hwptq.Options(args.granularity, recipe=RECIPES[args.recipe])
     start = time.process_time()
     data = case.calibration.take(args.images)
-    quantize(case.model.module, load_target(args.target), data, options, progress)
+    quantize(case.model.module, Job(load_target(args.target), data, options, progress))
     seconds, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
     stages = ", ".join(f"{name} {wall:.0f}" for name, wall in progress.seconds.items())
     figure = f"{seconds:.0f} s of processor time, peak {peak} MB (wall clock by stage: {stages})"

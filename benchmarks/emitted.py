@@ -20,10 +20,10 @@ from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import Dataset, Sample, open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.executors.executor import executor_for
-from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.pipeline.stages import Quantized, lower, quantize
+from hwptq.pipeline.step import Job
 from hwptq.progress import Progress
-from hwptq.quantize import Quantized, quantize
 from hwptq.report.verify import run_emitted
 from hwptq.targets import Descriptor, load_target
 
@@ -52,14 +52,14 @@ def open_case(name: str, data: Path, samples: int | None) -> Opened:
 def emitted_top1(case: Opened, target: str, options: hwptq.Options) -> tuple[float, float]:
     """(top-1 in percent of the emitted code, seconds that quantizing took)."""
     device, progress = load_target(target), Progress()
-    quantized = quantize(case.model.module, device, case.calibration, options, progress)
+    quantized = quantize(case.model.module, Job(device, case.calibration, options, progress))
     top1 = _top1((sample.label, outputs) for sample, outputs in emitted_outputs(case, device, quantized))
     return top1, sum(progress.seconds.values())
 
 
 def emitted_outputs(case: Opened, device: Descriptor, quantized: Quantized) -> Iterator[tuple[Sample, Any]]:
     """Each sample of the evaluation data with what emitted code makes of it."""
-    graphs = lower(quantized, device)
+    graphs = lower(quantized, Job(device))
     with tempfile.TemporaryDirectory() as folder:
         program = build_program(graphs.kernels, case.model.outputs, case.model.name, device, Path(folder))
         yield from run_emitted(executor_for(program), case.evaluation, Progress())

@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 
-import hwptq
 from hwptq.backends.backend import backend_of
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.metadata import write_metadata
-from hwptq.progress import Progress
-from hwptq.quantize import insert, prepare
+from hwptq.pipeline.stages import insert, lower, prepare
+from hwptq.pipeline.step import Job
 from hwptq.search.choose import BitWidths, Chooser
 from hwptq.search.drop_search import STEPS, budget_at
 from hwptq.targets import load_target
@@ -41,18 +39,18 @@ def main() -> None:
     command.add_argument("--step", type=int, required=True, help=f"0 … {STEPS}")
     command.add_argument("--verified", type=int, default=12, help="samples to compare with the reference")
     arguments = command.parse_args()
-    options, progress, target = hwptq.Options(), Progress(), load_target(TARGET)
-    model = import_onnx(arguments.data / "model.onnx", options.axes)
+    target = load_target(TARGET)
+    model = import_onnx(arguments.data / "model.onnx")
     preprocess = load_preprocess(arguments.data / "preprocess.toml")
     calibration, evaluation = (
         open_dataset(str(_first(arguments.data, names)), model.inputs, preprocess)
         for names in (("calib.npz", "calibration"), ("eval.npz", "evaluation"))
     )
-    float32, stats = prepare(model.module, target, calibration, options, progress)
-    chooser = Chooser(float32, stats, target, calibration, options, progress)
+    job = Job(target, calibration)
+    prepared = prepare(model.module, job)
+    chooser = Chooser(prepared, job)
     widths = chooser.choose(budget_at(chooser, arguments.step))
-    recorded = widths.recorded(float32)
-    graphs = lower(insert(recorded, stats, target, calibration, options, progress), target)
+    graphs = lower(insert(widths.recorded(prepared), job), job)
     with tempfile.TemporaryDirectory() as folder:
         program = backend_of(target).build_program(graphs.kernels, model.outputs, "mix", Path(folder))
         write_metadata(Path(folder), "mix", target.name, program)

@@ -6,6 +6,7 @@ Its constants are quantized once, from one image; the result of the emulator on 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,10 @@ from onnx import numpy_helper
 from hwptq.backends.tvm_cuda.cuda_compile import compile_cuda
 from hwptq.data.dataset import from_batches
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.options import Options
-from hwptq.progress import Progress
-from hwptq.quantize import fuse, insert, prepare
+from hwptq.pipeline.stages import fuse, insert, lower, prepare
+from hwptq.pipeline.step import Job
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
 
@@ -30,17 +30,18 @@ FEATURES = 2048
 
 def build_resnet50(folder: Path) -> None:
     """resnet50_<batch>.so for every batch, and resnet50.npz: an image and the emulator's output for it."""
-    target, options, progress = load_target("nvidia-hopper-fp8"), Options(recipe=RECIPES["fast"]), Progress()
+    target, options = load_target("nvidia-hopper-fp8"), Options(recipe=RECIPES["fast"])
     with tempfile.TemporaryDirectory() as scratch:
         case = load_case(RESNET50, Path(), Path(scratch))
         _free_batch(case.model)
         model = import_onnx(case.model)
         data = from_batches(case.samples[:1], model.inputs, None)
-        float32, stats = prepare(model.module, target, data, options, progress)
+        job = Job(target, data, options)
+        prepared = prepare(model.module, job)
         for batch in BATCHES:
             if batch > 1:
-                float32 = fuse(import_onnx(case.model, {"N": batch}).module)
-            graphs = lower(insert(float32, stats, target, data, options, progress), target)
+                prepared = replace(prepared, float32=fuse(import_onnx(case.model, {"N": batch}).module))
+            graphs = lower(insert(prepared, job), job)
             compile_cuda(graphs.kernels, target.tvm).export_library(str(folder / f"resnet50_{batch}.so"))
             if batch == 1:
                 found = Interpreter(graphs.integer).run(case.samples[0])[0]

@@ -15,8 +15,8 @@ from emitted import Opened, emitted_outputs, open_case
 import hwptq
 from hwptq.data.dataset import Sample, from_batches
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.progress import Progress
-from hwptq.quantize import Quantized, insert, prepare
+from hwptq.pipeline.stages import Quantized, insert, prepare
+from hwptq.pipeline.step import Job
 from hwptq.recipe import recipe
 from hwptq.search.choose import Chooser, wished
 from hwptq.targets import Descriptor, load_target
@@ -47,12 +47,11 @@ def divided(case: Opened, count: int, last: bool) -> Opened:
 
 def quantized(case: Opened, device: Descriptor, options: hwptq.Options) -> Quantized:
     """As hwptq.compile quantizes, without a search."""
-    progress = Progress()
-    float32, stats = prepare(case.model.module, device, case.calibration, options, progress)
+    job = Job(device, case.calibration, options)
+    prepared = prepare(case.model.module, job)
     if wished(options):
-        chosen = Chooser(float32, stats, device, case.calibration, options, progress).choose()
-        float32 = chosen.recorded(float32)
-    return insert(float32, stats, device, case.calibration, options, progress)
+        prepared = Chooser(prepared, job).choose().recorded(prepared)
+    return insert(prepared, job)
 
 
 def lost(exact: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> str:

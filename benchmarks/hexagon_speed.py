@@ -30,8 +30,8 @@ from hwptq.backends.static_c.static_program import compile_parts, runtime_source
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
 from hwptq.ir.operator import Operator
 from hwptq.operators.conv2d import Conv2d
+from hwptq.pipeline.stages import Graphs
 from hwptq.report.coverage import integer_macs, integer_nodes
-from hwptq.report.verify import Graphs
 from hwptq.targets import Descriptor, load_target
 
 TARGET = "hexagon-v66-npu"

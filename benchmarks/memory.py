@@ -47,7 +47,7 @@ def _calibrate(folder: Path, count: int) -> int:
     from hwptq.data.dataset import open_dataset
     from hwptq.data.preprocess import load_preprocess
     from hwptq.frontends.onnx.importer import import_onnx
-    from hwptq.quantize import fuse
+    from hwptq.pipeline.stages import fuse
 
     model = import_onnx(folder / "model.onnx")
     data = open_dataset(folder / f"{count}.npz", model.inputs, load_preprocess(folder / "preprocess.toml"))

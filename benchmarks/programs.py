@@ -13,13 +13,11 @@ from models import Case
 from hwptq.backends.program import Program
 from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import from_batches
-from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.options import Options
-from hwptq.progress import Progress
-from hwptq.quantize import quantize
+from hwptq.pipeline.stages import Graphs, lower, quantize
+from hwptq.pipeline.step import Job
 from hwptq.recipe import RECIPES
-from hwptq.report.verify import Graphs
 from hwptq.targets import Descriptor
 
 
@@ -27,8 +25,8 @@ def quantized(case: Case, target: Descriptor, threads: int = 1) -> tuple[Graphs,
     """The graphs of a case for `target`, and the names of its outputs."""
     imported = import_onnx(case.model)
     samples = from_batches(case.samples, imported.inputs, None)
-    found = quantize(imported.module, target, samples, Options(recipe=RECIPES["fast"]), Progress())
-    return lower(found, target, threads), imported.outputs
+    job = Job(target, samples, Options(recipe=RECIPES["fast"], threads=threads))
+    return lower(quantize(imported.module, job), job), imported.outputs
 
 
 def build(case: Case, target: Descriptor, folder: Path, threads: int = 1) -> Program:

@@ -11,15 +11,13 @@ from dataclasses import replace
 
 from common import CASES, parser, paths, row
 
-from hwptq import Options
 from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.passes.graph.quantization_plan import WEIGHTED
-from hwptq.progress import Progress
-from hwptq.quantize import prepare
-from hwptq.recipe import recipe
+from hwptq.pipeline.stages import prepare
+from hwptq.pipeline.step import Job
 from hwptq.search.choose import Chooser
 from hwptq.targets import load_target
 
@@ -37,10 +35,10 @@ def main() -> None:
     target = replace(base, ops=tuple(replace(r, pairs=PAIRS) if r.op in WEIGHTED else r for r in base.ops))
     model = import_onnx(files["model"])
     data = open_dataset(str(files["calibration_data"]), model.inputs, load_preprocess(files["preprocess"]))
-    data, options, progress = data.take(args.images), Options(recipe=recipe("default")), Progress()
-    float32, stats = prepare(model.module, target, data, options, progress)
+    job = Job(target, data.take(args.images))
+    prepared = prepare(model.module, job)
     wall, cpu = time.perf_counter(), time.process_time()
-    chooser = Chooser(float32, stats, target, data, options, progress)
+    chooser = Chooser(prepared, job)
     found = chooser.choose(Budget("weights", 1.0, relative=True)).sensitivity
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert found is not None

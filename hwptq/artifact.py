@@ -78,7 +78,7 @@ class CompiledModel:
             if tensor.name not in sample:
                 raise InputError(f"input {tensor.name!r} is missing")
             array = np.asarray(sample[tensor.name])
-            if array.shape != tensor.shape or array.dtype != tensor.dtype:
+            if array.shape != tensor.shape or array.dtype != tensor.numpy_dtype:
                 raise InputError(
                     f"input {tensor.name!r}: {array.dtype} {list(array.shape)} given, "
                     f"{tensor.dtype} {list(tensor.shape)} needed"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tvm
 
 from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
@@ -17,9 +15,9 @@ from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.coverage import coverage
 from hwptq.report.report import build_report, write_report
-from hwptq.report.verify import Evidence, Graphs, verify
-from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches, wished
-from hwptq.search.drop_search import Trial, cheapest_within
+from hwptq.report.verify import Evidence, verify
+from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
+from hwptq.search.drop_search import bit_widths
 from hwptq.tuning.tile_cache import TileCache
 from hwptq.tuning.tune import Tuning, tune
 
@@ -32,9 +30,11 @@ from .metadata import write_metadata
 from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
 from .output_folder import staged
+from .pipeline.ir_dump import IrDump
+from .pipeline.stages import Graphs, Quantized, insert, integers, kernels, normalize, prepare
+from .pipeline.step import Job, first_tile
 from .progress import Progress
 from .qdq_onnx import save_qdq
-from .quantize import Quantized, insert, normalize, prepare
 from .targets import Descriptor, load_target
 
 if TYPE_CHECKING:
@@ -76,13 +76,12 @@ def compile(
             )
             if (first := evaluation.peek()) is not None:
                 score.check(first.label)
+        job = Job(device, calibration, options, progress, IrDump(options.dump_ir))
         with progress.stage("check the import"):
             checked = imported.check(first.inputs if first else None)
         try:
-            quantized, widths = _quantized(imported, device, calibration, evaluation, options, progress)
-            with progress.stage("lower"):
-                graphs = lower(quantized, device, options.threads)
-            graphs, tuning = _tuned(graphs, device, options, progress)
+            quantized, widths = _quantized(imported, job, evaluation)
+            graphs, tuning = _lowered(quantized, job)
             with progress.stage("build"):
                 program = backend.build(graphs.kernels, imported.outputs, imported.name, folder)
         except ValueError as error:  # of a pass: it names the node
@@ -118,59 +117,40 @@ def plan(
     check_wishes(options, device, passes.is_quantized(imported.module))
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
-    float32, stats = prepare(imported.module, device, calibration, options, progress)
-    assert calibration is not None
-    return Chooser(float32, stats, device, calibration, options, progress).choose(options.budget).report()
+    job = Job(device, calibration, options, progress)
+    return Chooser(prepare(imported.module, job), job).choose(options.budget).report()
 
 
-def _quantized(
-    model: Model, target: Descriptor, calibration: Dataset | None, evaluation: Dataset, options: Options,
-    progress: Progress,
-) -> tuple[Quantized, BitWidths | None]:  # fmt: skip
+def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, BitWidths | None]:
     """The quantized model, and how its dtypes were chosen (None where nobody had a wish)."""
     already = passes.is_quantized(model.module)
-    check_wishes(options, target, already)
+    check_wishes(job.options, job.target, already)
+    job.dump("import", model.module)
     if already:
-        return normalize(model.module, target), None
-    float32, stats = prepare(model.module, target, calibration, options, progress)
-    assert calibration is not None
-    if not wished(options):
-        return insert(float32, stats, target, calibration, options, progress), None
-    chooser = Chooser(float32, stats, target, calibration, options, progress)
-
-    def quantized(widths: BitWidths) -> Quantized:
-        return insert(widths.recorded(float32), stats, target, calibration, options, progress)
-
-    if searches(options) and chooser.free:
-        trial = Trial(float32, target, model.outputs, evaluation, options, progress)
-        widths = cheapest_within(chooser, lambda w: trial.loss(lower(quantized(w), target)), options)
-    else:
-        widths = chooser.choose(options.budget)
-    return quantized(widths), widths
+        return normalize(model.module, job), None
+    prepared = prepare(model.module, job)
+    widths = bit_widths(prepared, job, model.outputs, evaluation)
+    return insert(widths.recorded(prepared) if widths else prepared, job), widths
 
 
-def lower(quantized: Quantized, target: Descriptor, threads: int = 1) -> Graphs:
-    """Integers, then kernels. Raises UnsupportedError where nothing of the model could be quantized."""
-    to_integer = tvm.ir.transform.Sequential([passes.LowerToInteger(target.accumulators)])
-    integer = to_integer(quantized.qdq)
+def _lowered(quantized: Quantized, job: Job) -> tuple[Graphs, Tuning | None]:
+    """Integers, then kernels, of the tiles that --tune chooses where it is wished.
+
+    Raises UnsupportedError where nothing of the model could be quantized.
+    """
+    with job.progress.stage("lower"):
+        integer = integers(quantized, job)
     found = coverage(quantized.float32, integer)
     if not found["nodes_quantized"]:
         reasons = "; ".join(f"{n['name']}: {n['reason']}" for n in found["nodes_float"][:3])
-        raise UnsupportedError(f"nothing of the model can be quantized for {target.name} ({reasons})")
-    to_kernels = tvm.ir.transform.Sequential([passes.SelectKernels(target, threads)])
-    return Graphs(quantized.float32, quantized.qdq, integer, to_kernels(integer))
-
-
-def _tuned(
-    graphs: Graphs, target: Descriptor, options: Options, progress: Progress
-) -> tuple[Graphs, Tuning | None]:
-    """The same graphs with the kernels that --tune chooses, where it is wished."""
-    if not options.tune:
-        return graphs, None
-    with progress.stage("tune"):
-        tuning = tune(graphs.integer, target, TileCache(options.tune_cache), progress)
-        select = passes.SelectKernels(target, options.threads, tuning.tile_of)
-        return replace(graphs, kernels=tvm.ir.transform.Sequential([select])(graphs.integer)), tuning
+        raise UnsupportedError(f"nothing of the model can be quantized for {job.target.name} ({reasons})")
+    tuning = None
+    if job.options.tune:
+        with job.progress.stage("tune"):
+            tuning = tune(integer, job.target, TileCache(job.options.tune_cache), job.progress)
+    with job.progress.stage("select"):
+        code = kernels(integer, job, tuning.tile_of if tuning else first_tile)
+    return Graphs(quantized.float32, quantized.qdq, integer, code), tuning
 
 
 def _datasets(

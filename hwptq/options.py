@@ -47,6 +47,7 @@ class Options:
     trust_descriptor: bool = False
     executor: str | None = None  # what runs the code to verify it; None = a process of its own
     threads: int = 1  # the most threads that the emitted code can use
+    dump_ir: Path | None = None  # a folder for the module after each pass
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization
@@ -55,6 +56,7 @@ class Options:
         self._parse("budget", str, parse_budget)
         self._parse("recipe", str, Recipe.named)
         self._parse("tune_cache", str, Path)
+        self._parse("dump_ir", str, Path)
         if self.weight_granularity not in (None, *GRANULARITIES):
             raise InputError(f"--weight-granularity {self.weight_granularity}: give tensor, channel or group")
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
@@ -62,8 +64,6 @@ class Options:
         for name, size in self.axes.items():
             if size < 1:
                 raise InputError(f"--axis {name}={size}: must be 1 or more")
-        if self.max_drop is not None and self.max_drop < 0:
-            raise InputError(f"--max-drop {self.max_drop:g}: must be 0 or more")
         if self.samples is not None and self.samples < 1:
             raise InputError(f"--samples {self.samples}: must be 1 or more")
         if not 1 <= self.threads <= _MOST_THREADS:
@@ -89,8 +89,10 @@ class OptionWords(TypedDict, total=False):
     samples: int | None
     metric: str | Metric | None
     strict: bool
+    executor: str | None
     trust_descriptor: bool
     threads: int
+    dump_ir: Path | str | None
     tune: bool
     tune_cache: Path | str | None
     recipe: Recipe | str

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
     from .insert_qdq import InsertQDQ as InsertQDQ
+    from .keep_unlisted import KeepUnlisted as KeepUnlisted
     from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
     from .lower_to_integer import LowerToInteger as LowerToInteger
     from .normalize_qdq import NormalizeQDQ as NormalizeQDQ
@@ -34,6 +35,7 @@ _PUBLIC = {
     "fold_batch_norm": ("FoldBatchNorm",),
     "fuse_conv_relu": ("FuseConvRelu",),
     "insert_qdq": ("InsertQDQ",),
+    "keep_unlisted": ("KeepUnlisted",),
     "lower_conv_transpose": ("LowerConvTranspose",),
     "lower_to_integer": ("LowerToInteger",),
     "normalize_qdq": (

@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats import format_of, holds_floats
+from hwptq.formats import INT8, Format, format_of, holds_floats
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.operator import Operator, to_json
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
@@ -74,10 +74,10 @@ def _dequantize(call: Any) -> Operator:
     return FloatDequantize(scale) if holds_floats(str(call.args[0].ty.dtype)) else Dequantize(scale, zero)
 
 
-def _quantized(real: np.ndarray) -> Operand:
+def _quantized(real: np.ndarray, dtype: Format) -> Operand:
     """A float constant as an operand of its own range."""
-    q = activation_qparams(float(real.min()), float(real.max()))
-    tensor = Quantize(q.scale, q.zero_point).reference(real.astype(np.float32))
+    q = activation_qparams(float(real.min()), float(real.max()), dtype=dtype)
+    tensor = dtype.encode(real, q.scale, q.zero_point)
     return Operand(tensor, np.asarray(q.scale, np.float32), q.zero_point, real.shape)
 
 
@@ -105,7 +105,7 @@ class Emitter:
                 raise NotInteger(self._float[source])
             if in_floats or reads_floats(self, value.args[0]):
                 return lower_fp8(self, value.args[0], self.fp8_output(scale, name, dtype, zero))
-            return lower_node(self, value.args[0], self._output(scale, zero, name))
+            return lower_node(self, value.args[0], self._output(scale, zero, name, dtype))
         except NotInteger as error:
             if value.args[0] in self.values:  # else it quantizes an input of the graph
                 self.reasons[str(value.args[0].name)] = str(error)
@@ -113,18 +113,18 @@ class Emitter:
                 op = FloatQuantize(float(np.float32(1 / scale)), dtype)
                 source, shape = self.r.get(value.args[0]), shape_of(value)
                 return self.call(op, [source], (), shape, dtype, str(var.name))
-            return self._boundary(value.args[0], scale, zero, str(var.name))
+            return self._boundary(value.args[0], scale, zero, str(var.name), dtype)
 
-    def _boundary(self, source: Any, scale: float, zero: int, name: str) -> Any:
+    def _boundary(self, source: Any, scale: float, zero: int, name: str, dtype: str) -> Any:
         """Quantize a float tensor; what limits it to the range of an int4 becomes a clamp behind."""
-        op, shape = Quantize(scale, zero), shape_of(source)
+        op, shape = Quantize(scale, zero, dtype), shape_of(source)
         clip: Any = self.values.get(source)
         if op_name(clip) != "clip":
-            return self.call(op, [self.r.get(source)], (), shape, "int8", name)
-        lo, hi = Output(scale, zero, name).bounds(*(float(a.value) for a in clip.args[1:3]))
-        tensor = self.call(op, [self.r.get(clip.args[0])], (), shape, "int8", f"{name}_unclamped")
-        limits = tuple(np.full(shape[-1], limit, np.int8) for limit in (lo, hi))
-        return self.call(Clamp(), [tensor], limits, shape, "int8", name)
+            return self.call(op, [self.r.get(source)], (), shape, dtype, name)
+        lo, hi = Output(scale, zero, name, held=dtype).bounds(*(float(a.value) for a in clip.args[1:3]))
+        tensor = self.call(op, [self.r.get(clip.args[0])], (), shape, dtype, f"{name}_unclamped")
+        limits = tuple(np.full(shape[-1], limit, dtype) for limit in (lo, hi))
+        return self.call(Clamp(), [tensor], limits, shape, dtype, name)
 
     def fp8_output(self, scale: float, name: str, dtype: str, zero: int = 0) -> Fp8Output:
         """A result of the fp8 rules."""
@@ -153,18 +153,17 @@ class Emitter:
             self.reasons[str(var.name)] = str(error)
             return self.r.keep(value)
 
-    def _output(self, scale: float, zero: int, name: str) -> Output:
+    def _output(self, scale: float, zero: int, name: str, dtype: str = INT8.name) -> Output:
         activation, weight = (format_of(d) for d in self._dtypes.get(name, ("int8", "int8")))
         group = self._groups.get(name, 0)
-        return Output(
-            scale, zero, name, weight_bits=weight.bits, activation_bits=activation.bits, weight_group=group
-        )
+        ends = (int(format_of(dtype).qmin), int(format_of(dtype).qmax))
+        return Output(scale, zero, name, *ends, weight.bits, activation.bits, group, held=dtype)
 
-    def operand(self, expr: Any) -> Operand:
-        """An argument as a quantized tensor. Raises NotInteger where it is none."""
+    def operand(self, expr: Any, dtype: Format = INT8) -> Operand:
+        """An argument as a quantized tensor, a constant in `dtype`. Raises NotInteger where it is none."""
         real = constant(expr)
         if real is not None:
-            return _quantized(real)
+            return _quantized(real, dtype)
         value: Any = self.values.get(expr)
         if not dequantizes(value):
             raise NotInteger("an input is not quantized")

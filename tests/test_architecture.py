@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.data", "hwptq.frontends", "hwptq.frontends.*"),
     ("hwptq.progress", "hwptq.recipe"),
     ("hwptq.options", "hwptq.calibration"),
-    ("hwptq.quantize",),
+    ("hwptq.pipeline",),
     ("hwptq.report",),
     ("hwptq.tuning",),
     ("hwptq.search",),

@@ -46,7 +46,6 @@ def test_an_unknown_word_names_the_near_one(word: str, said: str):
         ({"recipe": "slow"}, "--recipe slow: give fast, default or best"),
         ({"exclude": "("}, "--exclude .*: not a regular expression"),
         ({"weight_granularity": "layer"}, "give tensor, channel or group"),
-        ({"max_drop": -1.0}, "--max-drop -1: must be 0 or more"),
         ({"samples": 0}, "--samples 0: must be 1 or more"),
         ({"threads": 0}, "--threads 0: must be 1 to 16"),
         ({"axes": {"n": 0}}, "--axis n=0: must be 1 or more"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 
@@ -17,9 +18,13 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
 
+    @cached_property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype(self.dtype)
+
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+        return prod(self.shape) * self.numpy_dtype.itemsize
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,9 @@ def compile_command(
         bool, typer.Option("--dry-run", help="print the dtypes of each layer and their cost, and stop")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="a warning is an error, exit code 5")] = False,
+    dump_ir: Annotated[
+        Path | None, typer.Option("--dump-ir", metavar="DIR", help="write the module after each pass")
+    ] = None,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
@@ -144,6 +147,7 @@ def compile_command(
         tune_cache=tune_cache,
         metric=metric,
         strict=strict,
+        dump_ir=dump_ir,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),
     )

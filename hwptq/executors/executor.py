@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwptq.backends.program import Program
-from hwptq.errors import InputError
+from hwptq.errors import HwptqError, InputError
 
 #: The inputs of one sample by name.
 Sample = Mapping[str, np.ndarray]
@@ -55,8 +55,10 @@ class Executor(ABC):
 
     def run(self, sample: Sample) -> list[np.ndarray]:
         """The outputs of one sample."""
-        (outputs,) = self.run_stream([sample])
-        return outputs
+        found = list(self.run_stream([sample]))
+        if len(found) != 1:
+            raise HwptqError(f"{self.program.program} gave the outputs of {len(found)} samples instead of 1")
+        return found[0]
 
 
 def executor_for(program: Program, name: str | None = None) -> Executor:

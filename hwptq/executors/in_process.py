@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 
 from hwptq.backends.host import cpu_model
-from hwptq.backends.program import Library, Program, Tensor
+from hwptq.backends.program import Library, Program
 from hwptq.errors import HwptqError
 
 from .executor import Executor, Sample
@@ -67,41 +67,35 @@ class _Memory:
 
     def __init__(self, program: Program, library: Library):
         self._inputs, self._outputs, self._library = program.inputs, program.outputs, library
-        self._places = [self._empty(t) for t in program.inputs]
-        self._addresses = [_address(place) for place in self._places]
-        self._room = _aligned(library.arena_bytes, library)
-        self.arena = _address(self._room)
+        self._spare = library.alignment + library.readable_behind
+        self._places = [self._aligned(t.nbytes).view(t.numpy_dtype).reshape(t.shape) for t in program.inputs]
+        self._addresses = [place.ctypes.data for place in self._places]
+        self._arena = self._aligned(library.arena_bytes)
+        self.arena = self._arena.ctypes.data
         self.input_pointers = (ctypes.c_void_p * len(program.inputs))()
         self.output_pointers = (ctypes.c_void_p * len(program.outputs))()
 
+    def _aligned(self, nbytes: int) -> np.ndarray:
+        """uint8 [nbytes] at an address that kernels take, with what they may read behind it."""
+        room = np.empty(nbytes + self._spare, np.uint8)
+        first = -room.ctypes.data % self._library.alignment
+        return room[first : first + nbytes]
+
     def prepare(self, sample: Sample) -> list[np.ndarray]:
         """Point to the inputs, and to new arrays for the outputs, which it returns."""
+        library = self._library
         for i, tensor in enumerate(self._inputs):
-            array = np.asarray(sample[tensor.name], tensor.dtype)
-            address = _address(array)
-            if (
-                self._library.readable_behind
-                or address % self._library.alignment
-                or not array.flags.c_contiguous
-            ):
+            array = np.asarray(sample[tensor.name], tensor.numpy_dtype)
+            address = array.ctypes.data if array.flags.c_contiguous else 1
+            if address % library.alignment or library.readable_behind:
                 np.copyto(self._places[i], array)
                 address = self._addresses[i]
             self.input_pointers[i] = address
-        outputs = [self._empty(t) for t in self._outputs]
-        for i, array in enumerate(outputs):
-            self.output_pointers[i] = _address(array)
+        outputs = []
+        for i, tensor in enumerate(self._outputs):
+            room = np.empty(tensor.nbytes + self._spare, np.uint8)
+            address = room.ctypes.data
+            first = -address % library.alignment
+            self.output_pointers[i] = address + first
+            outputs.append(np.ndarray(tensor.shape, tensor.numpy_dtype, room, first))
         return outputs
-
-    def _empty(self, tensor: Tensor) -> np.ndarray:
-        return _aligned(tensor.nbytes, self._library).view(tensor.dtype).reshape(tensor.shape)
-
-
-def _aligned(nbytes: int, library: Library) -> np.ndarray:
-    """uint8 [nbytes] at an address that kernels take, with what they may read behind it."""
-    room = np.empty(nbytes + library.alignment + library.readable_behind, np.uint8)
-    first = -_address(room) % library.alignment
-    return room[first : first + nbytes]
-
-
-def _address(array: np.ndarray) -> int:
-    return int(array.__array_interface__["data"][0])

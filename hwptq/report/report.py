@@ -11,12 +11,13 @@ from hwptq import __version__
 from hwptq.backends.program import Program
 from hwptq.notices import Warning
 from hwptq.passes.graph.quantizable import equalization, layer_name
+from hwptq.pipeline.stages import Graphs
 from hwptq.targets import Descriptor
 
 from .accuracy import layer_rows
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .html_report import html_report
-from .verify import Evidence, Graphs
+from .verify import Evidence
 
 SCHEMA = 1
 

@@ -23,6 +23,7 @@ from hwptq.ir.dataflow import bindings, rewrite
 from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.operators.dense import DenseFloat
 from hwptq.passes.graph.quantizable import layer_name, node_name
+from hwptq.pipeline.stages import Graphs
 from hwptq.progress import Progress
 from hwptq.targets import Descriptor
 
@@ -33,16 +34,6 @@ from .coverage import float_nodes, integer_nodes
 EMULATOR = "emulator"
 #: Samples on which the noise of each layer is measured, and which are kept as golden ones.
 LAYER_SAMPLES = 32
-
-
-@dataclass(frozen=True)
-class Graphs:
-    """One model at the stages that verification compares."""
-
-    float32: tvm.IRModule  # fused, before quantization
-    qdq: tvm.IRModule  # its scales
-    integer: tvm.IRModule  # the reference
-    kernels: tvm.IRModule  # what the emitted code was made of
 
 
 @dataclass

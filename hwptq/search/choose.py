@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-import tvm
-
 from hwptq.bitwidths.budget import Budget
-from hwptq.data.dataset import Dataset, Sample
+from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError
 from hwptq.formats import Pair, parse_precision, precision_word
 from hwptq.options import Options
@@ -26,8 +24,8 @@ from hwptq.passes.assign_bit_widths import (
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.uniform_variants import Layer, Variants, uniform_variants
-from hwptq.progress import Progress
-from hwptq.quantize import rounded_alone
+from hwptq.pipeline.stages import Prepared, rounded_alone
+from hwptq.pipeline.step import Job
 from hwptq.targets import Descriptor
 from hwptq.targets.schema import WEIGHTED_OPS
 
@@ -46,9 +44,9 @@ class BitWidths:
     sensitivity: Sensitivity | None = None
     tried: tuple[tuple[float, float], ...] = ()  # predicted cost, and points lost by that code
 
-    def recorded(self, module: tvm.IRModule) -> tvm.IRModule:
-        """A float module that tells InsertQDQ what was chosen."""
-        return with_assignment(module, self.pairs)
+    def recorded(self, prepared: Prepared) -> Prepared:
+        """A prepared model that tells InsertQDQ what was chosen."""
+        return replace(prepared, float32=with_assignment(prepared.float32, self.pairs))
 
     def check(self, weight_bytes: int) -> None:
         """Raise BudgetError where an artefact with so many bytes of weights exceeds the budget."""
@@ -91,17 +89,13 @@ class BitWidths:
 class Chooser:
     """Chooses the bit widths of one float module for any number of budgets; measures once, when it must."""
 
-    def __init__(
-        self, float32: tvm.IRModule, stats: Any, target: Descriptor, data: Dataset, options: Options,
-        progress: Progress,
-    ):  # fmt: skip
-        self.target = target
-        self._float32, self._data, self._options, self._progress = float32, data, options, progress
-        self._target = target
-        self.variants = uniform_variants(
-            float32, target, stats, options.weight_granularity, options.keep_float
-        )
-        self.costs = LayerCosts(self.variants, target)
+    def __init__(self, prepared: Prepared, job: Job):
+        assert job.data is not None
+        self.target, self._data = job.target, job.data
+        self._float32, self._options, self._progress = prepared.float32, job.options, job.progress
+        wishes = job.options.weight_granularity, job.options.keep_float
+        self.variants = uniform_variants(prepared.float32, job.target, prepared.stats, *wishes)
+        self.costs = LayerCosts(self.variants, job.target)
         self._sensitivity: Sensitivity | None = None
 
     @property
@@ -137,7 +131,7 @@ class Chooser:
         return dict.fromkeys(end_layers(self._float32, self.variants), "a first or last layer") | excluded
 
     def _why_not(self, layer: Layer, wanted: Pair) -> str:
-        rule = self._target.rule(layer.kind)
+        rule = self.target.rule(layer.kind)
         if wanted in layer.pairs:
             return "shares the scale of its input with a layer that stays"
         if rule is not None and wanted in rule.pairs:

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import tvm
 
 from hwptq.backends.backend import backend_of
 from hwptq.bitwidths.belief import believed_drop
@@ -22,14 +21,14 @@ from hwptq.errors import InputError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.executors.executor import executor_for
 from hwptq.formats import Pair
-from hwptq.options import Options
 from hwptq.passes.stored_bytes import stored_bytes
-from hwptq.progress import Progress
+from hwptq.pipeline.ir_dump import IrDump
+from hwptq.pipeline.stages import Graphs, Prepared, insert, lower
+from hwptq.pipeline.step import Job
 from hwptq.report.accuracy import drop, load_metric
-from hwptq.report.verify import Graphs, emulates, run_emitted
-from hwptq.targets import Descriptor
+from hwptq.report.verify import emulates, run_emitted
 
-from .choose import BitWidths, Chooser
+from .choose import BitWidths, Chooser, searches, wished
 
 #: The range between the least and the greatest bytes of weights is searched in so many steps.
 STEPS = 16
@@ -45,9 +44,26 @@ class Lost:
     believed: float | None = None
 
 
-def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], Lost], options: Options) -> BitWidths:
+def bit_widths(
+    prepared: Prepared, job: Job, outputs: tuple[str, ...], evaluation: Dataset
+) -> BitWidths | None:
+    """The dtypes of each layer, as the options wish; None where they have no wish.
+
+    outputs: of the model; evaluation: what --max-drop is measured on. Raises InputError or BudgetError.
+    """
+    if not wished(job.options):
+        return None
+    chooser = Chooser(prepared, job)
+    if searches(job.options) and chooser.free:
+        assert job.options.max_drop is not None
+        trial = Trial(prepared, job, outputs, evaluation)
+        return cheapest_within(chooser, trial.loss, job.options.max_drop)
+    return chooser.choose(job.options.budget)
+
+
+def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], Lost], most: float) -> BitWidths:
     """The choice with the fewest bytes of weights, or cycles where the target saves those, to a 16th of their
-    range, that loses at most `options.max_drop` points.
+    range, that loses at most `most` points.
 
     Every choice looked at is the best one for its cost, and `loss` runs its code. Bisection: as a rule the
     dearer loses less. Hits of a few hundred samples rise and fall from choice to choice, so where top-1 is
@@ -55,9 +71,7 @@ def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], Lost], options
     by it on to dearer ones, until one holds as measured too. The cheapest that was seen to hold is taken; the
     highest precision is the last resort, and taken unseen.
     """
-    assert options.max_drop is not None
     kind = chooser.target.max_drop_saves
-    most = float(options.max_drop)
     tried: dict[tuple[Pair, ...], tuple[float, Lost]] = {}  # neighbouring budgets can have one choice
 
     def choose(step: int) -> BitWidths:
@@ -109,24 +123,23 @@ class Trial:
     Attributes, of the last run: accuracy (as in the report), weight_bytes of its program.
     """
 
-    def __init__(
-        self, float32: tvm.IRModule, target: Descriptor, outputs: tuple[str, ...], data: Dataset,
-        options: Options, progress: Progress,
-    ):  # fmt: skip
-        reason = backend_of(target).why_not_run()
-        self._emulated = reason is not None and emulates(target)
+    def __init__(self, prepared: Prepared, job: Job, outputs: tuple[str, ...], data: Dataset):
+        reason = backend_of(job.target).why_not_run()
+        self._emulated = reason is not None and emulates(job.target)
         if reason and not self._emulated:
             raise InputError(f"--max-drop needs code that runs here ({reason}); or give a --budget")
-        self._target, self._outputs, self._data = target, outputs, data
-        self._metric, self._progress = options.metric, progress
-        self._float32 = Interpreter(float32)
+        self._prepared, self._job = prepared, replace(job, dump=IrDump())
+        self._target, self._progress = job.target, job.progress
+        self._outputs, self._data = outputs, data
+        self._float32 = Interpreter(prepared.float32)
         self._exact: list[list[np.ndarray]] = []
         self.accuracy: dict[str, Any] = {}
         self.weight_bytes = 0
 
-    def loss(self, graphs: Graphs) -> Lost:
-        """What the emitted code, or what stands in for it, loses against float32."""
-        score = load_metric(self._metric)
+    def loss(self, widths: BitWidths) -> Lost:
+        """What the emitted code of a choice, or what stands in for it, loses against float32."""
+        graphs = lower(insert(widths.recorded(self._prepared), self._job), self._job)
+        score = load_metric(self._job.options.metric)
         labels: list[Any] = []
         answers: list[int] = []
         run = self._emulate if self._emulated else self._run

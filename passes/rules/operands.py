@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from hwptq.formats import format_of
+
 
 class NotInteger(Exception):
     """A node that has no quantized form; its message is the reason, for the report."""
@@ -36,8 +38,18 @@ def four(values: Any) -> tuple[int, int, int, int]:
 
 
 def dtype_of(t: Operand) -> str:
-    """The dtype of a quantized tensor: int8, float8_e4m3fn or bfloat16."""
+    """The dtype of a quantized tensor, which is the name of a format."""
     return str(t.tensor.dtype if isinstance(t.tensor, np.ndarray) else t.tensor.ty.dtype)
+
+
+def bits_of(t: Operand) -> int:
+    """Of the format that holds it."""
+    return format_of(dtype_of(t)).bits
+
+
+def reach_of(t: Operand) -> int:
+    """What no value of an integer tensor exceeds, its zero point taken off."""
+    return 2 ** (bits_of(t) - 1) if t.zero == 0 else 2 ** bits_of(t) - 1
 
 
 def binary(e: Any, op: Any, a: Operand, b: Operand, out: Any) -> Any:

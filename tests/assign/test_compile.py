@@ -17,8 +17,8 @@ from hwptq.data.preprocess import load_preprocess
 from hwptq.errors import AccuracyError, BudgetError, InputError, UnsupportedError
 from hwptq.flow import plan
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.progress import Progress
-from hwptq.quantize import prepare
+from hwptq.pipeline.stages import prepare
+from hwptq.pipeline.step import Job
 from hwptq.recipe import RECIPES
 from hwptq.search import drop_search
 from hwptq.search.choose import Chooser
@@ -100,12 +100,10 @@ def chooser() -> Chooser:
 
 
 def _chooser(recipe: str) -> Chooser:
-    options, progress = hwptq.Options(recipe=RECIPES[recipe]), Progress()
     model = import_onnx(MODEL)
     data = open_dataset(CALIBRATION, model.inputs, load_preprocess(PREPROCESS)).take(16)
-    target = load_target(TARGET)
-    float32, stats = prepare(model.module, target, data, options, progress)
-    return Chooser(float32, stats, target, data, options, progress)
+    job = Job(load_target(TARGET), data, hwptq.Options(recipe=RECIPES[recipe]))
+    return Chooser(prepare(model.module, job), job)
 
 
 def test_more_budget_is_never_more_sensitive(chooser: Chooser) -> None:

@@ -13,7 +13,7 @@ from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.passes import CorrectFp8Bias, InsertQDQ, LowerToInteger
-from hwptq.quantize import fuse
+from hwptq.pipeline.stages import fuse
 from hwptq.targets import load_target
 
 

@@ -18,7 +18,7 @@ from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select
 from hwptq.operators.lookup import FloatLookup
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.quantize import fuse
+from hwptq.pipeline.stages import fuse
 from hwptq.targets import load_target
 from hwptq.tir.kernel import TensorType
 

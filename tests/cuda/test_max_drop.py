@@ -9,10 +9,9 @@ import pytest
 import hwptq
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
-from hwptq.flow import lower
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.progress import Progress
-from hwptq.quantize import insert, prepare
+from hwptq.pipeline.stages import prepare
+from hwptq.pipeline.step import Job
 from hwptq.recipe import RECIPES
 from hwptq.search import drop_search
 from hwptq.search.choose import BitWidths, Chooser
@@ -28,27 +27,16 @@ class Search:
     """The demo, ready to be searched."""
 
     def __init__(self) -> None:
-        self.options = hwptq.Options(max_drop=0.0, recipe=RECIPES["fast"])
-        self.progress = Progress()
         model = import_onnx(DEMO / "digits.onnx")
         preprocess = load_preprocess(DEMO / "preprocess.toml")
-        self.calibration, evaluation = (
+        calibration, evaluation = (
             open_dataset(str(DEMO / f"{name}.npz"), model.inputs, preprocess).take(SAMPLES)
             for name in ("calibration", "evaluation")
         )
-        self.float32, self.stats = prepare(
-            model.module, TARGET, self.calibration, self.options, self.progress
-        )
-        self.chooser = Chooser(
-            self.float32, self.stats, TARGET, self.calibration, self.options, self.progress
-        )
-        self.trial = Trial(self.float32, TARGET, model.outputs, evaluation, self.options, self.progress)
-
-    def loss(self, widths: BitWidths) -> Lost:
-        """What the emulator loses with a choice."""
-        recorded = widths.recorded(self.float32)
-        quantized = insert(recorded, self.stats, TARGET, self.calibration, self.options, self.progress)
-        return self.trial.loss(lower(quantized, TARGET))
+        job = Job(TARGET, calibration, hwptq.Options(recipe=RECIPES["fast"]))
+        prepared = prepare(model.module, job)
+        self.chooser = Chooser(prepared, job)
+        self.trial = Trial(prepared, job, model.outputs, evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +50,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_emulator_runs_what_is_tried(search: Search) -> None:
-    found = cheapest_within(search.chooser, search.loss, search.options)
+    found = cheapest_within(search.chooser, search.trial.loss, 0.0)
     tried = found.report()["tried"]
     assert {"cycles", "drop"} == set(tried[0])
     assert tried[0]["cycles"] == pytest.approx(search.chooser.least("cycles"))  # all in e4m3
@@ -80,13 +68,13 @@ def test_what_e4m3_loses_too_much_in_becomes_dearer(search: Search) -> None:
     def loss(widths: BitWidths) -> Lost:
         return Lost(float(search.chooser.costs.total("cycles", widths.pairs) < (least + most) / 2 - 1))
 
-    found = cheapest_within(search.chooser, loss, search.options)
+    found = cheapest_within(search.chooser, loss, 0.0)
     assert len(set(found.pairs.values())) > 1
     assert all(drop in (0.0, 1.0) for _, drop in found.tried)
 
 
 def test_nothing_holds_but_bfloat16(search: Search) -> None:
-    found = cheapest_within(search.chooser, lambda widths: Lost(1.0), search.options)
+    found = cheapest_within(search.chooser, lambda widths: Lost(1.0), 0.0)
     assert set(found.pairs.values()) == {("bfloat16", "bfloat16")}
     assert search.chooser.costs.total("cycles", found.pairs) > search.chooser.least("cycles")
 
@@ -102,11 +90,11 @@ def test_one_hit_more_or_less_does_not_lead_the_search_astray(search: Search) ->
         believed = 1.0 if cycles <= least else 0.0
         return Lost(0.5 if cycles <= quarter else -0.5, believed)
 
-    found = cheapest_within(search.chooser, loss, search.options)
+    found = cheapest_within(search.chooser, loss, 0.0)
     assert quarter < cost.total("cycles", found.pairs) <= least + (highest - least) * 0.5 + 1e-6
 
 
 def test_what_holds_must_hold_as_measured(search: Search) -> None:
     """Whatever float32 believes, a choice that measurably loses too much is not taken."""
-    found = cheapest_within(search.chooser, lambda widths: Lost(1.0, 0.0), search.options)
+    found = cheapest_within(search.chooser, lambda widths: Lost(1.0, 0.0), 0.0)
     assert set(found.pairs.values()) == {("bfloat16", "bfloat16")}

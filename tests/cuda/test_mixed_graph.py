@@ -18,7 +18,7 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.passes import CorrectFp8Bias, EqualizeCrossLayer, InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.passes.uniform_variants import uniform_variants
-from hwptq.quantize import fuse
+from hwptq.pipeline.stages import fuse
 from hwptq.report.coverage import bits, float_nodes, integer_nodes
 from hwptq.targets import load_target
 

@@ -14,8 +14,9 @@ from hwptq import passes
 from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.pipeline.stages import fuse, normalize
+from hwptq.pipeline.step import Job
 from hwptq.qdq_onnx import NotExportable, export_qdq, save_qdq
-from hwptq.quantize import fuse, normalize
 from hwptq.report.coverage import float_nodes
 from hwptq.targets import load_target
 
@@ -113,7 +114,7 @@ def test_a_model_in_qdq_form_leaves_in_float_what_the_target_does_not_list(tmp_p
     again = import_onnx(tmp_path / "net.qdq.onnx").module
     left = {}
     for name in ("x86-64-vnni", "nvidia-hopper-fp8"):
-        lowered = passes.LowerToInteger()(normalize(again, load_target(name)).qdq)
+        lowered = passes.LowerToInteger()(normalize(again, Job(load_target(name))).qdq)
         left[name] = {n["op"]: n["reason"] for n in float_nodes(lowered)}
     assert left["x86-64-vnni"] == {}
     assert left["nvidia-hopper-fp8"] == {

@@ -1,0 +1,106 @@
+"""The stages of a compilation: what comes out between its groups of passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+
+from hwptq import passes
+from hwptq.calibration import CalibrationStats
+from hwptq.kernels.layer import Layer
+from hwptq.recipe import Recipe
+
+from .step import Job, State, first_tile, run
+from .steps import FUSE, LOWER, NORMALIZE, PREPARE, QUANTIZE, SELECT, in_floats
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The float module that is quantized, and what its tensors hold."""
+
+    float32: tvm.IRModule
+    stats: CalibrationStats
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model before and after quantization; both give named tensors that can be compared."""
+
+    float32: tvm.IRModule
+    qdq: tvm.IRModule
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """One model at the stages that verification compares."""
+
+    float32: tvm.IRModule  # fused, before quantization
+    qdq: tvm.IRModule  # its scales
+    integer: tvm.IRModule  # the reference
+    kernels: tvm.IRModule  # what the emitted code was made of
+
+
+def fuse(module: tvm.IRModule) -> tvm.IRModule:
+    """The first float passes, which need no job: the outputs stay the same."""
+    return tvm.ir.transform.Sequential([make() for make in FUSE])(module)
+
+
+def prepare(module: tvm.IRModule, job: Job) -> Prepared:
+    """An imported float module, ready to be quantized. Raises InputError for bad or no data."""
+    now = run(PREPARE, job, State(module))
+    assert now.float32 is not None
+    assert now.stats is not None
+    return Prepared(now.float32, now.stats)
+
+
+def insert(prepared: Prepared, job: Job) -> Quantized:
+    """A prepared module quantized, with the dtypes recorded on it, else the first of the target's."""
+    now = run(QUANTIZE, job, State(prepared.float32, prepared.float32, prepared.stats))
+    return Quantized(prepared.float32, now.module)
+
+
+def normalize(module: tvm.IRModule, job: Job) -> Quantized:
+    """A module that another tool has quantized; what it computes in float, with its Q and DQ, stands for
+    float32."""
+    module = run(NORMALIZE, job, State(module)).module
+    return Quantized(module, module)
+
+
+def quantize(module: tvm.IRModule, job: Job) -> Quantized:
+    """An imported module quantized, each layer to the first dtypes that the target offers.
+
+    Raises InputError for bad or no calibration data.
+    """
+    if passes.is_quantized(module):
+        return normalize(module, job)
+    return insert(prepare(module, job), job)
+
+
+def integers(quantized: Quantized, job: Job) -> tvm.IRModule:
+    """The integer module: portable, the reference of all targets."""
+    return run(LOWER, job, State(quantized.qdq)).module
+
+
+def kernels(integer: tvm.IRModule, job: Job, tile_of: Callable[[Layer], int] = first_tile) -> tvm.IRModule:
+    """The same by the target's kernels. tile_of: see SelectKernels."""
+    return run(SELECT, job, State(integer, tile_of=tile_of)).module
+
+
+def lower(quantized: Quantized, job: Job) -> Graphs:
+    """Integers, then kernels."""
+    integer = integers(quantized, job)
+    return Graphs(quantized.float32, quantized.qdq, integer, kernels(integer, job))
+
+
+def rounded_alone(
+    float32: tvm.IRModule, qdq: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]], recipe: Recipe
+) -> tvm.IRModule:
+    """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
+    if recipe.rounding == "nearest" or in_floats(qdq):
+        return qdq
+    options = passes.RoundingOptions(recipe.rounding, alone=True)
+    step = passes.RoundWeights(float32, samples, options)
+    return tvm.ir.transform.Sequential([step])(qdq)

@@ -1,0 +1,116 @@
+"""A step of a compilation, and what it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import tvm
+
+from hwptq.calibration import CalibrationStats, calibrate
+from hwptq.data.dataset import Dataset
+from hwptq.errors import InputError
+from hwptq.kernels.layer import Layer
+from hwptq.options import Options
+from hwptq.progress import Progress
+from hwptq.targets import Descriptor
+
+from .ir_dump import IrDump
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the steps of one compilation are made from, the same for all of them."""
+
+    target: Descriptor
+    data: Dataset | None = None  # for calibration; a model that is quantized already needs none
+    options: Options = field(default_factory=Options)
+    progress: Progress = field(default_factory=Progress)
+    dump: IrDump = field(default_factory=IrDump)
+
+    @property
+    def batches(self) -> Batches:
+        """The inputs of the calibration data, to stream over. Raises InputError where there is none."""
+        if self.data is None:
+            raise InputError(
+                "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
+            )
+        return Batches(self.data, self.progress)
+
+
+class Batches:
+    """The inputs of a data set's samples, dicts of arrays of batch 1, shown as they are taken.
+
+    Every iteration reads the data anew: passes that stream over it may do so as often as they need.
+    """
+
+    def __init__(self, data: Dataset, progress: Progress):
+        self._data, self._progress = data, progress
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for sample in self._progress.track(self._data, self._data.count):
+            yield sample.inputs
+
+
+def first_tile(layer: Layer) -> int:
+    """The tile of a layer that should be the best."""
+    return 0
+
+
+@dataclass(frozen=True)
+class State:
+    """A module on its way, and what is known of it."""
+
+    module: tvm.IRModule
+    float32: tvm.IRModule | None = None  # before quantization, from calibration on
+    stats: CalibrationStats | None = None
+    tile_of: Callable[[Layer], int] = first_tile  # see SelectKernels; what --tune found
+
+
+def always(job: Job, now: State) -> bool:
+    """A step that every compilation takes."""
+    return True
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass, made when its turn comes, where `when` says so. stage: the line and the time that it gets in
+    the progress of the compilation, where it takes long enough for one."""
+
+    name: str
+    make: Callable[[Job, State], tvm.transform.Pass]
+    when: Callable[[Job, State], bool] = always
+    stage: str = ""
+
+    def run(self, job: Job, now: State) -> State:
+        """The state behind the pass."""
+        step = tvm.ir.transform.Sequential([self.make(job, now)])
+        return replace(now, module=step(now.module))
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """A query instead of a pass: what the tensors of the module hold."""
+
+    name: str = "calibrate"
+    stage: str = "calibrate"
+    when: Callable[[Job, State], bool] = always
+
+    def run(self, job: Job, now: State) -> State:
+        """The state with statistics; its module is the one that they are of."""
+        stats = calibrate(now.module, job.batches, job.options.recipe.observer)
+        return replace(now, float32=now.module, stats=stats)
+
+
+def run(steps: Sequence[Step | Calibrate], job: Job, now: State) -> State:
+    """The state behind those of the steps that this job takes."""
+    for step in steps:
+        if not step.when(job, now):
+            continue
+        with job.progress.stage(step.stage) if step.stage else nullcontext():
+            now = step.run(job, now)
+        if isinstance(step, Step):
+            job.dump(step.name, now.module)
+    return now

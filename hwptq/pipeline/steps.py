@@ -1,0 +1,124 @@
+"""All passes of a compilation, in their order, and where each is taken.
+
+They work in anybody's tvm.ir.transform.Sequential just as well: docs/embedding.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+
+from hwptq import passes
+from hwptq.calibration import calibrate
+from hwptq.formats import format_of
+from hwptq.ir.dataflow import main_functions
+from hwptq.passes.graph.quantizable import layer_dtypes
+
+from .step import Calibrate, Job, Step
+
+
+def plain(a_pass: Any) -> Step:
+    """A pass that every compilation takes and that needs nothing but the module."""
+    return Step(a_pass.__name__, lambda *_: a_pass())
+
+
+#: float -> float: one form for what means the same
+FUSE = (passes.LowerConvTranspose, passes.FoldBatchNorm, passes.FuseConvRelu)
+PREPARE: tuple[Step | Calibrate, ...] = (
+    *map(plain, FUSE),
+    # float -> float: tensors that quantize better
+    Step(
+        "SmoothActivations",
+        lambda job, now: passes.SmoothActivations(job.batches),
+        when=lambda job, now: job.options.recipe.smooth,
+        stage="smooth",
+    ),
+    Step(
+        "EqualizeCrossLayer",
+        lambda *_: passes.EqualizeCrossLayer(),
+        when=lambda job, now: _equalizes(job),
+        stage="equalize",
+    ),
+    Step(
+        "AbsorbHighBias",
+        lambda job, now: passes.AbsorbHighBias(calibrate(now.module, job.batches, axis=1)),
+        when=lambda job, now: job.options.recipe.absorb,
+        stage="absorb",
+    ),
+    Calibrate(),
+)
+# Here the search may record on the module which dtypes each layer gets: hwptq/search.
+QUANTIZE = (
+    # float -> QDQ, in the recorded dtypes, else in the first that the target offers
+    Step(
+        "InsertQDQ",
+        lambda job, now: passes.InsertQDQ(
+            job.target, now.stats, job.options.weight_granularity, job.options.keep_float
+        ),
+    ),
+    # QDQ -> QDQ: layers give again what they give in float
+    Step(
+        "RoundWeights",
+        lambda job, now: passes.RoundWeights(
+            now.float32, job.batches, passes.RoundingOptions(job.options.recipe.rounding)
+        ),
+        when=lambda job, now: _rounds(job, now.module),
+        stage="round weights",
+    ),
+    Step(
+        "CorrectBias",
+        lambda job, now: passes.CorrectBias(now.float32, job.batches),
+        when=lambda job, now: _corrects(job, now.module) and not in_floats(now.module),
+        stage="correct bias",
+    ),
+    Step(
+        "CorrectFp8Bias",
+        lambda job, now: passes.CorrectFp8Bias(now.float32, job.batches, job.target.accumulators),
+        when=lambda job, now: _corrects(job, now.module) and in_floats(now.module),
+        stage="correct bias",
+    ),
+)
+NORMALIZE = (
+    # QDQ of another tool -> QDQ, instead of all above: it keeps its scales
+    plain(passes.NormalizeQDQ),
+    plain(passes.FuseConvRelu),
+    plain(passes.NormalizeQDQ),  # quantize is named after what was fused
+    Step("KeepUnlisted", lambda job, now: passes.KeepUnlisted(job.target)),
+)
+LOWER = (
+    # QDQ -> integers, in portable code: the reference of all targets
+    Step("LowerToInteger", lambda job, now: passes.LowerToInteger(job.target.accumulators)),
+)
+SELECT = (
+    # integers -> the target's kernels, which compute the same
+    Step(
+        "SelectKernels",
+        lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of),
+    ),
+)
+
+
+def _equalizes(job: Job) -> bool:
+    """ "auto" equalizes where the weights of convolutions have one scale for all channels."""
+    wish, granularity = job.options.recipe.equalize, job.options.weight_granularity
+    rules = [job.target.rule(kind) for kind in ("conv2d", "depthwise_conv2d")]
+    offered = [rule.granularity for rule in rules if rule is not None]
+    per_tensor = "tensor" in (offered if granularity is None else [granularity])
+    return wish == "on" or (wish == "auto" and per_tensor)
+
+
+def _rounds(job: Job, qdq: tvm.IRModule) -> bool:
+    return job.options.recipe.rounding != "nearest" and not in_floats(qdq)
+
+
+def _corrects(job: Job, qdq: tvm.IRModule) -> bool:
+    """Rounding settles the biases too, but there is none for layers in floats."""
+    recipe = job.options.recipe
+    return not _rounds(job, qdq) and (recipe.correct_bias or recipe.rounding != "nearest")
+
+
+def in_floats(qdq: tvm.IRModule) -> bool:
+    """Whether any layer of a QDQ module is in a float format."""
+    pairs = [pair for _, f in main_functions(qdq) for pair in layer_dtypes(f).values()]
+    return any(format_of(dtype).is_float for pair in pairs for dtype in pair)

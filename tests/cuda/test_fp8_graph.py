@@ -73,8 +73,8 @@ def operators(mod: tvm.IRModule) -> dict[str, object]:
 def test_every_node_computes_in_fp8(graphs) -> None:
     kinds = sorted(op.kind for op in operators(graphs[1]).values())
     assert kinds == [
-        "fp8_avg_pool", "fp8_conv2d", "fp8_conv2d", "fp8_conv2d", "fp8_dense", "fp8_lookup", "fp8_max_pool",
-        "fp8_quantize",
+        "float_avg_pool", "float_conv2d", "float_conv2d", "float_conv2d", "float_dense", "float_lookup", "float_max_pool",
+        "float_quantize",
     ]  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_the_residual_joins_its_convolution(graphs) -> None:
 
 def test_the_result_is_real(graphs) -> None:
     found = operators(graphs[1])
-    assert [op.out for op in found.values() if op.kind == "fp8_dense"] == ["float32"]
+    assert [op.out for op in found.values() if op.kind == "float_dense"] == ["float32"]
     assert str(graphs[1]["main"].ret_ty.dtype) == "float32"
 
 
@@ -115,12 +115,12 @@ def test_selected_kernels(graphs) -> None:
 
 def test_the_descriptor_of_the_accumulator_reaches_the_operators(graphs) -> None:
     sums = TARGET.fp8_accumulator
-    conv = next(op for op in operators(graphs[1]).values() if op.kind == "fp8_conv2d")
+    conv = next(op for op in operators(graphs[1]).values() if op.kind == "float_conv2d")
     assert conv.accumulator == (sums.step, sums.fraction_bits, sums.promote)
     assert json.loads(str(graphs[1]["main"].attrs["hwptq.layer_dtypes"]))["stem"] == [FP8, FP8]
 
 
 def test_an_operator_in_e4m3_is_refused_where_there_is_none() -> None:
     x, table = TensorType((4,), FP8), np.zeros(256, np.int8)
-    with pytest.raises(ValueError, match="x86-64-vnni computes in integers, and a fp8_lookup of the model"):
+    with pytest.raises(ValueError, match="x86-64-vnni computes in integers, and a float_lookup of the model"):
         select(Layer(FloatLookup(), (x,), (table,), x), load_target("x86-64-vnni"))

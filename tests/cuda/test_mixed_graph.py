@@ -118,22 +118,22 @@ def test_neighbours_of_other_dtypes_have_no_step_between(model: Model) -> None:
     stem, *others = model.layers
     lowered = LOWER(model.qdq({stem: INT8, **dict.fromkeys(others, FP8)}))
     kinds = [op.kind for _, op, _ in integer_nodes(lowered)]
-    assert kinds.count("conv2d_to_fp8") == 1
-    assert not {"dequantize", "fp8_dequantize", "fp8_quantize"} & set(kinds)
+    assert kinds.count("conv2d_to_float") == 1
+    assert not {"dequantize", "float_dequantize", "float_quantize"} & set(kinds)
     lowered = LOWER(model.qdq({stem: FP8, **dict.fromkeys(others, INT8)}))
-    (first,) = (op for _, op, _ in integer_nodes(lowered) if op.kind == "fp8_conv2d")
+    (first,) = (op for _, op, _ in integer_nodes(lowered) if op.kind == "float_conv2d")
     assert first.out == "int8"
     assert first.out_zero_point == -128
 
 
 def test_a_layer_writes_bfloat16_for_a_reader_in_it(model: Model) -> None:
     first, last = model.layers[0], model.layers[-1]
-    for pair, kind in ((INT8, "conv2d_to_fp8"), (FP8, "fp8_conv2d")):
+    for pair, kind in ((INT8, "conv2d_to_float"), (FP8, "float_conv2d")):
         lowered = LOWER(model.qdq({**dict.fromkeys(model.layers, BF16), first: pair, last: pair}))
         ops = [op for _, op, _ in integer_nodes(lowered)]
         stem = next(op for op in ops if op.kind == kind)
         assert stem.out == "bfloat16"
-        mean = next(op for op in ops if op.kind == "fp8_avg_pool")
+        mean = next(op for op in ops if op.kind == "float_avg_pool")
         assert mean.out == pair[0]
 
 
@@ -157,7 +157,7 @@ def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
         assert error[1] < max(error[0] / 2, 0.02 * np.abs(model.exact).max())
 
 
-@pytest.mark.parametrize(("pair", "kind"), [(FP8, "fp8_clamp"), (INT8, "clamp"), (BF16, "fp8_clamp")])
+@pytest.mark.parametrize(("pair", "kind"), [(FP8, "float_clamp"), (INT8, "clamp"), (BF16, "float_clamp")])
 def test_clamps_by_channel(pair: Any, kind: str, tmp_path: Path) -> None:
     """Equalization makes a clip differ by channel. Rounding keeps the order: so it may follow behind."""
     nodes = [

@@ -27,6 +27,7 @@ from hwptq.ir.operator import integer_operator
 from hwptq.operators.layers import IntegerLayer
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT
 from hwptq.quant.patches import conv_of_patch, patch_sums
+from hwptq.targets.schema import Descriptor
 
 from .graph.channel_links import layers
 from .graph.quantizable import layer_name
@@ -49,14 +50,16 @@ class CorrectBias:
     """QDQ graph -> QDQ graph with corrected biases.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
-    ones are used. Memory does not grow with their number.
+    ones are used. Memory does not grow with their number. target: as in LowerToInteger.
     """
 
-    def __init__(self, float_module: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]):
-        self.float_module, self.batches = float_module, batches
+    def __init__(
+        self, float_module: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], target: Descriptor
+    ):  # fmt: skip
+        self.float_module, self.batches, self.target = float_module, batches, target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        integer = tvm.ir.transform.Sequential([LowerToInteger()])(mod)
+        integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         held = HELD_BYTES // max(1, live_bytes(integer["main"]))
         samples = list(islice(self.batches, max(1, min(SAMPLES, held))))
         if not samples:

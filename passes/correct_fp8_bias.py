@@ -28,8 +28,8 @@ from hwptq.operators.conv2d import FloatConv2d
 from hwptq.operators.dense import FloatDense
 from hwptq.operators.layers import IntegerLayer, LayerToFloat
 from hwptq.quant import float_values
-from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.patches import conv_of_patch, patch_sums
+from hwptq.targets.schema import Descriptor
 
 from .correct_bias import corrected, float_means
 from .graph.quantizable import layer_name
@@ -51,13 +51,11 @@ class CorrectFp8Bias:
     stays as it is, and so do such layers without a bias.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
-    ones are used; accumulators: as in LowerToInteger.
+    ones are used; target: as in LowerToInteger.
     """
 
-    def __init__(
-        self, float_module: tvm.IRModule, batches: Iterable[Any], accumulators: Accumulators | None = None
-    ):  # fmt: skip
-        self.float_module, self.batches, self.accumulators = float_module, batches, accumulators
+    def __init__(self, float_module: tvm.IRModule, batches: Iterable[Any], target: Descriptor):
+        self.float_module, self.batches, self.target = float_module, batches, target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         found = _fp8_layers(mod)
@@ -65,7 +63,7 @@ class CorrectFp8Bias:
             return mod
         samples = list(islice(self.batches, SAMPLES))
         wanted = float_means(self.float_module, samples)
-        graph = tvm.ir.transform.Sequential([LowerToInteger(self.accumulators)])(mod)
+        graph = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         in_integers = quantized_layers(mod)
         walk, new = Lockstep(graph, samples), {}
         integers: dict[str, LayerConstants] = {}

@@ -7,8 +7,9 @@ from typing import Any
 import tvm
 
 from hwptq.ir.dataflow import bindings, main_functions
+from hwptq.lowering.rules import family_of
 
-from .graph.quantizable import kind, with_float_reasons
+from .graph.quantizable import with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.KeepUnlisted")
@@ -19,7 +20,7 @@ class KeepUnlisted:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        found = [(var, kind(mod, value)) for _, f in main_functions(mod) for var, value in bindings(f)]
+        found = [(var, family_of(mod, value)) for _, f in main_functions(mod) for var, value in bindings(f)]
         reasons = {
             str(var.name): f"target {self.target.name} lists no operator {k}"
             for var, k in found

@@ -25,7 +25,7 @@ class LayerCosts:
         self._bytes: dict[Pair, dict[str, int]] = {}
         rest = [0]
         for pair, qdq in variants.qdq.items():
-            integer = tvm.ir.transform.Sequential([LowerToInteger(target.accumulators)])(qdq)
+            integer = tvm.ir.transform.Sequential([LowerToInteger(target)])(qdq)
             self._bytes[pair] = layer_bytes(integer, target)
             kernels = tvm.ir.transform.Sequential([SelectKernels(target)])(integer)
             of_layers = sum(self._bytes[pair].get(name, 0) for name in variants.layers)

@@ -10,11 +10,10 @@ from tvm import relax
 
 from hwptq.formats import INT4, INT8, UINT8
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.lowering.rules import rule_of
 
-from .graph.nearest import why_not_nearest
-from .graph.quantizable import DATA_MOVEMENT, WEIGHTED_HEADS, node_name, with_layer_dtypes
+from .graph.quantizable import WEIGHTED_HEADS, node_name, with_layer_dtypes
 
-_TIED = DATA_MOVEMENT | {"nn.max_pool2d", "image.resize2d"}
 #: What is taken from the codes of a format for those of int8.
 _SHIFTS = {f.name: int(f.qmin - INT8.qmin) for f in (INT8, UINT8)}
 
@@ -47,7 +46,7 @@ class NormalizeQDQ:
                 return _boundary(r, value, str(var.name))
             if name == "permute_dims" and _weight(r, value.args[0]) is not None:
                 return _transposed(r, value)
-            if _ties(value) and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
+            if _ties(r, value) and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
                 return _tied(r, var, value)
             if name in WEIGHTED_HEADS:
                 weight = _weight(r, value.args[1])
@@ -58,10 +57,12 @@ class NormalizeQDQ:
         return with_layer_dtypes(rewrite(mod, visit), dtypes)
 
 
-def _ties(value: Any) -> bool:
-    """Whether the output of an operator holds values of its input only."""
-    name = op_name(value)
-    return name in _TIED and not (name == "image.resize2d" and why_not_nearest(value))
+def _ties(r: Any, value: Any) -> bool:
+    """Whether the output of an operator holds values of its one input only."""
+    rule = rule_of(r.mod, value)
+    return (
+        rule is not None and rule.selects and not rule.why_not(value) and isinstance(value.args[0], relax.Var)
+    )
 
 
 def _boundary(r: Any, call: Any, name: str) -> Any:

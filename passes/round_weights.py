@@ -17,6 +17,7 @@ from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.layers import IntegerLayer
 from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
 from hwptq.quant.weight_groups import choose_factors
+from hwptq.targets.schema import Descriptor
 
 from .graph.layer_columns import LayerColumns, float_layer
 from .graph.quantizable import layer_name
@@ -57,21 +58,21 @@ class RoundWeights:
     have one scale for all channels, it stays one.
 
     float_module: the module that InsertQDQ was given; samples: dicts of its inputs, of which the first ones
-    are used, as many as fit `options.memory`.
+    are used, as many as fit `options.memory`; target: as in LowerToInteger.
     """
 
     def __init__(
         self, float_module: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]],
-        options: RoundingOptions | None = None,
+        target: Descriptor, options: RoundingOptions | None = None,
     ):  # fmt: skip
-        self.float_module, self.samples = float_module, samples
+        self.float_module, self.samples, self.target = float_module, samples, target
         self.options = options or RoundingOptions()
         if self.options.method not in METHODS:
             raise ValueError(f"no rounding method {self.options.method!r}; known are {', '.join(METHODS)}")
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         layers = quantized_layers(mod)
-        integer = tvm.ir.transform.Sequential([LowerToInteger()])(mod)
+        integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         needed = live_bytes(self.float_module["main"]) + live_bytes(integer["main"])
         samples = list(islice(self.samples, max(1, self.options.memory // needed)))
         if not samples:

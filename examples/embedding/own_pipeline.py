@@ -68,7 +68,7 @@ def quantize(mod: tvm.IRModule, target: Descriptor, stats: hwptq.CalibrationStat
             passes.InsertQDQ(target, stats),
             relax.transform.EliminateCommonSubexpr(),
             count,
-            passes.LowerToInteger(),
+            passes.LowerToInteger(target),
             relax.transform.CanonicalizeBindings(),
             count,
         ]

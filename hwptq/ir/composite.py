@@ -14,6 +14,9 @@ from tvm import relax
 
 from .dataflow import bindings, composite_name, constant, op_name
 
+#: Begins the attribute Composite of ours.
+_PREFIX = "hwptq."
+
 
 @dataclass(frozen=True)
 class Composite:
@@ -27,6 +30,28 @@ class Composite:
     result: Any  # the caller's expression
 
 
+#: Kinds of composites that are layers where their second argument is a weight.
+LAYERS = ("conv2d", "matmul")
+
+
+def composite_kind(mod: tvm.IRModule, call: Any) -> str:
+    """The kind of the composite that `call` calls, "" where it calls something else."""
+    if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.GlobalVar):
+        return ""
+    name = composite_name(mod[call.op]) or ""
+    return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else ""
+
+
+def weight_of(call: Any) -> np.ndarray | None:
+    """The constant weight that a call of a composite of a layer is given, or None."""
+    return constant(call.args[1])
+
+
+def is_layer(unit: Composite) -> bool:
+    """Whether the composite is a convolution or a product."""
+    return unit.kind in LAYERS
+
+
 def is_clamped(unit: Composite) -> bool:
     """Whether a clamp ends the composite."""
     return any(bool(np.any(np.isfinite(b))) for b in unit.bounds)
@@ -34,10 +59,8 @@ def is_clamped(unit: Composite) -> bool:
 
 def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
     """The composite that `call` calls, or None where it calls something else."""
-    if not isinstance(call, relax.Call) or not isinstance(call.op, tvm.ir.GlobalVar):
-        return None
-    name = composite_name(mod[call.op])
-    if name is None or not name.startswith("hwptq."):
+    kind = composite_kind(mod, call)
+    if not kind:
         return None
     func = mod[call.op]
     actual = dict(zip(func.params, call.args, strict=True))
@@ -58,7 +81,7 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
             case "minimum":
                 high = _per_channel(actual[value.args[1]])
     args = tuple(actual.get(a, a) for a in head.args)
-    return Composite(name.removeprefix("hwptq."), head, args, bias, (low, high), call)
+    return Composite(kind, head, args, bias, (low, high), call)
 
 
 def emit_layer(r: Any, unit: Composite, data: Any, weight: Any, bias: Any, bounds: Any, name: str) -> Any:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.ir.composite import Composite, read_composite
+from hwptq.ir.dataflow import op_name
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import factor_to, multiplier_of
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers, rule_of
+from hwptq.lowering.sources import is_float_layer
 from hwptq.quant.float_values import value
 from hwptq.quant.fma import fma
 from hwptq.quant.scaled_sum import scaled_sum
@@ -145,3 +152,46 @@ class FloatAdd(_Sum, FloatOperator):
     def reference(self, a, b) -> np.ndarray:
         scaled = value(b, self.b_zero_point) * np.float32(self.b_factor)
         return stored(self, fma(value(a, self.a_zero_point), np.asarray(self.a_factor, np.float32), scaled))
+
+
+@lowers("composite.add", family="add")
+def lower_fused_add(e: Emitter, unit: Composite, out: Output) -> Any:
+    """A sum with a clamp behind it."""
+    return _lowered(e, unit.head, unit.args, unit.bounds, out)
+
+
+@lowers("add", "subtract", family="add")
+def lower_add(e: Emitter, call: Any, out: Output) -> Any:
+    """A sum or difference of two tensors."""
+    return _lowered(e, call, call.args, (-np.inf, np.inf), out)
+
+
+def _lowered(e: Emitter, call: Any, args: Sequence[Any], bounds: tuple[Any, Any], out: Output) -> Any:
+    sign = -1 if op_name(call) == "subtract" else 1
+    if out.in_floats:
+        joined = _joined(e, args, bounds, out) if sign > 0 else None
+        return _in_floats(e, args, sign, bounds, out) if joined is None else joined
+    a, b = e.operands(args, out)
+    fraction = WIDE_FRACTION_BITS if max(a.bits, b.bits) > 8 else FRACTION_BITS
+    coarse = max(float(a.scale), float(b.scale))
+    factors = [round(float(t.scale) / coarse * 2**fraction) for t in (a, b)]
+    multiplier, shift = multiplier_of(coarse / (2**fraction * out.scale))
+    ends = multiplier, shift, out.zero, *out.code_bounds(*bounds), out.dtype
+    return e.binary(Add(a.zero, b.zero, factors[0], sign * factors[1], *ends), a, b, out)
+
+
+def _in_floats(e: Emitter, args: Sequence[Any], sign: int, bounds: tuple[Any, Any], out: Output) -> Any:
+    a, b = e.operands(args, out)
+    ends = *out.real_bounds(*bounds), a.zero, b.zero, out.dtype, out.zero
+    return e.binary(FloatAdd(factor_to(a, out), sign * factor_to(b, out), *ends), a, b, out)
+
+
+def _joined(e: Emitter, args: Sequence[Any], bounds: tuple[Any, Any], out: Output) -> Any:
+    """The sum in one operator with the layer of a summand that is not rounded; None where there is none."""
+    for layer, other in (args, args[::-1]):
+        value = e.values.get(layer)
+        summand, rule = read_composite(e.mod, value), rule_of(e.mod, value)
+        if summand is not None and rule is not None and is_float_layer(e.mod, e.values, value):
+            (residual,) = e.operands([other], out)
+            return rule.lower(e, replace(summand, bounds=bounds), replace(out, residual=residual))
+    return None

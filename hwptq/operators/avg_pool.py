@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from math import floor, log2, prod
+from typing import Any, ClassVar
 
 import numpy as np
+import tvm
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.ir.dataflow import op_name, shape_of
 from hwptq.ir.operator import Operator
-from hwptq.quant.fixed_point import requantize
+from hwptq.lowering.averaging import average_window, is_spatial
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import multipliers_of
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
+from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, requantize
 from hwptq.quant.float_values import value
 from hwptq.quant.window import pooled
 from hwptq.tir import requantize as tir
@@ -97,3 +105,31 @@ class FloatAvgPool(FloatOperator):
         for ky, kx in np.ndindex(*self.pool_size):
             acc = acc + view[..., ky, kx]
         return stored(self, acc * factor.reshape(1, *self.out_shape, 1))
+
+
+def _family(mod: tvm.IRModule, call: Any) -> str | None:
+    """Pooling of NCHW images, and means over all their pixels."""
+    if op_name(call) == "nn.avg_pool2d":
+        return "avg_pool" if str(call.attrs.layout) == "NCHW" else None
+    return "avg_pool" if op_name(call) != "mean" or is_spatial(call) else None
+
+
+@lowers("nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean", family=_family)
+def lower_avg_pool(e: Emitter, call: Any, out: Output) -> Any:
+    """Means, in integers or in floats."""
+    window, x = average_window(call), e.operand(call.args[0])
+    size = window.size, window.strides, window.padding, window.out_shape
+    op: Operator
+    if out.in_floats:
+        constants: tuple[np.ndarray, ...] = (
+            (float(x.scale) / (out.scale * window.counts)).astype(np.float32),
+        )
+        op = FloatAvgPool(*size, *out.real_bounds(), x.zero, out.dtype, out.zero)
+    else:
+        most = 2**x.bits - 1 if x.bits <= 8 else x.reach
+        factor = 2 ** floor(log2(ACCUMULATOR_LIMIT / (most * prod(window.size))))
+        constants = multipliers_of(float(x.scale) / (out.scale * window.counts * factor))
+        op = AvgPool(*size, factor, x.zero, out.zero, *out.code_bounds(), out.dtype)
+    shape = (x.shape[0], *window.out_shape, x.shape[1])
+    y = e.call(op, [e.images(x.tensor)], constants, shape, out.dtype, out.image_name)
+    return e.reshaped(e.from_images(y), shape_of(call))

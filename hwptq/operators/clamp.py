@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.ir.composite import Composite
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.operand import NotInteger
+from hwptq.lowering.output import Output
 from hwptq.quant.float_values import store, value
 from hwptq.tir.builder import Expr, Flat, clamp, loop
 from hwptq.tir.kernel import TensorType
@@ -56,3 +60,18 @@ class FloatClamp(FloatOperator):
         y, low, high = (value(t) for t in (x, lo, hi))
         y = np.where(y > low, y, low)
         return store(np.where(y < high, y, high), str(x.dtype))
+
+
+def emit_clamped(
+    e: Emitter, op: Operator, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+    unit: Composite, out: Output, name: str,
+) -> Any:  # fmt: skip
+    """Emit `op`, and behind it the clamp of `unit` where that differs by channel."""
+    limits = out.channel_bounds(*unit.bounds, shape[-1])
+    if limits is None:
+        return e.call(op, tensors, constants, shape, out.dtype, name)
+    if out.real:
+        raise NotInteger("a clamp that differs by channel, of a result in float32")
+    y = e.call(op, tensors, constants, shape, out.dtype, f"{name}_unclamped")
+    clamp = FloatClamp() if out.format.is_float else Clamp()
+    return e.call(clamp, [y], limits, shape, out.dtype, name)

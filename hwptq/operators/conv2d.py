@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product as pairs
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.ir.operator import WeightedOperator
+from hwptq.formats import INT8
+from hwptq.ir.composite import Composite, read_composite, weight_of
+from hwptq.ir.dataflow import shape_of
+from hwptq.ir.operator import Operator, WeightedOperator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import activation_bits, float_constants, integer_constants, residual_of
+from hwptq.lowering.operand import NotInteger, four, pair
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
 from hwptq.quant.bf16_accumulate import exact_products, multiply_add
 from hwptq.quant.fixed_point import requantize, shortened
 from hwptq.quant.float_sums import parts_of_window, product
@@ -24,6 +33,7 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 from hwptq.tir.windows import inside, leaves_image, when
 
+from .clamp import emit_clamped
 from .float_operator import FloatOperator, stored
 from .in_bytes import in_bytes
 from .residual import with_residual
@@ -228,3 +238,38 @@ def _grouped(view: np.ndarray, w: np.ndarray, groups: int) -> np.ndarray:
     for ky, kx, i in pairs(range(kh), range(kw), range(depth)):
         acc = multiply_add(acc, x[:, :, :, ky, kx, :, :, i], weights[:, :, ky, kx, i], exact)
     return acc
+
+
+def _family(mod: tvm.IRModule, call: Any) -> str | None:
+    """Depthwise convolutions have a name of their own; without a constant weight there is no layer."""
+    unit, weight = read_composite(mod, call), weight_of(call)
+    if unit is None or weight is None or weight.ndim != 4:
+        return None
+    groups = int(unit.head.attrs.groups)
+    return "depthwise_conv2d" if groups > 1 and groups == shape_of(call.args[0])[1] else "conv2d"
+
+
+@lowers("composite.conv2d", family=_family)
+def lower_conv2d(e: Emitter, unit: Composite, out: Output) -> Any:
+    """In integers, in floats, or from integers to a float, as input, weight and result are."""
+    attrs = unit.head.attrs
+    if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
+        raise NotInteger(f"conv2d of layout {attrs.data_layout}/{attrs.kernel_layout}")
+    x, w = e.operand(unit.args[0]), e.operand(unit.args[1])
+    window = pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), int(attrs.groups)
+    n, channels, height, width = shape_of(unit.result)
+    op: Operator
+    if not out.in_floats:
+        constants, by = integer_constants(unit, x, w, out)
+        bits = out.weight_bits, activation_bits(x, out), out.weight_group
+        op = Conv2d(*window, x.zero, out.zero, *out.code_bounds(*unit.bounds), *bits, out.dtype, by)
+    elif {x.dtype, w.dtype} == {INT8.held}:
+        constants, _ = integer_constants(unit, x, w, out)
+        op = Conv2dToFloat(*window, x.zero, *out.real_bounds(*unit.bounds), out.dtype)
+    else:
+        constants = float_constants(unit, x, w, channels, out)
+        ends = *out.real_bounds(*unit.bounds), out.dtype, e.accumulator(x)
+        op = FloatConv2d(*window, *ends, *residual_of(out), out.zero)
+    tensors = [e.images(t.tensor) for t in (x, out.residual) if t]
+    shape = (n, height, width, channels)
+    return e.from_images(emit_clamped(e, op, tensors, constants, shape, unit, out, out.image_name))

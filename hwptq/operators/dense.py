@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import tvm
 
-from hwptq.ir.operator import WeightedOperator
+from hwptq.formats import INT8
+from hwptq.ir.composite import Composite, weight_of
+from hwptq.ir.dataflow import shape_of
+from hwptq.ir.operator import Operator, WeightedOperator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import activation_bits, float_constants, integer_constants, residual_of
+from hwptq.lowering.operand import NotInteger
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
 from hwptq.quant.fixed_point import requantize, shortened
 from hwptq.quant.float_sums import product
 from hwptq.quant.fp8_accumulate import Accumulator
@@ -18,8 +27,10 @@ from hwptq.tir.builder import Expr, Flat, cast, local, loop, nest
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
+from .clamp import emit_clamped
 from .float_operator import FloatOperator, stored
 from .in_bytes import in_bytes
+from .matmul import lower_matmul
 from .residual import with_residual
 
 
@@ -169,3 +180,39 @@ class FloatDense(_Dense, FloatOperator):
         *residual, w, scale, bias = args
         acc = product(x.reshape(-1, x.shape[-1]), w, Accumulator(*self.accumulator))
         return stored(self, with_residual(self, acc.reshape(*x.shape[:-1], len(w)), scale, bias, residual))
+
+
+def _family(mod: tvm.IRModule, call: Any) -> str | None:
+    """A product with a constant matrix is a dense layer, one of two activations is not."""
+    weight = weight_of(call)
+    if weight is None:
+        return "matmul"
+    return "dense" if weight.ndim == 2 else None
+
+
+@lowers("composite.matmul", family=_family)
+def lower_product(e: Emitter, unit: Composite, out: Output) -> Any:
+    """In integers, in floats, or from integers to a float or to real numbers, as its ends are."""
+    x, w = e.operand(unit.args[0]), e.operand(unit.args[1])
+    if not w.is_constant:
+        return lower_matmul(e, unit, x, w, out)
+    if w.tensor.ndim != 2:
+        raise NotInteger(f"a constant operand of rank {w.tensor.ndim}")
+    shape = shape_of(unit.result)
+    op: Operator
+    if not out.in_floats:
+        constants, by = integer_constants(unit, x, w, out)
+        bits = out.weight_bits, activation_bits(x, out), out.weight_group
+        if out.real:
+            op = DenseFloat(*bits, by)
+        else:
+            op = Dense(x.zero, out.zero, *out.code_bounds(*unit.bounds), *bits, out.dtype, by)
+    elif {x.dtype, w.dtype} == {INT8.held}:
+        constants, _ = integer_constants(unit, x, w, out)
+        op = DenseToFloat(x.zero, *out.real_bounds(*unit.bounds), out.dtype)
+    else:
+        constants = float_constants(unit, x, w, shape[-1], out)
+        bounds = out.real_bounds(*unit.bounds)
+        op = FloatDense(*bounds, out.dtype, e.accumulator(x), *residual_of(out), out.zero)
+    tensors = [t.tensor for t in (x, out.residual) if t]
+    return emit_clamped(e, op, tensors, constants, shape, unit, out, out.tensor_name)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hwptq.formats import format_of
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.operand import NotInteger, Operand
+from hwptq.lowering.output import Output
+from hwptq.lowering.table import tabulate
 from hwptq.quant.float_values import codes
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.lookup import emit_lookup, one_by_one
@@ -60,3 +64,20 @@ class FloatLookup(FloatOperator):
 
     def reference(self, x, table) -> np.ndarray:
         return table[codes(x)]
+
+
+def lower_function(e: Emitter, expr: Any, root: Any, out: Output) -> Any:
+    """The table of `expr`, an elementwise function of the quantized tensor `root`."""
+    x = e.operand(root)
+    nan = np.isnan(x.points)
+    real = tabulate(e.mod, e.values, expr, root, np.where(nan, np.float32(0), x.points))
+    return emit_table(e, x, np.where(nan, np.float32(np.nan), real), out)
+
+
+def emit_table(e: Emitter, x: Operand, real: np.ndarray, out: Output) -> Any:
+    """A lookup of x whose entry i is quantize(real[i]). In integers a function that has no value gives 0."""
+    if not np.isfinite(real[1:-1]).any():
+        raise NotInteger("the function is not finite")
+    if not out.in_floats:
+        real = np.where(np.isnan(real), np.float32(0), real)
+    return e.elementwise(FloatLookup() if x.format.is_float else Lookup(), x, (out.quantized(real),), out)

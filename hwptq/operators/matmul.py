@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.ir.composite import Composite
+from hwptq.ir.dataflow import shape_of
 from hwptq.ir.operator import Operator, Shape
-from hwptq.quant.fixed_point import requantize, shortened
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import multiplier_of
+from hwptq.lowering.operand import NotInteger, Operand
+from hwptq.lowering.output import Output
+from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, requantize, shortened, shortening
 from hwptq.quant.float_sums import product
 from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.integer_sums import exact_matmul, largest_product
@@ -124,3 +130,33 @@ class FloatMatMul(_Product, FloatOperator):
     def reference(self, a, b) -> np.ndarray:
         acc = product(a, np.ascontiguousarray(np.swapaxes(b, -1, -2)), Accumulator(*self.accumulator))
         return stored(self, acc * np.float32(self.factor))
+
+
+def lower_matmul(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Output) -> Any:
+    """A product of two activations, in integers or in floats."""
+    lower = _in_floats if out.in_floats else _in_integers
+    op = lower(e, unit, a, b, out)
+    return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor_name)
+
+
+def _in_integers(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Output) -> Operator:
+    if min(len(a.shape), len(b.shape)) < 2:
+        raise NotInteger("an operand of rank 1")
+    depth, wide = a.shape[-1], max(a.bits, b.bits)
+    if unit.bias is not None or (wide <= 8 and depth * 255 * 255 > ACCUMULATOR_LIMIT):
+        raise NotInteger("its 32-bit accumulator could overflow")
+    by = shortening(depth * a.reach * b.reach)
+    multiplier, shift = multiplier_of(float(a.scale) * float(b.scale) * 2.0**by / out.scale)
+    bounds = out.code_bounds(*unit.bounds)
+    return MatMul(a.zero, b.zero, multiplier, shift, out.zero, *bounds, wide, out.dtype, by)
+
+
+def _in_floats(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Output) -> Operator:
+    if min(len(a.shape), len(b.shape)) < 2 or a.shape[:-2] != b.shape[:-2]:
+        raise NotInteger("operands of different leading axes")
+    if unit.bias is not None or a.is_constant:
+        raise NotInteger("a product of a constant")
+    if a.dtype != b.dtype or not a.format.is_float:
+        raise NotInteger("operands of different dtypes")
+    factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
+    return FloatMatMul(factor, *out.real_bounds(*unit.bounds), out.dtype, e.accumulator(a), out.zero)

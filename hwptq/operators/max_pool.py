@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.ir.dataflow import shape_of
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.operand import four, pair
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
 from hwptq.quant.float_values import store, value
 from hwptq.quant.window import pooled
 from hwptq.tir.builder import constant
@@ -18,6 +23,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from hwptq.tir.windows import emit_pool
 
 from .float_operator import FloatOperator
+from .rescale import rescaled
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,18 @@ class FloatMaxPool(FloatOperator):
         for ky, kx in np.ndindex(*self.pool_size):
             best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
         return store(best, str(x.dtype))
+
+
+def _why_not(call: Any) -> str | None:
+    return None if str(call.attrs.layout) == "NCHW" else f"pooling of layout {call.attrs.layout}"
+
+
+@lowers("nn.max_pool2d", family="max_pool", why_not=_why_not, selects=True)
+def lower_max_pool(e: Emitter, call: Any, out: Output) -> Any:
+    """The largest codes, brought to the scale of the result."""
+    x, attrs = e.operand(call.args[0]), call.attrs
+    n, c, h, w = shape_of(call)
+    window = pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
+    op = FloatMaxPool(*window) if x.format.is_float else MaxPool(*window)
+    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), x.dtype, out.image_name)
+    return rescaled(e, replace(x, tensor=e.from_images(y), shape=(n, c, h, w)), out)

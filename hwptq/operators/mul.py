@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import multiplier_of
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
 from hwptq.quant.fixed_point import requantize
 from hwptq.quant.float_values import value
 from hwptq.tir.builder import Expr, cast, constant
@@ -93,3 +97,17 @@ class FloatMul(_Product, FloatOperator):
     def reference(self, a, b) -> np.ndarray:
         product = value(a, self.a_zero_point) * value(b, self.b_zero_point)
         return stored(self, product * np.float32(self.factor))
+
+
+@lowers("multiply", family="mul")
+def lower_mul(e: Emitter, call: Any, out: Output) -> Any:
+    """A product of two tensors, in integers or in floats."""
+    a, b = e.operands(call.args, out)
+    product = float(a.scale) * float(b.scale)
+    if out.in_floats:
+        factor, zeros = float(np.float32(product / out.scale)), (a.zero, b.zero)
+        return e.binary(FloatMul(factor, *out.real_bounds(), *zeros, out.dtype, out.zero), a, b, out)
+    left = LEFT_SHIFT - sum(t.bits - 9 for t in (a, b) if t.bits > 8)
+    multiplier, shift = multiplier_of(product / (2.0**left * out.scale))
+    ends = multiplier, shift, out.zero, *out.code_bounds(), left, out.dtype
+    return e.binary(Mul(a.zero, b.zero, *ends), a, b, out)

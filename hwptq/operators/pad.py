@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.ir.dataflow import shape_of
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.operand import NotInteger
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
 from hwptq.quant.float_values import codes
 from hwptq.tir.builder import Flat, constant
 from hwptq.tir.kernel import TensorType
@@ -16,6 +21,7 @@ from hwptq.tir.loops import merged, row_major, walk
 from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatOperator
+from .rescale import rescaled
 
 
 @dataclass(frozen=True)
@@ -59,3 +65,27 @@ class FloatPad(FloatOperator):
     def reference(self, x) -> np.ndarray:
         widths = list(zip(self.before, self.after, strict=True))
         return np.pad(codes(x), widths, constant_values=self.value).view(x.dtype)
+
+
+@lowers("nn.pad", family="data_movement", selects=True)
+def lower_pad(e: Emitter, call: Any, out: Output) -> Any:
+    """Padding with a constant, rounded and clamped as any value of the tensor is."""
+    x = e.operand(call.args[0])
+    if str(call.attrs.pad_mode) != "constant":
+        raise NotInteger(f"padding by {call.attrs.pad_mode}")
+    widths = [int(p) for p in call.attrs.pad_width]
+    if min(widths) < 0:
+        raise NotInteger("a negative padding")
+    images = e.is_image(x.tensor)
+    order = (0, 2, 3, 1) if images else tuple(range(len(widths) // 2))
+    before, after = (tuple(widths[2 * i + k] for i in order) for k in (0, 1))
+    code = x.format.encode(np.asarray(float(call.attrs.pad_value)), x.scale, x.zero)
+    if x.format.is_float:
+        op: Operator = FloatPad(before, after, int(codes(code)))
+    else:
+        op = Pad(before, after, int(code))
+    tensor = e.images(x.tensor) if images else x.tensor
+    shape = tuple(shape_of(call)[i] for i in order)
+    y = e.call(op, [tensor], (), shape, x.dtype, "")
+    y = e.from_images(y) if images else y
+    return rescaled(e, replace(x, tensor=y, shape=shape_of(call)), out)

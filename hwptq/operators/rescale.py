@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.layer import multiplier_of
+from hwptq.lowering.operand import NotInteger, Operand
+from hwptq.lowering.output import Output
 from hwptq.quant.fixed_point import requantize
 from hwptq.tir.builder import Expr, Flat, cast, constant
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.requantize import Bounds, finish
 from hwptq.tir.vector_unit import VectorUnit
+
+from .lookup import emit_table
 
 #: Of an int16 value: as far as it goes.
 LEFT_SHIFT = 14
@@ -59,3 +65,15 @@ class Rescale(Operator):
             unit.cover(y.size, block)
 
         return emit
+
+
+def rescaled(e: Emitter, x: Operand, out: Output) -> Any:
+    """The same values in the format and scale of a result: by a table where that is small or of floats."""
+    if (x.dtype, float(x.scale), x.zero) == (out.dtype, out.scale, out.zero):
+        return x.tensor
+    if x.bits <= 8 or x.format.is_float or out.in_floats:
+        return emit_table(e, x, x.points, out)
+    if x.zero:
+        raise NotInteger("an int16 tensor with a zero point")
+    multiplier, shift = multiplier_of(float(x.scale) / (out.scale * 2.0**LEFT_SHIFT))
+    return e.elementwise(Rescale(multiplier, shift, out.zero, *out.code_bounds(), out.dtype), x, (), out)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.ir.dataflow import shape_of
 from hwptq.ir.operator import Operator
+from hwptq.lowering.emitter import Emitter
+from hwptq.lowering.nearest import nearest_pixels, why_not_nearest
+from hwptq.lowering.operand import NotInteger
+from hwptq.lowering.output import Output
+from hwptq.lowering.rules import lowers
 from hwptq.tir.builder import Expr, Flat, loop, share, unravel
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
+
+from .rescale import rescaled
 
 _COST = 4  # multiply-accumulates that take as long as a byte
 
@@ -60,3 +68,16 @@ class Resize(Operator):
             share(n * oh, unit.shared(_COST * n * oh * ow * c), part, image.border(unit))
 
         return emit
+
+
+@lowers("image.resize2d", family="resize", why_not=why_not_nearest, selects=True)
+def lower_resize(e: Emitter, call: Any, out: Output) -> Any:
+    """The nearest pixels, brought to the scale of the result."""
+    x, why_not = e.operand(call.args[0]), why_not_nearest(call)
+    if x.format.is_float:
+        why_not = "a resize has no float form"
+    if why_not:
+        raise NotInteger(why_not)
+    n, c, h, w = shape_of(call)
+    y = e.call(Resize(), [e.images(x.tensor)], nearest_pixels(call), (n, h, w, c), x.dtype, out.image_name)
+    return rescaled(e, replace(x, tensor=e.from_images(y), shape=(n, c, h, w)), out)

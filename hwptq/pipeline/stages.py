@@ -12,6 +12,7 @@ from hwptq import passes
 from hwptq.calibration import CalibrationStats
 from hwptq.kernels.layer import Layer
 from hwptq.recipe import Recipe
+from hwptq.targets import Descriptor
 
 from .step import Job, State, first_tile, run
 from .steps import FUSE, LOWER, NORMALIZE, PREPARE, QUANTIZE, SELECT, in_floats
@@ -96,11 +97,15 @@ def lower(quantized: Quantized, job: Job) -> Graphs:
 
 
 def rounded_alone(
-    float32: tvm.IRModule, qdq: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]], recipe: Recipe
+    float32: tvm.IRModule,
+    qdq: tvm.IRModule,
+    samples: Iterable[dict[str, np.ndarray]],
+    recipe: Recipe,
+    target: Descriptor,
 ) -> tvm.IRModule:
     """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
     if recipe.rounding == "nearest" or in_floats(qdq):
         return qdq
     options = passes.RoundingOptions(recipe.rounding, alone=True)
-    step = passes.RoundWeights(float32, samples, options)
+    step = passes.RoundWeights(float32, samples, target, options)
     return tvm.ir.transform.Sequential([step])(qdq)

@@ -61,20 +61,20 @@ QUANTIZE = (
     Step(
         "RoundWeights",
         lambda job, now: passes.RoundWeights(
-            now.float32, job.batches, passes.RoundingOptions(job.options.recipe.rounding)
+            now.float32, job.batches, job.target, passes.RoundingOptions(job.options.recipe.rounding)
         ),
         when=lambda job, now: _rounds(job, now.module),
         stage="round weights",
     ),
     Step(
         "CorrectBias",
-        lambda job, now: passes.CorrectBias(now.float32, job.batches),
+        lambda job, now: passes.CorrectBias(now.float32, job.batches, job.target),
         when=lambda job, now: _corrects(job, now.module) and not in_floats(now.module),
         stage="correct bias",
     ),
     Step(
         "CorrectFp8Bias",
-        lambda job, now: passes.CorrectFp8Bias(now.float32, job.batches, job.target.accumulators),
+        lambda job, now: passes.CorrectFp8Bias(now.float32, job.batches, job.target),
         when=lambda job, now: _corrects(job, now.module) and in_floats(now.module),
         stage="correct bias",
     ),
@@ -88,7 +88,7 @@ NORMALIZE = (
 )
 LOWER = (
     # QDQ -> integers, in portable code: the reference of all targets
-    Step("LowerToInteger", lambda job, now: passes.LowerToInteger(job.target.accumulators)),
+    Step("LowerToInteger", lambda job, now: passes.LowerToInteger(job.target)),
 )
 SELECT = (
     # integers -> the target's kernels, which compute the same

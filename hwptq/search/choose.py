@@ -159,7 +159,7 @@ class Chooser:
             return self.variants, self._data
         fitted = [sample.inputs for sample in islice(self._data, 0, most, 2)]
         qdq = {
-            pair: rounded_alone(self._float32, module, fitted, recipe)
+            pair: rounded_alone(self._float32, module, fitted, recipe, self.target)
             for pair, module in self.variants.qdq.items()
         }
         return replace(self.variants, qdq=qdq), held

@@ -14,8 +14,7 @@ from tvm import relax
 
 from hwptq.ir.composite import Composite, read_composite
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
-
-from .nearest import resized, why_not_nearest
+from hwptq.lowering.nearest import resized, why_not_nearest
 
 _ANY = -1  # the label of a padded zero, and of what comes from another layer
 _POOLING = ("nn.max_pool2d", "nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean")

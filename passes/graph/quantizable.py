@@ -6,11 +6,9 @@ import json
 from typing import Any
 
 import tvm
-from tvm import relax
 
-from hwptq.ir.dataflow import composite_name, constant, main_functions, op_name, shape_of
-
-from .nearest import why_not_nearest
+from hwptq.ir.dataflow import main_functions
+from hwptq.lowering.output import FLOAT_SUFFIX
 
 #: Attribute of a function: JSON object, name of a node that stays in float -> reason.
 FLOAT_REASONS = "hwptq.float_reasons"
@@ -26,101 +24,6 @@ WEIGHTED_HEADS = ("nn.conv2d", "matmul")
 EQUALIZATION = "hwptq.equalization"
 #: Attribute of a float function: JSON object, name of a layer -> the [activation, weight] dtypes to give it.
 ASSIGNMENT = "hwptq.assignment"
-#: Operators whose output holds values of their input: one scale for both.
-DATA_MOVEMENT = {"reshape", "permute_dims", "strided_slice", "nn.pad", "squeeze", "expand_dims", "flatten"}
-#: Functions of one tensor, element by element: one table of 256 entries for a whole chain of them.
-UNARY = {
-    "nn.relu", "nn.gelu", "nn.silu", "nn.leakyrelu", "sigmoid", "tanh", "exp", "log", "erf", "sqrt", "rsqrt",
-    "abs", "negative", "square", "clip", "sin", "cos", "floor", "ceil", "round", "nn.softplus", "sign",
-}  # fmt: skip
-BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum", "power"}
-
-
-def is_elementwise(value: Any) -> bool:
-    """Whether `value` is a function of its tensor arguments, element by element, scalars aside."""
-    name = op_name(value)
-    if name in UNARY:
-        return True
-    return name in BINARY and any(c is not None and c.size == 1 for c in map(constant, value.args))
-
-
-def elementwise_root(var: Any, values: dict[Any, Any]) -> Any:
-    """The tensor of the same shape that `var` is an elementwise function of; `var` itself if there is none.
-
-    x * sigmoid(x) has the root x, a * sigmoid(b) has none.
-    """
-    value: Any = values.get(var)
-    if op_name(value) not in UNARY | BINARY:
-        return var
-    tensors = [a for a in value.args if isinstance(a, relax.Var)]
-    scalars = [c for c in map(constant, value.args) if c is not None]
-    roots = {elementwise_root(t, values) for t in tensors}
-    if len(roots) != 1 or any(c.size != 1 for c in scalars):
-        return var
-    (root,) = roots
-    return root if shape_of(root) == shape_of(var) else var
-
-
-def kind(mod: tvm.IRModule, value: Any) -> str | None:
-    """The operator kind of a descriptor's [[op]] rule that `value` falls under, or None."""
-    if not isinstance(value, relax.Call) or getattr(value.ty, "dtype", None) != "float32":
-        return None
-    if isinstance(value.op, tvm.ir.GlobalVar):
-        return _composite_kind(mod, value)
-    name = op_name(value)
-    if name in ("nn.max_pool2d", "nn.avg_pool2d"):
-        return name.removeprefix("nn.").removesuffix("2d") if str(value.attrs.layout) == "NCHW" else None
-    if name == "nn.adaptive_avg_pool2d" or (name == "mean" and _is_spatial(value)):
-        return "avg_pool"
-    if name in DATA_MOVEMENT:
-        return "data_movement"
-    if name == "concat":
-        return "concat"
-    if name == "image.resize2d":
-        return None if why_not_nearest(value) else "resize"
-    if is_elementwise(value):
-        return "lookup"
-    return {"multiply": "mul", "subtract": "add", "add": "add"}.get(name)
-
-
-def _is_spatial(call: Any) -> bool:
-    """Whether a mean runs over H and W of an NCHW tensor."""
-    rank = len(shape_of(call.args[0]))
-    axes = call.attrs.axis
-    return rank == 4 and axes is not None and sorted(int(a) % rank for a in axes) == [2, 3]
-
-
-def _composite_kind(mod: tvm.IRModule, call: Any) -> str | None:
-    name = composite_name(mod[call.op])
-    if name == "hwptq.conv2d":
-        weight = weight_of(mod, call)
-        if weight is None or len(weight.shape) != 4:
-            return None
-        groups = int(head(mod, call).attrs.groups)
-        return "depthwise_conv2d" if groups > 1 and groups == shape_of(call.args[0])[1] else "conv2d"
-    if name == "hwptq.matmul":
-        weight = weight_of(mod, call)
-        return "dense" if weight is not None and weight.ndim == 2 else ("matmul" if weight is None else None)
-    return "add" if name == "hwptq.add" else None
-
-
-def head(mod: tvm.IRModule, call: Any) -> Any:
-    """The first operator inside a composite."""
-    return mod[call.op].body.blocks[0].bindings[0].value
-
-
-def weight_of(mod: tvm.IRModule, call: Any) -> Any:
-    """The constant weight of a conv2d or matmul composite, or None."""
-    return constant(call.args[1])
-
-
-def ties_scale(value: Any, node_kind: str | None) -> bool:
-    """Whether inputs and output of the node must have one scale."""
-    return node_kind in ("data_movement", "concat", "max_pool", "resize")
-
-
-#: Ends the name of the float32 result of an integer operator.
-FLOAT_SUFFIX = "_float"
 
 
 def node_name(tensor_name: str) -> str:

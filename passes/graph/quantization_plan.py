@@ -14,16 +14,16 @@ import tvm
 from tvm import relax
 
 from hwptq.formats import INT8, Format, Pair, format_of
-from hwptq.ir.composite import is_clamped, read_composite
-from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, users
+from hwptq.ir.composite import is_clamped, read_composite, weight_of
+from hwptq.ir.dataflow import bindings, constant, shape_of, users
 from hwptq.ir.qdq import dequantizes
+from hwptq.lowering.elementwise import elementwise_root
+from hwptq.lowering.rules import family_of, rule_of
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
 
-from ..rules.summand import fused_summand
 from .concat_parts import parts_of, split_ends, unlike_parts
-from .nearest import why_not_nearest
-from .quantizable import elementwise_root, kind, ties_scale, weight_of
+from .summand import fused_summand
 
 #: Kinds of nodes with a constant weight.
 WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
@@ -101,9 +101,10 @@ class QuantizationPlan:
 
     def _kind(self, var: Any, value: Any) -> str | None:
         """The kind of operator to quantize; else None, with a reason noted unless it is quantized already."""
-        found = kind(self.mod, value)
-        if found is None and op_name(value) == "image.resize2d":
-            self.reasons[str(var.name)] = str(why_not_nearest(value))
+        found, rule = family_of(self.mod, value), rule_of(self.mod, value)
+        why_not = rule.why_not(value) if rule else None
+        if why_not:
+            self.reasons[str(var.name)] = why_not
         if found is None or any(dequantizes(self.values.get(a)) for a in data_of(value)):
             return None
         if self._excluded and self._excluded.search(str(var.name)):
@@ -192,11 +193,16 @@ class QuantizationPlan:
                     v for v in found if str(v.name) in self.stats.observers and not self._inside(v)
                 )
         for var, value in self.values.items():
-            if self.kinds[var] is not None and ties_scale(value, self.kinds[var]):
+            if self.kinds[var] is not None and self._selects(value):
                 apart = self._apart(var, value)
                 tied = [a for a in data_of(value) if a in graph and var in graph and a not in apart]
                 graph.add_edges_from((var, a) for a in tied)
         return list(nx.connected_components(graph))
+
+    def _selects(self, value: Any) -> bool:
+        """Whether the results of a node are values of its inputs, so that both have one scale."""
+        rule = rule_of(self.mod, value)
+        return rule is not None and rule.selects
 
     def _apart(self, var: Any, value: Any) -> list[Any]:
         """The parts of a concat that do not take its scale."""
@@ -298,7 +304,8 @@ class QuantizationPlan:
         return found or [u for u in nodes if self.kinds.get(u) is not None]
 
     def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
-        weight = weight_of(self.mod, value)
+        weight = weight_of(value)
+        assert weight is not None
         axis, dtype = (0 if weight.ndim == 4 else 1), format_of(self.pair(var)[1])
         group = self._group(var, value, weight, dtype)
         held = INT8 if group else dtype

@@ -16,6 +16,8 @@ from hwptq.passes import CorrectFp8Bias, InsertQDQ, LowerToInteger
 from hwptq.pipeline.stages import fuse
 from hwptq.targets import load_target
 
+TARGET = load_target("nvidia-hopper-fp8")
+
 
 @pytest.mark.parametrize("target", ["nvidia-hopper-fp8", "x86-64-vnni"])
 def test_the_means_of_the_last_layer(target: str, tmp_path: Path) -> None:
@@ -32,7 +34,7 @@ def test_the_means_of_the_last_layer(target: str, tmp_path: Path) -> None:
     batches = [{"x": om.normal(10 + i, 1, 3, 8, 8) + 1} for i in range(8)]
     qdq = tvm.ir.transform.Sequential([InsertQDQ(load_target(target), calibrate(module, batches))])(module)
     before = qdq.script(show_meta=True)
-    corrected = tvm.ir.transform.Sequential([CorrectFp8Bias(module, batches)])(qdq)
+    corrected = tvm.ir.transform.Sequential([CorrectFp8Bias(module, batches, TARGET)])(qdq)
     assert qdq.script(show_meta=True) == before
     if target != "nvidia-hopper-fp8":
         assert corrected.script(show_meta=True) == before
@@ -42,7 +44,7 @@ def test_the_means_of_the_last_layer(target: str, tmp_path: Path) -> None:
         run = Interpreter(mod).run
         return np.mean([run(b)[0].astype(np.float64) for b in batches], axis=(0, 1, 3, 4))
 
-    lower = tvm.ir.transform.Sequential([LowerToInteger()])
+    lower = tvm.ir.transform.Sequential([LowerToInteger(TARGET)])
     exact = means(module)
     error = [np.abs(means(lower(mod)) - exact).max() for mod in (qdq, corrected)]
     assert error[1] < error[0] / 4

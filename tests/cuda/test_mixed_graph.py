@@ -81,7 +81,7 @@ def mixes(model: Model) -> Iterator[dict[str, Any]]:
         yield dict(zip(model.layers, chosen, strict=True))
 
 
-LOWER = tvm.ir.transform.Sequential([LowerToInteger()])
+LOWER = tvm.ir.transform.Sequential([LowerToInteger(TARGET)])
 
 
 def test_all_pairs_are_offered(model: Model) -> None:
@@ -150,7 +150,7 @@ def test_every_mix_has_cuda_kernels_and_portable_code(model: Model) -> None:
 def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
     for pairs in list(mixes(model))[1::9]:
         qdq = model.qdq(pairs)
-        corrected = tvm.ir.transform.Sequential([CorrectFp8Bias(model.float32, model.batches)])(qdq)
+        corrected = tvm.ir.transform.Sequential([CorrectFp8Bias(model.float32, model.batches, TARGET)])(qdq)
         error = [
             np.abs((model.outputs(LOWER(mod)) - model.exact).mean(axis=0)).max() for mod in (qdq, corrected)
         ]

@@ -15,7 +15,7 @@ from hwptq.errors import InputError, UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import Model, import_onnx
 from hwptq.ir.dataflow import bindings, op_name
-from hwptq.passes.graph.nearest import resized
+from hwptq.lowering.nearest import resized
 
 WEIGHTS = {"w": normal(0, 4, 3, 3, 3), "b": normal(1, 4)}
 CONV = node("Conv", "x w b", "y", "first/conv", pads=[1, 1, 1, 1])

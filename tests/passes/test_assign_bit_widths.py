@@ -25,6 +25,8 @@ from hwptq.passes.uniform_variants import Variants, uniform_variants
 from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 
+ARM = load_target("arm-cortex-a")
+
 W8, W4, A4 = ("int8", "int8"), ("int8", "int4"), ("int4", "int4")
 LAYERS = ["stem", "depthwise", "dense"]
 
@@ -115,7 +117,7 @@ def test_the_artefact_holds_no_more_than_predicted(
     for pairs in every_assignment(variants):
         steps = [
             passes.InsertQDQ(target, stats, assignment=pairs),
-            passes.LowerToInteger(),
+            passes.LowerToInteger(ARM),
             passes.SelectKernels(target),
         ]
         kernels = tvm.ir.transform.Sequential(steps)(fused)

@@ -46,7 +46,7 @@ def quantized(mod, data, weight="int8"):
 
 def integer_means(qdq, data):
     """The mean accumulator of each layer in real units, from windows and products of its own."""
-    integer, tensors = apply(passes.LowerToInteger(), qdq), []
+    integer, tensors = apply(passes.LowerToInteger(TARGET), qdq), []
     for sample in data:
         seen = {}
         Interpreter(integer).run(sample, seen.__setitem__)
@@ -124,7 +124,7 @@ def test_means_equal_those_in_float(weight):
     mod = net()
     data = samples(mod, 6)
     qdq = quantized(mod, data, weight)
-    corrected = apply(passes.CorrectBias(mod, data), qdq)
+    corrected = apply(passes.CorrectBias(mod, data, TARGET), qdq)
     wanted, step = float_means(mod, data), units(qdq)
     before, after = integer_means(qdq, data), integer_means(corrected, data)
     assert set(after) == {"stem", "depthwise", "grouped", "dense"}
@@ -150,7 +150,7 @@ def test_spoiled_biases_are_repaired():
         return new
 
     spoiled = rewrite(qdq, spoil)
-    good, repaired = (apply(passes.CorrectBias(mod, data), m) for m in (qdq, spoiled))
+    good, repaired = (apply(passes.CorrectBias(mod, data, TARGET), m) for m in (qdq, spoiled))
     assert np.abs(integer_means(spoiled, data)["stem"] - integer_means(qdq, data)["stem"]).max() > 10
     for name, mean in integer_means(repaired, data).items():
         np.testing.assert_allclose(mean, integer_means(good, data)[name], atol=1.01)
@@ -160,7 +160,7 @@ def test_layers_between_other_operators_are_corrected():
     mod = apply(passes.FuseConvRelu(), apply(passes.FoldBatchNorm(), network()))
     data = samples(mod, 4)
     qdq = quantized(mod, data)
-    corrected = apply(passes.CorrectBias(mod, data), qdq)
+    corrected = apply(passes.CorrectBias(mod, data, TARGET), qdq)
     wanted, step = float_means(mod, data), units(qdq)
     for name, mean in integer_means(corrected, data).items():
         assert np.all(np.abs(mean * step[name] - wanted[name]) <= step[name] * 0.501 + 1e-5), name
@@ -178,7 +178,7 @@ def test_no_more_samples_are_read_than_are_held(monkeypatch):
         def __iter__(self):
             return (data[k % 3] for k in count())
 
-    few, endless = (apply(passes.CorrectBias(mod, d), qdq) for d in (data, Endless()))
+    few, endless = (apply(passes.CorrectBias(mod, d, TARGET), qdq) for d in (data, Endless()))
     for name, mean in integer_means(endless, data).items():
         assert np.array_equal(mean, integer_means(few, data)[name])
 
@@ -187,5 +187,5 @@ def test_a_layer_left_in_float_stays_as_it_is():
     mod = net()
     data = samples(mod, 3)
     qdq = apply(passes.InsertQDQ(TARGET, stats_of(mod, data), exclude="depthwise"), mod)
-    corrected = apply(passes.CorrectBias(mod, data), qdq)
+    corrected = apply(passes.CorrectBias(mod, data, TARGET), qdq)
     assert set(integer_means(corrected, data)) == {"stem", "grouped", "dense"}

@@ -15,6 +15,8 @@ from hwptq.passes.graph.channel_links import channel_links, layers
 from hwptq.passes.graph.quantizable import equalization
 from hwptq.targets import load_target
 
+ARM = load_target("arm-cortex-a")
+
 
 def fused(mod):
     return apply(passes.FuseConvRelu(), apply(passes.FoldBatchNorm(), mod))
@@ -140,7 +142,7 @@ def test_a_clip_by_channel_becomes_a_clamp_of_the_integer_graph():
     before = fused(chain(["relu6", "clip", "none"]))
     after = apply(passes.EqualizeCrossLayer(), before)
     qdq = apply(passes.InsertQDQ(load_target("x86-64-vnni"), stats_of(after)), after)
-    integer = apply(passes.LowerToInteger(), qdq)
+    integer = apply(passes.LowerToInteger(ARM), qdq)
     assert "hwptq_clamp" in {gv.name_hint for gv in integer.functions}
 
 

@@ -51,7 +51,7 @@ def single() -> tvm.IRModule:
 def lowered(mod: tvm.IRModule, target: Any = ARM, **options: Any) -> tuple[tvm.IRModule, tvm.IRModule]:
     """The QDQ and the integer form of a float module."""
     before = apply(InsertQDQ(target, stats_of(mod), **options), mod)
-    return before, apply(LowerToInteger(), before)
+    return before, apply(LowerToInteger(ARM), before)
 
 
 def kinds(mod: tvm.IRModule) -> list[str]:
@@ -109,7 +109,7 @@ def results(mod: tvm.IRModule, data: list[dict[str, np.ndarray]]) -> np.ndarray:
 def test_rounded_weights_lose_less():
     mod, data = single(), samples(single(), 24)
     before, after = lowered(mod, assignment={"first": BITS["w4"]})
-    rounded = apply(LowerToInteger(), apply(RoundWeights(mod, data), before))
+    rounded = apply(LowerToInteger(ARM), apply(RoundWeights(mod, data, ARM), before))
     exact = results(mod, data)
     plain, new = (np.square(results(m, data) - exact).sum() for m in (after, rounded))
     assert new < 0.8 * plain
@@ -118,7 +118,7 @@ def test_rounded_weights_lose_less():
 def test_a_corrected_bias_gives_the_mean_in_float():
     mod, data = single(), samples(single(), 24)
     before, _ = lowered(mod, assignment={"first": BITS["w4"]})
-    after = apply(LowerToInteger(), apply(CorrectBias(mod, data), before))
+    after = apply(LowerToInteger(ARM), apply(CorrectBias(mod, data, ARM), before))
     (var, args) = next((v, a) for v, node, a in integer_nodes(after) if isinstance(node, DenseFloat))
     step = float(np.max(constant(args[3])))
 

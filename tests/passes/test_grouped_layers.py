@@ -52,7 +52,7 @@ def inserted(mod, granularity: str):
 
 def noise(mod, qdq, data) -> float:
     """Energy of the difference between the float module and the integer graph, over `data`."""
-    first, second = Interpreter(mod), Interpreter(apply(passes.LowerToInteger(), qdq))
+    first, second = Interpreter(mod), Interpreter(apply(passes.LowerToInteger(TARGET), qdq))
     pairs = [zip(first.run(s), second.run(s), strict=True) for s in data]
     return sum(float(np.square(a - b).sum()) for pair in pairs for a, b in pair)
 
@@ -70,14 +70,14 @@ def test_layers_with_groups_hold_int4_values_times_factors(repair):
     qdq = inserted(mod, "group")
     assert weight_groups(qdq["main"]) == {"grouped": SIZE, "windows": SIZE, "dense": SIZE}
     if repair == "round":
-        qdq = apply(RoundWeights(mod, data), qdq)
+        qdq = apply(RoundWeights(mod, data, TARGET), qdq)
     if repair == "correct":
-        qdq = apply(passes.CorrectBias(mod, data), qdq)
+        qdq = apply(passes.CorrectBias(mod, data, TARGET), qdq)
     layers = quantized_layers(qdq)
     assert not layers["narrow"].group
     assert np.abs(layers["narrow"].values).max() <= 7
     assert all(holds_int4(layers[name]) for name in ("grouped", "windows", "dense"))
-    nodes = [op for _, op, _ in integer_nodes(apply(passes.LowerToInteger(), qdq))]
+    nodes = [op for _, op, _ in integer_nodes(apply(passes.LowerToInteger(TARGET), qdq))]
     operators = {op.weight_group: op.weight_bits for op in nodes if hasattr(op, "weight_group")}
     assert operators == {0: 4, SIZE: 4}
 
@@ -86,7 +86,11 @@ def test_layers_with_groups_hold_int4_values_times_factors(repair):
 def test_groups_lose_less_than_one_scale_a_channel(method):
     mod, data = fused(), samples(fused(), 12)
     found = [
-        noise(mod, apply(RoundWeights(mod, data, RoundingOptions(method)), inserted(mod, granularity)), data)
+        noise(
+            mod,
+            apply(RoundWeights(mod, data, TARGET, RoundingOptions(method)), inserted(mod, granularity)),
+            data,
+        )
         for granularity in ("group", "channel")
     ]
     assert found[0] < 0.7 * found[1]
@@ -95,11 +99,13 @@ def test_groups_lose_less_than_one_scale_a_channel(method):
 def test_the_mean_is_corrected_in_units_of_the_held_values():
     mod, data = fused(), samples(fused(), 12)
     plain = inserted(mod, "group")
-    assert noise(mod, apply(passes.CorrectBias(mod, data), plain), data) < noise(mod, plain, data)
+    assert noise(mod, apply(passes.CorrectBias(mod, data, TARGET), plain), data) < noise(mod, plain, data)
 
 
 def test_the_report_counts_factors():
-    rows = {row["name"]: row for row in bits(apply(passes.LowerToInteger(), inserted(fused(), "group")))}
+    rows = {
+        row["name"]: row for row in bits(apply(passes.LowerToInteger(TARGET), inserted(fused(), "group")))
+    }
     assert rows["grouped"]["weight"] == "int4"
     assert rows["grouped"]["weight_bytes"] == 96 * 72 // 2 + 96 * 3
     assert rows["windows"]["weight_bytes"] == 64 * 96 * 9 // 2 + 64 * 9 * 3

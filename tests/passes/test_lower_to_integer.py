@@ -37,7 +37,7 @@ def kinds(mod: tvm.IRModule) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_the_integers_are_those_of_qdq(name: str):
     before = qdq(name)
-    after = apply(LowerToInteger(), before)
+    after = apply(LowerToInteger(ARM), before)
     assert float_nodes(after) == []
     assert float_reasons(after["main"]) == {}
     assert coverage(fused(name), after)["macs_quantized"] == float_macs(fused(name))
@@ -50,19 +50,19 @@ def test_the_integers_are_those_of_qdq(name: str):
 
 
 def test_a_second_time_changes_nothing():
-    after = apply(LowerToInteger(), qdq("conv"))
-    assert same(apply(LowerToInteger(), after), after)
+    after = apply(LowerToInteger(ARM), qdq("conv"))
+    assert same(apply(LowerToInteger(ARM), after), after)
 
 
 def test_a_float_module_stays_as_it_is():
-    assert operators(apply(LowerToInteger(), fused("conv"))) == ["hwptq.conv2d"]
+    assert operators(apply(LowerToInteger(ARM), fused("conv"))) == ["hwptq.conv2d"]
 
 
 def lowered(mod: tvm.IRModule, **options: Any) -> tuple[tvm.IRModule, tvm.IRModule]:
     """The QDQ and the integer form of a float module."""
     mod = tvm.ir.transform.Sequential([FoldBatchNorm(), FuseConvRelu()])(mod)
     before = InsertQDQ(ARM, stats_of(mod), **options)(mod)
-    return before, apply(LowerToInteger(), before)
+    return before, apply(LowerToInteger(ARM), before)
 
 
 def test_a_network():
@@ -136,7 +136,7 @@ def clamped(low: Any, high: Any) -> tvm.IRModule:
 def test_a_clamp_by_channel(low: list[float], high: list[float], expected: list[str]):
     mod = clamped(low, high)
     before = InsertQDQ(ARM, stats_of(mod))(mod)
-    after = apply(LowerToInteger(), before)
+    after = apply(LowerToInteger(ARM), before)
     assert kinds(after) == expected
     data, scale = [*samples(before), extreme(before)], output_scale(before)
     for (a,), (b,) in zip(run(before, data), run(after, data), strict=True):
@@ -189,7 +189,7 @@ def test_what_has_no_integer_form_stays_and_says_why(reason: str):
 
     shape = (1, 70_000) if "accumulator" in reason else (1, 6, 7, 9)
     before = tvm.ir.transform.Sequential([FuseConvRelu()])(graph(build, x=shape))
-    after = apply(LowerToInteger(), before)
+    after = apply(LowerToInteger(ARM), before)
     assert float_reasons(after["main"]) == {"layer": reason}
     assert [n["reason"] for n in float_nodes(after) if n["name"] == "layer"] == [reason]
     for a, b in zip(run(before, samples(before)), run(after, samples(before)), strict=True):
@@ -202,4 +202,4 @@ def test_the_scale_of_an_activation_must_be_one_constant():
         return emit(op.quantize(x, *params, axis=1, out_dtype="int8"))
 
     with pytest.raises(ValueError, match="activations must be quantized per tensor"):
-        LowerToInteger()(graph(build, x=(1, 6, 7, 9)))
+        LowerToInteger(ARM)(graph(build, x=(1, 6, 7, 9)))

@@ -45,7 +45,7 @@ def inserted(mod, granularity=None, pair=("int8", "int8")):
 
 def noise(mod, qdq, data):
     """Energy of the difference between the float module and the integer graph, over `data`."""
-    first, second = Interpreter(mod), Interpreter(apply(passes.LowerToInteger(), qdq))
+    first, second = Interpreter(mod), Interpreter(apply(passes.LowerToInteger(TARGET), qdq))
     pairs = [zip(first.run(s), second.run(s), strict=True) for s in data]
     return sum(float(np.square(a - b).sum()) for pair in pairs for a, b in pair)
 
@@ -55,7 +55,7 @@ def noise(mod, qdq, data):
 def test_int4_weights_lose_less_than_rounded_to_nearest(granularity, method):
     mod, data = fused(), samples(fused(), 24)
     plain = inserted(mod, granularity, BITS["w4"])
-    rounded = apply(RoundWeights(mod, data, RoundingOptions(method)), plain)
+    rounded = apply(RoundWeights(mod, data, TARGET, RoundingOptions(method)), plain)
     assert noise(mod, rounded, data) < 0.8 * noise(mod, plain, data)
 
 
@@ -63,7 +63,7 @@ def test_int4_weights_lose_less_than_rounded_to_nearest(granularity, method):
 def test_everything_but_the_constants_of_the_layers_stays(bits):
     mod = fused()
     plain = inserted(mod, pair=BITS[bits])
-    rounded = apply(RoundWeights(mod, samples(mod, 3)), plain)
+    rounded = apply(RoundWeights(mod, samples(mod, 3), TARGET), plain)
     assert layer_dtypes(rounded["main"]) == layer_dtypes(plain["main"])
     old, new = quantized_layers(plain), quantized_layers(rounded)
     assert list(old) == list(new) == ["stem", "depthwise", "dense"]
@@ -79,9 +79,9 @@ def test_everything_but_the_constants_of_the_layers_stays(bits):
 def test_the_bias_takes_up_the_mean_error_on_the_integers_that_reach_a_layer(granularity):
     """Proves that every layer was settled on what the lowered graph gives it: the errors' means vanish."""
     mod, data = fused(), samples(fused(), 6)
-    qdq = apply(RoundWeights(mod, data), inserted(mod, granularity, BITS["w4"]))
+    qdq = apply(RoundWeights(mod, data, TARGET), inserted(mod, granularity, BITS["w4"]))
     assert all(layer.shared_scale == (granularity == "tensor") for layer in quantized_layers(qdq).values())
-    integer = Interpreter(apply(passes.LowerToInteger(), qdq))
+    integer = Interpreter(apply(passes.LowerToInteger(TARGET), qdq))
     seen = [dict(sample) for sample in data]
     for tensors, sample in zip(seen, data, strict=True):
         integer.run(sample, tensors.__setitem__)
@@ -144,8 +144,8 @@ def test_channels_that_never_fire_and_a_large_bias_stay_in_integers():
 
     mod = apply(passes.FuseConvRelu(), graph(build, x=(1, 2, 6, 6)))
     plain = apply(passes.InsertQDQ(TARGET, stats_of(mod)), mod)
-    rounded = apply(RoundWeights(mod, samples(mod, 4)), plain)
-    integer = apply(passes.LowerToInteger(), rounded)
+    rounded = apply(RoundWeights(mod, samples(mod, 4), TARGET), plain)
+    integer = apply(passes.LowerToInteger(TARGET), rounded)
     assert len(quantized_layers(rounded)) == 2
     assert [op.kind for _, op, _ in integer_nodes(integer)].count("conv2d") == 2
     assert all(np.isfinite(array).all() for outputs in run(integer, samples(mod, 2)) for array in outputs)
@@ -157,7 +157,7 @@ def test_alone_a_layer_owes_nothing_to_the_layers_before_it(alone):
     mod, found = fused(), []
     for pair in (BITS["w8"], BITS["w4"]):
         qdq = apply(passes.InsertQDQ(TARGET, stats_of(mod), assignment={"stem": pair}), mod)
-        step = RoundWeights(mod, samples(mod, 6), RoundingOptions(alone=alone))
+        step = RoundWeights(mod, samples(mod, 6), TARGET, RoundingOptions(alone=alone))
         found.append(quantized_layers(apply(step, qdq)))
     for name in ("depthwise", "dense"):
         a, b = (layers[name] for layers in found)
@@ -167,12 +167,14 @@ def test_alone_a_layer_owes_nothing_to_the_layers_before_it(alone):
 
 def test_a_module_without_layers_stays():
     mod = graph(lambda emit, x: emit(nn.relu(x)), x=(1, 4))
-    assert len(bindings(apply(RoundWeights(mod, samples(mod, 1)), mod)["main"])) == len(bindings(mod["main"]))
+    assert len(bindings(apply(RoundWeights(mod, samples(mod, 1), TARGET), mod)["main"])) == len(
+        bindings(mod["main"])
+    )
 
 
 def test_no_more_samples_are_read_than_memory_allows():
     mod = fused()
-    needed = live_bytes(mod["main"]) + live_bytes(apply(passes.LowerToInteger(), inserted(mod))["main"])
+    needed = live_bytes(mod["main"]) + live_bytes(apply(passes.LowerToInteger(TARGET), inserted(mod))["main"])
     taken = []
 
     def stream():
@@ -180,16 +182,16 @@ def test_no_more_samples_are_read_than_memory_allows():
             taken.append(sample)
             yield sample
 
-    apply(RoundWeights(mod, stream(), RoundingOptions(memory=3 * needed)), inserted(mod))
+    apply(RoundWeights(mod, stream(), TARGET, RoundingOptions(memory=3 * needed)), inserted(mod))
     assert len(taken) == 3
 
 
 def test_user_errors():
     mod = fused()
     with pytest.raises(ValueError, match="no rounding method"):
-        RoundWeights(mod, [], RoundingOptions("up"))
+        RoundWeights(mod, [], TARGET, RoundingOptions("up"))
     with pytest.raises(ValueError, match="at least one sample"):
-        apply(RoundWeights(mod, []), inserted(mod))
+        apply(RoundWeights(mod, [], TARGET), inserted(mod))
 
 
 def test_live_bytes_counts_the_widest_cut():

@@ -43,7 +43,7 @@ def integer() -> tvm.IRModule:
     """The integer form of the network, one layer with int4 weights."""
     mod = tvm.ir.transform.Sequential([FoldBatchNorm(), FuseConvRelu()])(network())
     assignment = {"stem": ("int8", "int4")}
-    return LowerToInteger()(InsertQDQ(ARM, stats_of(mod), assignment=assignment)(mod))
+    return LowerToInteger(ARM)(InsertQDQ(ARM, stats_of(mod), assignment=assignment)(mod))
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -60,7 +60,7 @@ def test_the_outputs_of_a_network_stay_the_same(integer: tvm.IRModule, name: str
 @pytest.mark.parametrize("name", [n for n in CASES if "conv" not in n and "pool" not in n])
 def test_the_portable_code_of_every_operator(name: str):
     """On any LLVM target; convolutions and pools have cases of their own in tests/kernels."""
-    mod = LowerToInteger()(qdq(name))
+    mod = LowerToInteger(ARM)(qdq(name))
     data = [*samples(mod, 2), extreme(mod)]
     np.testing.assert_array_equal(compiled(mod, "llvm", data), [out for (out,) in run(mod, data)])
 
@@ -88,13 +88,13 @@ def test_equal_steps_share_a_function():
         return x
 
     mod = tvm.ir.transform.Sequential([FuseConvRelu()])(graph(build, x=(1, 8, 4, 4)))
-    kernels = SelectKernels(ARM)(LowerToInteger()(InsertQDQ(ARM, stats_of(mod))(mod)))
+    kernels = SelectKernels(ARM)(LowerToInteger(ARM)(InsertQDQ(ARM, stats_of(mod))(mod)))
     pools = [f for f in kernels.functions.values() if "max_pool" in str((f.attrs or {}).get(ATTRIBUTE))]
     assert len(pools) == 1
 
 
 def test_weights_must_be_constants():
-    mod = LowerToInteger()(qdq("sigmoid"))
+    mod = LowerToInteger(ARM)(qdq("sigmoid"))
     builder = relax.BlockBuilder(mod)
     gv = next(g for g, f in mod.functions.items() if "lookup" in g.name_hint)
     x, table = (relax.Var(n, relax.TensorType(s, "int8")) for n, s in (("x", (1, 7, 9, 6)), ("t", (256,))))
@@ -110,7 +110,9 @@ def test_weights_must_be_constants():
 def test_what_stays_in_float_keeps_the_names_of_its_nodes():
     """Verification finds tensors of the integer graph in the emitted one by their names."""
     fused = apply(FuseConvRelu(), apply(FoldBatchNorm(), network()))
-    before = apply(LowerToInteger(), apply(InsertQDQ(ARM, stats_of(fused), exclude="stem|residual"), fused))
+    before = apply(
+        LowerToInteger(ARM), apply(InsertQDQ(ARM, stats_of(fused), exclude="stem|residual"), fused)
+    )
     after = apply(SelectKernels(ARM), before)
     names = [{str(v.name) for v, _ in bindings(m["main"])} for m in (before, after)]
     assert {"stem", "residual"} <= names[0] <= names[1]
@@ -129,7 +131,7 @@ def test_nothing_is_copied_between_the_layers_of_a_residual_network(name: str):
     """The input is an image at once, layers write the border that the next one reads, the sum is fused."""
     target = native(name)
     fused = FuseConvRelu()(graph(residual, x=(1, 3, 7, 9)))
-    integer = LowerToInteger()(InsertQDQ(target, stats_of(fused))(fused))
+    integer = LowerToInteger(ARM)(InsertQDQ(target, stats_of(fused))(fused))
     kernels = apply(SelectKernels(target), integer)
     calls = [value for _, value in bindings(kernels["main"]) if op_name(value) == "call_tir"]
     kinds = [str(call.args[0].name_hint).removeprefix("hwptq_").split("_")[0] for call in calls]
@@ -147,5 +149,5 @@ def test_an_addition_of_a_tensor_that_is_read_again_is_no_epilogue():
         return emit(relax.op.add(a, b), "sum")
 
     fused = FuseConvRelu()(graph(build, x=(1, 8, 4, 4)))
-    kernels = SelectKernels(ARM)(LowerToInteger()(InsertQDQ(ARM, stats_of(fused))(fused)))
+    kernels = SelectKernels(ARM)(LowerToInteger(ARM)(InsertQDQ(ARM, stats_of(fused))(fused)))
     assert any("add" in gv.name_hint for gv in kernels.functions)

@@ -76,7 +76,7 @@ def test_can_be_compiled_again(tmp_path: Path) -> None:
     path = tmp_path / "model.qdq.onnx"
     assert save_qdq(qdq, outputs, "net", path) == "model.qdq.onnx"
     again = passes.NormalizeQDQ()(passes.FuseConvRelu()(passes.NormalizeQDQ()(import_onnx(path).module)))
-    first, second = (passes.LowerToInteger()(m) for m in (qdq, again))
+    first, second = (passes.LowerToInteger(load_target("arm-cortex-a"))(m) for m in (qdq, again))
     assert [n["op"] for n in float_nodes(second)] == [n["op"] for n in float_nodes(first)]
     inputs = {"x": normal(10, 1, 3, 9, 8)}
     np.testing.assert_allclose(*(Interpreter(m).run(inputs)[0] for m in (first, second)), atol=1e-6)
@@ -114,7 +114,8 @@ def test_a_model_in_qdq_form_leaves_in_float_what_the_target_does_not_list(tmp_p
     again = import_onnx(tmp_path / "net.qdq.onnx").module
     left = {}
     for name in ("x86-64-vnni", "nvidia-hopper-fp8"):
-        lowered = passes.LowerToInteger()(normalize(again, Job(load_target(name))).qdq)
+        target = load_target(name)
+        lowered = passes.LowerToInteger(target)(normalize(again, Job(target)).qdq)
         left[name] = {n["op"]: n["reason"] for n in float_nodes(lowered)}
     assert left["x86-64-vnni"] == {}
     assert left["nvidia-hopper-fp8"] == {

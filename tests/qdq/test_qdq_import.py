@@ -16,6 +16,9 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.dataflow import bindings, op_name
 from hwptq.report.coverage import bits, float_nodes
+from hwptq.targets import load_target
+
+ARM = load_target("arm-cortex-a")
 
 SCALES = {"input": 0.05, "conv": 0.1, "dense": 0.2}
 
@@ -77,7 +80,7 @@ def test_normalizing_keeps_every_value(dtype: type, zero: int, tmp_path: Path) -
 @pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 128), (np.int8, -3)])
 def test_lowers_to_integers_throughout(dtype: type, zero: int, tmp_path: Path) -> None:
     normalized = _normalized(_network(dtype, zero), tmp_path)
-    integer = passes.LowerToInteger()(normalized)
+    integer = passes.LowerToInteger(ARM)(normalized)
     assert float_nodes(integer) == []
     inputs = {"x": normal(4, 1, 3, 8, 8, spread=2.0)}
     simulated, computed = (Interpreter(m).run(inputs)[0] for m in (normalized, integer))
@@ -98,7 +101,7 @@ def test_weights_that_fit_int4_are_int4(limit: int, dtype: str, tmp_path: Path) 
         array = onnx.numpy_helper.to_array(weight).copy()
         array[0, 0, 0, 0] = 8
         weight.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
-    rows = bits(passes.LowerToInteger()(_normalized(proto, tmp_path)))
+    rows = bits(passes.LowerToInteger(ARM)(_normalized(proto, tmp_path)))
     assert {row["name"]: row["weight"] for row in rows}["conv"] == dtype
 
 

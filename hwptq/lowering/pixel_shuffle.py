@@ -13,6 +13,8 @@ from tvm import relax
 
 from hwptq.ir.dataflow import constant, op_name, shape_of
 
+from .emitter import Emitter
+
 #: Axes of [N,SH,SW,O,H,W] and of [N,O,SH,SW,H,W] in the order N, O, H, SH, W, SW.
 _PHASES_FIRST, _PHASES_LAST = (0, 3, 4, 1, 5, 2), (0, 1, 4, 2, 5, 3)
 
@@ -24,7 +26,7 @@ class _Shuffle:
     phases_first: bool
 
 
-def shuffled_image(e: Any, call: Any) -> Any:
+def shuffled_image(e: Emitter, call: Any) -> Any:
     """The shuffled tensor that `call`, a reshape, ends the computation of; None where it ends no such thing,
     or no image in NHWC is at hand.
     """

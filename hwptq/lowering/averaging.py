@@ -9,7 +9,7 @@ import numpy as np
 
 from hwptq.ir.dataflow import op_name, shape_of
 
-from .operands import NotInteger, four, pair
+from .operand import NotInteger, four, pair
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def _global_pixels(call: Any) -> tuple[int, int]:
     """(OH, OW) of an adaptive pooling, or of a mean."""
     if op_name(call) != "mean":
         return pair(shape_of(call)[2:])
-    axes = sorted(int(a) % 4 for a in call.attrs.axis or ())
-    if len(shape_of(call.args[0])) != 4 or axes != [2, 3]:
+    if not is_spatial(call):
         raise NotInteger("a mean that is no global pooling")
     return 1, 1
 
@@ -65,3 +64,10 @@ def _counts(
     starts = np.arange(out) * stride - before
     low, high = (0, extent) if inside_only else (-before, extent + after)
     return np.minimum(starts + size, high) - np.maximum(starts, low)
+
+
+def is_spatial(call: Any) -> bool:
+    """Whether a mean runs over H and W of an NCHW tensor."""
+    rank = len(shape_of(call.args[0]))
+    axes = call.attrs.axis
+    return rank == 4 and axes is not None and sorted(int(a) % rank for a in axes) == [2, 3]

@@ -1,0 +1,144 @@
+"""Emits operators into a new function; what the rules of operators are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from hwptq.formats import E4M3, INT8, Format
+from hwptq.ir.dataflow import Rewriter, constant, shape_of
+from hwptq.ir.operator import Operator, to_json
+from hwptq.ir.qdq import dequantizes, scale_and_zero
+from hwptq.quant.float_sums import Accumulators
+from hwptq.tir.kernel import TensorType
+
+from .operand import NotInteger, Operand, constant_operand
+from .output import Output
+
+
+class Emitter:
+    """Emits operators for the nodes of a QDQ function, keeping each image in NHWC beside its NCHW form.
+
+    values: var -> its expression, of the QDQ function; accumulators: what the device sums products of floats
+    in.
+    """
+
+    def __init__(self, rewriter: Rewriter, values: dict[Any, Any], accumulators: Accumulators):
+        self.r, self.mod, self.values = rewriter, rewriter.mod, values
+        self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
+        self._accumulators = accumulators
+        self._functions: dict[Any, Any] = {}
+
+    def operand(self, expr: Any, constants: Format = INT8) -> Operand:
+        """An argument as a quantized tensor; a real constant in the format `constants`.
+
+        Raises NotInteger where it is not quantized.
+        """
+        real = constant(expr)
+        if real is not None:
+            return constant_operand(real, constants)
+        value: Any = self.values.get(expr)
+        if not dequantizes(value):
+            raise NotInteger("an input is not quantized")
+        source = value.args[0]
+        weight = constant(source)
+        if weight is not None:
+            scales, zeros = scale_and_zero(value)
+            if zeros is not None and np.any(zeros):
+                raise NotInteger("a weight with a zero point")
+            return Operand(weight, np.asarray(scales), 0, shape_of(expr))
+        scale, zero = tensor_params(value)
+        return Operand(self.r.get(source), np.asarray(scale, np.float32), zero, shape_of(expr))
+
+    def operands(self, exprs: Any, out: Output) -> list[Operand]:
+        """The arguments of a node. In floats, constants are as precise as what is beside them."""
+        beside = [self.operand(x) for x in exprs if constant(x) is None]
+        formats = [f for f in (out.format, *(t.format for t in beside)) if f.quantized]
+        if not out.in_floats and any(t.bits > INT8.bits and t.zero for t in beside):
+            raise NotInteger("an int16 tensor with a zero point")
+        fitting = [f for f in formats if f.is_float == out.in_floats]
+        held = max(fitting, key=lambda f: f.precision, default=E4M3 if out.in_floats else INT8)
+        return [self.operand(x, held) for x in exprs]
+
+    def accumulator(self, x: Operand) -> tuple[int, int, int]:
+        """What products of x are summed in, as an operator holds it."""
+        found = self._accumulators.of(x.dtype)
+        return found.step, found.fraction_bits, found.promote
+
+    def is_image(self, tensor: Any) -> bool:
+        """Whether an NHWC form of the tensor is at hand."""
+        return not isinstance(tensor, np.ndarray) and tensor in self.nhwc
+
+    def images(self, tensor: Any) -> Any:
+        """The NHWC form of an NCHW tensor."""
+        if tensor not in self.nhwc:
+            self.nhwc[tensor] = self.r.emit(relax.op.permute_dims(tensor, [0, 2, 3, 1]))
+        return self.nhwc[tensor]
+
+    def from_images(self, tensor: Any) -> Any:
+        """The NCHW form of an NHWC result; the NHWC one is remembered."""
+        tensor = tensor if isinstance(tensor, relax.Var) else self.r.emit(tensor)
+        out = self.r.emit(relax.op.permute_dims(tensor, [0, 3, 1, 2]))
+        self.nhwc[out] = tensor
+        return out
+
+    def keep(self, call: Any, tensor: Any) -> Any:
+        """A data movement applied to a quantized tensor instead."""
+        return self.r.emit(relax.Call(call.op, [tensor, *call.args[1:]], call.attrs, call.ty_args))
+
+    def reshaped(self, tensor: Any, shape: tuple[int, ...]) -> Any:
+        """A tensor in another shape; a 1x1 image needs no transpose for it."""
+        if shape_of(tensor) == shape:
+            return tensor
+        if self.is_image(tensor) and shape_of(tensor)[2:] == (1, 1):
+            tensor = self.nhwc[tensor]
+        return self.r.emit(relax.op.reshape(tensor, shape))
+
+    def call(
+        self, op: Operator, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
+        dtype: str, name: str,
+    ) -> Any:  # fmt: skip
+        """Emit one operator: activations (arrays where they are constant), constants, shape and dtype of the
+        result."""
+        arrays = [t if not isinstance(t, np.ndarray) else _const(t) for t in tensors]
+        args = [*arrays, *map(_const, constants)]
+        types = tuple(TensorType(shape_of(a), str(a.ty.dtype)) for a in args)
+        out = TensorType(tuple(shape), dtype)
+        key = (to_json(op), types, out)
+        if key not in self._functions:
+            self._functions[key] = self.r.add_function(op.primfunc(types, out), f"hwptq_{op.kind}")
+        return self.r.emit(relax.call_tir(self._functions[key], args, relax.TensorType(shape, dtype)), name)
+
+    def binary(self, op: Operator, a: Operand, b: Operand, out: Output) -> Any:
+        """An operator on two broadcast operands, in NHWC where one of them is an image in that layout."""
+        shape = tuple(np.broadcast_shapes(a.shape, b.shape))
+        images = any(self.is_image(t.tensor) for t in (a, b)) and len(a.shape) == len(b.shape) == 4
+        if not images:
+            return self.call(op, [a.tensor, b.tensor], (), shape, out.dtype, out.tensor_name)
+        n, c, h, w = shape
+        tensors = [self._nhwc(t) for t in (a, b)]
+        return self.from_images(self.call(op, tensors, (), (n, h, w, c), out.dtype, out.image_name))
+
+    def elementwise(self, op: Operator, x: Operand, constants: tuple[np.ndarray, ...], out: Output) -> Any:
+        """An operator on each element of x, in NHWC where that form is at hand."""
+        if not self.is_image(x.tensor):
+            return self.call(op, [x.tensor], constants, x.shape, out.dtype, out.tensor_name)
+        image = self.images(x.tensor)
+        return self.from_images(self.call(op, [image], constants, shape_of(image), out.dtype, out.image_name))
+
+    def _nhwc(self, t: Operand) -> Any:
+        return t.tensor.transpose(0, 2, 3, 1) if t.is_constant else self.images(t.tensor)
+
+
+def _const(array: np.ndarray) -> Any:
+    return relax.const(np.ascontiguousarray(array))
+
+
+def tensor_params(call: Any) -> tuple[float, int]:
+    """Scale and zero point of a quantize or dequantize of an activation."""
+    scale, zero = scale_and_zero(call)
+    if scale is None or zero is None or scale.size != 1:
+        raise ValueError("activations must be quantized per tensor with constant scale and zero point")
+    return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])

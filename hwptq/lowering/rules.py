@@ -1,0 +1,115 @@
+"""The rules that lower nodes, by the operator of Relax or the composite that they are for.
+
+A rule is registered where its operator is defined, in this package or in anybody's:
+
+    @lowers("nn.max_pool2d", family="max_pool")
+    def max_pool(e: Emitter, call: Any, out: Output) -> Any:
+        ...returns an expression of the node's result as `out` says, or raises NotInteger with the reason
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import tvm
+from tvm import relax
+
+from hwptq.ir.composite import composite_kind, read_composite
+from hwptq.ir.dataflow import op_name
+
+from .elementwise import is_elementwise
+from .emitter import Emitter
+from .operand import NotInteger
+from .output import Output
+
+#: The package whose modules register the rules of ours.
+_HOME = "hwptq.operators"
+
+
+class Lower(Protocol):
+    """Emits the operators of a node, a call or a Composite, and returns an expression of its result."""
+
+    def __call__(self, e: Emitter, node: Any, out: Output, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How nodes of one operator are lowered.
+
+    family: the name under which descriptors list what computes them, by the node's call; None where it can't
+    be quantized. why_not: the reason for that, if there is a better one than that there is no such rule.
+    selects: results are values of the input, so both have one scale. output_range: the least and the greatest
+    real value of results, where they are the same for all inputs.
+    """
+
+    lower: Lower
+    family: Callable[[tvm.IRModule, Any], str | None]
+    why_not: Callable[[Any], str | None]
+    selects: bool
+    output_range: tuple[float, float] | None
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def lowers(
+    *names: str,
+    family: str | Callable[[tvm.IRModule, Any], str | None],
+    why_not: Callable[[Any], str | None] = lambda call: None,
+    selects: bool = False,
+    output_range: tuple[float, float] | None = None,
+) -> Callable[[Lower], Lower]:
+    """Register a rule for Relax operators of these names ("nn.max_pool2d"), or for composites
+    ("composite.conv2d"); see Rule. Raises ValueError for a name that has one.
+    """
+
+    def of(mod: tvm.IRModule, call: Any) -> str | None:
+        if callable(family):
+            return family(mod, call)
+        return None if why_not(call) else family
+
+    def register(lower: Lower) -> Lower:
+        for name in names:
+            if name in _RULES:
+                raise ValueError(f"there is a rule for {name} already")
+            _RULES[name] = Rule(lower, of, why_not, selects, output_range)
+        return lower
+
+    return register
+
+
+def rule_of(mod: tvm.IRModule, value: Any) -> Rule | None:
+    """The rule for a node, or None."""
+    importlib.import_module(_HOME)
+    return _RULES.get(node_kind(mod, value))
+
+
+def node_kind(mod: tvm.IRModule, value: Any) -> str:
+    """What rules are registered for: the name of an operator, "composite." and the kind of a composite; ""
+    for anything else."""
+    kind = composite_kind(mod, value)
+    return f"composite.{kind}" if kind else op_name(value)
+
+
+def family_of(mod: tvm.IRModule, value: Any) -> str | None:
+    """The name under which descriptors list what computes a float node, or None where nothing does.
+
+    Functions of one tensor, element by element, are tables: "lookup".
+    """
+    if not isinstance(value, relax.Call) or getattr(value.ty, "dtype", None) != "float32":
+        return None
+    if is_elementwise(value):
+        return "lookup"
+    rule = rule_of(mod, value)
+    return rule.family(mod, value) if rule else None
+
+
+def lower_node(e: Emitter, value: Any, out: Output) -> Any:
+    """Emit the operators of a node. Raises NotInteger with the reason where there is no exact form."""
+    rule = rule_of(e.mod, value)
+    if rule is None:
+        raise NotInteger(f"{op_name(value) or 'call'} has no {'float' if out.in_floats else 'integer'} form")
+    return rule.lower(e, read_composite(e.mod, value) or value, out)

@@ -48,18 +48,11 @@ class Stored:
                 lambda i, m, n: self.flat.store(at + i, constant(stored, self.flat.dtype, m), m, n),
             )
 
-    def fill_border(self, unit: VectorUnit) -> None:
-        """Write the border around every image."""
-        self.fill_borders(0, self._rows, unit)
-
     def border(self, unit: VectorUnit) -> tuple[int, Range] | None:
         """The border as a range of rows of pixels, for `share`; None where there is none."""
         empty = self.tensor.layout.padding.empty
-        return None if empty else (self._rows, lambda first, count: self.fill_borders(first, count, unit))
-
-    @property
-    def _rows(self) -> int:
-        return self.tensor.shape[0] * self.tensor.shape[1]
+        rows = self.tensor.shape[0] * self.tensor.shape[1]
+        return None if empty else (rows, lambda first, count: self.fill_borders(first, count, unit))
 
     def fill_borders(self, first: Expr, count: Expr, unit: VectorUnit) -> None:
         """Write what belongs to `count` rows of pixels: the border behind each, and that above or below."""

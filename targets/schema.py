@@ -91,25 +91,6 @@ class Toolchain:
 
 
 @dataclass(frozen=True)
-class Numerics:
-    """The arithmetic that the device does well."""
-
-    accumulator: str = field(
-        default="int32", metadata=about("dtype that products are summed in", choices=("int32",))
-    )
-    requantize: str = field(
-        default="fixed_point",
-        metadata=about(
-            "how a sum becomes an int8: by an integer multiplier and shift, or by a float32 scale",
-            choices=("fixed_point", "float32"),
-        ),
-    )
-    rounding: str = field(
-        default="half_up", metadata=about("rounding of the requantize shift", choices=("half_up",))
-    )
-
-
-@dataclass(frozen=True)
 class Requantize:
     """Intrinsics of the requantize step; without multiply_high 64-bit integers are used (same result)."""
 
@@ -331,9 +312,6 @@ class Descriptor:
     )
     elementwise: Elementwise = field(
         default_factory=Elementwise, metadata=about("how operators without weights are vectorised")
-    )
-    numerics: Numerics = field(
-        default_factory=Numerics, metadata=about("the arithmetic that the device does well")
     )
     fp8_accumulator: Fp8Accumulator = field(
         default_factory=Fp8Accumulator,

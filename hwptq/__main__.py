@@ -1,6 +1,6 @@
 """python -m hwptq: the command line."""
 
-from hwptq.cli.main import main
+from hwptq.cli.supervise import main
 
 if __name__ == "__main__":
     main()

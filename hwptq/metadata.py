@@ -13,7 +13,7 @@ import numpy as np
 
 from .backends.program import Library, Machine, Program, Tensor
 from .errors import InputError
-from .output_folder import METADATA
+from .output_folder import GENERATOR, METADATA, manifest
 from .targets.trust import harmless_run
 
 SCHEMA = 2
@@ -26,6 +26,7 @@ def write_metadata(folder: Path, model: str, target: str, program: Program) -> N
     library = program.library
     data = {
         "schema": SCHEMA,
+        "generator": GENERATOR,
         "model": model,
         "target": target,
         "program": program.program.name,
@@ -34,6 +35,7 @@ def write_metadata(folder: Path, model: str, target: str, program: Program) -> N
         "library": {**asdict(library), "file": library.file.name} if library else None,
         "inputs": [asdict(t) for t in program.inputs],
         "outputs": [asdict(t) for t in program.outputs],
+        "files": manifest(folder),
     }
     (folder / METADATA).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwptq.errors import HwptqError
+from hwptq.disk import fullest, tells_of_full
+from hwptq.errors import HwptqError, InputError
 
 
 def find_program(name: str) -> str | None:
@@ -24,14 +25,20 @@ def call_environment() -> dict[str, str]:
 
 
 def call_tool(command: Sequence[str], folder: Path) -> None:
-    """Run a compiler or linker in `folder`. Raises HwptqError with its first line where it fails."""
+    """Run a compiler or linker in `folder`.
+
+    Raises HwptqError with its first line where it fails, InputError where the disk is full.
+    """
     done = subprocess.run(list(command), cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = next(
-            (line for line in lines if "error" in line or "undefined" in line), (lines or ["no message"])[0]
-        )
-        raise HwptqError(f"{command[0]} failed with status {done.returncode}: {reason}")
+    if not done.returncode:
+        return
+    said = done.stderr or done.stdout
+    places = [folder, *(Path(word).parent for word in command if word.startswith("/"))]
+    if tells_of_full(said, places):
+        raise InputError(f"{fullest(places)}: the disk is full")
+    lines = [line for line in said.splitlines() if line.strip()] or ["no message"]
+    reason = next((line for line in lines if "error" in line or "undefined" in line), lines[0])
+    raise HwptqError(f"{command[0]} failed with status {done.returncode}: {reason}")
 
 
 def binary_tool(compiler: Sequence[str], name: str) -> str:

@@ -13,6 +13,9 @@ from rich.console import Console
 from hwptq import __version__
 from hwptq.errors import HwptqError, InputError
 
+from .explain import INTERNAL, explained
+from .session import Session
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )  # plain help: tables would cut the names of options in a narrow terminal
@@ -21,13 +24,17 @@ app.add_typer(targets_app, name="targets")
 _errors = Console(stderr=True)
 
 
-def main() -> None:
+def main(session: Session | None = None) -> None:
     """Run the command line; an error of the user's is one line on standard error, and an exit code."""
+    session = session or Session()
     try:
-        app()
-    except HwptqError as error:
-        _errors.print(f"[bold red]hwptq:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        app(obj=session)
+    except Exception as error:
+        code, text = explained(error)
+        _errors.print(f"[bold red]hwptq:[/] {_escape(text)}", highlight=False, soft_wrap=True)
+        if session.verbose and code == INTERNAL:
+            _errors.print_exception()
+        sys.exit(code)
     except KeyboardInterrupt:
         _errors.print("hwptq: interrupted")
         sys.exit(130)
@@ -52,6 +59,7 @@ def _root(
 
 @app.command("compile")
 def compile_command(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 or QDQ model, opset 9 or newer")],
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")],
     calibration_data: Annotated[
@@ -123,6 +131,8 @@ def compile_command(
         Path | None, typer.Option("--dump-ir", metavar="DIR", help="write the module after each pass")
     ] = None,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show what libraries print")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="show nothing but errors")] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
     from hwptq.flow import compile, plan
@@ -131,6 +141,8 @@ def compile_command(
 
     from .terminal import TerminalProgress, show_assignment, show_report
 
+    session: Session = context.obj
+    session.begin(output, verbose)
     options = options_of(
         None,
         weight_granularity=weight_granularity,
@@ -152,21 +164,22 @@ def compile_command(
         recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),
     )
     if dry_run:
-        with TerminalProgress() as progress:
+        with TerminalProgress(quiet) as progress:
             found = plan(model, target, calibration_data, preprocess, options, progress)
         show_assignment(found)
         return
-    with TerminalProgress() as progress:
+    with TerminalProgress(quiet) as progress:
         try:
             result: Any = compile(
                 model, target, calibration_data, evaluation_data, preprocess, output, options, progress
             )
         except HwptqError as error:
-            if error.exit_code in (5, 6):  # the output is complete, and worth a look
+            if error.exit_code in (5, 6) and not quiet:  # the output is complete, and worth a look
                 progress.stop()
                 show_report(output)
             raise
-    show_report(result.folder)
+    if not quiet:
+        show_report(result.folder)
 
 
 def _axes(settings: Iterable[str]) -> dict[str, int]:

@@ -26,7 +26,7 @@ _console = Console()
 class TerminalProgress(Progress):
     """A line for each stage, with a bar where samples are counted; nothing where nobody watches."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         super().__init__()
         columns = (
             TextColumn("{task.description:<14}"),
@@ -37,7 +37,7 @@ class TerminalProgress(Progress):
             TimeRemainingColumn(),
         )
         console = Console(stderr=True)
-        self._bars = Bars(*columns, console=console, disable=not console.is_terminal)
+        self._bars = Bars(*columns, console=console, disable=quiet or not console.is_terminal)
         self._task: Any = None
 
     def __enter__(self) -> TerminalProgress:

@@ -184,7 +184,7 @@ def test_output_that_holds_something_else(hwptq: Command):
     folder = hwptq.folder / "out"
     folder.mkdir()
     (folder / "thesis.txt").write_text("the only copy", encoding="utf-8")
-    check(hwptq.refused(2), "out: exists and is no output of hwptq", "give another --output")
+    check(hwptq.refused(2), r"out: holds what hwptq didn't write \(thesis.txt\)", "give another --output")
     assert (folder / "thesis.txt").read_text(encoding="utf-8") == "the only copy"
 
 

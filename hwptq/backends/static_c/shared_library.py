@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
+from hwptq.backends.toolchain import call_tool
 from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.builder import CYCLES
@@ -20,9 +22,20 @@ def build_library(mod: tvm.IRModule, target: Descriptor, path: Path) -> None:
     """Build `path`, to be loaded by tvm.runtime.load_module and run by relax.VirtualMachine."""
     try:
         executable = tvm.compile(_small_ones_alone(mod), target=tvm.target.Target(dict(target.tvm)))
-        executable.export_library(str(path), cc=target.toolchain.compiler[0])
+        executable.export_library(str(path.resolve()), fcompile=_linker(target, path.parent))
     except RuntimeError as error:
         raise HwptqError(f"{target.name}: building the shared library failed: {error}") from error
+
+
+def _linker(target: Descriptor, folder: Path) -> Callable[..., None]:
+    """What links the objects that TVM writes; its own way would not say why a linker failed."""
+
+    def link(library: str, objects: Sequence[str], options: Sequence[str] = ()) -> None:
+        call_tool(
+            [target.toolchain.compiler[0], "-shared", "-fPIC", "-o", library, *options, *objects], folder
+        )
+
+    return link
 
 
 def _small_ones_alone(mod: tvm.IRModule) -> tvm.IRModule:

@@ -26,7 +26,8 @@ class InsertQDQ:
 
     granularity: "channel" | "tensor" | "group" (of int4 weights) overrides the descriptor's; exclude: regular
     expression of node names that stay float; assignment: (activation, weight) dtypes by layer, else what
-    AssignBitWidths recorded, else the descriptor's first pair. A tensor in fewer bits than the dtype that
+    AssignBitWidths recorded, else the descriptor's first pair. What an operator in float makes, others in
+    float read unrounded. A tensor in fewer bits than the dtype that
     holds it, as int4 in int8, is clipped to its steps.
     """
 
@@ -49,19 +50,32 @@ class InsertQDQ:
         quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
         weights = {v: w for plan in plans for v, w in plan.weights.items()}
 
+        kinds = {v: kind for plan in plans for v, kind in plan.kinds.items()}
+        unrounded: dict[Any, Any] = {}  # what operators in float, and the graph's user, read as it is
+
         def begin(r: Any) -> None:
             for p in r.func.params:
                 if p in quantized:
+                    unrounded[p] = p
                     r.env[p] = _activation(r, p, str(p.name), quantized[p])
 
         def visit(r: Any, var: Any, value: Any) -> Any:
-            new = r.keep(value)
+            in_float = kinds[var] is None
+            with r.reading(unrounded if in_float else {}):
+                new = r.keep(value)
             if var in weights:
                 weight = _weight(r, str(var.name), weights[var])
                 new = relax.Call(new.op, [new.args[0], weight, *new.args[2:]], new.attrs, new.ty_args)
             if var not in quantized:
                 return new
-            return _activation(r, r.emit(new, str(var.name)), str(var.name), quantized[var])
+            tensor = r.emit(new, str(var.name))
+            if in_float:
+                unrounded[var] = tensor
+            return _activation(r, tensor, str(var.name), quantized[var])
+
+        def result(r: Any) -> Any:
+            with r.reading(unrounded):
+                return r.get(r.func.body.body)
 
         reasons = {name: why for plan in plans for name, why in plan.reasons.items()}
         dtypes = {
@@ -70,7 +84,7 @@ class InsertQDQ:
             for v, w in plan.weights.items()
         }
         groups = {str(v.name): w.group for plan in plans for v, w in plan.weights.items() if w.group}
-        out = with_weight_groups(with_float_reasons(rewrite(mod, visit, begin), reasons), groups)
+        out = with_weight_groups(with_float_reasons(rewrite(mod, visit, begin, result), reasons), groups)
         return with_layer_dtypes(out, dtypes)
 
     def _choices(self, func: Any) -> Choices:

@@ -11,10 +11,10 @@ from typing import Any
 import tvm
 
 from hwptq.formats import Pair, format_of
-from hwptq.ir.dataflow import main_functions
+from hwptq.ir.dataflow import data_of, main_functions
 from hwptq.ir.macs import node_macs
 from hwptq.passes.graph.quantizable import layer_dtypes
-from hwptq.passes.graph.quantization_plan import Choices, QuantizationPlan, data_of
+from hwptq.passes.graph.quantization_plan import Choices, QuantizationPlan
 
 from .insert_qdq import InsertQDQ
 

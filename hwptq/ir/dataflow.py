@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,14 @@ def reads(value: Any) -> list[Any]:
     return list(dict.fromkeys(var for arg in arguments(value) for var in reads(arg)))
 
 
+def data_of(value: Any) -> list[Any]:
+    """The activations that a node reads."""
+    found: list[Any] = []
+    for a in value.args:
+        found += [f for f in a.fields] if isinstance(a, relax.Tuple) else [a]
+    return [a for a in found if isinstance(a, relax.Var)]
+
+
 def users(func: Any) -> dict[Any, list[Any]]:
     """var -> the vars whose binding reads it (through tuples); the function's result counts as None."""
     found: dict[Any, list[Any]] = {}
@@ -99,7 +109,7 @@ class Rewriter:
     def __init__(self, mod: tvm.IRModule, func: Any):
         self.mod, self.func = mod, func
         self.builder = relax.BlockBuilder()
-        self.env: dict[Any, Any] = {p: p for p in func.params}
+        self.env: MutableMapping[Any, Any] = {p: p for p in func.params}
         self.added: dict[str, Any] = {}
         self._taken = {gv.name_hint for gv in mod.functions}
 
@@ -110,6 +120,16 @@ class Rewriter:
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([self.get(f) for f in expr.fields])
         return expr
+
+    @contextmanager
+    def reading(self, others: dict[Any, Any]) -> Iterator[None]:
+        """Within the block, old vars stand for the new expressions of `others`, where they have one there."""
+        outer = self.env
+        self.env = ChainMap(others, outer) if others else outer
+        try:
+            yield
+        finally:
+            self.env = outer
 
     def keep(self, value: Any) -> Any:
         """An old binding's value over the new arguments."""

@@ -11,11 +11,10 @@ from typing import Any, Protocol
 import networkx as nx
 import numpy as np
 import tvm
-from tvm import relax
 
 from hwptq.formats import INT8, Format, Pair, format_of
 from hwptq.ir.composite import is_clamped, read_composite, weight_of
-from hwptq.ir.dataflow import bindings, constant, shape_of, users
+from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
 from hwptq.ir.qdq import dequantizes
 from hwptq.lowering.elementwise import elementwise_root
 from hwptq.lowering.rules import family_of, rule_of
@@ -23,12 +22,11 @@ from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, we
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
 
 from .concat_parts import parts_of, split_ends, unlike_parts
+from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .summand import fused_summand
 
 #: Kinds of nodes with a constant weight.
 WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
-_FREE = ("lookup", "data_movement", "concat", "resize")
-_TABLES = ("lookup", "add", "mul")  # kinds of what may be a function of one tensor, element by element
 _ROUNDS = 100  # more than any chain of raised scales is long
 _MARGIN = 2.001  # output scale over product of input and weight scale: keeps multipliers below 1/2
 
@@ -82,7 +80,8 @@ class QuantizationPlan:
         self.values = dict(bindings(func))
         self.readers = users(func)
         self.reasons: dict[str, str] = {}
-        self.kinds = self._without_islands({v: self._kind(v, value) for v, value in self.values.items()})
+        self.kinds = {v: self._kind(v, value) for v, value in self.values.items()}
+        self._leave(kept_in_float(self.values, self.kinds, self.readers))
         self._leave_split_ends()
         self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
         self.groups = self._groups()
@@ -115,58 +114,22 @@ class QuantizationPlan:
             return None
         return found
 
-    def _without_islands(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
-        """Leave tables and data movement in float where no node beside them computes in integers."""
-        graph = nx.Graph()
-        for var, value in self.values.items():
-            if kinds[var] is not None:
-                graph.add_node(var)
-                graph.add_edges_from((var, a) for a in data_of(value) if kinds.get(a) is not None)
-        free = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
-        islands = {v for c in free for v in c}
-        self.reasons |= {str(v.name): "no operator beside it computes in integers" for v in islands}
-        return self._without_last_tables({v: None if v in islands else k for v, k in kinds.items()})
-
-    def _without_last_tables(self, kinds: dict[Any, str | None]) -> dict[Any, str | None]:
-        """Leave tables in float that only operators in float read: int8 would lose, and gain nothing.
-
-        With data movement in between, that stays in float too.
-        """
-        left = dict(kinds)
-
-        def moved(var: Any) -> list[Any] | None:
-            """Data movement between `var` and its readers, where those are all in float; else None."""
-            found = []
-            for user in self.readers.get(var, []):
-                if left.get(user) in ("data_movement", "resize"):
-                    behind = moved(user)
-                    if behind is None:
-                        return None
-                    found += [user, *behind]
-                elif not self._in_float(user, left):
-                    return None
-            return found if self.readers.get(var) else None
-
-        for var in reversed(self.values):
-            if left[var] in _TABLES and elementwise_root(var, self.values) != var:
-                between = moved(var)
-                for v in [] if between is None else [var, *between]:
-                    left[v] = None
-                    self.reasons[str(v.name)] = "only operators in float read it"
-        return left
-
     def _leave_split_ends(self) -> None:
         """Leave concats of unlike parts in float where no operator in integers reads them."""
-        for var in split_ends(self.values, self.kinds, self.readers, self._range):
-            self.kinds[var] = None
-            self.reasons[str(var.name)] = "its parts differ in range, and keep scales of their own"
+        ends = split_ends(self.values, self.kinds, self.readers, self._range)
+        self._leave(dict.fromkeys(ends, "its parts differ in range, and keep scales of their own"))
+
+    def _leave(self, nodes: Mapping[Any, str]) -> None:
+        """Leave nodes in float, each for its reason."""
+        self.kinds |= dict.fromkeys(nodes)
+        self.reasons |= {str(var.name): reason for var, reason in nodes.items()}
 
     def _range(self, var: Any) -> tuple[float, float]:
         """What a tensor holds in the calibration data; nothing where it was not seen."""
         return self.stats.range_of(str(var.name), INT8) if self._observed(var) else (0.0, 0.0)
 
     def _may_be_lookup(self, var: Any) -> bool:
-        return self.kinds[var] in _TABLES and self.target.rule("lookup") is not None
+        return self.kinds[var] in ELEMENTWISE and self.target.rule("lookup") is not None
 
     def _root(self, var: Any) -> Any:
         """The tensor that `var` becomes a table of; itself where it becomes none."""
@@ -217,12 +180,8 @@ class QuantizationPlan:
         readers = self.readers.get(var, [])
         if not format_of(self.pair(var)[0]).is_float:
             real = self.target.rule(self.kinds[var]).float_output and self._unclamped(var)
-            return real and bool(readers) and all(self._in_float(u, self.kinds) for u in readers)
+            return real and bool(readers) and all(in_float(self.values, self.kinds, u) for u in readers)
         return all(self.kinds.get(u) is None for u in readers) or self._joins_add(var, readers)
-
-    def _in_float(self, var: Any, kinds: Mapping[Any, str | None]) -> bool:
-        """Whether `var` is an operator that stays in float, not the result of the graph."""
-        return isinstance(self.values.get(var), relax.Call) and kinds.get(var) is None
 
     def _unclamped(self, var: Any) -> bool:
         unit = read_composite(self.mod, self.values[var])
@@ -339,11 +298,3 @@ def bias_limit(call: Any, input_scale: float, channels: int, dtype: Format) -> n
     if bias is None or dtype.is_float:
         return None
     return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * 2.0 ** (20 + dtype.bits)), (channels,))
-
-
-def data_of(value: Any) -> list[Any]:
-    """The activations that a node reads."""
-    found: list[Any] = []
-    for a in value.args:
-        found += [f for f in a.fields] if isinstance(a, relax.Tuple) else [a]
-    return [a for a in found if isinstance(a, relax.Var)]

@@ -1,0 +1,103 @@
+"""Which nodes that could be quantized stay in float because of what stands around them.
+
+Rounding to a few bits between operators in float loses resolution and saves nothing: a residual stream
+between layer norms, a mask before a softmax, the weights of a norm behind its division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+from tvm import relax
+
+from hwptq.ir.dataflow import data_of
+
+#: Kinds that compute each element of their result from one of each operand.
+ELEMENTWISE = ("lookup", "add", "mul")
+_FREE = ("lookup", "data_movement", "concat", "resize")
+_MOVED = ("data_movement", "resize")
+
+Kinds = dict[Any, str | None]
+Values = dict[Any, Any]
+Readers = Mapping[Any, list[Any]]
+
+ISLAND = "no operator beside it computes in integers"
+READ_IN_FLOAT = "only operators in float read it"
+MADE_IN_FLOAT = "its operands come from operators in float"
+
+
+def kept_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
+    """The nodes of `kinds` that stay in float, with the reason."""
+    left = dict(kinds)
+    found: dict[Any, str] = {}
+    for step in (_islands, _made_in_float, _read_in_float):
+        new = step(values, left, readers)
+        found |= new
+        left |= dict.fromkeys(new)
+    return found
+
+
+def _islands(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
+    """Tables and data movement where no node beside them computes in integers."""
+    graph = nx.Graph()
+    for var, value in values.items():
+        if kinds[var] is not None:
+            graph.add_node(var)
+            graph.add_edges_from((var, a) for a in data_of(value) if kinds.get(a) is not None)
+    free = [c for c in nx.connected_components(graph) if all(kinds[v] in _FREE for v in c)]
+    return {v: ISLAND for c in free for v in c}
+
+
+def _made_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
+    """Elementwise nodes whose operands are results of operators in float: what reads them rounds once."""
+    left, found = dict(kinds), {}
+    for var, value in values.items():
+        operands = data_of(value) if left[var] in ELEMENTWISE else []
+        if operands and all(_made(a, values, left) for a in operands):
+            found[var], left[var] = MADE_IN_FLOAT, None
+    return found
+
+
+def _made(var: Any, values: Values, kinds: Kinds) -> bool:
+    """Whether `var` is a result of an operator in float, moved or not."""
+    while kinds.get(var) in _MOVED:
+        (var,) = data_of(values[var])
+    return in_float(values, kinds, var)
+
+
+def _read_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
+    """Elementwise nodes that only operators in float read, and the data movement between."""
+    left, found = dict(kinds), {}
+
+    def moved(var: Any) -> list[Any] | None:
+        """Data movement between `var` and its readers, where those are all in float; else None."""
+        between = []
+        for user in readers.get(var, []):
+            if left.get(user) in _MOVED:
+                behind = moved(user)
+                if behind is None:
+                    return None
+                between += [user, *behind]
+            elif not in_float(values, left, user):
+                return None
+        return between if readers.get(var) else None
+
+    for var in reversed(values):
+        if _gains_nothing(var, values, left):
+            between = moved(var)
+            for v in [] if between is None else [var, *between]:
+                left[v], found[v] = None, READ_IN_FLOAT
+    return found
+
+
+def _gains_nothing(var: Any, values: Values, kinds: Kinds) -> bool:
+    """Whether integers save nothing before operators in float: elementwise nodes, and data movement that is
+    fed with floats."""
+    return kinds[var] in ELEMENTWISE or (kinds[var] in _MOVED and _made(var, values, kinds))
+
+
+def in_float(values: Values, kinds: Mapping[Any, str | None], var: Any) -> bool:
+    """Whether `var` is an operator that stays in float; neither an input of the graph nor its result is."""
+    return isinstance(values.get(var), relax.Call) and kinds.get(var) is None

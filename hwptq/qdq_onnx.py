@@ -16,14 +16,16 @@ import tvm
 from onnx import helper, numpy_helper
 from tvm import relax
 
+from hwptq.formats import format_of
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, slice_bounds
+from hwptq.ir.qdq import quantizes
 
 from . import __version__
 
-OPSET = 19
+OPSET = 19  # or a newer one that a format asks for
 #: Roundings of a coordinate that ONNX knows.
 _NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-_IR_VERSION = 9
+_IR_VERSIONS = {19: 9, 21: 10}  # by opset
 
 
 class NotExportable(ValueError):
@@ -54,10 +56,12 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
         [helper.make_tensor_value_info(o, *_type(e)) for e, o in zip(results, outputs, strict=True)],
         writer.initializers,
     )
+    held = [format_of(str(v.ty.dtype)) for v, value in bindings(func) if quantizes(value)]
+    opset = max([OPSET, *(f.opset for f in held)])
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=_IR_VERSIONS[opset],
         producer_name="hwptq",
         producer_version=__version__,
     )

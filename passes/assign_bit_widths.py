@@ -20,7 +20,7 @@ from hwptq.ir.dataflow import bindings, main_functions, reads
 
 from .graph.quantizable import with_assignment
 from .layer_costs import LayerCosts
-from .uniform_variants import Variants, uniform_variants
+from .uniform_variants import Variants, is_wide, uniform_variants
 
 _BIT = 1e-6  # of a layer: the number of layers with the wanted pair comes first
 
@@ -36,7 +36,8 @@ class AssignBitWidths:
     budget: the pairs with the least summed sensitivity whose cost is within it; precision: this pair wherever
     the target offers it, but for the first and the last layers (`lower_ends` takes them in); neither: the
     descriptor's first pairs. keep: regular expression of names of layers that stay at the highest precision
-    offered. A budget needs `sensitivity`; hwptq.measure_sensitivity gives it. granularity and exclude as for
+    offered. wide: activations of more than 8 bits are among the choices too, as where `precision` has them.
+    A budget needs `sensitivity`; hwptq.measure_sensitivity gives it. granularity and exclude as for
     InsertQDQ. Raises ValueError where nothing fits the budget, or no layer can take the precision.
     """
 
@@ -51,6 +52,7 @@ class AssignBitWidths:
         lower_ends: bool = False,
         granularity: str | None = None,
         exclude: str | None = None,
+        wide: bool = False,
     ):
         if budget and sensitivity is None:
             raise ValueError("a budget needs the sensitivity of the layers")
@@ -59,9 +61,10 @@ class AssignBitWidths:
         self.target, self.stats, self.budget, self.sensitivity = target, stats, budget, sensitivity or {}
         self.precision, self.keep, self.lower_ends = precision, keep, lower_ends
         self.granularity, self.exclude = granularity, exclude
+        self.wide = wide or (precision is not None and is_wide(precision))
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        variants = uniform_variants(mod, self.target, self.stats, self.granularity, self.exclude)
+        variants = uniform_variants(mod, self.target, self.stats, self.granularity, self.exclude, self.wide)
         try:
             return with_assignment(mod, self._pairs(mod, variants))
         except HwptqError as error:  # the FFI lets ValueError through only

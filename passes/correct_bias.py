@@ -34,7 +34,7 @@ from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,
     QuantizedLayer,
-    operator_constants,
+    evaluated,
     quantized_layers,
     with_layer_constants,
 )
@@ -74,8 +74,7 @@ class CorrectBias:
             walk.run_to(var)
             inputs = [env[value.args[1].fields[0]] for env in walk.values]
             new[name] = corrected(found[name], op, value, inputs, wanted[name])
-            constants = operator_constants(found[name], new[name])
-            walk.settle([op.reference(x, *constants) for x in inputs])
+            walk.settle(list(map(evaluated(op, found[name], new[name]), inputs)))
         return with_layer_constants(mod, new)
 
 

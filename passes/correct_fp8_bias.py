@@ -35,7 +35,7 @@ from .correct_bias import corrected, float_means
 from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,
-    operator_constants,
+    evaluated,
     quantized_layers,
     with_layer_constants,
 )
@@ -73,8 +73,7 @@ class CorrectFp8Bias:
                 walk.run_to(var)
                 inputs = [env[value.args[1].fields[0]] for env in walk.values]
                 integers[name] = corrected(in_integers[name], op, value, inputs, wanted[name])
-                constants = operator_constants(in_integers[name], integers[name])
-                walk.settle([op.reference(x, *constants) for x in inputs])
+                walk.settle(list(map(evaluated(op, in_integers[name], integers[name]), inputs)))
             if not isinstance(op, FloatConv2d | FloatDense):
                 continue
             args = list(value.args[1].fields)

@@ -11,6 +11,7 @@ import numpy as np
 import tvm
 
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
+from hwptq.formats import holds_floats
 from hwptq.ir.dataflow import bindings, constant
 from hwptq.ir.operator import integer_operator
 from hwptq.operators.conv2d import Conv2d
@@ -24,6 +25,7 @@ from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,
     QuantizedLayer,
+    evaluated,
     operator_constants,
     quantized_layers,
     with_layer_constants,
@@ -110,18 +112,18 @@ class RoundWeights:
         if self.options.alone:
             quantized.settle([_as_output(op, result, layer) for result in results])
             return chosen
-        constants = operator_constants(layer, chosen)
-        quantized.settle([op.reference(ints[source], *constants) for ints in quantized.values])
+        result_of = evaluated(op, layer, chosen)
+        quantized.settle([result_of(ints[source]) for ints in quantized.values])
         return chosen
 
 
 def _as_output(op: Any, result: np.ndarray, layer: QuantizedLayer) -> np.ndarray:
     """What float32 gives, in the dtype and the layout of the operator's output."""
     moved = result.transpose(0, 2, 3, 1) if isinstance(op, Conv2d) else result
-    if layer.out_scale is None or layer.out_dtype != "int8":
+    if layer.out_scale is None or holds_floats(layer.out_dtype):
         return moved
     ints = np.rint(moved / np.float32(layer.out_scale)) + op.out_zero_point
-    return np.clip(ints, op.lo, op.hi).astype(np.int8)
+    return np.clip(ints, op.lo, op.hi).astype(layer.out_dtype)
 
 
 def _round(

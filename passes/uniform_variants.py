@@ -43,10 +43,13 @@ class Variants:
 
 
 def uniform_variants(
-    mod: tvm.IRModule, target: Any, stats: Any, granularity: str | None = None, exclude: str | None = None
-) -> Variants:
-    """Quantize a fused float module with each pair; the last two arguments as for InsertQDQ.
+    mod: tvm.IRModule, target: Any, stats: Any, granularity: str | None = None, exclude: str | None = None,
+    wide: bool = False,
+) -> Variants:  # fmt: skip
+    """Quantize a fused float module with each pair; `granularity` and `exclude` as for InsertQDQ.
 
+    wide: with pairs of activations in integers of more than 8 bits too. They lose next to nothing, at several
+    times the cost, so they are for those who ask.
     A pair counts as offered where it takes effect: an int4 activation does not where an add reads it too.
     """
     plans = [
@@ -54,7 +57,9 @@ def uniform_variants(
         for _, func in main_functions(mod)
     ]
     offered = {
-        str(v.name): (plan, v, target.rule(plan.kinds[v]).pairs) for plan in plans for v in plan.weights
+        str(v.name): (plan, v, _considered(target.rule(plan.kinds[v]).pairs, wide))
+        for plan in plans
+        for v in plan.weights
     }
     qdq = {}
     for pair in dict.fromkeys(p for _, _, pairs in offered.values() for p in pairs):
@@ -67,6 +72,17 @@ def uniform_variants(
         effective = tuple(p for p in pairs if taken[p].get(name) == p)
         layers[name] = Layer(str(plan.kinds[var]), node_macs(mod, plan.values[var]), effective)
     return Variants(qdq, layers, tuple(g for plan in plans for g in _groups(plan)))
+
+
+def is_wide(pair: Pair) -> bool:
+    """Whether activations are integers of more than 8 bits."""
+    activation = format_of(pair[0])
+    return activation.bits > 8 and not activation.is_float
+
+
+def _considered(pairs: tuple[Pair, ...], wide: bool) -> tuple[Pair, ...]:
+    """Those of a rule; without wide ones, unless it has no other."""
+    return tuple(p for p in pairs if wide or not is_wide(p)) or pairs
 
 
 def _dtypes(variant: tvm.IRModule) -> dict[str, Pair]:

@@ -62,6 +62,11 @@ class Format(ABC):
         return True
 
     @property
+    def opset(self) -> int:
+        """The first opset of ONNX that quantizes to what holds it."""
+        return 19
+
+    @property
     def scaled(self) -> bool:
         """Whether tensors in it have a scale."""
         return True

@@ -40,6 +40,10 @@ class IntegerFormat(Format):
         return f"{'' if self.signed else 'u'}int{8 if self.bits <= 8 else 16}"
 
     @property
+    def opset(self) -> int:
+        return 10 if self.bits <= 8 else 21
+
+    @property
     def zero_dtype(self) -> type[np.generic]:
         return np.dtype(self.held).type
 

@@ -23,7 +23,7 @@ from hwptq.passes.assign_bit_widths import (
 )
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
-from hwptq.passes.uniform_variants import Layer, Variants, uniform_variants
+from hwptq.passes.uniform_variants import Layer, Variants, is_wide, uniform_variants
 from hwptq.pipeline.stages import Prepared, rounded_alone
 from hwptq.pipeline.step import Job
 from hwptq.targets import Descriptor
@@ -93,7 +93,9 @@ class Chooser:
         assert job.data is not None
         self.target, self._data = job.target, job.data
         self._float32, self._options, self._progress = prepared.float32, job.options, job.progress
-        wishes = job.options.weight_granularity, job.options.keep_float
+        precision = job.options.precision
+        wide = precision is not None and is_wide(parse_precision(precision))
+        wishes = job.options.weight_granularity, job.options.keep_float, wide
         self.variants = uniform_variants(prepared.float32, job.target, prepared.stats, *wishes)
         self.costs = LayerCosts(self.variants, job.target)
         self._sensitivity: Sensitivity | None = None

@@ -5,7 +5,7 @@ Or a dense layer that only float operators read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -14,11 +14,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats import Format, format_of
+from hwptq.formats import INT8, Format, format_of, holds_floats
 from hwptq.ir.composite import Composite, emit_layer, is_clamped, read_composite
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from hwptq.ir.operator import Operator
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
-from hwptq.quant.accumulator import accumulator_constants, in_output_scale
+from hwptq.operators.layers import IntegerLayer
+from hwptq.quant.accumulator import accumulator_constants, accumulator_shift, in_output_scale
 from hwptq.quant.weight_groups import group_ids
 
 from .quantizable import layer_dtypes, weight_groups
@@ -38,6 +40,7 @@ class QuantizedLayer:
     x_zero: int
     out_scale: float | None  # None: the result is float
     out_dtype: str = "int8"
+    x_dtype: Format = INT8
     group: int = 0  # input channels that share a factor, which `values` hold; 0 = none
 
     @property
@@ -118,10 +121,12 @@ def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) ->
     if ints.ndim not in (2, 4) or ints.dtype != np.int8:
         return None
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
+    out_scale, out_dtype = (None, "float32") if out is None else (_params(out)[0], str(out.ty.dtype))
+    dtype = format_of(dtypes.get(str(var.name), (INT8.name, INT8.name))[1])
+    x_dtype = format_of(str(x_dq.args[0].ty.dtype))
     return QuantizedLayer(
-        var, unit, weight_var, ints, scale, format_of(dtypes.get(str(var.name), ("int8", "int8"))[1]),
-        *_params(x_dq), *((None, "float32") if out is None else (_params(out)[0], str(out.ty.dtype))),
-    )  # fmt: skip
+        var, unit, weight_var, ints, scale, dtype, *_params(x_dq), out_scale, out_dtype, x_dtype
+    )
 
 
 def _quantize_of(var: Any, values: Any, readers: Any) -> Any:
@@ -151,14 +156,30 @@ def _params(call: Any) -> tuple[float, int]:
 
 def operator_constants(layer: QuantizedLayer, new: LayerConstants) -> tuple[np.ndarray, ...]:
     """What LowerToInteger makes of the layer with new constants. Raises ValueError where they don't fit."""
+    given, bits = _given(layer, new), (layer.held_bits, layer.x_dtype.bits)
+    if layer.out_scale is None or not holds_floats(layer.out_dtype):
+        return accumulator_constants(*given, layer.out_scale, *bits)
+    weight, bias, unit = accumulator_constants(*given, None, *bits)
+    return weight, bias, in_output_scale(unit, layer.out_scale)
+
+
+def evaluated(op: Operator, layer: QuantizedLayer, new: LayerConstants) -> Callable[[np.ndarray], np.ndarray]:
+    """What the operator of a layer makes of its input, with new constants."""
+    constants = operator_constants(layer, new)
+    if isinstance(op, IntegerLayer):
+        by = accumulator_shift(*_given(layer, new), layer.held_bits, layer.x_dtype.bits)
+        op = replace(op, acc_shift=by)
+    return lambda x: op.reference(x, *constants)
+
+
+def _given(
+    layer: QuantizedLayer, new: LayerConstants
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, int]:
+    """Weights with the output channels first, their scales, bias, and scale and zero point of the input."""
     rows = layer.rows(new.values).reshape(new.scale.size, -1)
     if new.values.ndim == 4:
         rows = new.values.transpose(0, 2, 3, 1)
-    x, bits = (layer.x_scale, layer.x_zero), layer.held_bits
-    if layer.out_scale is None or layer.out_dtype == "int8":
-        return accumulator_constants(rows, new.scale, new.bias, *x, layer.out_scale, bits)
-    weight, bias, unit = accumulator_constants(rows, new.scale, new.bias, *x, None, bits)
-    return weight, bias, in_output_scale(unit, layer.out_scale)
+    return rows, new.scale, new.bias, layer.x_scale, layer.x_zero
 
 
 def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -> tvm.IRModule:

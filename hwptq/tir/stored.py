@@ -50,9 +50,10 @@ class Stored:
 
     def border(self, unit: VectorUnit) -> tuple[int, Range] | None:
         """The border as a range of rows of pixels, for `share`; None where there is none."""
-        empty = self.tensor.layout.padding.empty
+        if self.tensor.layout.padding.empty:
+            return None
         rows = self.tensor.shape[0] * self.tensor.shape[1]
-        return None if empty else (rows, lambda first, count: self.fill_borders(first, count, unit))
+        return rows, lambda first, count: self.fill_borders(first, count, unit)
 
     def fill_borders(self, first: Expr, count: Expr, unit: VectorUnit) -> None:
         """Write what belongs to `count` rows of pixels: the border behind each, and that above or below."""

@@ -15,11 +15,11 @@ from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.passes.graph.quantization_plan import WEIGHTED
 from hwptq.pipeline.stages import prepare
 from hwptq.pipeline.step import Job
 from hwptq.search.choose import Chooser
 from hwptq.targets import load_target
+from hwptq.targets.op_kinds import WEIGHTED_OPS
 
 PAIRS = (("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
 BOUND = 120.0  # seconds of processor time: they do not depend on what else the machine does
@@ -32,7 +32,9 @@ def main() -> None:
     """Measure once, from the calibrated float module on."""
     args = command.parse_args()
     files, base = paths(args.case, args.data), load_target("x86-64-avx2")
-    target = replace(base, ops=tuple(replace(r, pairs=PAIRS) if r.op in WEIGHTED else r for r in base.ops))
+    target = replace(
+        base, ops=tuple(replace(r, pairs=PAIRS) if r.op in WEIGHTED_OPS else r for r in base.ops)
+    )
     model = import_onnx(files["model"])
     data = open_dataset(str(files["calibration_data"]), model.inputs, load_preprocess(files["preprocess"]))
     job = Job(target, data.take(args.images))

@@ -12,7 +12,8 @@ from typing import Any
 from hwptq.formats import BFLOAT16, E4M3, INT8, Pair, formats
 
 from .fields.problems import Problems, join, show, suggest
-from .schema import WEIGHTED_OPS, Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
+from .op_kinds import WEIGHTED_OPS
+from .schema import Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
 from .templates.limits import check_operands
 
 #: What a descriptor says of an operator without weights, where it is not int8; on such a device it takes the

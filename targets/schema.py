@@ -14,14 +14,11 @@ from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
 
 from .fields.about import INSTRUCTION, INTRINSIC, WORD, about
+from .op_kinds import is_everywhere, op_kinds
 from .templates.base import Kernel
 
+
 #: Every operator kind that a rule may be about; the first three have weights and a kernel.
-WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
-OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "resize", "concat", "data_movement")
-OP_KINDS = WEIGHTED_OPS + OTHER_OPS
-
-
 def dtypes() -> tuple[str, ...]:
     """Names of the formats that a tensor may have."""
     return tuple(sorted(f.name for f in formats() if f.quantized))
@@ -247,7 +244,7 @@ class Assembly:
 class OpRule:
     """What the device offers for one kind of operator."""
 
-    op: str = field(metadata=about("kind of operator", choices=OP_KINDS))
+    op: str = field(metadata=about("kind of operator", choices=op_kinds))
     pairs: tuple[tuple[str, str], ...] = field(
         default=(("int8", "int8"),),
         metadata=about("allowed [activation, weight] dtypes, best first", choices=dtypes, not_empty=True),
@@ -354,8 +351,15 @@ class Descriptor:
         )
 
     def rule(self, op: str) -> OpRule | None:
-        """The rule for an operator kind, or None where the device does not list it (it stays float)."""
-        return next((r for r in self.ops if r.op == op), None)
+        """The rule for an operator kind, or None where the device does not compute it (it stays float)."""
+        listed = next((r for r in self.ops if r.op == op), None)
+        unlisted = OpRule(op) if is_everywhere(op) and self.runs_portable_code else None
+        return listed or unlisted
+
+    @property
+    def runs_portable_code(self) -> bool:
+        """Whether operators that no kernel is named for are computed by their portable code."""
+        return self.tvm.get("kind") == "llvm"
 
     def weight_group(self, op: str) -> int:
         """Input channels of a group of int4 weights that the kernel of an operator kind unpacks; 0 = none."""

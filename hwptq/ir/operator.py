@@ -40,14 +40,14 @@ class Operator:
     """The base of all operators; a subclass says in its docstring which tensors it takes, activations first.
 
     kind: its name, one of all. family: the name under which a descriptor lists what computes it; its kind, if
-    neither it nor a base says so. output_range: the least and the greatest real value of its result, where
-    they are the same for all inputs. reads_layouts, writes_layouts: its portable code takes its activation
-    in any layout in rows, writes its result so.
+    neither it nor a base says so. without_rule: what it is emitted for, if no rule emits it for a node.
+    reads_layouts, writes_layouts: its portable code takes its activation in any layout in rows, writes its
+    result so.
     """
 
     kind: ClassVar[str]
     family: ClassVar[str]
-    output_range: ClassVar[tuple[float, float] | None] = None
+    without_rule: ClassVar[str] = ""
     reads_layouts: ClassVar[bool] = False
     writes_layouts: ClassVar[bool] = False
     #: The value on arrays, in the order of the docstring.

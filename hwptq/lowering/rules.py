@@ -19,6 +19,8 @@ from tvm import relax
 
 from hwptq.ir.composite import composite_kind, read_composite
 from hwptq.ir.dataflow import op_name
+from hwptq.ir.operator import Operator
+from hwptq.targets.op_kinds import register_op
 
 from .elementwise import is_elementwise
 from .emitter import Emitter
@@ -37,17 +39,12 @@ class Lower(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """How nodes of one operator are lowered.
-
-    family: the name under which descriptors list what computes them, by the node's call; None where it can't
-    be quantized. why_not: the reason for that, if there is a better one than that there is no such rule.
-    selects: results are values of the input, so both have one scale. output_range: the least and the greatest
-    real value of results, where they are the same for all inputs.
-    """
+    """How nodes of one operator are lowered: see lowers."""
 
     lower: Lower
     family: Callable[[tvm.IRModule, Any], str | None]
     why_not: Callable[[Any], str | None]
+    makes: tuple[type[Operator], ...]
     selects: bool
     output_range: tuple[float, float] | None
 
@@ -58,27 +55,43 @@ _RULES: dict[str, Rule] = {}
 def lowers(
     *names: str,
     family: str | Callable[[tvm.IRModule, Any], str | None],
+    makes: tuple[type[Operator], ...] = (),
     why_not: Callable[[Any], str | None] = lambda call: None,
     selects: bool = False,
     output_range: tuple[float, float] | None = None,
+    everywhere: bool = False,
 ) -> Callable[[Lower], Lower]:
     """Register a rule for Relax operators of these names ("nn.max_pool2d"), or for composites
-    ("composite.conv2d"); see Rule. Raises ValueError for a name that has one.
+    ("composite.conv2d"). Raises ValueError for a name that has one.
+
+    family: the name under which descriptors list what computes such nodes, perhaps by module and call; None
+    where one can't be quantized. everywhere: descriptors need not list it, see op_kinds.register_op.
+    makes: the operators that the rule emits. why_not: why it can't lower a call, None where it can. selects:
+    results are values of the input, so both have one scale. output_range: the least and the greatest real
+    value of results, where they are the same for all inputs.
     """
 
     def of(mod: tvm.IRModule, call: Any) -> str | None:
-        if callable(family):
-            return family(mod, call)
-        return None if why_not(call) else family
+        if why_not(call):
+            return None
+        return family if isinstance(family, str) else family(mod, call)
 
     def register(lower: Lower) -> Lower:
+        if isinstance(family, str):
+            register_op(family, everywhere)
         for name in names:
             if name in _RULES:
                 raise ValueError(f"there is a rule for {name} already")
-            _RULES[name] = Rule(lower, of, why_not, selects, output_range)
+            _RULES[name] = Rule(lower, of, why_not, makes, selects, output_range)
         return lower
 
     return register
+
+
+def rules() -> dict[str, Rule]:
+    """Every rule that is registered, by the name of what it lowers."""
+    importlib.import_module(_HOME)
+    return dict(_RULES)
 
 
 def rule_of(mod: tvm.IRModule, value: Any) -> Rule | None:

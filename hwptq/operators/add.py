@@ -154,13 +154,13 @@ class FloatAdd(_Sum, FloatOperator):
         return stored(self, fma(value(a, self.a_zero_point), np.asarray(self.a_factor, np.float32), scaled))
 
 
-@lowers("composite.add", family="add")
+@lowers("composite.add", family="add", makes=(Add, FloatAdd))
 def lower_fused_add(e: Emitter, unit: Composite, out: Output) -> Any:
     """A sum with a clamp behind it."""
     return _lowered(e, unit.head, unit.args, unit.bounds, out)
 
 
-@lowers("add", "subtract", family="add")
+@lowers("add", "subtract", family="add", makes=(Add, FloatAdd))
 def lower_add(e: Emitter, call: Any, out: Output) -> Any:
     """A sum or difference of two tensors."""
     return _lowered(e, call, call.args, (-np.inf, np.inf), out)

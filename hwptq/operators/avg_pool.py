@@ -114,7 +114,7 @@ def _family(mod: tvm.IRModule, call: Any) -> str | None:
     return "avg_pool" if op_name(call) != "mean" or is_spatial(call) else None
 
 
-@lowers("nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean", family=_family)
+@lowers("nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean", family=_family, makes=(AvgPool, FloatAvgPool))
 def lower_avg_pool(e: Emitter, call: Any, out: Output) -> Any:
     """Means, in integers or in floats."""
     window, x = average_window(call), e.operand(call.args[0])

@@ -26,6 +26,7 @@ class Clamp(Operator):
     """(x [..., C], lo [C], hi [C]), integers of one dtype -> x limited to [lo, hi], channel by channel."""
 
     kind: ClassVar[str] = "clamp"
+    without_rule: ClassVar[str] = "a layer with bounds by channel"
 
     def reference(self, x, lo, hi) -> np.ndarray:
         return np.clip(x, lo, hi)
@@ -55,6 +56,7 @@ class FloatClamp(FloatOperator):
 
     kind: ClassVar[str] = "float_clamp"
     family: ClassVar[str] = "clamp"
+    without_rule: ClassVar[str] = "a layer with bounds by channel"
 
     def reference(self, x, lo, hi) -> np.ndarray:
         y, low, high = (value(t) for t in (x, lo, hi))

@@ -249,7 +249,7 @@ def _family(mod: tvm.IRModule, call: Any) -> str | None:
     return "depthwise_conv2d" if groups > 1 and groups == shape_of(call.args[0])[1] else "conv2d"
 
 
-@lowers("composite.conv2d", family=_family)
+@lowers("composite.conv2d", family=_family, makes=(Conv2d, Conv2dToFloat, FloatConv2d))
 def lower_conv2d(e: Emitter, unit: Composite, out: Output) -> Any:
     """In integers, in floats, or from integers to a float, as input, weight and result are."""
     attrs = unit.head.attrs

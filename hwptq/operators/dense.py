@@ -30,7 +30,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from .clamp import emit_clamped
 from .float_operator import FloatOperator, stored
 from .in_bytes import in_bytes
-from .matmul import lower_matmul
+from .matmul import FloatMatMul, MatMul, lower_matmul
 from .residual import with_residual
 
 
@@ -190,7 +190,11 @@ def _family(mod: tvm.IRModule, call: Any) -> str | None:
     return "dense" if weight.ndim == 2 else None
 
 
-@lowers("composite.matmul", family=_family)
+@lowers(
+    "composite.matmul",
+    family=_family,
+    makes=(Dense, DenseFloat, DenseToFloat, FloatDense, MatMul, FloatMatMul),
+)
 def lower_product(e: Emitter, unit: Composite, out: Output) -> Any:
     """In integers, in floats, or from integers to a float or to real numbers, as its ends are."""
     x, w = e.operand(unit.args[0]), e.operand(unit.args[1])

@@ -22,6 +22,7 @@ class Dequantize(Operator):
     """(x in an integer format) -> float32: (x - zero_point) * scale, one rounding."""
 
     kind: ClassVar[str] = "dequantize"
+    without_rule: ClassVar[str] = "where a tensor leaves as float32"
     scale: float
     zero_point: int
 
@@ -51,6 +52,7 @@ class FloatDequantize(FloatOperator):
 
     kind: ClassVar[str] = "float_dequantize"
     family: ClassVar[str] = "dequantize"
+    without_rule: ClassVar[str] = "where a tensor leaves as float32"
     scale: float
 
     def reference(self, x) -> np.ndarray:

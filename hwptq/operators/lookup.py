@@ -32,6 +32,7 @@ class Lookup(Operator):
     """
 
     kind: ClassVar[str] = "lookup"
+    without_rule: ClassVar[str] = "a function of one tensor, element by element"
     reads_layouts: ClassVar[bool] = True
     writes_layouts: ClassVar[bool] = True
 
@@ -61,6 +62,7 @@ class FloatLookup(FloatOperator):
 
     kind: ClassVar[str] = "float_lookup"
     family: ClassVar[str] = "lookup"
+    without_rule: ClassVar[str] = "a function of one tensor, element by element"
 
     def reference(self, x, table) -> np.ndarray:
         return table[codes(x)]

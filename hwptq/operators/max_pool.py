@@ -83,7 +83,7 @@ def _why_not(call: Any) -> str | None:
     return None if str(call.attrs.layout) == "NCHW" else f"pooling of layout {call.attrs.layout}"
 
 
-@lowers("nn.max_pool2d", family="max_pool", why_not=_why_not, selects=True)
+@lowers("nn.max_pool2d", family="max_pool", makes=(MaxPool, FloatMaxPool), why_not=_why_not, selects=True)
 def lower_max_pool(e: Emitter, call: Any, out: Output) -> Any:
     """The largest codes, brought to the scale of the result."""
     x, attrs = e.operand(call.args[0]), call.attrs

@@ -99,7 +99,7 @@ class FloatMul(_Product, FloatOperator):
         return stored(self, product * np.float32(self.factor))
 
 
-@lowers("multiply", family="mul")
+@lowers("multiply", family="mul", makes=(Mul, FloatMul))
 def lower_mul(e: Emitter, call: Any, out: Output) -> Any:
     """A product of two tensors, in integers or in floats."""
     a, b = e.operands(call.args, out)

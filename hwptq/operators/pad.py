@@ -67,7 +67,7 @@ class FloatPad(FloatOperator):
         return np.pad(codes(x), widths, constant_values=self.value).view(x.dtype)
 
 
-@lowers("nn.pad", family="data_movement", selects=True)
+@lowers("nn.pad", family="data_movement", makes=(Pad, FloatPad), selects=True)
 def lower_pad(e: Emitter, call: Any, out: Output) -> Any:
     """Padding with a constant, rounded and clamped as any value of the tensor is."""
     x = e.operand(call.args[0])

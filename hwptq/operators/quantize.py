@@ -26,6 +26,7 @@ class Quantize(Operator):
     """
 
     kind: ClassVar[str] = "quantize"
+    without_rule: ClassVar[str] = "where a tensor enters from float32"
     scale: float
     zero_point: int
     out: str = "int8"
@@ -63,6 +64,7 @@ class FloatQuantize(FloatOperator):
 
     kind: ClassVar[str] = "float_quantize"
     family: ClassVar[str] = "quantize"
+    without_rule: ClassVar[str] = "where a tensor enters from float32"
     factor: float
     out: str = "float8_e4m3fn"
 

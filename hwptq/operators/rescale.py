@@ -34,6 +34,7 @@ class Rescale(Operator):
     """
 
     kind: ClassVar[str] = "rescale"
+    without_rule: ClassVar[str] = "a tensor of int16 that is read in another scale"
     multiplier: int
     shift: int
     out_zero_point: int

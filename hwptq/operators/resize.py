@@ -70,7 +70,7 @@ class Resize(Operator):
         return emit
 
 
-@lowers("image.resize2d", family="resize", why_not=why_not_nearest, selects=True)
+@lowers("image.resize2d", family="resize", makes=(Resize,), why_not=why_not_nearest, selects=True)
 def lower_resize(e: Emitter, call: Any, out: Output) -> Any:
     """The nearest pixels, brought to the scale of the result."""
     x, why_not = e.operand(call.args[0]), why_not_nearest(call)

@@ -27,7 +27,7 @@ from hwptq.passes.uniform_variants import Layer, Variants, is_wide, uniform_vari
 from hwptq.pipeline.stages import Prepared, rounded_alone
 from hwptq.pipeline.step import Job
 from hwptq.targets import Descriptor
-from hwptq.targets.schema import WEIGHTED_OPS
+from hwptq.targets.op_kinds import WEIGHTED_OPS
 
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
 

@@ -20,13 +20,12 @@ from hwptq.lowering.elementwise import elementwise_root
 from hwptq.lowering.rules import family_of, rule_of
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
+from hwptq.targets.op_kinds import WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .summand import fused_summand
 
-#: Kinds of nodes with a constant weight.
-WEIGHTED = ("conv2d", "depthwise_conv2d", "dense")
 _ROUNDS = 100  # more than any chain of raised scales is long
 _MARGIN = 2.001  # output scale over product of input and weight scale: keeps multipliers below 1/2
 
@@ -175,7 +174,7 @@ class QuantizationPlan:
         """Whether the result of a layer is used as a real number. Of an fp8 layer: a float node reads it, or
         the graph's user, or the add that it is computed together with. Of an integer one: float nodes only.
         """
-        if self.kinds.get(var) not in WEIGHTED:
+        if self.kinds.get(var) not in WEIGHTED_OPS:
             return False
         readers = self.readers.get(var, [])
         if not format_of(self.pair(var)[0]).is_float:
@@ -199,10 +198,11 @@ class QuantizationPlan:
         member = {v: i for i, g in enumerate(self.groups) for v in g}
         dtypes = [self._dtype(g) for g in self.groups]
         ranges = [
-            [self.stats.range_of(str(v.name), d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
+            [self._fixed(v) or self.stats.range_of(str(v.name), d) for v in g]
+            for g, d in zip(self.groups, dtypes, strict=True)
         ]
         room = [
-            1.0 if d.is_float or not self._is_last(g) else HEADROOM
+            HEADROOM if self._is_last(g) and not d.is_float and not any(map(self._fixed, g)) else 1.0
             for g, d in zip(self.groups, dtypes, strict=True)
         ]
         spans = [
@@ -212,7 +212,7 @@ class QuantizationPlan:
         for _ in range(_ROUNDS):
             before = list(chosen)
             for var, value in self.values.items():
-                if self.kinds[var] in WEIGHTED and value.args[0] in member:
+                if self.kinds[var] in WEIGHTED_OPS and value.args[0] in member:
                     source = chosen[member[value.args[0]]]
                     if var not in member and not self._stays_unrounded(var):
                         continue
@@ -228,6 +228,11 @@ class QuantizationPlan:
                 break
         self.qparams = {v: chosen[i] for v, i in member.items()}
 
+    def _fixed(self, var: Any) -> tuple[float, float] | None:
+        """The range that all results of the node of `var` lie in, if it is one of those that have such."""
+        rule = rule_of(self.mod, self.values[var]) if self.kinds.get(var) is not None else None
+        return rule.output_range if rule else None
+
     def _is_last(self, group: set[Any]) -> bool:
         """Whether no node that is quantized reads the tensors of a group."""
         readers = {u for v in group for u in self.readers.get(v, [])} - group
@@ -239,7 +244,7 @@ class QuantizationPlan:
         8 bits only where every reader of every tensor is such a layer.
         """
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
-        layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED]
+        layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED_OPS]
         wanted = [format_of(self.pair(u)[0]) for u in layers or self._makers(group)]
         if layers:
             found = max(wanted, key=lambda d: (d.is_float, d.precision))
@@ -254,7 +259,7 @@ class QuantizationPlan:
         found, seen, waiting = [], set(group), list(group)
         while waiting:
             var = waiting.pop()
-            if self.kinds.get(var) in WEIGHTED:
+            if self.kinds.get(var) in WEIGHTED_OPS:
                 found.append(var)
             elif self.kinds.get(var) is not None:
                 waiting += [v for v in data_of(self.values[var]) if v not in seen]

@@ -1,0 +1,25 @@
+"""The kinds of operators that a descriptor may list: an open set."""
+
+from __future__ import annotations
+
+WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
+OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "resize", "concat", "data_movement")
+
+#: Kinds of operators that are defined elsewhere, and whether all devices that run portable code compute them.
+_ADDED: dict[str, bool] = {}
+
+
+def register_op(kind: str, everywhere: bool) -> None:
+    """Make a kind known; `everywhere`: devices need not list it, portable code computes it in int8."""
+    if kind not in WEIGHTED_OPS + OTHER_OPS:
+        _ADDED[kind] = everywhere
+
+
+def op_kinds() -> tuple[str, ...]:
+    """All that a descriptor may list."""
+    return (*WEIGHTED_OPS, *OTHER_OPS, *_ADDED)
+
+
+def is_everywhere(kind: str) -> bool:
+    """Whether a device need not list it."""
+    return _ADDED.get(kind, False)

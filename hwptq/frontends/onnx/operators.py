@@ -152,10 +152,14 @@ def _split(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.Tuple([relax.op.strided_slice(x, [axis], [begin], [end]) for begin, end in pairs])
 
 
-def _sum(inputs: Sequence[Any], attrs: Any) -> Any:
-    """Sum as additions, one operand after the other."""
-    first, *others = [x for x in inputs if x is not None]
-    return reduce(relax.op.add, others, first)
+def _folded(operator: Callable[[Any, Any], Any]) -> Callable[[Sequence[Any], Any], Any]:
+    """Sum, Max and Min as operators on two tensors, one operand after the other."""
+
+    def convert(inputs: Sequence[Any], attrs: Any) -> Any:
+        first, *others = [x for x in inputs if x is not None]
+        return reduce(operator, others, first)
+
+    return convert
 
 
 def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
@@ -187,9 +191,11 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Dropout": _dropout,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
+    "Max": _folded(relax.op.maximum),
+    "Min": _folded(relax.op.minimum),
     "Pad": _pad,
     "Resize": _resize,
     "Split": _split,
-    "Sum": _sum,
+    "Sum": _folded(relax.op.add),
     "Upsample": _resize,
 }

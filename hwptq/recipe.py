@@ -10,17 +10,15 @@ from .errors import InputError
 from .quant.layer_rounding import METHODS
 from .quant.observers import OBSERVERS
 
-#: How a weight becomes an integer; all but "nearest" settle the biases too.
-ROUNDINGS = METHODS
 #: "auto" equalizes where weights have one scale for all channels. With a scale each they gain nothing, and
 #: activations of which some channels become small lose accuracy.
 EQUALIZE = ("on", "off", "auto")
-_VALUES: dict[str, tuple[str, ...]] = {
-    "equalize": EQUALIZE,
-    "observer": tuple(OBSERVERS),
-    "rounding": ROUNDINGS,
-}
 _SWITCH = {"on": True, "off": False}
+
+
+def _words(step: str) -> tuple[str, ...]:
+    """What a step can be set to where it is no switch: the methods that are known by now."""
+    return {"equalize": EQUALIZE, "observer": tuple(OBSERVERS), "rounding": tuple(METHODS)}.get(step, ())
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,14 @@ class Recipe:
     equalize: str = "off"  # passes/equalize_cross_layer.py
     absorb: bool = False  # passes/absorb_high_bias.py
     observer: str = "minmax"  # quant/observers.py
-    rounding: str = "nearest"  # passes/round_weights.py
+    rounding: str = "nearest"  # passes/round_weights.py; all others settle the biases too
     correct_bias: bool = False  # passes/correct_bias.py, where the rounding does not settle the biases
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            known, value = _VALUES.get(field.name, (True, False)), getattr(self, field.name)
-            if value not in known:
-                raise InputError(f"{field.name} = {value}: give {_listed(_VALUES.get(field.name, _SWITCH))}")
+            words, value = _words(field.name), getattr(self, field.name)
+            if value not in (words or (True, False)):
+                raise InputError(f"{field.name} = {value}: give {_listed(words or _SWITCH)}")
 
     @classmethod
     def named(cls, name: str, **steps: Any) -> Recipe:
@@ -61,10 +59,10 @@ class Recipe:
             name, _, value = setting.partition("=")
             if name not in names:
                 raise InputError(f"--set {setting}: no step {name!r}; give {_listed(names)}")
-            known: Any = _VALUES.get(name, _SWITCH)
-            if value not in known:
-                raise InputError(f"--set {setting}: give {name}={_listed(known)}")
-            changes[name] = value if name in _VALUES else _SWITCH[value]
+            words = _words(name)
+            if value not in (words or _SWITCH):
+                raise InputError(f"--set {setting}: give {name}={_listed(words or _SWITCH)}")
+            changes[name] = value if words else _SWITCH[value]
         return replace(self, **changes)
 
 

@@ -16,7 +16,7 @@ from hwptq.ir.dataflow import bindings, constant
 from hwptq.ir.operator import integer_operator
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.layers import IntegerLayer
-from hwptq.quant.layer_rounding import METHODS, RoundingProblem, refine, solve
+from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
 from hwptq.quant.weight_groups import choose_factors
 from hwptq.targets.schema import Descriptor
 
@@ -32,7 +32,6 @@ from .graph.quantized_layers import (
 )
 from .lower_to_integer import LowerToInteger
 
-_CLAMPED_ROUNDS = 4  # of targets set anew
 _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
 
 
@@ -69,8 +68,7 @@ class RoundWeights:
     ):  # fmt: skip
         self.float_module, self.samples, self.target = float_module, samples, target
         self.options = options or RoundingOptions()
-        if self.options.method not in METHODS:
-            raise ValueError(f"no rounding method {self.options.method!r}; known are {', '.join(METHODS)}")
+        rounding_method(self.options.method)  # it is known
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         layers = quantized_layers(mod)
@@ -138,13 +136,15 @@ def _round(
     if layer.group:
         variance = np.einsum("gkk->gk", metric)
         problem = replace(problem, factor=choose_factors(target, variance, layer.group_ids))
-    q, scale = solve(problem, options.method)
-    clamped = any(np.any(np.isfinite(b)) for b in layer.unit.bounds)
-    for _ in range(_CLAMPED_ROUNDS if clamped and options.method == "clamped" else 0):
+
+    def retarget(q: np.ndarray, scale: np.ndarray) -> RoundingProblem:
+        nonlocal statistics
         real = q * problem.factor * scale[..., None]
         statistics = columns.clamped(statistics, real, statistics.bias(real))
-        problem = replace(problem, target=statistics.regressed(rows)[0])
-        q, scale = refine(problem, q, scale)
+        return replace(problem, target=statistics.regressed(rows)[0])
+
+    clamped = any(np.any(np.isfinite(b)) for b in layer.unit.bounds)
+    q, scale = rounding_method(options.method).solve(problem, retarget if clamped else None)
     q, scale = q * problem.factor, scale.astype(np.float32)
     bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
     chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .adaround import adaround
 from .rounding import compensation, descend, gptq, nearest, refit_scale, rounding_loss
 
-#: How integers are found. "descent" starts from "gptq"; "clamped" is "descent", then more of it with targets
-#: that allow for a clamp behind the layer (quant/clamped_target.py; that takes the data).
-METHODS = ("nearest", "adaround", "gptq", "descent", "clamped")
 _REFITS = 3  # alternations between integers and scales
+_CLAMPED_ROUNDS = 4  # of targets set anew
 _FRACTIONS = np.linspace(1.0, 0.4, 25)
 _COARSE_FRACTIONS = np.linspace(1.0, 0.5, 11)
 _FINE = 127  # with so many steps, a scale found for the nearest integers serves
@@ -42,31 +42,99 @@ class RoundingProblem:
         return rounding_loss(q * self.factor, scale, self.target, self.gram)
 
 
-def solve(problem: RoundingProblem, method: str = "descent") -> tuple[np.ndarray, np.ndarray]:
-    """Integers [G,R,K] (float64), to be multiplied by the problem's factors, and scales [G,R].
+class RoundingMethod(ABC):
+    """How integers and scales are found. An open set: a class joins it by being defined, in any file."""
 
-    Raises ValueError for an unknown method.
-    """
-    if method not in METHODS:
-        raise ValueError(f"no rounding method {method!r}; known are {', '.join(METHODS)}")
-    scale = search_scale(problem, _nearest, _FRACTIONS)
-    if method == "nearest":
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if cls.name:
+            METHODS[cls.name] = cls()
+
+    @abstractmethod
+    def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
+        """Integers [G,R,K] (float64), to be multiplied by the problem's factors, and scales [G,R].
+
+        retarget: of a layer with a clamp behind it, the problem with the targets that the clamp leaves where
+        its weights are so rounded; see clamped_target.py.
+        """
+
+
+METHODS: dict[str, RoundingMethod] = {}
+Rounded = tuple[np.ndarray, np.ndarray]
+Retarget = Callable[[np.ndarray, np.ndarray], RoundingProblem]
+
+
+def rounding_method(name: str) -> RoundingMethod:
+    """The method of that name. Raises ValueError for an unknown one."""
+    if name not in METHODS:
+        raise ValueError(f"no rounding method {name!r}; known are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+class Nearest(RoundingMethod):
+    """Each weight to the nearest integer, with the scale that loses least."""
+
+    name = "nearest"
+
+    def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
+        scale = search_scale(problem, _nearest, _FRACTIONS)
         return _nearest(problem, scale), scale
-    if method == "adaround":
+
+
+class AdaRound(RoundingMethod):
+    """Which of its two neighbours each weight becomes, by gradient descent: adaround.py."""
+
+    name = "adaround"
+
+    def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
+        scale = search_scale(problem, _nearest, _FRACTIONS)
         return adaround(problem.target, problem.gram, scale, problem.qmax, problem.factor), scale
-    by = compensation(problem.gram)
 
-    def compensated(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:
-        """Row by row GPTQ, or the nearest integers where those lose less (clipping can mislead GPTQ)."""
-        plain = _nearest(problem, scale)
-        clever = gptq(problem.target, by, scale, problem.qmax, problem.factor)
-        better = problem.loss(clever, scale) < problem.loss(plain, scale)
-        return np.where(better[..., None], clever, plain)
 
-    if problem.qmax < _FINE:  # what is best for the nearest integers is not best for these
-        scale = search_scale(problem, compensated, _COARSE_FRACTIONS)
-    q = compensated(problem, scale)
-    return (q, scale) if method == "gptq" else refine(problem, q, scale)
+class Gptq(RoundingMethod):
+    """Column by column, those that remain making up for the error: rounding.gptq."""
+
+    name = "gptq"
+
+    def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
+        scale = search_scale(problem, _nearest, _FRACTIONS)
+        by = compensation(problem.gram)
+
+        def compensated(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:
+            """Row by row GPTQ, or the nearest integers where those lose less (clipping can mislead GPTQ)."""
+            plain = _nearest(problem, scale)
+            clever = gptq(problem.target, by, scale, problem.qmax, problem.factor)
+            better = problem.loss(clever, scale) < problem.loss(plain, scale)
+            return np.where(better[..., None], clever, plain)
+
+        if problem.qmax < _FINE:  # what is best for the nearest integers is not best for these
+            scale = search_scale(problem, compensated, _COARSE_FRACTIONS)
+        return compensated(problem, scale), scale
+
+
+class Descent(Gptq):
+    """GPTQ, then each integer in turn to its best value, in turn with the scales."""
+
+    name = "descent"
+
+    def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
+        return refine(problem, *super().solve(problem))
+
+
+class Clamped(Descent):
+    """Descent, then more of it with the targets that the layer's clamp leaves."""
+
+    name = "clamped"
+
+    def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
+        q, scale = super().solve(problem)
+        for _ in range(_CLAMPED_ROUNDS if retarget else 0):
+            assert retarget
+            problem = retarget(q, scale)
+            q, scale = refine(problem, q, scale)
+        return q, scale
 
 
 def refine(problem: RoundingProblem, q: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

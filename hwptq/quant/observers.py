@@ -10,8 +10,9 @@ A state holds one range a row: a tensor, a channel or a group of channels is a r
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,18 +27,35 @@ if TYPE_CHECKING:
 Range = tuple[np.ndarray, np.ndarray]
 
 
-class Observer(Protocol):
-    """What every observer offers."""
+class Observer(ABC):
+    """What every observer offers. An open set: a class with a `method` joins it by being defined, anywhere.
+
+    method: the calibration method, as users name it.
+    """
+
+    method: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if cls.__dict__.get("method"):
+            OBSERVERS[cls.method] = cls
 
     @classmethod
+    @abstractmethod
     def of(cls, rows: np.ndarray) -> Self:
         """The state of one sample: float32 [R, values]."""
 
+    @abstractmethod
     def merge(self, other: Self) -> Self:
         """The state of this data followed by the other's."""
 
+    @abstractmethod
     def range(self, dtype: Format = INT8) -> Range:
         """(low, high), each float64 [R], to quantize to `dtype`."""
+
+
+#: The observers by their calibration method.
+OBSERVERS: dict[str, type[Observer]] = {}
 
 
 def rows_of(value: np.ndarray, axis: int | None = None, group: int = 1) -> np.ndarray:
@@ -55,8 +73,10 @@ def rows_of(value: np.ndarray, axis: int | None = None, group: int = 1) -> np.nd
 
 
 @dataclass(frozen=True)
-class MinMax:
+class MinMax(Observer):
     """The smallest and the largest value."""
+
+    method = "minmax"
 
     low: np.ndarray
     high: np.ndarray
@@ -77,12 +97,14 @@ _FORGET = 6  # a new sample counts 1/64
 
 
 @dataclass(frozen=True)
-class MovingAverage:
+class MovingAverage(Observer):
     """Exponential moving averages of the minimum and the maximum of each sample, weight 63/64 a step.
 
     The average is normalized by the sum of its weights, so the first samples count in full. Sums are exact
     integers, low and high = sum over i of (2^6-1)^(n-i) (2^6)^(i-1) x_i in units of 2^-149.
     """
+
+    method = "moving-average"
 
     samples: int
     low: np.ndarray  # Python integers [R]
@@ -112,7 +134,7 @@ def _integers(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _ByHistogram:
+class _ByHistogram(Observer):
     """An observer that keeps a histogram a row."""
 
     histogram: Histogram
@@ -128,12 +150,16 @@ class _ByHistogram:
 class Percentile(_ByHistogram):
     """Leaves 0.01 % of the values out on each side."""
 
+    method = "percentile"
+
     def range(self, dtype: Format = INT8) -> Range:
         return self.histogram.map(lambda row: quantile_range(row, 1e-4))
 
 
 class MeanSquaredError(_ByHistogram):
     """The range with the least mean squared error of rounding and clipping."""
+
+    method = "mse"
 
     def range(self, dtype: Format = INT8) -> Range:
         return self.histogram.map(lambda row: least_squares(row, dtype))
@@ -142,15 +168,7 @@ class MeanSquaredError(_ByHistogram):
 class Entropy(_ByHistogram):
     """The range with the least Kullback-Leibler divergence between the values and the rounded ones."""
 
+    method = "entropy"
+
     def range(self, dtype: Format = INT8) -> Range:
         return self.histogram.map(lambda row: least_divergence(row, dtype))
-
-
-#: The calibration methods, by the name that a user gives.
-OBSERVERS: dict[str, type[Observer]] = {
-    "minmax": MinMax,
-    "moving-average": MovingAverage,
-    "percentile": Percentile,
-    "mse": MeanSquaredError,
-    "entropy": Entropy,
-}

@@ -15,13 +15,14 @@ from hwptq.passes.graph.layer_columns import float_layer
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.passes.graph.quantized_layers import quantized_layers
 from hwptq.passes.round_weights import RoundingOptions, RoundWeights
-from hwptq.quant.layer_rounding import METHODS
 from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
 
 op, nn = relax.op, relax.op.nn
 TARGET = load_target("x86-64-vnni")
 BITS = {"w8": ("int8", "int8"), "w4": ("int8", "int4"), "a4": ("int4", "int4")}
+
+METHODS = ("nearest", "adaround", "gptq", "descent", "clamped")
 
 
 def fused():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwptq.quant.layer_rounding import METHODS, RoundingProblem, solve
+from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
 from hwptq.quant.rounding import (
     compensation,
     descend,
@@ -18,6 +18,8 @@ from hwptq.quant.rounding import (
     nearest,
     refit_scale,
 )
+
+METHODS = ("nearest", "adaround", "gptq", "descent", "clamped")
 
 
 @st.composite
@@ -54,7 +56,7 @@ def total(problem: RoundingProblem, q: np.ndarray, scale: np.ndarray) -> np.ndar
 def test_no_method_is_worse_than_the_nearest_integers_of_the_full_scale(problem, method):
     full = full_scale(problem)
     plain = total(problem, nearest(problem.target, full, problem.qmax), full)
-    q, scale = solve(problem, method)
+    q, scale = rounding_method(method).solve(problem)
     slack = 1e-9 * (1 + np.abs(problem.gram).max() * np.square(problem.target).sum())
     assert np.all(total(problem, q, scale) <= plain + slack)
     assert np.array_equal(q, np.rint(q))
@@ -66,7 +68,10 @@ def test_no_method_is_worse_than_the_nearest_integers_of_the_full_scale(problem,
 @settings(max_examples=30)
 @given(problems())
 def test_descent_is_no_worse_than_gptq(problem):
-    (gptq_q, gptq_scale), (q, scale) = solve(problem, "gptq"), solve(problem, "descent")
+    (gptq_q, gptq_scale), (q, scale) = (
+        rounding_method("gptq").solve(problem),
+        rounding_method("descent").solve(problem),
+    )
     slack = 1e-9 * (1 + np.abs(problem.gram).max() * np.square(problem.target).sum())
     assert np.all(total(problem, q, scale) <= total(problem, gptq_q, gptq_scale) + slack)
 
@@ -132,11 +137,11 @@ def test_scales_stay_within_their_limits(shared, method):
     problem = replace(
         small_problem(), shared=shared, scale_min=np.full((1, 6), 0.05), scale_max=np.full((1, 6), 0.06)
     )
-    _, scale = solve(problem, method)
+    _, scale = rounding_method(method).solve(problem)
     assert scale.min() >= 0.05
     assert scale.max() <= 0.06
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="no rounding method 'up'; known are nearest, adaround"):
-        solve(small_problem(), "up")
+        rounding_method("up")

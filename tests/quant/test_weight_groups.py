@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwptq.quant.layer_rounding import METHODS, RoundingProblem, solve
+from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
 from hwptq.quant.rounding import nearest, rounding_loss
 from hwptq.quant.weight_groups import (
     GROUPED,
@@ -22,6 +22,8 @@ from hwptq.quant.weight_groups import (
 )
 
 seeds = st.integers(0, 10**6)
+
+METHODS = ("nearest", "adaround", "gptq", "descent", "clamped")
 
 
 def spread_weights(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -100,7 +102,7 @@ def test_chosen_factors_are_the_best_for_some_scale_and_gain():
     gram, limits = np.eye(64)[None], (np.full((1, 40), 1e-12), np.full((1, 40), np.inf))
     alone = RoundingProblem(target, gram, GROUPED.qmax, False, *limits)
     grouped = RoundingProblem(target, gram, GROUPED.qmax, False, *limits, factors)
-    losses = [p.loss(*solve(p, "nearest")).sum() for p in (grouped, alone)]
+    losses = [p.loss(*rounding_method("nearest").solve(p)).sum() for p in (grouped, alone)]
     assert losses[0] < 0.3 * losses[1]
 
 
@@ -112,9 +114,11 @@ def test_every_method_stays_within_int4_and_none_loses_more_than_the_nearest(met
     factors = choose_factors(target, np.ones((1, 16)), group_ids(16, 1, 4))
     limits = np.full((1, 12), 1e-12), np.full((1, 12), np.inf)
     problem = RoundingProblem(target, x @ x.transpose(0, 2, 1), GROUPED.qmax, False, *limits, factors)
-    q, scale = solve(problem, method)
+    q, scale = rounding_method(method).solve(problem)
     assert np.abs(q).max() <= GROUPED.qmax
-    assert problem.loss(q, scale).sum() <= problem.loss(*solve(problem, "nearest")).sum() + 1e-9
+    assert (
+        problem.loss(q, scale).sum() <= problem.loss(*rounding_method("nearest").solve(problem)).sum() + 1e-9
+    )
 
 
 def test_the_descent_with_factors_ends_where_no_single_step_helps():
@@ -124,7 +128,7 @@ def test_the_descent_with_factors_ends_where_no_single_step_helps():
     factors = np.broadcast_to(np.array([1.0, 1.0, 3.0, 3.0]), target.shape)
     scale = np.full((1, 6), 0.1)
     problem = RoundingProblem(target, gram, GROUPED.qmax, False, scale, scale, factors)
-    q, found = solve(problem, "descent")
+    q, found = rounding_method("descent").solve(problem)
     assert np.array_equal(found, scale)
     plain = rounding_loss(nearest(target, scale, GROUPED.qmax, factors) * factors, scale, target, gram)
     assert problem.loss(q, scale).sum() < plain.sum()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwptq.data.data_warnings import data_warnings
 from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.frontends.onnx.importer import Model, import_onnx
@@ -15,6 +16,7 @@ from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.coverage import coverage
 from hwptq.report.report import build_report, write_report
+from hwptq.report.result_warnings import result_warnings
 from hwptq.report.verify import Evidence, verify
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
 from hwptq.search.drop_search import bit_widths
@@ -79,6 +81,7 @@ def compile(
         job = Job(device, calibration, options, progress, IrDump(options.dump_ir))
         with progress.stage("check the import"):
             checked = imported.check(first.inputs if first else None)
+        warnings = [*imported.warnings, *data_warnings(calibration, evaluation)]
         try:
             quantized, widths = _quantized(imported, job, evaluation)
             graphs, tuning = _lowered(quantized, job)
@@ -90,9 +93,13 @@ def compile(
             widths.check(program.weight_bytes)
         with progress.stage("verify"):
             evidence = verify(graphs, program, device, evaluation, score, progress, options.executor)
-        _write(folder, imported, device, graphs, program, evidence, checked, widths, tuning, progress)
+        own_data = evaluation_data is None
+        warnings += [*quantized.warnings, *_result_warnings(evidence, program, graphs, own_data)]
+        _write(
+            folder, imported, device, graphs, program, evidence, checked, warnings, widths, tuning, progress
+        )
     result = load(output, options.executor, options.trust_descriptor)
-    _gate(result.report, evidence, imported.warnings, options)
+    _gate(result.report, evidence, warnings, options)
     return result
 
 
@@ -173,14 +180,19 @@ def _datasets(
     return first, second if options.samples is None else second.take(options.samples)
 
 
+def _result_warnings(evidence: Evidence, program: Program, graphs: Graphs, own_data: bool) -> list[Warning]:
+    outputs = [tensor.name for tensor in program.outputs]
+    return result_warnings(evidence.score, outputs, coverage(graphs.float32, graphs.integer), own_data)
+
+
 def _write(
     folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: Program,
-    evidence: Evidence, checked: dict[str, Any], widths: BitWidths | None, tuning: Tuning | None,
-    progress: Progress,
+    evidence: Evidence, checked: dict[str, Any], warnings: Sequence[Warning], widths: BitWidths | None,
+    tuning: Tuning | None, progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
-    report = build_report(model.name, target, graphs, program, evidence, progress.seconds, model.warnings)
+    report = build_report(model.name, target, graphs, program, evidence, progress.seconds, warnings)
     packed = layer_bytes(graphs.integer, target)
     for row in report["bits"]:
         row["packed_bytes"] = packed.get(row["name"], 0)

@@ -15,18 +15,25 @@ from .errors import StrictError
 @dataclass(frozen=True)
 class Warning:
     """kind: what it is about, a word for scripts; where: a node, an input, an output or a file, as the user
-    calls it ("" where it is about the whole model); text: what is wrong and what to do, one line."""
+    calls it ("" where it is about the whole model); text: what is wrong and what to do, one line.
+    serious: the results are likely to be useless, so that the report's `caution` says it too."""
 
     kind: str
     where: str
     text: str
+    serious: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}" if self.where else self.text
 
-    def row(self) -> dict[str, str]:
+    def row(self) -> dict[str, str | bool]:
         """The warning in the list `warnings` of the report."""
         return asdict(self)
+
+
+def caution(of_target: str, warnings: Sequence[Warning]) -> str | None:
+    """What a report says first: the target's own caution, and serious warnings; None where there are none."""
+    return "; ".join([*filter(None, [of_target]), *(str(w) for w in warnings if w.serious)]) or None
 
 
 def refuse(warnings: Sequence[Warning]) -> None:

@@ -103,9 +103,10 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "emitted code", f"[yellow]{exact['executor']}[/]"
     if report.get("caution"):
-        yield "caution", f"[yellow]{report['caution']}[/]"
-    for row in report.get("warnings", ()):
-        yield "warning", f"[yellow]{escape(str(Warning(**row)))}[/]"
+        yield "caution", f"[yellow]{escape(report['caution'])}[/]"
+    for warning in (Warning(**row) for row in report.get("warnings", ())):
+        if not warning.serious:  # those are in `caution`
+            yield "warning", f"[yellow]{escape(str(warning))}[/]"
     yield _accuracy(report["accuracy"])
     yield from _worst_layers(report["layers"])
 

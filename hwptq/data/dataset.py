@@ -59,9 +59,14 @@ class Dataset:
     def __bool__(self) -> bool:
         return True
 
+    @property
+    def once(self) -> bool:
+        """Whether it can be read only once."""
+        return self._source.once
+
     def peek(self) -> Sample | None:
         """The first sample; None where the data can be read only once."""
-        return None if self._source.once else next(iter(self))
+        return None if self.once else next(iter(self))
 
     def take(self, limit: int) -> Dataset:
         """The first `limit` samples (all, if there are fewer)."""

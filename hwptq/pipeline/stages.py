@@ -11,9 +11,11 @@ import tvm
 from hwptq import passes
 from hwptq.calibration import CalibrationStats
 from hwptq.kernels.layer import Layer
+from hwptq.notices import Warning
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
 
+from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
 from .steps import FUSE, LOWER, NORMALIZE, PREPARE, QUANTIZE, SELECT, in_floats
 
@@ -32,6 +34,7 @@ class Quantized:
 
     float32: tvm.IRModule
     qdq: tvm.IRModule
+    warnings: tuple[Warning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def prepare(module: tvm.IRModule, job: Job) -> Prepared:
 def insert(prepared: Prepared, job: Job) -> Quantized:
     """A prepared module quantized, with the dtypes recorded on it, else the first of the target's."""
     now = run(QUANTIZE, job, State(prepared.float32, prepared.float32, prepared.stats))
-    return Quantized(prepared.float32, now.module)
+    return Quantized(prepared.float32, now.module, tuple(scale_warnings(prepared.stats, now.module)))
 
 
 def normalize(module: tvm.IRModule, job: Job) -> Quantized:

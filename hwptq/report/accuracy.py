@@ -53,6 +53,41 @@ class Sqnr:
 
 
 @dataclass
+class Parts:
+    """The SQNR of each channel of a stream of arrays; see channel_axis."""
+
+    axis: int | None = None
+    signal: Any = 0.0  # [channels]
+    noise: Any = 0.0
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """x: the float values, y: what stands for them; same shape."""
+        self.axis = channel_axis(x.shape)
+        if self.axis is None or x.dtype.kind != "f":
+            return
+        others = tuple(a for a in range(x.ndim) if a != self.axis)
+        exact = x.astype(np.float64)
+        signal, noise = (np.square(v).sum(axis=others) for v in (exact, exact - y))
+        if np.shape(self.signal) in ((), signal.shape):  # else the number of channels is not fixed
+            self.signal, self.noise = self.signal + signal, self.noise + noise
+
+    @property
+    def db(self) -> np.ndarray:
+        """[channels]; infinite where nothing differs, or the float values are all 0."""
+        signal, noise = np.atleast_1d(self.signal), np.atleast_1d(self.noise)
+        ratio = np.divide(signal, noise, out=np.full(signal.shape, np.inf), where=(noise > 0) & (signal > 0))
+        return 10 * np.log10(ratio)
+
+
+def channel_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis along which an output holds values of different kinds: that of the channels of an image, the
+    shorter one of [N, A, B]; None of [1, classes] and the like."""
+    if len(shape) < 3:
+        return 1 if len(shape) == 2 and shape[0] > 1 else None
+    return 1 if len(shape) > 3 or shape[1] <= shape[2] else 2
+
+
+@dataclass
 class Score:
     """Accuracy of float32, reference and emitted outputs over the same samples.
 
@@ -67,8 +102,10 @@ class Score:
     hits: dict[str, int] = field(default_factory=dict)
     kept: dict[str, list[list[np.ndarray]]] = field(default_factory=dict)
     sqnr: dict[str, list[Sqnr]] = field(default_factory=dict)  # one for each output
+    parts: dict[str, list[Parts]] = field(default_factory=dict)  # also
     samples: int = 0
     ranked: bool = True
+    classes: int = 0
 
     def add(self, label: Any, outputs: dict[str, list[np.ndarray]]) -> None:
         """One sample: `outputs` by kind, "float32" among them."""
@@ -76,6 +113,7 @@ class Score:
         exact = outputs["float32"]
         self.ranked &= isinstance(label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
         self.check(label, exact[0].shape)
+        self.classes = exact[0].shape[-1] if self.ranked else 0
         if self.custom:
             self.labels.append(label)
         for kind, arrays in outputs.items():
@@ -84,8 +122,10 @@ class Score:
             if self.ranked:
                 self.hits[kind] = self.hits.get(kind, 0) + int(arrays[0].argmax() == label)
             by_output = self.sqnr.setdefault(kind, [Sqnr() for _ in arrays])
-            for sqnr, x, y in zip(by_output, exact, arrays, strict=True):
+            by_part = self.parts.setdefault(kind, [Parts() for _ in arrays])
+            for sqnr, parts, x, y in zip(by_output, by_part, exact, arrays, strict=True):
                 sqnr.add(x, y)
+                parts.add(x, y)
 
     def check(self, label: Any, shape: tuple[int, ...] | None = None) -> None:
         """Raise InputError where top-1 is insisted on, but can't be measured: no class, no [1, classes]."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from hwptq import __version__
 from hwptq.backends.program import Program
-from hwptq.notices import Warning
+from hwptq.notices import Warning, caution
 from hwptq.passes.graph.quantizable import equalization, layer_name
 from hwptq.pipeline.stages import Graphs
 from hwptq.targets import Descriptor
@@ -37,7 +37,7 @@ def build_report(
         "schema": SCHEMA,
         "model": model,
         "target": target.name,
-        "caution": target.caution or None,
+        "caution": caution(target.caution, warnings),
         "warnings": [warning.row() for warning in warnings],
         "hwptq": __version__,
         "coverage": {

@@ -76,7 +76,8 @@ def compile_command(
         str | None, typer.Option(metavar="tensor|channel|group", help="scales of weights")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="w8a8|w4a8|w4a4|w8a16|w4a16|fp8|bf16", help="dtypes of weights and activations")
+        str | None,
+        typer.Option(metavar="w8a8|w4a8|w4a4|w8a16|w4a16|fp8|bf16", help="dtypes of weights and activations"),
     ] = None,
     lower_ends: Annotated[
         bool,

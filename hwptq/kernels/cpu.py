@@ -59,8 +59,8 @@ class CpuSelector(Selector):
         return bool(self.target.memory.scratchpad)
 
     def _maker(self, layer: Layer, tile: int = 0) -> Maker:
-        unit = unit_of(self.target, self.threads, tile)
-        maker: Maker | None = self.template(layer, unit)
+        unit = unit_of(self.target, self.threads)
+        maker: Maker | None = self.template(layer, tile)
         if maker is None:
             return Portable(unit)
         if grouped(layer):

@@ -35,6 +35,7 @@ from .choose_tile import row_pixels
 from .convolution import Convolution, describe, wanted_padding
 from .layer import Layer
 from .pack_input import Packing, pack_input
+from .schedule import Schedule
 from .scratchpad import emit_bands, plan_bands
 from .template import Template
 from .wishes import Wish
@@ -51,7 +52,7 @@ class Depthwise(Template[DepthwiseKernel]):
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
         assert isinstance(op, Conv2d)
-        return depthwise(op, x, constants, out, self.kernel, self.unit)
+        return depthwise(op, x, constants, out, self.kernel, self.unit, self.schedule)
 
     def wishes(self, layer: Layer) -> list[Wish]:
         assert isinstance(layer.op, Conv2d)
@@ -68,12 +69,13 @@ def depthwise(
     out: TensorType,
     kernel: DepthwiseKernel,
     unit: VectorUnit,
+    schedule: Schedule,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, *rest = constants
     packing = Packing(x, Layout(wanted_padding(op)), unit)
     conv = describe(op, packing.read, weight.shape, out)
-    bands = plan_bands(packing, conv, unit.scratchpad) if unit.scratchpad and packing.needed else None
+    bands = plan_bands(packing, conv, schedule.scratchpad) if schedule.scratchpad and packing.needed else None
     packed = None if bands else pack_input(packing)
     taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
     types = [
@@ -83,7 +85,7 @@ def depthwise(
         out,
     ]
     parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
-    body = _emit(bands.conv if bands else conv, kernel, op.bounds, out, unit, parts)
+    body = _emit(bands.conv if bands else conv, kernel, op.bounds, out, unit, schedule.tile, parts)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, taps, *rest), out, f"{op.kind}_{kernel.template}")
@@ -96,6 +98,7 @@ def _emit(
     bounds: Bounds,
     out: TensorType,
     unit: VectorUnit,
+    choice: int,
     parts: Parts,
 ) -> Callable[..., None]:
     """Code of (x packed, weights int16 [KH,KW,C], bias, multiplier, shift, y).
@@ -105,7 +108,7 @@ def _emit(
     """
     columns = conv.out[1]
     choices = row_pixels(columns, kernel.tile_pixels)
-    pixels = choices[min(unit.tile, len(choices) - 1)]
+    pixels = choices[min(choice, len(choices) - 1)]
 
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def tile(b: Expr, row: Expr, t: Expr) -> None:

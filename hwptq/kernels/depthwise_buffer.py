@@ -150,12 +150,13 @@ def depthwise_buffer(
     out: TensorType,
     kernel: DepthwiseDotKernel,
     unit: VectorUnit,
+    choice: int = 0,
 ) -> tuple[Step, ...]:
     """The step of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
     padding = wanted_padding(op)
     conv = describe(op, replace(x, layout=Layout(padding)), weight.shape, out)
-    plan = Plan(conv, padding, kernel, _pixels(conv, kernel, out, unit.tile), out.layout.rows)
+    plan = Plan(conv, padding, kernel, _pixels(conv, kernel, out, choice), out.layout.rows)
     if kernel.unsigned_activation:
         bias = without_offset(bias, weight)
     index = plan.channel_index()

@@ -60,6 +60,7 @@ from .layer import Layer
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
 from .row_vectors import Border, Read, loads_of, reader, rows_inside
+from .schedule import Schedule
 from .scratchpad import emit_bands, emit_ends, end_bands, plan_bands
 from .store_tile import store_part
 from .template import Template
@@ -81,7 +82,7 @@ class DepthwiseDot(Template[DepthwiseDotKernel]):
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
         assert isinstance(op, Conv2d)
-        return depthwise_dot(op, x, constants, out, self.kernel, self.unit)
+        return depthwise_dot(op, x, constants, out, self.kernel, self.unit, self.schedule)
 
     def wishes(self, layer: Layer) -> list[Wish]:
         op, x, weight = layer.op, layer.activations[0], layer.constants[0].shape
@@ -101,20 +102,21 @@ def depthwise_dot(
     out: TensorType,
     kernel: DepthwiseDotKernel,
     unit: VectorUnit,
+    schedule: Schedule,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, bias, multiplier, shift = constants
     if fits(op, x, weight.shape, kernel):
-        return depthwise_buffer(op, x, constants, out, kernel, unit)
+        return depthwise_buffer(op, x, constants, out, kernel, unit, schedule.tile)
     if weight.shape[1] == 1:
-        return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit)
+        return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit, schedule)
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel, unit.masked), unit)
     conv = describe(op, packing.read, weight.shape, out)
-    plan = _plan(conv, kernel, unit.masked, unit.tile)
+    plan = _plan(conv, kernel, unit.masked, schedule.tile)
     emit_part = partial(_emit, kernel=kernel, bounds=op.bounds, out=out, unit=unit)
     packed = None
-    if unit.scratchpad and packing.needed:
-        plan, body = _from_scratchpad(plan, packing, emit_part)
+    if schedule.scratchpad and packing.needed:
+        plan, body = _from_scratchpad(plan, packing, schedule.scratchpad, emit_part)
     else:
         packed = pack_input(packing)
         body = emit_part(plan, parts=unit.shared(_COST * prod(out.shape) * prod(conv.kernel)))
@@ -134,17 +136,19 @@ def depthwise_dot(
     return (packed, step) if packed else (step,)
 
 
-def _from_scratchpad(plan: Plan, packing: Packing, emit_part: Callable[..., Emit]) -> tuple[Plan, Emit]:
+def _from_scratchpad(
+    plan: Plan, packing: Packing, scratchpad: int, emit_part: Callable[..., Emit]
+) -> tuple[Plan, Emit]:  # fmt: skip
     """The plan that the constants belong to, and code of (x, taps, bias, multiplier, shift, y).
 
     Only what the first and the last output rows read is packed where the others can read x as it is.
     """
     conv, padding, unit = plan.conv, packing.padding, packing.unit
-    bands = plan_bands(packing, conv, unit.scratchpad)
+    bands = plan_bands(packing, conv, scratchpad)
     unpacked = plan.by_rows and unit.masked and packing.x.layout == PLAIN and packing.dtype == "int8"
     inside = rows_inside(conv, packing) if unpacked and conv.kernel[1] <= _UNROLLED_COLUMNS else range(0)
     ends = end_bands(packing, conv, inside, plan.outputs)
-    if len(inside) < plan.outputs or ends.elements > unit.scratchpad:
+    if len(inside) < plan.outputs or ends.elements > scratchpad:
         plan = replace(plan, conv=bands.conv)
         return plan, emit_bands(bands, conv, emit_part(plan))
     _, h, w, c = packing.x.shape

@@ -33,7 +33,8 @@ class DotProduct(Tiled[DotProductKernel]):
 
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         if isinstance(layer.op, MatMul):
-            return matmul_dot(layer.op, layer.activations, layer.out, self.tiling, self.unit)
+            op, activations, out, choice = layer.op, layer.activations, layer.out, self.schedule.tile
+            return matmul_dot(op, activations, out, self.tiling, self.unit, choice)
         return super().steps(layer)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.targets.schema import Assembly
 from hwptq.tir.builder import WHOLE, Expr, Flat, Parts, local, loop, share, shuffle
 from hwptq.tir.layout import Padding
 from hwptq.tir.requantize import Bounds
@@ -22,7 +23,7 @@ from .store_rows import store_rows
 
 
 def emit_interleaved(
-    plan: Plan, bounds: Bounds | None, unit: VectorUnit, parts: Parts = WHOLE,
+    plan: Plan, bounds: Bounds | None, unit: VectorUnit, assembly: Assembly, parts: Parts = WHOLE,
     followers: Sequence[Follower] = (),
 ) -> Callable[..., None]:  # fmt: skip
     """Code of (x from interleave_pixels, weights packed, bias, multiplier, shift, …, y); see emit_tiled.
@@ -32,7 +33,7 @@ def emit_interleaved(
     rows, size = plan.mac.rows, plan.tile.pixels
     full, rest = divmod(plan.row_pixels, size)
     output = Output(plan.conv.co, plan.mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
-    loops = _assembly_loops(plan, unit, [size] * (full > 0) + [rest] * (rest > 0))
+    loops = _assembly_loops(plan, assembly, [size] * (full > 0) + [rest] * (rest > 0))
 
     def emit(x: Flat, weight: Flat, bias: Flat, *others: Flat) -> None:
         count = 1 if bounds is None else 2
@@ -92,19 +93,19 @@ def _start(plan: Plan, vectors: int, bias: Flat, v0: Expr) -> Flat:
     return start
 
 
-def _assembly_loops(plan: Plan, unit: VectorUnit, sizes: list[int]) -> dict[tuple[int, int], AssemblyLoop]:
+def _assembly_loops(plan: Plan, assembly: Assembly, sizes: list[int]) -> dict[tuple[int, int], AssemblyLoop]:
     """(lines, vectors) -> the loop of tiles with so many, of `sizes` pixels; none: the compiler makes it.
 
     Two int4 weights a byte are left to the compiler.
     """
     mac = plan.mac
-    if plan.weight_bits != 8 or not mac.assembly or not unit.assembly.registers:
+    if plan.weight_bits != 8 or not mac.assembly or not assembly.registers:
         return {}
     found = {}
     for lines in (size // mac.rows for size in sizes):
         for _, _, vectors in blocks(plan.vectors, plan.tile.vectors):
             found[lines, vectors] = AssemblyLoop(
-                unit.assembly,
+                assembly,
                 mac.assembly,
                 cells=plan.cells,
                 bytes=mac.rows * mac.k,

@@ -52,7 +52,8 @@ _STEP = 16  # int8 values that are added up at once
 
 
 def matmul_dot(
-    op: MatMul, activations: Sequence[TensorType], out: TensorType, tiling: Tiling, unit: VectorUnit
+    op: MatMul, activations: Sequence[TensorType], out: TensorType, tiling: Tiling, unit: VectorUnit,
+    choice: int = 0,
 ) -> tuple[Step, ...]:  # fmt: skip
     """The steps of a MatMul: a packed where needed, b packed, terms of columns and rows, the product."""
     a, b = activations
@@ -61,7 +62,7 @@ def matmul_dot(
     wide = widen_channels(a, k, unit) if k > depth else None
     left = wide.out if wide else a
     conv = Convolution(1, (1, m), k, (1, m), n, (1, 1), (1, 1), (1, 1))
-    tile = fit(conv, mac, tiling.tile, tiling.dense_vectors, choice=unit.tile)
+    tile = fit(conv, mac, tiling.tile, tiling.dense_vectors, choice=choice)
     plan = Plan(conv, mac, tile)
     packed_a = pack_input(Packing(left, Layout(dtype=mac.activation, slack=mac.slack(k)), unit))
     if wide and packed_a:

@@ -14,9 +14,10 @@ from hwptq.operators.dense import DenseFloat
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
-from hwptq.tir.vector_unit import VectorUnit
+from hwptq.tir.vector_unit import unit_of
 
 from .layer import Layer
+from .schedule import schedule_of
 from .template import Template, import_kernels, template_of
 from .wishes import AS_IT_IS, Wish
 
@@ -41,7 +42,7 @@ class Selector(ABC):
     def steps(self, layer: Layer, tile: int = 0) -> tuple[Step, ...]:
         """The steps that compute a layer. A Quantize from [N,C,H,W] to [N,H,W,C] moves the axes too.
 
-        `tile`: see VectorUnit; all of them compute the same. Raises ValueError where the descriptor names a
+        `tile`: see Schedule; all of them compute the same. Raises ValueError where the descriptor names a
         kernel that cannot compute the layer.
         """
 
@@ -69,7 +70,7 @@ class Selector(ABC):
         """Whether the kernel of a layer can apply other operators to its results before it stores them."""
         return False
 
-    def template(self, layer: Layer, unit: VectorUnit) -> Template[Any] | None:
+    def template(self, layer: Layer, tile: int = 0) -> Template[Any] | None:
         """What the rules of the target name for a layer; None where they name nothing that takes it."""
         kind = layer.op.rule(layer.constants)
         rule = self.target.rule(kind)
@@ -78,7 +79,8 @@ class Selector(ABC):
         kernel = self.target.kernels[rule.kernel]
         if kind not in kernel.serves:
             raise ValueError(f"{self.target.name}: a {kernel.template} kernel cannot compute {kind}")
-        template = template_of(kernel, unit)
+        unit, schedule = unit_of(self.target, self.threads), schedule_of(self.target, tile)
+        template = template_of(kernel, unit, schedule)
         return template if template.takes(layer) else None
 
 

@@ -18,6 +18,7 @@ from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import VectorUnit
 
 from .layer import Layer
+from .schedule import Schedule
 from .wishes import AS_IT_IS, Wish
 
 Table = TypeVar("Table", bound=Kernel)
@@ -62,8 +63,8 @@ class Template(Maker, Generic[Table]):
         if known is not cls:
             raise TypeError(f"{cls.__qualname__} and {known.__qualname__} both fill {table.template}")
 
-    def __init__(self, kernel: Table, unit: VectorUnit):
-        self.kernel, self.unit = kernel, unit
+    def __init__(self, kernel: Table, unit: VectorUnit, schedule: Schedule):
+        self.kernel, self.unit, self.schedule = kernel, unit, schedule
 
     def takes(self, layer: Layer) -> bool:
         """Whether it can compute the layer, which may have groups and padding; else portable code does."""
@@ -73,12 +74,12 @@ class Template(Maker, Generic[Table]):
 _TEMPLATES: dict[type[Kernel], type[Template[Any]]] = {}
 
 
-def template_of(kernel: Kernel, unit: VectorUnit) -> Template[Any]:
+def template_of(kernel: Kernel, unit: VectorUnit, schedule: Schedule) -> Template[Any]:
     """What makes the kernels of a table. Raises ValueError where nobody has defined it."""
     found = templates().get(type(kernel))
     if found is None:
         raise ValueError(f"there is a table of the template {kernel.template}, but no template")
-    return found(kernel, unit)
+    return found(kernel, unit, schedule)
 
 
 def templates() -> dict[type[Kernel], type[Template[Any]]]:

@@ -28,6 +28,7 @@ from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, packed_bits, without_offset
 from .register_tile import Mac, Plan, Tile, emit_tiled
 from .result_range import proven
+from .schedule import Schedule
 from .scratchpad import emit_bands, plan_bands
 from .template import Table, Template
 from .widen_channels import widen_channels, widen_weight
@@ -55,7 +56,7 @@ class Tiled(Template[Table]):
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
         assert isinstance(op, IntegerLayer)
-        return tiled_steps(op, x, constants, out, self.tiling, self.unit, layer.followers)
+        return tiled_steps(op, x, constants, out, self.tiling, self.unit, self.schedule, layer.followers)
 
     def wishes(self, layer: Layer) -> list[Wish]:
         if not isinstance(layer.op, IntegerLayer):
@@ -85,6 +86,7 @@ def tiled_steps(
     out: TensorType,
     tiling: Tiling,
     unit: VectorUnit,
+    schedule: Schedule,
     followers: Sequence[Follower] = (),
 ) -> tuple[Step, ...]:
     """The steps of `op`; `constants` are its weight, bias, multiplier and shift (or scale)."""
@@ -100,19 +102,19 @@ def tiled_steps(
     size, bits = tiling.tile, packed_bits(op.weight_bits)
     if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
         size = Tile(2 * size.pixels, max(1, size.vectors // 2))
-    tile = fit(conv, mac, size, tiling.dense_vectors, interleaved, unit.tile)
+    tile = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
     plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group)
-    before = () if x.layout.rows > 1 else _prepare(wide, packing, plan)
+    before = () if x.layout.rows > 1 else _prepare(wide, packing, plan, bool(schedule.scratchpad))
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
     parts = unit.shared(prod(out.shape) * weight[0].size)
     bounds = proven(op.bounds, constants)
     if interleaved:
-        body = emit_interleaved(plan, bounds, unit, parts, followers)
+        body = emit_interleaved(plan, bounds, unit, schedule.assembly, parts, followers)
     else:
         body = emit_tiled(plan, bounds, out, unit, parts, followers)
-    if unit.scratchpad and packing.needed:
-        bands = plan_bands(packing, conv, unit.scratchpad)
+    if schedule.scratchpad and packing.needed:
+        bands = plan_bands(packing, conv, schedule.scratchpad)
         body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))
     func = primfunc(types, {TEMPLATE: tiling.name}, body)
     if mac.activation == "uint8":
@@ -154,9 +156,12 @@ def _packed(weight: np.ndarray, plan: Plan) -> np.ndarray:
     return pack_weights(weight, run, lanes, k, plan.weight_bits, block)
 
 
-def _prepare(wide: Step | None, packing: Packing, plan: Plan) -> tuple[Step, ...]:
-    """The steps that bring x into the layout that the kernel reads; the first one may have `wide`ned it."""
-    packed = None if packing.unit.scratchpad else pack_input(packing)
+def _prepare(wide: Step | None, packing: Packing, plan: Plan, in_kernel: bool) -> tuple[Step, ...]:
+    """The steps that bring x into the layout that the kernel reads; the first one may have `wide`ned it.
+
+    `in_kernel`: it packs x itself.
+    """
+    packed = None if in_kernel else pack_input(packing)
     steps = (wide,) if wide else ()
     if packed:
         steps = (*steps, replace(packed, args=(PREVIOUS if wide else 0,)))

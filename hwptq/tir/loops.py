@@ -54,7 +54,7 @@ def merged(extents: Sequence[int], strides: Sequence[Sequence[int]]) -> Loops:
 
 def walk(loops: Loops, unit: VectorUnit, body: Callable[[list[Expr], int, int], None]) -> None:
     """Emit the loops; body(offset per tensor, width, count). Threads share a single loop."""
-    if len(loops.extents) == 1 and unit.parts > 1:
+    if len(loops.extents) == 1 and unit.sharing.threads > 1:
         extent = loops.extents[0]
         share_spans(
             extent,

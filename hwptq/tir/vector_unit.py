@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwptq.targets.schema import Assembly, Descriptor, Requantize
+from hwptq.targets.schema import Descriptor, Requantize
 
 from .builder import WHOLE, Expr, Parts, spans
 from .requantize import GENERIC, packed_lanes
@@ -16,33 +16,39 @@ _LEAST_SHARED = 300  # cycles of a kernel below which sharing never pays, howeve
 _USUAL_COST = 0.0625  # cycles per multiply-accumulate of a device that does not say
 
 
-NO_ASSEMBLY = Assembly()
+@dataclass(frozen=True)
+class Sharing:
+    """How many threads share a large kernel. `cost`: cycles per multiply-accumulate."""
+
+    threads: int = 1
+    cost: float = _USUAL_COST
+
+    def of(self, macs: int) -> Parts:
+        """The parts of a kernel of that many multiply-accumulates."""
+        cycles = max(round(macs * self.cost), 1)
+        return Parts(self.threads, cycles) if self.threads > 1 and cycles >= _LEAST_SHARED else WHOLE
+
+
+ALONE = Sharing()
 
 
 @dataclass(frozen=True)
 class VectorUnit:
     """How wide to compute int8 and float32, and how to requantize. One lane leaves vectors to the compiler.
 
-    `masked`: the last vector of a row is whole, and stored through a mask. `parts`: how many parts a large
-    kernel is cut into, for threads to share. `scratchpad`: bytes that hold the packed inputs of kernels, 0 =
-    they are tensors as others are. `cost`: cycles per multiply-accumulate. `assembly`: what inner loops are
-    written with. `tile`: which of the tiles for a shape a kernel takes, 0 = the one that should be the best.
+    `masked`: the last vector of a row is whole, and stored through a mask. `sharing`: whether threads share
+    the work.
     """
 
     lanes: int = 1
     float_lanes: int = 1
     masked: bool = False
     requantize: Requantize = GENERIC
-    parts: int = 1
-    scratchpad: int = 0
-    cost: float = _USUAL_COST
-    assembly: Assembly = NO_ASSEMBLY
-    tile: int = 0
+    sharing: Sharing = ALONE
 
     def shared(self, macs: int) -> Parts:
         """The parts of a kernel of that many multiply-accumulates: one where sharing would not pay."""
-        cycles = max(round(macs * self.cost), 1)
-        return Parts(self.parts, cycles) if self.parts > 1 and cycles >= _LEAST_SHARED else WHOLE
+        return self.sharing.of(macs)
 
     @property
     def whole_lanes(self) -> int:
@@ -57,10 +63,8 @@ class VectorUnit:
 SCALAR = VectorUnit()
 
 
-def unit_of(target: Descriptor, threads: int = 1, tile: int = 0) -> VectorUnit:
-    """The vector unit that a descriptor describes, on so many threads, for kernels of tile number `tile`."""
+def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
+    """The vector unit that a descriptor describes, on so many threads."""
     plain = target.elementwise
-    widths = (plain.lanes, plain.float_lanes, plain.masked)
-    cost = target.cost.get("int8", _USUAL_COST)
-    scratchpad = target.memory.scratchpad
-    return VectorUnit(*widths, target.requantize, threads, scratchpad, cost, target.assembly, tile)
+    sharing = Sharing(threads, target.cost.get("int8", _USUAL_COST))
+    return VectorUnit(plain.lanes, plain.float_lanes, plain.masked, target.requantize, sharing)

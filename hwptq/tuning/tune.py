@@ -48,7 +48,7 @@ class Tuning:
     cached: int
 
     def tile_of(self, layer: Layer) -> int:
-        """Which tile a layer takes: see VectorUnit."""
+        """Which tile a layer takes: see Schedule."""
         return self.tiles.get(layer.shape, 0)
 
     def report(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Case:
     activations: tuple[np.ndarray, ...]
     constants: tuple[np.ndarray, ...]
     layouts: tuple[Layout, ...] = ()  # of the activations and of the result; none = plain ones
-    tile: int = 0  # which one of those for its shape: see VectorUnit
+    tile: int = 0  # which one of those for its shape: see Schedule
     followers: tuple[Follower, ...] = ()  # their other operands are the last activations, in order
 
     def expected(self) -> np.ndarray:

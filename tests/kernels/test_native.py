@@ -38,6 +38,7 @@ from hwptq.backends.backend import why_not_run
 from hwptq.kernels import matrix_multiply
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.register_tile import Mac, Tile
+from hwptq.kernels.schedule import Schedule
 from hwptq.kernels.select import selector_of
 from hwptq.kernels.tiled import Tiling, tiled_steps
 from hwptq.operators import add
@@ -331,7 +332,8 @@ def check_template(case: Case, template: Tiling) -> None:
     """Run a template on this CPU, with 64-bit requantization."""
     expected = case.expected()
     out = TensorType(expected.shape, "int8")
-    steps = tiled_steps(case.op, type_of(case.activations[0]), case.constants, out, template, VectorUnit(16))
+    x, unit = type_of(case.activations[0]), VectorUnit(16)
+    steps = tiled_steps(case.op, x, case.constants, out, template, unit, Schedule())
     np.testing.assert_array_equal(run(case.activations, steps, AVX2), expected, err_msg=str(case))
 
 

@@ -10,7 +10,6 @@ from hwptq.kernels.select import Selector
 from hwptq.operators.float_operator import FloatOperator
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
-from hwptq.tir.vector_unit import unit_of
 
 from .concatenate import concatenation
 from .fp8_elementwise import fp8_kernel
@@ -26,7 +25,7 @@ class GpuSelector(Selector):
     def steps(self, layer: Layer, tile: int = 0) -> tuple[Step, ...]:
         """Raises ValueError where the descriptor names no kernel for products that tensor cores sum, too."""
         op, activations, constants, out = layer.op, layer.activations, layer.constants, layer.out
-        template = self.template(layer, unit_of(self.target))
+        template = self.template(layer)
         if template is not None:
             return template.steps(layer)
         if summed_by_step(op):

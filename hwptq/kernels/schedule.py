@@ -1,0 +1,27 @@
+"""How the kernels of a template go about their work, where that is no matter of vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwptq.targets.schema import Assembly, Descriptor
+
+NO_ASSEMBLY = Assembly()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a kernel is free to do, and where it keeps what it packs.
+
+    `tile`: which of the tiles for a shape it takes, 0 = the one that should be the best. `scratchpad`: bytes
+    that hold packed inputs, 0 = they are tensors. `assembly`: what inner loops are written with.
+    """
+
+    tile: int = 0
+    scratchpad: int = 0
+    assembly: Assembly = NO_ASSEMBLY
+
+
+def schedule_of(target: Descriptor, tile: int = 0) -> Schedule:
+    """What a descriptor says of it, for kernels of tile number `tile`."""
+    return Schedule(tile, target.memory.scratchpad, target.assembly)

@@ -10,9 +10,9 @@ import numpy as np
 import tvm
 from kernel_cases import UNWRITTEN, Case
 
-from hwptq.backends.static_c.c_source import workspace_source
+from hwptq.backends.static_c.c_source import Workspace, workspace_source
 from hwptq.backends.static_c.raw_functions import lower, workspaces, write_object
-from hwptq.backends.static_c.static_program import runtime_sources
+from hwptq.backends.static_c.static_program import rename_hooks, runtime_sources
 from hwptq.backends.toolchain import call_tool
 from hwptq.targets import Descriptor
 
@@ -98,8 +98,10 @@ def _build_and_run(
     lowered = lower(functions, device, memory.alignment)
     write_object(lowered, device, folder / "kernels.o")
     size = max(workspaces(lowered, memory.alignment).values(), default=0)
-    scratch = "\n".join(workspace_source(memory.alignment, size)) if size else ""
-    start = "use_workspace();" if size else ""
+    rename_hooks(target, "batch", folder)
+    workspace = Workspace(size, memory.alignment, in_arena=False)
+    scratch = "\n".join(workspace_source(workspace, "batch")) if size else ""
+    start = "use_workspace(NULL);" if size else ""
     (folder / "memory.bin").write_bytes(memory.content)
     (folder / "memory.s").write_text(_MEMORY.format(alignment=memory.alignment))
     (folder / "main.c").write_text(

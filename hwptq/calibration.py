@@ -11,13 +11,14 @@ import tvm
 from hwptq.formats import INT8, Format
 
 from .errors import InputError
-from .evaluate.interpret import Interpreter
+from .evaluate.interpret import observe_all
+from .ir.provenance import Origin
 from .quant.observers import OBSERVERS, Observer, rows_of
 
 
 @dataclass
 class CalibrationStats:
-    """What an observer saw of every float tensor of main, by var name.
+    """What an observer saw of every float tensor, by the name of its function and its label (ir/provenance).
 
     Two stats of shards of the data, in their order, merge exactly. method: a key of OBSERVERS in
     quant/observers.py; axis and group: one range a tensor (None), a channel of an axis, or a group of them.
@@ -27,20 +28,23 @@ class CalibrationStats:
     axis: int | None = None
     group: int = 1
     samples: int = 0
-    observers: dict[str, Observer] = field(default_factory=dict)
-    _found: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+    observers: dict[tuple[str, str], Observer] = field(default_factory=dict)
+    _found: dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]] = field(
+        default_factory=dict, repr=False
+    )
 
-    def observe(self, name: str, value: np.ndarray) -> None:
-        """Add what `name` holds in one sample. Tensors without the axis are left out."""
+    def observe(self, function: str, origin: Origin, value: np.ndarray) -> None:
+        """Add what a tensor of a function holds in one sample. Tensors without the axis are left out."""
         if value.dtype != np.float32 or not value.size:
             return
         if self.axis is not None and not -value.ndim <= self.axis < value.ndim:
             return
         if not np.isfinite(value).all():
             raise InputError(
-                f"calibration: tensor {name!r} holds NaN or Inf; check the model and its preprocessing"
+                f"calibration: tensor {origin.label!r} holds NaN or Inf; check the model and its "
+                "preprocessing"
             )
-        self._add(name, OBSERVERS[self.method].of(rows_of(value, self.axis, self.group)))
+        self._add((function, origin.label), OBSERVERS[self.method].of(rows_of(value, self.axis, self.group)))
 
     def merge(self, other: CalibrationStats) -> CalibrationStats:
         """The stats of this data followed by the other's. Raises ValueError for another method."""
@@ -48,29 +52,33 @@ class CalibrationStats:
             raise ValueError(f"stats by {self.method} can't be merged with stats by {other.method}")
         samples, observers = self.samples + other.samples, dict(self.observers)
         out = CalibrationStats(self.method, self.axis, self.group, samples, observers)
-        for name, state in other.observers.items():
-            out._add(name, state)
+        for tensor, state in other.observers.items():
+            out._add(tensor, state)
         return out
 
-    def rows(self, name: str, dtype: Format = INT8) -> tuple[np.ndarray, np.ndarray]:
-        """(low, high), float64 [rows], to quantize `name` to `dtype`. Raises KeyError for a name not seen."""
-        key = (name, dtype.name)
+    def rows(
+        self, label: str, dtype: Format = INT8, function: str = "main"
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """(low, high), float64 [rows], to quantize a tensor to `dtype`. Raises KeyError for one not seen."""
+        key = (function, label, dtype.name)
         if key not in self._found:
-            self._found[key] = self.observers[name].range(dtype)
+            self._found[key] = self.observers[function, label].range(dtype)
         return self._found[key]
 
-    def range_of(self, name: str, dtype: Format = INT8) -> tuple[float, float]:
-        """(low, high) to quantize the whole of `name` to `dtype`. Raises KeyError for a name not seen."""
-        low, high = self.rows(name, dtype)
+    def range_of(
+        self, label: str, dtype: Format = INT8, function: str = "main"
+    ) -> tuple[float, float]:  # fmt: skip
+        """(low, high) to quantize the whole of a tensor to `dtype`. Raises KeyError for one not seen."""
+        low, high = self.rows(label, dtype, function)
         return float(low.min()), float(high.max())
 
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """The int8 range of every tensor seen."""
-        return {name: self.range_of(name) for name in self.observers}
+        """The int8 range of every tensor of main."""
+        return {label: self.range_of(label) for function, label in self.observers if function == "main"}
 
-    def _add(self, name: str, state: Observer) -> None:
-        self.observers[name] = self.observers[name].merge(state) if name in self.observers else state
+    def _add(self, tensor: tuple[str, str], state: Observer) -> None:
+        self.observers[tensor] = self.observers[tensor].merge(state) if tensor in self.observers else state
         self._found.clear()
 
 
@@ -83,13 +91,13 @@ def calibrate(
 ) -> CalibrationStats:
     """Stats of `mod` over `batches` (dicts of input name -> array). Memory does not grow with their number.
 
+    Of several functions, those run whose inputs a batch has all of, and what they call.
     method: minmax | moving-average | percentile | mse | entropy; axis, group: see CalibrationStats.
-    Raises InputError for an empty data set and for NaN or Inf in any tensor.
+    Raises InputError for an empty data set, for a batch that no function takes, and for NaN or Inf in any
+    tensor.
     """
-    interpreter, stats = Interpreter(mod), CalibrationStats(method, axis, group)
-    for batch in batches:
-        interpreter.run(batch, stats.observe)
-        stats.samples += 1
+    stats = CalibrationStats(method, axis, group)
+    stats.samples = observe_all(mod, batches, stats.observe)
     if not stats.samples:
         raise InputError("the calibration data holds no sample; give at least one")
     return stats

@@ -18,6 +18,7 @@ from tvm import relax
 
 from hwptq.formats import format_of
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, slice_bounds
+from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import quantizes
 
 from . import __version__
@@ -41,8 +42,9 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
     func = mod["main"]
     for param in func.params:
         writer.names[param] = writer.fresh(str(param.name))
+    named = origins(func)
     for var, value in bindings(func):
-        writer.bind(var, value)
+        writer.bind(var, value, named[var].hint)
     result = func.body.body
     result = dict(bindings(func)).get(result, result) if isinstance(result, relax.Var) else result
     results = list(result.fields) if isinstance(result, relax.Tuple) else [func.body.body]
@@ -143,17 +145,17 @@ class _Writer:
         self.nodes.append(helper.make_node(op, list(inputs), outputs, name=outputs[0], **attributes))
         return output
 
-    def bind(self, var: Any, value: Any) -> None:
-        """The nodes of one binding."""
+    def bind(self, var: Any, value: Any, name: str) -> None:
+        """The nodes of one binding, the last of them called `name`."""
         if not isinstance(value, relax.Call):
             self.names[var] = self.name(value)
         elif isinstance(value.op, tvm.ir.GlobalVar):
-            self.names[var] = self._composite(var, value)
+            self.names[var] = self._composite(name, value)
         else:
-            self.names[var] = self._operator(str(var.name), value)
+            self.names[var] = self._operator(name, value)
 
-    def _composite(self, var: Any, call: Any) -> str:
-        """The nodes of an outlined function, the last one named after the call."""
+    def _composite(self, name: str, call: Any) -> str:
+        """The nodes of an outlined function, the last of them called `name`."""
         func = self.mod[call.op]
         for param, argument in zip(func.params, call.args, strict=True):
             self.names[param] = self.name(argument)
@@ -162,7 +164,7 @@ class _Writer:
         for local, value in inner:
             if isinstance(value, relax.Call):
                 suffix = "" if local == last else f"_{op_name(value).removeprefix('nn.')}"
-                self.names[local] = self._operator(f"{var.name}{suffix}", value)
+                self.names[local] = self._operator(f"{name}{suffix}", value)
             else:
                 self.names[local] = self.name(value)
         return str(self.name(func.body.body))

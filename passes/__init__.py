@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from .absorb_high_bias import AbsorbHighBias as AbsorbHighBias
     from .assign_bit_widths import AssignBitWidths as AssignBitWidths
     from .correct_bias import CorrectBias as CorrectBias
-    from .correct_fp8_bias import CorrectFp8Bias as CorrectFp8Bias
     from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
@@ -30,7 +29,6 @@ _PUBLIC = {
     "absorb_high_bias": ("AbsorbHighBias",),
     "assign_bit_widths": ("AssignBitWidths",),
     "correct_bias": ("CorrectBias",),
-    "correct_fp8_bias": ("CorrectFp8Bias",),
     "equalize_cross_layer": ("EqualizeCrossLayer",),
     "fold_batch_norm": ("FoldBatchNorm",),
     "fuse_conv_relu": ("FuseConvRelu",),

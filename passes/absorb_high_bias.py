@@ -15,6 +15,7 @@ import tvm
 
 from hwptq.ir.composite import Composite, emit_layer
 from hwptq.ir.dataflow import constant, main_functions, rewrite
+from hwptq.ir.provenance import origins
 from hwptq.quant.patches import conv_of_patch
 
 from .graph.channel_links import Link, Reader, channel_links, layers
@@ -35,10 +36,11 @@ class AbsorbHighBias:
         taken: dict[Any, np.ndarray] = {}  # var -> what its output has less, [channels]
         given: dict[Any, np.ndarray] = {}  # var -> what its bias has more, [channels]
         units: dict[Any, Composite] = {}
-        for _, func in main_functions(mod):
+        for gv, func in main_functions(mod):
             units |= layers(mod, func)
+            named = origins(func)
             for link in channel_links(mod, func)[0]:
-                offset = self._offset(link)
+                offset = self._offset(link, (str(gv.name_hint), named[link.producer].label))
                 if offset is None:
                     continue
                 taken[link.producer] = offset
@@ -53,16 +55,17 @@ class AbsorbHighBias:
             bias = np.broadcast_to(old - less + given.get(var, 0.0), (_channels(unit),)).astype(np.float32)
             bounds = tuple(b if np.all(np.isinf(b)) else (b - less).astype(np.float32) for b in unit.bounds)
             data, weight = (r.get(a) for a in unit.args[:2])
-            return emit_layer(r, unit, data, weight, bias, bounds, str(var.name))
+            return emit_layer(r, unit, data, weight, bias, bounds)
 
         return rewrite(mod, visit)
 
-    def _offset(self, link: Link) -> np.ndarray | None:
-        """The smallest value of each channel of a link where it is positive, else 0; None where all are."""
-        name = str(link.producer.name)
-        if name not in self.stats.observers or not all(reader.keeps_offsets for reader in link.readers):
+    def _offset(self, link: Link, tensor: tuple[str, str]) -> np.ndarray | None:
+        """The smallest value of each channel of a link where it is positive, else 0; None where all are.
+        tensor: what the link starts from, by function and label.
+        """
+        if tensor not in self.stats.observers or not all(reader.keeps_offsets for reader in link.readers):
             return None
-        low, _ = self.stats.rows(name)
+        low, _ = self.stats.rows(tensor[1], function=tensor[0])
         offset = np.maximum(low, 0.0)
         read = max(int(reader.channels.max()) for reader in link.readers)
         return offset if offset.any() and read < len(offset) else None

@@ -16,7 +16,8 @@ from hwptq.bitwidths.assign import Candidate, Infeasible, assign, cheapest, tota
 from hwptq.bitwidths.budget import Budget
 from hwptq.errors import BudgetError, HwptqError, UnsupportedError
 from hwptq.formats import Pair, format_of
-from hwptq.ir.dataflow import bindings, main_functions, reads
+from hwptq.ir.dataflow import bindings, main_functions, only_function, reads
+from hwptq.ir.provenance import origins
 
 from .graph.quantizable import with_assignment
 from .layer_costs import LayerCosts
@@ -64,9 +65,10 @@ class AssignBitWidths:
         self.wide = wide or (precision is not None and is_wide(precision))
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        function = only_function(mod)
         variants = uniform_variants(mod, self.target, self.stats, self.granularity, self.exclude, self.wide)
         try:
-            return with_assignment(mod, self._pairs(mod, variants))
+            return with_assignment(mod, {function: self._pairs(mod, variants)})
         except HwptqError as error:  # the FFI lets ValueError through only
             raise ValueError(str(error)) from error
 
@@ -174,9 +176,10 @@ def end_layers(mod: tvm.IRModule, variants: Variants) -> list[str]:
     found = []
     for _, func in main_functions(mod):
         graph = nx.DiGraph((s, var) for var, value in bindings(func) for s in reads(value))
-        layers = {v for v in graph if str(v.name) in variants.layers}
+        named = origins(func)
+        layers = {v for v in graph if named[v].label in variants.layers}
         found += [
-            str(v.name)
+            named[v].label
             for v in layers
             if not layers & nx.ancestors(graph, v) or not layers & nx.descendants(graph, v)
         ]

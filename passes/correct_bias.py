@@ -1,38 +1,43 @@
 """CorrectBias: give every layer of a QDQ graph the mean output that it has in float.
 
-Rounding shifts the mean of a layer's accumulator, channel by channel; the bias takes the shift back:
-b' = b + E[W x + b in float] - E[what the integers compute].
+Rounding weights and activations shifts the mean of a layer's accumulator, channel by channel, and what that
+does goes through the whole network; the bias takes the shift back:
+b' = b + E[W x + b in float] - E[what the graph computes].
 Nagel et al. 2019, "Data-Free Quantization …", section 4.2, in its empirical form.
 
-The means need only the mean input window of each layer, since a layer is linear in it. The float ones take
-one pass over the data; the integer graph is walked once, layer by layer over all samples, so that a layer
-sees what the corrected layers before it give.
+The float means take one pass over the data; the lowered graph is walked once, layer by layer over all
+samples, so that a layer sees what the corrected layers before it give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import tvm
+from tvm import relax
 
-from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
-from hwptq.ir.composite import Composite
-from hwptq.ir.dataflow import bindings, constant, shape_of
+from hwptq.formats import holds_floats
+from hwptq.ir.composite import read_composite
+from hwptq.ir.dataflow import bindings, constant, entry_functions, main_functions, rewrite
 from hwptq.ir.operator import integer_operator
-from hwptq.operators.layers import IntegerLayer
+from hwptq.ir.provenance import origins
+from hwptq.ir.qdq import dequantizes, scale_and_zero
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.layers import IntegerLayer, LayerToFloat
+from hwptq.quant import float_values
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT
-from hwptq.quant.patches import conv_of_patch, patch_sums
 from hwptq.targets.schema import Descriptor
 
-from .graph.channel_links import layers
-from .graph.quantizable import layer_name
+from .graph.layer_means import float_means, mean_sum
 from .graph.quantized_layers import (
     LayerConstants,
+    Place,
     QuantizedLayer,
     evaluated,
     quantized_layers,
@@ -40,120 +45,132 @@ from .graph.quantized_layers import (
 )
 from .lower_to_integer import LowerToInteger
 
-#: Most samples to use, and bytes of integer activations to hold; a mean needs no more.
+#: Most samples to use, and bytes of activations to hold; a mean needs no more. Fewer where layers compute in
+#: floats, whose sums are slow to model.
 SAMPLES = 256
+FLOAT_SAMPLES = 32
 HELD_BYTES = 512 * 2**20
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.CorrectBias")
 class CorrectBias:
-    """QDQ graph -> QDQ graph with corrected biases.
+    """QDQ graph -> QDQ graph with corrected biases, of layers in integers and in short floats. Of the latter
+    those without a bias stay as they are.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
-    ones are used. Memory does not grow with their number. target: as in LowerToInteger.
+    ones are used, so that memory does not grow with their number; target: as in LowerToInteger.
     """
 
     def __init__(
-        self, float_module: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], target: Descriptor
-    ):  # fmt: skip
+        self,
+        float_module: tvm.IRModule,
+        batches: Iterable[dict[str, np.ndarray]],
+        target: Descriptor,
+    ):
         self.float_module, self.batches, self.target = float_module, batches, target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
-        held = HELD_BYTES // max(1, live_bytes(integer["main"]))
-        samples = list(islice(self.batches, max(1, min(SAMPLES, held))))
+        lowered = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
+        integers, floats = quantized_layers(mod), _float_layers(mod)
+        held = HELD_BYTES // max(1, *(live_bytes(lowered[f]) for f in entry_functions(lowered)))
+        samples = list(islice(self.batches, max(1, min(FLOAT_SAMPLES if floats else SAMPLES, held))))
         if not samples:
             raise ValueError("CorrectBias needs at least one sample")
         wanted = float_means(self.float_module, samples)
-        found, new = quantized_layers(mod), {}
-        walk = Lockstep(integer, samples)
-        for var, value in bindings(integer["main"]):
-            op, name = integer_operator(integer, value), layer_name(str(var.name))
-            if not isinstance(op, IntegerLayer) or not {name} <= found.keys() & wanted.keys():
-                continue
-            walk.run_to(var)
-            inputs = [env[value.args[1].fields[0]] for env in walk.values]
-            new[name] = corrected(found[name], op, value, inputs, wanted[name])
-            walk.settle(list(map(evaluated(op, found[name], new[name]), inputs)))
-        return with_layer_constants(mod, new)
-
-
-def corrected(
-    layer: QuantizedLayer, op: Any, call: Any, inputs: list[np.ndarray], wanted: np.ndarray
-) -> LayerConstants:
-    """A layer in integers with the bias that gives its accumulator the mean `wanted` (real, [O])."""
-    weight, bias = (constant(a) for a in call.args[1].fields[1:3])
-    assert weight is not None
-    assert bias is not None
-    window = _Window()
-    for x in inputs:
-        window.add(*(_row_sums(x) if weight.ndim == 2 else _integer_sums(op, weight, x)))
-    if weight.ndim == 2:
-        mean = weight.astype(np.float64) @ window.mean + bias
-    else:
-        mean = conv_of_patch(weight, window.mean, op.groups) + bias
-    unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.held_bits)
-    limit = unit * (ACCUMULATOR_LIMIT // 4)
-    held = np.rint(layer.bias.astype(np.float64) / unit)
-    new = np.clip(wanted + (held - mean) * unit, -limit, limit)
-    return LayerConstants(layer.values, layer.scale, new.astype(np.float32))
+        corrected = _Corrected(integers, floats, wanted, {}, {})
+        for function in entry_functions(lowered):
+            fitting = [s for s in samples if all(str(p.name) in s for p in lowered[function].params)]
+            if fitting:
+                corrected.walk(lowered, function, fitting)
+        return with_layer_constants(_with_biases(mod, corrected.biases), corrected.constants)
 
 
 @dataclass
-class _Window:
-    """The mean of what the windows of a layer see."""
+class _Corrected:
+    """What has been found so far: biases of layers in floats, and constants of layers in integers."""
 
-    total: Any = 0.0
-    count: int = 0
+    integers: Mapping[Place, QuantizedLayer]
+    floats: Mapping[Place, np.ndarray]  # the real value of 1 in the accumulator of a layer, [O]
+    wanted: Mapping[Place, np.ndarray]  # the mean of each layer in float
+    biases: dict[Place, np.ndarray]
+    constants: dict[Place, LayerConstants]
 
-    def add(self, total: np.ndarray, count: int) -> None:
-        """The sum over more windows, and their number."""
-        self.total, self.count = self.total + total, self.count + count
+    def walk(self, lowered: tvm.IRModule, function: str, samples: list[dict[str, np.ndarray]]) -> None:
+        """Correct the layers of a function in their order, each on what those before it then give."""
+        walk, named = Lockstep(lowered, samples, function), origins(lowered[function])
+        for var, value in bindings(lowered[function]):
+            op, place = integer_operator(lowered, value), (function, named[var].layer)
+            if place not in self.wanted:
+                continue
+            if isinstance(op, IntegerLayer | LayerToFloat) and place in self.integers:
+                walk.run_to(var)
+                inputs = [env[value.args[1].fields[0]] for env in walk.values]
+                walk.settle(self._integer(place, op, value, inputs))
+            elif isinstance(op, FloatConv2d | FloatDense) and place in self.floats:
+                walk.run_to(var)
+                inputs = [[env[a] for a in value.args[1].fields[:-3]] for env in walk.values]
+                walk.settle(self._float(place, op, value, inputs))
 
-    @property
-    def mean(self) -> np.ndarray:
-        return self.total / self.count
+    def _integer(self, place: Place, op: Any, call: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        """What a layer in integers gives once it is corrected."""
+        layer = self.integers[place]
+        weight, bias = (constant(a) for a in call.args[1].fields[1:3])
+        assert weight is not None
+        assert bias is not None
+        mean = mean_sum(op, weight, inputs, op.in_zero_point if weight.ndim == 4 else 0) + bias
+        unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.held_bits)
+        limit = unit * (ACCUMULATOR_LIMIT // 4)
+        held = np.rint(layer.bias.astype(np.float64) / unit)
+        new = np.clip(self.wanted[place] + (held - mean) * unit, -limit, limit)
+        self.constants[place] = LayerConstants(layer.values, layer.scale, new.astype(np.float32))
+        return list(map(evaluated(op, layer, self.constants[place]), inputs))
 
-
-def float_means(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The mean of W x + b of every layer of a float module over `batches`: float64 [channels], by name."""
-    found = layers(mod, mod["main"])
-    readers: dict[str, list[Any]] = {}
-    for var, unit in found.items():
-        readers.setdefault(str(unit.args[0].name), []).append(var)
-    windows = {var: _Window() for var in found}
-
-    def observe(name: str, value: np.ndarray) -> None:
-        for var in readers.get(name, ()):
-            windows[var].add(*_float_sums(found[var], value))
-
-    interpreter = Interpreter(mod)
-    for batch in batches:
-        interpreter.run(batch, observe)
-    return {str(var.name): _float_mean(unit, windows[var].mean) for var, unit in found.items()}
-
-
-def _float_sums(unit: Composite, x: np.ndarray) -> tuple[np.ndarray, int]:
-    if unit.kind == "matmul":
-        return _row_sums(x)
-    attrs = unit.head.attrs
-    strides, padding, dilation = ([int(v) for v in p] for p in (attrs.strides, attrs.padding, attrs.dilation))
-    return patch_sums(x.transpose(0, 2, 3, 1), shape_of(unit.args[1])[2:], strides, padding, dilation)
-
-
-def _float_mean(unit: Composite, mean: np.ndarray) -> np.ndarray:
-    weight = constant(unit.args[1])
-    assert weight is not None
-    bias = 0.0 if unit.bias is None else unit.bias.astype(np.float64)
-    if unit.kind == "matmul":
-        return mean @ weight.astype(np.float64) + bias
-    return conv_of_patch(weight.transpose(0, 2, 3, 1), mean, int(unit.head.attrs.groups)) + bias
-
-
-def _integer_sums(op: Any, weight: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, int]:
-    return patch_sums(x, weight.shape[1:3], op.strides, op.padding, op.dilation, op.in_zero_point)
+    def _float(self, place: Place, op: Any, call: Any, inputs: list[list[np.ndarray]]) -> list[np.ndarray]:
+        """The same of a layer in floats; `inputs`: its activations, of which the first is what it weighs."""
+        weight, scale = (constant(a) for a in call.args[1].fields[-3:-1])
+        assert weight is not None
+        assert scale is not None
+        unit = self.floats[place]
+        values = (float_values.value(x).astype(np.float64) for x, *_ in inputs)
+        mean = mean_sum(op, float_values.value(weight).astype(np.float64), list(values))
+        bias = self.wanted[place] - mean * unit
+        self.biases[place] = bias.astype(np.float32)
+        in_output = (bias * scale / unit).astype(np.float32)
+        return [op.reference(*tensors, weight, scale, in_output) for tensors in inputs]
 
 
-def _row_sums(x: np.ndarray) -> tuple[np.ndarray, int]:
-    rows = x.reshape(-1, x.shape[-1])
-    return rows.sum(axis=0, dtype=np.float64), len(rows)
+def _float_layers(mod: tvm.IRModule) -> dict[Place, np.ndarray]:
+    """The layers of a QDQ graph with a float weight and a bias for each channel: the real value of 1 in the
+    accumulator, float64 [O].
+    """
+    found = {}
+    for gv, func in main_functions(mod):
+        values, named = dict(bindings(func)), origins(func)
+        for var, value in values.items():
+            unit = read_composite(mod, value)
+            if unit is None or unit.kind not in ("conv2d", "matmul") or unit.bias is None:
+                continue
+            x, w = (values.get(a) for a in unit.args[:2])
+            if x is None or w is None or not dequantizes(x) or not dequantizes(w):
+                continue
+            weight, scale, step = constant(w.args[0]), scale_and_zero(w)[0], scale_and_zero(x)[0]
+            if weight is None or scale is None or step is None or not holds_floats(str(weight.dtype)):
+                continue
+            if unit.bias.size == scale.size:  # else one bias for all channels
+                found[str(gv.name_hint), named[var].label] = np.float64(step) * scale.astype(np.float64)
+    return found
+
+
+def _with_biases(mod: tvm.IRModule, new: Mapping[Place, np.ndarray]) -> tvm.IRModule:
+    """A module whose layers have `new` biases."""
+
+    def visit(r: Any, var: Any, value: Any) -> Any:
+        kept, place = r.keep(value), (r.name, r.origin.label)
+        if place not in new or read_composite(mod, value) is None:
+            return kept
+        old = constant(value.args[2])
+        assert old is not None
+        args = [*kept.args[:2], relax.const(new[place].reshape(old.shape)), *kept.args[3:]]
+        return relax.Call(kept.op, args, kept.attrs, kept.ty_args)
+
+    return rewrite(mod, visit)

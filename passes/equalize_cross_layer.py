@@ -42,14 +42,14 @@ class EqualizeCrossLayer:
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         scaled: dict[Any, _Layer] = {}
-        reasons: dict[str, str] = {}
-        for _, func in main_functions(mod):
+        reasons: dict[str, dict[str, str]] = {}
+        for gv, func in main_functions(mod):
             links, why = channel_links(mod, func)
             found = {var: _Layer.of(unit) for var, unit in layers(mod, func).items()}
             _equalize(links, found)
             touched = {v for link in links for v in (link.producer, *(r.var for r in link.readers))}
             scaled |= {var: found[var] for var in touched}
-            reasons |= why
+            reasons[str(gv.name_hint)] = why
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             if var not in scaled:
@@ -58,7 +58,7 @@ class EqualizeCrossLayer:
             data = r.get(layer.unit.args[0])
             weight = layer.weight.astype(np.float32)
             bias = layer.bias.astype(np.float32)
-            return emit_layer(r, layer.unit, data, weight, bias, layer.bounds, str(var.name))
+            return emit_layer(r, layer.unit, data, weight, bias, layer.bounds)
 
         return with_equalization(rewrite(mod, visit), reasons)
 

@@ -14,11 +14,11 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.provenance import label_of
 
 
 @dataclass(frozen=True)
 class _Fold:
-    name: str
     producer: Any  # the conv or matmul call
     replaced: tuple[Any, ...]  # vars of the producer and of its bias
     weight: np.ndarray
@@ -58,12 +58,14 @@ class FoldBatchNorm:
             if fold is not None:
                 call = fold.producer
                 args = [r.get(call.args[0]), relax.const(fold.weight)]
-                out = r.emit(relax.Call(call.op, args, call.attrs, call.ty_args), fold.name)
-                y = r.emit(relax.op.add(out, relax.const(fold.bias)), f"{fold.name}_bias")
+                out = r.emit(
+                    relax.Call(call.op, args, call.attrs, call.ty_args), r.origins[fold.replaced[-1]]
+                )
+                y = r.emit(relax.op.add(out, relax.const(fold.bias)))
             else:
                 spread = _spread(value)
                 y = r.emit(relax.op.multiply(r.get(value.args[0]), relax.const(scale.reshape(spread))))
-                y = r.emit(relax.op.add(y, relax.const(shift.reshape(spread))), str(var.name))
+                y = r.emit(relax.op.add(y, relax.const(shift.reshape(spread))), r.origin)
             return relax.Tuple([y, relax.const(np.zeros(1, "float32")), relax.const(np.zeros(1, "float32"))])
 
         return rewrite(mod, visit)
@@ -78,7 +80,7 @@ def _affine(var: Any, call: Any) -> tuple[Any, Any]:
     squares = variance + float(call.attrs.epsilon)
     if (squares <= 0).any():
         raise ValueError(
-            f"{var.name}: a variance of this batch norm is negative; repair the model's statistics"
+            f"{label_of(var, call)}: a variance of this batch norm is negative; repair the model's statistics"
         )
     scale = gamma / np.sqrt(squares)
     return scale.astype(np.float32), (beta - mean * scale).astype(np.float32)
@@ -123,7 +125,6 @@ def _match(var: Any, call: Any, values: Any, readers: Any) -> _Fold | None:
             return None
         shift = np.broadcast_to(bias.reshape(-1), (channels,)) * scale + shift
     return _Fold(
-        str(replaced[-1].name),
         value,
         tuple(replaced),
         weight.astype(np.float32),

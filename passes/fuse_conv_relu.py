@@ -110,4 +110,4 @@ def _outline(r: Any, chain: list[tuple[Any, Any]]) -> Any:
         builder.emit_func_output(out)
     func = builder.get()["composite"].with_attrs({"Composite": kind, "Primitive": True})
     func = func.without_attr("global_symbol")
-    return r.emit(relax.Call(r.add_function(func, kind.replace(".", "_")), actuals), str(chain[0][0].name))
+    return r.emit(relax.Call(r.add_function(func, kind.replace(".", "_")), actuals), r.origins[chain[0][0]])

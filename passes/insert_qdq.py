@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import main_functions, rewrite
+from hwptq.ir.provenance import Origin, Part
 from hwptq.quant.qparams import QParams
 
 from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
@@ -44,8 +45,8 @@ class InsertQDQ:
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         plans = [
-            QuantizationPlan(mod, f, self.target, self.stats, self._choices(f))
-            for _, f in main_functions(mod)
+            QuantizationPlan(mod, str(gv.name_hint), self.target, self.stats, self._choices(f))
+            for gv, f in main_functions(mod)
         ]
         quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
         weights = {v: w for plan in plans for v, w in plan.weights.items()}
@@ -57,33 +58,32 @@ class InsertQDQ:
             for p in r.func.params:
                 if p in quantized:
                     unrounded[p] = p
-                    r.env[p] = _activation(r, p, str(p.name), quantized[p])
+                    r.env[p] = _activation(r, p, r.origins[p], quantized[p])
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             in_float = kinds[var] is None
             with r.reading(unrounded if in_float else {}):
                 new = r.keep(value)
             if var in weights:
-                weight = _weight(r, str(var.name), weights[var])
+                weight = _weight(r, weights[var])
                 new = relax.Call(new.op, [new.args[0], weight, *new.args[2:]], new.attrs, new.ty_args)
             if var not in quantized:
                 return new
-            tensor = r.emit(new, str(var.name))
+            tensor = r.emit(new, r.origin)
             if in_float:
                 unrounded[var] = tensor
-            return _activation(r, tensor, str(var.name), quantized[var])
+            return _activation(r, tensor, r.origin, quantized[var])
 
         def result(r: Any) -> Any:
             with r.reading(unrounded):
                 return r.get(r.func.body.body)
 
-        reasons = {name: why for plan in plans for name, why in plan.reasons.items()}
-        dtypes = {
-            str(v.name): (plan.input_dtype(v).name, w.dtype.name)
+        reasons = {plan.function: plan.reasons for plan in plans}
+        dtypes = {plan.function: _dtypes(plan) for plan in plans}
+        groups = {
+            plan.function: {plan.labels[v]: w.group for v, w in plan.weights.items() if w.group}
             for plan in plans
-            for v, w in plan.weights.items()
         }
-        groups = {str(v.name): w.group for plan in plans for v, w in plan.weights.items() if w.group}
         out = with_weight_groups(with_float_reasons(rewrite(mod, visit, begin, result), reasons), groups)
         return with_layer_dtypes(out, dtypes)
 
@@ -93,24 +93,31 @@ class InsertQDQ:
         return replace(self.choices, assignment=assignment(func))
 
 
-def _activation(r: Any, tensor: Any, name: str, q: QParams) -> Any:
-    """DQ(Q(tensor)), named <name>_q and <name>_dq."""
+def _dtypes(plan: QuantizationPlan) -> dict[str, Pair]:
+    """The (activation, weight) dtypes of the layers of a function, by label."""
+    return {plan.labels[v]: (plan.input_dtype(v).name, w.dtype.name) for v, w in plan.weights.items()}
+
+
+def _activation(r: Any, tensor: Any, origin: Origin, q: QParams) -> Any:
+    """DQ(Q(tensor)): the parts CODES and REAL of `origin`."""
+    codes_of, real = origin.with_part(Part.CODES), origin.with_part(Part.REAL)
     if not q.dtype.scaled:
-        codes = r.emit(relax.op.astype(tensor, q.dtype.held), f"{name}_q")
-        return r.emit(relax.op.astype(codes, "float32"), f"{name}_dq")
+        codes = r.emit(relax.op.astype(tensor, q.dtype.held), codes_of)
+        return r.emit(relax.op.astype(codes, "float32"), real)
     if q.dtype.widened:
-        tensor = r.emit(relax.op.clip(tensor, *q.bounds), f"{name}_clip")
+        tensor = r.emit(relax.op.clip(tensor, *q.bounds), origin.with_part(Part.CLIPPED))
     scale, zero = relax.const(np.float32(q.scale)), relax.const(q.dtype.zero_dtype(q.zero_point))
-    ints = r.emit(relax.op.quantize(tensor, scale, zero, axis=-1, out_dtype=q.dtype.held), f"{name}_q")
-    return r.emit(relax.op.dequantize(ints, scale, zero, axis=-1, out_dtype="float32"), f"{name}_dq")
+    ints = r.emit(relax.op.quantize(tensor, scale, zero, axis=-1, out_dtype=q.dtype.held), codes_of)
+    return r.emit(relax.op.dequantize(ints, scale, zero, axis=-1, out_dtype="float32"), real)
 
 
-def _weight(r: Any, name: str, w: QuantizedWeight) -> Any:
-    """DQ of a constant weight, named <name>_w."""
+def _weight(r: Any, w: QuantizedWeight) -> Any:
+    """DQ of the constant weight of the layer that is rewritten."""
+    origin = r.origin.with_part(Part.WEIGHT)
     if not w.dtype.scaled:
-        return r.emit(relax.op.astype(relax.const(w.values), "float32"), f"{name}_w")
+        return r.emit(relax.op.astype(relax.const(w.values), "float32"), origin)
     zero = relax.const(np.zeros(w.scale.shape, w.dtype.zero_dtype))
     call = relax.op.dequantize(
         relax.const(w.values), relax.const(w.scale), zero, axis=w.axis, out_dtype="float32"
     )
-    return r.emit(call, f"{name}_w")
+    return r.emit(call, origin)

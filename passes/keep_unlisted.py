@@ -7,6 +7,7 @@ from typing import Any
 import tvm
 
 from hwptq.ir.dataflow import bindings, main_functions
+from hwptq.ir.provenance import origins
 from hwptq.lowering.rules import family_of
 
 from .graph.quantizable import with_float_reasons
@@ -20,10 +21,13 @@ class KeepUnlisted:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        found = [(var, family_of(mod, value)) for _, f in main_functions(mod) for var, value in bindings(f)]
-        reasons = {
-            str(var.name): f"target {self.target.name} lists no operator {k}"
-            for var, k in found
-            if k is not None and self.target.rule(k) is None
-        }
+        reasons: dict[str, dict[str, str]] = {}
+        for gv, func in main_functions(mod):
+            named = origins(func)
+            families = {var: family_of(mod, value) for var, value in bindings(func)}
+            reasons[str(gv.name_hint)] = {
+                named[var].label: f"target {self.target.name} lists no operator {family}"
+                for var, family in families.items()
+                if family is not None and self.target.rule(family) is None
+            }
         return with_float_reasons(mod, reasons)

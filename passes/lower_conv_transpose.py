@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.provenance import origins
 
 from .graph.quantizable import with_float_reasons
 from .graph.subpixel import PhaseAxis, phase_axis, phase_weights
@@ -47,8 +48,8 @@ class LowerConvTranspose:
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         chains: dict[Any, _Chain] = {}
-        reasons: dict[str, str] = {}
-        for _, func in main_functions(mod):
+        reasons: dict[str, dict[str, str]] = {}
+        for gv, func in main_functions(mod):
             values, readers = dict(bindings(func)), users(func)
             for var, value in values.items():
                 if op_name(value) != _TRANSPOSED:
@@ -57,7 +58,7 @@ class LowerConvTranspose:
                 if why_not is None:
                     chains[var] = _chain(var, value, values, readers)
                 else:
-                    reasons[str(var.name)] = why_not
+                    reasons.setdefault(str(gv.name_hint), {})[origins(func)[var].label] = why_not
         if not chains and not reasons:
             return mod
         chain_of = {follower: head for head, chain in chains.items() for follower in chain.followers}
@@ -65,14 +66,14 @@ class LowerConvTranspose:
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             if var in chains:
-                head, phased[var] = var, r.emit(_convolution(r, value, chains[var]), str(var.name))
+                head, phased[var] = var, r.emit(_convolution(r, value, chains[var]), r.origin)
             elif var in chain_of:
                 head, phased[var] = chain_of[var], _on_phases(r, var, value, phased, chains[chain_of[var]])
             else:
                 return r.keep(value)
             chain = chains[head]
             is_last = var == (chain.followers or (head,))[-1]
-            return _shuffled(r, phased[var], chain, shape_of(head), str(var.name)) if is_last else None
+            return _shuffled(r, phased[var], chain, shape_of(head)) if is_last else None
 
         return with_float_reasons(rewrite(mod, visit), reasons)
 
@@ -151,9 +152,9 @@ def _joined_groups(weight: np.ndarray, groups: int) -> np.ndarray:
 def _on_phases(r: Any, var: Any, value: Any, phased: dict[Any, Any], chain: _Chain) -> Any:
     """A follower of a transposed convolution, applied to its phases."""
     if isinstance(value, relax.TupleGetItem):
-        return r.emit(relax.TupleGetItem(phased[value.tuple_value], value.index), f"{var.name}_phases")
+        return r.emit(relax.TupleGetItem(phased[value.tuple_value], value.index))
     args = [phased[a] if a in phased else _repeated(a, op_name(value), chain.phases) for a in value.args]
-    return r.emit(relax.Call(value.op, args, value.attrs, value.ty_args), f"{var.name}_phases")
+    return r.emit(relax.Call(value.op, args, value.attrs, value.ty_args))
 
 
 def _repeated(arg: Any, name: str, times: int) -> Any:
@@ -164,18 +165,18 @@ def _repeated(arg: Any, name: str, times: int) -> Any:
     return relax.const(np.concatenate([value] * times, axis=0 if name == "nn.batch_norm" else -3))
 
 
-def _shuffled(r: Any, phases: Any, chain: _Chain, out: tuple[int, ...], name: str) -> Any:
+def _shuffled(r: Any, phases: Any, chain: _Chain, out: tuple[int, ...]) -> Any:
     """The image [N,O,OH,OW] that `phases` [N,SH*SW*O,QH,QW] are parts of."""
     n, channels, height, width = out
     sh, sw = len(chain.rows.taps), len(chain.columns.taps)
     *_, qh, qw = shape_of(phases)
     image = phases
     if chain.phases > 1:
-        split = r.emit(relax.op.reshape(phases, (n, sh, sw, channels, qh, qw)), f"{name}_split")
-        turned = r.emit(relax.op.permute_dims(split, [0, 3, 4, 1, 5, 2]), f"{name}_turned")
-        image = r.emit(relax.op.reshape(turned, (n, channels, qh * sh, qw * sw)), f"{name}_shuffled")
+        split = r.emit(relax.op.reshape(phases, (n, sh, sw, channels, qh, qw)))
+        turned = r.emit(relax.op.permute_dims(split, [0, 3, 4, 1, 5, 2]))
+        image = r.emit(relax.op.reshape(turned, (n, channels, qh * sh, qw * sw)))
     top, left = chain.rows.crop, chain.columns.crop
     if shape_of(image) == out:
         return image
     cut = relax.op.strided_slice(image, [2, 3], [top, left], [top + height, left + width], [1, 1])
-    return r.emit(cut, f"{name}_cropped")
+    return r.emit(cut)

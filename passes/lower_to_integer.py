@@ -23,6 +23,7 @@ from hwptq.ir.dataflow import (
     users,
 )
 from hwptq.ir.operator import Operator
+from hwptq.ir.provenance import Origin, Part
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 from hwptq.lowering.elementwise import elementwise_root
 from hwptq.lowering.emitter import Emitter, tensor_params
@@ -37,7 +38,7 @@ from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.operators.rescale import rescaled
 from hwptq.targets.schema import Descriptor
 
-from .graph.quantizable import float_reasons, layer_dtypes, node_name, weight_groups, with_float_reasons
+from .graph.quantizable import float_reasons, layer_dtypes, weight_groups, with_float_reasons
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.LowerToInteger")
@@ -59,12 +60,12 @@ class LowerToInteger:
             return state[id(r)].visit(var, value)
 
         out = rewrite(mod, visit)
-        reasons = {name: why for lowering in state.values() for name, why in lowering.reasons.items()}
+        reasons = {lowering.r.name: lowering.reasons for lowering in state.values()}
         return with_float_reasons(out, reasons)
 
 
 class _Lowering:
-    """Lowers one function. Attribute reasons: node left in float -> why."""
+    """Lowers one function. Attribute reasons: label of a node left in float -> why."""
 
     def __init__(self, rewriter: Rewriter, emitter: Emitter):
         self.r, self.e, self.values = rewriter, emitter, emitter.values
@@ -78,14 +79,14 @@ class _Lowering:
         """The new expression of a binding."""
         e = self.e
         if quantizes(value) and scale_and_zero(value)[0] is not None:
-            return self._quantize(var, value)
+            return self._quantize(value)
         if dequantizes(value) and constant(value.args[0]) is None:
             source = self.r.get(value.args[0])
-            return e.call(_dequantize(value), [source], (), shape_of(value), "float32", str(var.name))
+            return e.call(_dequantize(value), [source], (), shape_of(value), "float32", self.r.origin)
         if is_real_dense(e.mod, self.values, value) and not self._feeds_quantize(var):
             return self._real_dense(var, value)
         if self._leaves_as_float(var, value):
-            return self._lowered(var, Output(str(var.name), format=FLOAT32, in_floats=True))
+            return self._lowered(var, Output(self.r.origin, format=FLOAT32, in_floats=True))
         return self.r.keep(value)
 
     def _lowered(self, expr: Any, out: Output) -> Any:
@@ -104,41 +105,43 @@ class _Lowering:
             return lower_function(self.e, expr, root, out)
         return lower_node(self.e, value, out)
 
-    def _quantize(self, var: Any, value: Any) -> Any:
+    def _quantize(self, value: Any) -> Any:
         """The node that yields quantize's result, or the quantize operator itself."""
         (scale, zero), stored = tensor_params(value), format_of(str(value.ty.dtype))
-        source, name = value.args[0], str(var.name)
-        out = self._output(node_name(name), scale, zero, stored, source)
+        source = value.args[0]
+        origin = self.r.origins.get(source, self.r.origin).with_part(Part.RESULT)
+        out = self._output(origin, scale, zero, stored, source)
         try:
-            why_not = self._float.get(str(getattr(source, "name", "")))
+            why_not = self._float.get(origin.label)
             if why_not is not None:
                 raise NotInteger(why_not)
             return self._lowered(source, out)
         except NotInteger as error:
             if source in self.values:  # else it quantizes an input of the graph
-                self.reasons[str(source.name)] = str(error)
+                self.reasons[origin.label] = str(error)
             if stored.is_float:
                 op = FloatQuantize(float(np.float32(1 / scale)), out.dtype)
-                return self.e.call(op, [self.r.get(source)], (), shape_of(value), out.dtype, name)
-            return self._boundary(source, out, name)
+                return self.e.call(op, [self.r.get(source)], (), shape_of(value), out.dtype, out.tensor)
+            return self._boundary(source, out)
 
-    def _boundary(self, source: Any, out: Output, name: str) -> Any:
+    def _boundary(self, source: Any, out: Output) -> Any:
         """Quantize a float tensor; what limits it to the range of an int4 becomes a clamp behind."""
         op, shape, e = Quantize(out.scale, out.zero, out.dtype), shape_of(source), self.e
         clip: Any = self.values.get(source)
         if op_name(clip) != "clip":
-            return e.call(op, [self.r.get(source)], (), shape, out.dtype, name)
+            return e.call(op, [self.r.get(source)], (), shape, out.dtype, out.tensor)
         lo, hi = out.code_bounds(*(float(a.value) for a in clip.args[1:3]))
-        tensor = e.call(op, [self.r.get(clip.args[0])], (), shape, out.dtype, f"{name}_unclamped")
+        unclamped = out.origin.with_part(Part.UNCLAMPED)
+        tensor = e.call(op, [self.r.get(clip.args[0])], (), shape, out.dtype, unclamped)
         limits = tuple(np.full(shape[-1], limit, out.dtype) for limit in (lo, hi))
-        return e.call(Clamp(), [tensor], limits, shape, out.dtype, name)
+        return e.call(Clamp(), [tensor], limits, shape, out.dtype, out.tensor)
 
     def _real_dense(self, var: Any, value: Any) -> Any:
         """A dense layer whose result is float32; the float operator where it has no integer form."""
         try:
-            return self._lowered(var, self._integer_output(str(var.name), 1.0, 0, FLOAT32))
+            return self._lowered(var, self._integer_output(self.r.origin, 1.0, 0, FLOAT32))
         except NotInteger as error:
-            self.reasons[str(var.name)] = str(error)
+            self.reasons[self.r.origin.label] = str(error)
             return self.r.keep(value)
 
     def _leaves_as_float(self, var: Any, value: Any) -> bool:
@@ -156,16 +159,16 @@ class _Lowering:
             quantizes(v) or (op_name(v) == "clip" and self._feeds_quantize(u)) for u, v in followers.items()
         )
 
-    def _output(self, name: str, scale: float, zero: int, stored: Format, source: Any) -> Output:
+    def _output(self, origin: Origin, scale: float, zero: int, stored: Format, source: Any) -> Output:
         if stored.is_float or reads_floats(self.e.mod, self.values, source):
-            return Output(name, scale, zero, stored, in_floats=True)
-        return self._integer_output(name, scale, zero, stored)
+            return Output(origin, scale, zero, stored, in_floats=True)
+        return self._integer_output(origin, scale, zero, stored)
 
-    def _integer_output(self, name: str, scale: float, zero: int, stored: Format) -> Output:
-        activation, weight = (format_of(d) for d in self._dtypes.get(name, ("int8", "int8")))
-        group = self._groups.get(name, 0)
+    def _integer_output(self, origin: Origin, scale: float, zero: int, stored: Format) -> Output:
+        activation, weight = (format_of(d) for d in self._dtypes.get(origin.label, ("int8", "int8")))
+        group = self._groups.get(origin.label, 0)
         return Output(
-            name, scale, zero, stored, weight_bits=weight.bits, activation_bits=activation.bits,
+            origin, scale, zero, stored, weight_bits=weight.bits, activation_bits=activation.bits,
             weight_group=group,
         )  # fmt: skip
 

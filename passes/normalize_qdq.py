@@ -10,9 +10,10 @@ from tvm import relax
 
 from hwptq.formats import INT4, INT8, UINT8
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.provenance import Part
 from hwptq.lowering.rules import rule_of
 
-from .graph.quantizable import WEIGHTED_HEADS, node_name, with_layer_dtypes
+from .graph.quantizable import WEIGHTED_HEADS, with_layer_dtypes
 
 #: What is taken from the codes of a format for those of int8.
 _SHIFTS = {f.name: int(f.qmin - INT8.qmin) for f in (INT8, UINT8)}
@@ -31,27 +32,27 @@ class NormalizeQDQ:
     2. A transposed quantized weight is transposed before it is dequantized.
     3. Data movement, max pooling and nearest-neighbour resizing of a quantized tensor give a quantized tensor
        of the same scale.
-    4. quantize and dequantize are named after what they quantize: conv1 -> conv1_q -> conv1_dq.
+    4. quantize and dequantize are parts of what they quantize (ir/provenance.py).
     5. A layer whose weights all fit int4 is noted as such a layer.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        dtypes: dict[str, tuple[str, str]] = {}
+        dtypes: dict[str, dict[str, tuple[str, str]]] = {}
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             name = op_name(value)
             if name == "builtin.stop_lift_params":
                 return value.args[0]
             if name in ("quantize", "dequantize"):
-                return _boundary(r, value, str(var.name))
+                return _boundary(r, value)
             if name == "permute_dims" and _weight(r, value.args[0]) is not None:
                 return _transposed(r, value)
             if _ties(r, value) and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
-                return _tied(r, var, value)
+                return _tied(r, value)
             if name in WEIGHTED_HEADS:
                 weight = _weight(r, value.args[1])
                 if weight is not None and INT4.qmin <= weight.min() and weight.max() <= INT4.qmax:
-                    dtypes[str(var.name)] = (INT8.name, INT4.name)
+                    dtypes.setdefault(r.name, {})[r.origin.label] = (INT8.name, INT4.name)
             return r.keep(value)
 
         return with_layer_dtypes(rewrite(mod, visit), dtypes)
@@ -65,16 +66,17 @@ def _ties(r: Any, value: Any) -> bool:
     )
 
 
-def _boundary(r: Any, call: Any, name: str) -> Any:
+def _boundary(r: Any, call: Any) -> Any:
     """quantize or dequantize between float and int8."""
     source, (scale, zero) = call.args[0], (constant(a) for a in call.args[1:3])
     given = r.get(source)
     if op_name(call) == "quantize":
         dtype = str(call.attrs.out_dtype)
-        name = f"{source.name}_q"
+        origin = r.origins.get(source, r.origin).with_part(Part.CODES)
     else:
         dtype = str(source.ty.dtype)
-        name = f"{node_name(str(given.name))}_dq" if isinstance(given, relax.Var) else name
+        codes = isinstance(given, relax.Var)
+        origin = r.emitted.get(given, r.origin).with_part(Part.REAL) if codes else r.origin
     if scale is None or zero is None or dtype not in _SHIFTS:
         return r.keep(call)
     shift, raw = _SHIFTS[dtype], constant(given)
@@ -83,8 +85,8 @@ def _boundary(r: Any, call: Any, name: str) -> Any:
     params = (relax.const(scale), relax.const((zero.astype(np.int16) - shift).astype(INT8.zero_dtype)))
     axis = int(call.attrs.axis) if scale.size > 1 else -1
     if op_name(call) == "quantize":
-        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype=INT8.held), name)
-    return r.emit(relax.op.dequantize(given, *params, axis=axis, out_dtype="float32"), name)
+        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype=INT8.held), origin)
+    return r.emit(relax.op.dequantize(given, *params, axis=axis, out_dtype="float32"), origin)
 
 
 def _definition(r: Any, expr: Any) -> Any:
@@ -125,9 +127,10 @@ def _transposed(r: Any, call: Any) -> Any:
     return relax.op.dequantize(turned, value.args[1], value.args[2], axis=axis, out_dtype="float32")
 
 
-def _tied(r: Any, var: Any, call: Any) -> Any:
+def _tied(r: Any, call: Any) -> Any:
     """DQ(Q(call)) in the scale of its input, which holds every value of the output."""
     params: Any = _scale_of(r, call.args[0])
-    moved = r.emit(r.keep(call), str(var.name))
-    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype=INT8.held), f"{var.name}_q")
-    return r.emit(relax.op.dequantize(ints, *params, axis=-1, out_dtype="float32"), f"{var.name}_dq")
+    moved = r.emit(r.keep(call), r.origin)
+    codes, real = r.origin.with_part(Part.CODES), r.origin.with_part(Part.REAL)
+    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype=INT8.held), codes)
+    return r.emit(relax.op.dequantize(ints, *params, axis=-1, out_dtype="float32"), real)

@@ -12,8 +12,9 @@ import tvm
 
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.formats import holds_floats
-from hwptq.ir.dataflow import bindings, constant
+from hwptq.ir.dataflow import bindings, constant, entry_functions
 from hwptq.ir.operator import integer_operator
+from hwptq.ir.provenance import origins
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.layers import IntegerLayer
 from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
@@ -21,9 +22,9 @@ from hwptq.quant.weight_groups import choose_factors
 from hwptq.targets.schema import Descriptor
 
 from .graph.layer_columns import LayerColumns, float_layer
-from .graph.quantizable import layer_name
 from .graph.quantized_layers import (
     LayerConstants,
+    Place,
     QuantizedLayer,
     evaluated,
     operator_constants,
@@ -73,21 +74,37 @@ class RoundWeights:
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         layers = quantized_layers(mod)
         integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
-        needed = live_bytes(self.float_module["main"]) + live_bytes(integer["main"])
+        entries = entry_functions(integer)
+        needed = max(live_bytes(self.float_module[f]) + live_bytes(integer[f]) for f in entries)
         samples = list(islice(self.samples, max(1, self.options.memory // needed)))
         if not samples:
             raise ValueError("RoundWeights needs at least one sample")
-        exact, quantized = Lockstep(self.float_module, samples), Lockstep(integer, samples)
-        floats = {str(v.name): (v, value) for v, value in bindings(self.float_module["main"])}
-        new: dict[str, LayerConstants] = {}
-        for var, value in bindings(integer["main"]):
-            op = integer_operator(integer, value)
-            name = layer_name(str(var.name))
-            if not isinstance(op, IntegerLayer) or not {name} <= layers.keys() & floats.keys():
+        new: dict[Place, LayerConstants] = {}
+        for function in entries:
+            fitting = [s for s in samples if all(str(p.name) in s for p in integer[function].params)]
+            if fitting:
+                new |= self._function(layers, integer, function, fitting)
+        return with_layer_constants(mod, new)
+
+    def _function(
+        self, layers: dict[Place, QuantizedLayer], integer: tvm.IRModule, function: str,
+        samples: list[dict[str, np.ndarray]],
+    ) -> dict[Place, LayerConstants]:  # fmt: skip
+        """Round the layers of a function in their order."""
+        exact = Lockstep(self.float_module, samples, function)
+        quantized = Lockstep(integer, samples, function)
+        func = self.float_module[function]
+        values, named = dict(bindings(func)), origins(func)
+        floats = {(function, named[v].label): (v, value) for v, value in values.items()}
+        of_integer = origins(integer[function])
+        new: dict[Place, LayerConstants] = {}
+        for var, value in bindings(integer[function]):
+            op, place = integer_operator(integer, value), (function, of_integer[var].layer)
+            if not isinstance(op, IntegerLayer) or not {place} <= layers.keys() & floats.keys():
                 continue
             quantized.run_to(var)
-            new[name] = self._layer(layers[name], op, value, exact, floats[name], quantized)
-        return with_layer_constants(mod, new)
+            new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized)
+        return new
 
     def _layer(
         self, layer: QuantizedLayer, op: Any, value: Any, exact: Lockstep, reference_layer: tuple[Any, Any],

@@ -13,8 +13,9 @@ from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
 from hwptq.formats import holds_codes
-from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of
+from hwptq.ir.dataflow import bindings, composite_name, constant, main_functions, op_name, rewrite, shape_of
 from hwptq.ir.operator import integer_operator
+from hwptq.ir.provenance import Origin, Part, label_of
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select, selector_of
@@ -64,7 +65,7 @@ class SelectKernels:
                 group = groups[var]
                 if group is None:
                     return None
-                layer, name = layer_of(group, layouts), str(group.head.var.name)
+                layer, name = layer_of(group, layouts), r.origins[group.head.var].label
                 steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
                 return emitter.emit(r, steps, group.activations, var)
             if _joins(value) and holds_codes(str(var.ty.dtype)):
@@ -76,7 +77,7 @@ class SelectKernels:
             moved = self._moved(var, value)
             if moved is not None:
                 return emitter.emit(r, (moved,), [value.args[0]], var)
-            return _inlined(mod, r, str(var.name), value)
+            return _inlined(mod, r, value)
 
         out = rewrite(mod, visit)
         return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
@@ -119,9 +120,10 @@ def _joins(value: Any) -> bool:
     return op_name(value) == "concat"
 
 
-def _inlined(mod: tvm.IRModule, r: Any, name: str, value: Any) -> Any:
-    """The value of the binding `name`; for a composite that nothing quantized, its operators."""
-    if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
+def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
+    """The value of a binding; for a composite that nothing quantized, its operators."""
+    called = value.op if isinstance(value, relax.Call) else None
+    if not isinstance(called, tvm.ir.GlobalVar) or composite_name(mod[called]) is None:
         return r.keep(value)
     func = mod[value.op]
     inner = dict(zip(func.params, map(r.get, value.args), strict=True))
@@ -130,7 +132,7 @@ def _inlined(mod: tvm.IRModule, r: Any, name: str, value: Any) -> Any:
         if isinstance(step, relax.Call):
             args = [inner.get(a, a) for a in step.args]
             call = relax.Call(step.op, args, step.attrs, step.ty_args)
-            inner[var] = r.emit(call, name if var == last else str(var.name))
+            inner[var] = r.emit(call, r.origin if var == last else None)
         else:
             inner[var] = inner[step]
     return inner[func.body.body]
@@ -173,7 +175,7 @@ def _arrays(node: Node) -> tuple[np.ndarray, ...]:
 def _array(expr: Any, var: Any) -> np.ndarray:
     value = constant(expr)
     if value is None:
-        raise ValueError(f"{var.name}: weights, biases and tables must be constants")
+        raise ValueError(f"{label_of(var, None)}: weights, biases and tables must be constants")
     return value
 
 
@@ -189,18 +191,20 @@ class _Emitter:
         self._done: dict[Any, Any] = {}
 
     def emit(self, r: Any, steps: tuple[Step, ...], activations: list[Any], var: Any) -> Any:
-        """The result of `steps`; that of the last one gets the name of `var` if it is stored plainly."""
-        name = f"{var.name}_packed" if var in self.layouts else str(var.name)
+        """The result of `steps`; that of the last one is of the origin of `var`, the part PACKED unless it is
+        stored plainly.
+        """
+        origin = r.origin.with_part(Part.PACKED) if var in self.layouts else r.origin
         results: list[Any] = []
         for step in steps:
             args = [
                 a if isinstance(a, np.ndarray) else results[a] if a < 0 else r.get(activations[a])
                 for a in step.args
             ]
-            results.append(self._call(r, step, args, name if step is steps[-1] else f"{name}_{step.name}"))
+            results.append(self._call(r, step, args, origin if step is steps[-1] else None))
         return results[-1]
 
-    def _call(self, r: Any, step: Step, args: list[Any], name: str) -> Any:
+    def _call(self, r: Any, step: Step, args: list[Any], origin: Origin | None) -> Any:
         function = StructuralKey(step.func)  # type: ignore[call-arg]
         if function not in self.functions:
             self.functions[function] = r.add_function(step.func, f"hwptq_{step.name}")
@@ -211,7 +215,7 @@ class _Emitter:
         arrays = [relax.const(a) if isinstance(a, np.ndarray) else a for a in args]
         stored = step.out.stored
         call = relax.call_tir(gv, arrays, relax.TensorType(stored.shape, stored.dtype))
-        result = r.emit(call, name)
+        result = r.emit(call, origin)
         if again:
             self._done[again] = result
         return result

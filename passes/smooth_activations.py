@@ -8,16 +8,17 @@ Xiao et al. 2023, "SmoothQuant", equation 4. Outputs stay the same; what is quan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.evaluate.interpret import Interpreter
+from hwptq.evaluate.interpret import observe_all
 from hwptq.ir.composite import Composite, read_composite
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.provenance import Origin, origins
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SmoothActivations")
@@ -38,13 +39,14 @@ class SmoothActivations:
         norms = _norms(mod)
         if not norms:
             return mod
-        reach = _channel_reach(mod, {str(var.name) for var in norms}, self.samples)
-        factors = {var: self._factors(reach[str(var.name)], layers) for var, layers in norms.items()}
+        names = _places(mod, norms)
+        reach = _channel_reach(mod, set(names.values()), self.samples)
+        factors = {var: self._factors(reach[names[var]], layers) for var, layers in norms.items()}
         smoothed: dict[Any, Any] = {}  # norm -> the smoothed norm
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             if var in factors:
-                smoothed[var] = r.emit(_divided(r.keep(value), factors[var]), f"{var.name}_smooth")
+                smoothed[var] = r.emit(_divided(r.keep(value), factors[var]))
                 return r.keep(value)
             source = value.args[0] if isinstance(value, relax.Call) and value.args else None
             if source not in factors or var not in {v for v, _ in norms[source]}:
@@ -92,21 +94,30 @@ def _weight(unit: Composite) -> np.ndarray:
     return weight
 
 
+def _places(mod: tvm.IRModule, chosen: Container[Any]) -> dict[Any, tuple[str, str]]:
+    """Function and label of the chosen vars."""
+    return {
+        var: (str(gv.name_hint), origin.label)
+        for gv, func in main_functions(mod)
+        for var, origin in origins(func).items()
+        if var in chosen
+    }
+
+
 def _channel_reach(
-    mod: tvm.IRModule, names: set[str], samples: Iterable[dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """The largest magnitude of each channel (last axis) of the tensors `names` over `samples`."""
-    found: dict[str, np.ndarray] = {}
+    mod: tvm.IRModule, tensors: set[tuple[str, str]], samples: Iterable[dict[str, np.ndarray]]
+) -> dict[tuple[str, str], np.ndarray]:
+    """The largest magnitude of each channel (last axis) of tensors, by function and label, over `samples`."""
+    found: dict[tuple[str, str], np.ndarray] = {}
 
-    def observe(name: str, value: np.ndarray) -> None:
-        if name in names:
+    def observe(function: str, origin: Origin, value: np.ndarray) -> None:
+        tensor = function, origin.label
+        if tensor in tensors:
             reach = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
-            found[name] = np.maximum(found.get(name, reach), reach)
+            found[tensor] = np.maximum(found.get(tensor, reach), reach)
 
-    interpreter = Interpreter(mod)
-    for sample in samples:
-        interpreter.run(sample, observe)
-    if not found:
+    observe_all(mod, samples, observe)
+    if tensors - found.keys():
         raise ValueError("SmoothActivations needs at least one sample")
     return found
 

@@ -9,8 +9,8 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant
+from hwptq.ir.provenance import origins
 from hwptq.passes.graph.fused_groups import Group
-from hwptq.passes.graph.quantizable import layer_name
 
 from .select_kernels import integer_node, kernel_steps, layer_of
 
@@ -19,14 +19,15 @@ def layer_bytes(integer: tvm.IRModule, target: Any) -> dict[str, int]:
     """Bytes by node of an integer graph: packed weights, bias, multipliers and shifts, the bounds of a clamp
     behind; each tensor rounded up to the alignment of the device."""
     found: dict[str, int] = {}
+    named = origins(integer["main"])
     for var, value in bindings(integer["main"]):
         node = integer_node(integer, var, value)
         if node is None or not node.constants or any(constant(c) is None for c in node.constants):
             continue
-        steps = kernel_steps(layer_of(Group(node), {}), str(var.name), target)
+        steps = kernel_steps(layer_of(Group(node), {}), named[var].label, target)
         arrays = [a for step in steps for a in step.args if isinstance(a, np.ndarray)]
         size = sum(_aligned(a.nbytes, target.memory.alignment) for a in arrays)
-        name = layer_name(str(var.name))
+        name = named[var].layer
         found[name] = found.get(name, 0) + size
     return found
 

@@ -53,11 +53,11 @@ def uniform_variants(
     A pair counts as offered where it takes effect: an int4 activation does not where an add reads it too.
     """
     plans = [
-        QuantizationPlan(mod, func, target, stats, Choices(granularity, exclude, {}))
-        for _, func in main_functions(mod)
+        QuantizationPlan(mod, str(gv.name_hint), target, stats, Choices(granularity, exclude, {}))
+        for gv, _ in main_functions(mod)
     ]
     offered = {
-        str(v.name): (plan, v, _considered(target.rule(plan.kinds[v]).pairs, wide))
+        plan.labels[v]: (plan, v, _considered(target.rule(plan.kinds[v]).pairs, wide))
         for plan in plans
         for v in plan.weights
     }
@@ -96,5 +96,5 @@ def _groups(plan: QuantizationPlan) -> list[frozenset[str]]:
     found: dict[int, set[str]] = {}
     for var in plan.weights:
         (source, *_) = data_of(plan.values[var])
-        found.setdefault(member[source], set()).add(str(var.name))
+        found.setdefault(member[source], set()).add(plan.labels[var])
     return [frozenset(names) for names in found.values() if len(names) > 1]

@@ -15,13 +15,24 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.ir.dataflow import Constant, arguments, bindings, op_name, reads
+from hwptq.ir.dataflow import (
+    Constant,
+    arguments,
+    bindings,
+    composite_name,
+    entry_functions,
+    only_function,
+    op_name,
+    reads,
+)
 from hwptq.ir.operator import ATTRIBUTE, from_json
+from hwptq.ir.provenance import Origin, origins
 
 from .compile_operator import compiled_alone, is_array
 from .numpy_operators import prepare
 
-Observe = Callable[[str, np.ndarray], None]
+#: Sees a tensor: the name of its function, its origin, its value.
+Observe = Callable[[str, Origin, np.ndarray], None]
 
 #: Gives the value of an expression, from those of the vars that it reads.
 Step = Callable[[Mapping[Any, Any]], Any]
@@ -31,42 +42,54 @@ Step = Callable[[Mapping[Any, Any]], Any]
 class _Function:
     """A function, its IR read once: that takes longer than many an operator in numpy."""
 
+    name: str
     params: tuple[Any, ...]
     steps: tuple[
         tuple[Any, Step, tuple[Any, ...]], ...
     ]  # var, its value, the vars that nobody reads after it
     result: Step
+    origins: Mapping[Any, Origin]
 
     def __call__(self, args: Iterable[Any], observe: Observe | None = None) -> Any:
         env = dict(zip(self.params, args, strict=True))
+        if observe:
+            for param in self.params:
+                observe(self.name, self.origins[param], env[param])
         for var, step, dead in self.steps:
             env[var] = step(env)
             if observe and isinstance(env[var], np.ndarray):
-                observe(str(var.name), env[var])
+                observe(self.name, self.origins[var], env[var])
             for other in dead:
                 del env[other]
         return self.result(env)
 
 
 class Interpreter:
-    """Runs `function` of `mod` on numpy arrays; what is prepared or compiled for it is kept between runs."""
+    """Runs `function` of `mod` (its only one, if not given) on numpy arrays; what is prepared or compiled for
+    it is kept between runs.
+    """
 
-    def __init__(self, mod: tvm.IRModule, function: str = "main"):
+    def __init__(self, mod: tvm.IRModule, function: str | None = None):
         self.mod = mod
-        self.func = mod[function]
+        self.name = function or only_function(mod)
+        self.func = mod[self.name]
+        self._observe: Observe | None = None
         self._vars: dict[Any, Any] = {}  # one Python object for each var, so that looking it up is quick
         self._steps: dict[Any, Step] = {}
         self._functions: dict[Any, _Function] = {}
         self._compiled: dict[Any, Any] = {}
 
     def run(self, inputs: dict[str, np.ndarray], observe: Observe | None = None) -> list[np.ndarray]:
-        """The outputs for `inputs` (by parameter name); observe(name, value) sees every tensor on its way."""
-        function = self._function(self.func)
+        """The outputs for `inputs` (by parameter name); `observe` sees every tensor on its way, except inside
+        of composites.
+        """
+        function = self._function(self.func, self.name)
         args = [inputs[str(p.name)] for p in function.params]
-        for param, value in zip(function.params, args, strict=True):
-            if observe:
-                observe(str(param.name), value)
-        out = function(args, observe)
+        self._observe = observe
+        try:
+            out = function(args, observe)
+        finally:
+            self._observe = None
         return list(out) if isinstance(out, tuple) else [out]
 
     def evaluate(self, value: Any, env: Mapping[Any, Any]) -> Any:
@@ -75,14 +98,15 @@ class Interpreter:
             self._steps[value] = self._prepare(value)
         return self._steps[value](env)
 
-    def _function(self, func: Any) -> _Function:
+    def _function(self, func: Any, name: str) -> _Function:
         if func not in self._functions:
             last, steps = _last_readers(func), []
             for var, value in bindings(func):
                 dead = tuple(self._var(s) for s in reads(value) if last[s] == var)
                 steps.append((self._var(var), self._prepare(value), dead))
             params = tuple(self._var(p) for p in func.params)
-            self._functions[func] = _Function(params, tuple(steps), self._atom(func.body.body))
+            result, named = self._atom(func.body.body), {self._var(v): o for v, o in origins(func).items()}
+            self._functions[func] = _Function(name, params, tuple(steps), result, named)
         return self._functions[func]
 
     def _var(self, var: Any) -> Any:
@@ -106,7 +130,10 @@ class Interpreter:
         if not isinstance(value, relax.Call):
             return self._atom(value)
         if isinstance(value.op, tvm.ir.GlobalVar):
-            function, args = self._function(self.mod[value.op]), [self._atom(a) for a in value.args]
+            func, args = self.mod[value.op], [self._atom(a) for a in value.args]
+            function = self._function(func, str(value.op.name_hint))
+            if composite_name(func) is None:
+                return lambda env: function((a(env) for a in args), self._observe)
             return lambda env: function(a(env) for a in args)
         name = op_name(value)
         if name == "call_tir":
@@ -151,6 +178,24 @@ def _is_data(argument: Any) -> bool:
     """Whether an argument is a tensor or a tuple of tensors; others are attributes."""
     fields = argument.fields if isinstance(argument, relax.Tuple) else [argument]
     return bool(fields) and all(isinstance(f, relax.Var | Constant) for f in fields)
+
+
+def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], observe: Observe) -> int:
+    """Run every function of a module that a batch has the inputs of, those aside that others call; `observe`
+    sees all tensors. Returns the number of batches. Raises ValueError for one that no function takes.
+    """
+    interpreters = [Interpreter(mod, function) for function in entry_functions(mod)]
+    inputs = [{str(p.name) for p in interpreter.func.params} for interpreter in interpreters]
+    number = 0
+    for batch in batches:
+        fitting = [i for i, names in zip(interpreters, inputs, strict=True) if names <= batch.keys()]
+        if not fitting:
+            wanted = " or ".join(", ".join(sorted(names)) for names in inputs)
+            raise ValueError(f"a sample holds {', '.join(batch)}; the model takes {wanted}")
+        for interpreter in fitting:
+            interpreter.run(batch, observe)
+        number += 1
+    return number
 
 
 def _last_readers(func: Any) -> dict[Any, Any]:

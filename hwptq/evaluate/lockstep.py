@@ -18,11 +18,13 @@ from .interpret import Interpreter
 
 
 class Lockstep:
-    """The values of every sample at one place of main; those that nobody reads any more are dropped."""
+    """The values of every sample at one place of a function; those that nobody reads any more are dropped."""
 
-    def __init__(self, mod: tvm.IRModule, samples: Sequence[dict[str, np.ndarray]]):
-        self.mod, self._func = mod, mod["main"]
-        self.interpreter = Interpreter(mod)
+    def __init__(
+        self, mod: tvm.IRModule, samples: Sequence[dict[str, np.ndarray]], function: str | None = None
+    ):
+        self.interpreter = Interpreter(mod, function)
+        self.mod, self._func = mod, self.interpreter.func
         self._bindings = bindings(self._func)
         self._last = {source: i for i, (_, value) in enumerate(self._bindings) for source in reads(value)}
         self._next = 0

@@ -84,9 +84,10 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
     return Composite(kind, head, args, bias, (low, high), call)
 
 
-def emit_layer(r: Any, unit: Composite, data: Any, weight: Any, bias: Any, bounds: Any, name: str) -> Any:
-    """A call of a conv2d or matmul composite like `unit` with other data, weight, bias and bounds, emitted
-    as `name`. weight: an array or an expression; bias: array [channels]; bounds as in Composite.
+def emit_layer(r: Any, unit: Composite, data: Any, weight: Any, bias: Any, bounds: Any) -> Any:
+    """A call of a conv2d or matmul composite like `unit` with other data, weight, bias and bounds, in place
+    of the binding that is rewritten. weight: an array or an expression; bias: array [channels]; bounds as in
+    Composite.
     """
     channels = bias.size
     spread = (1, channels, 1, 1) if unit.kind == "conv2d" else (channels,)
@@ -106,7 +107,7 @@ def emit_layer(r: Any, unit: Composite, data: Any, weight: Any, bias: Any, bound
     kind = f"hwptq.{unit.kind}"
     func = builder.get()["composite"].with_attrs({"Composite": kind, "Primitive": True})
     func = func.without_attr("global_symbol")
-    return r.emit(relax.Call(r.add_function(func, kind.replace(".", "_")), actuals), name)
+    return r.emit(relax.Call(r.add_function(func, kind.replace(".", "_")), actuals), r.origin)
 
 
 def _unlike_relu(bounds: Any) -> list[Any]:

@@ -11,6 +11,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from .provenance import Origin, Part, origin_of, origins, with_origin
+
 Constant = type(relax.const(1))
 Visit = Callable[["Rewriter", Any, Any], Any]
 
@@ -20,6 +22,29 @@ def main_functions(mod: tvm.IRModule) -> Iterator[tuple[Any, Any]]:
     for gv, func in mod.functions.items():
         if isinstance(func, relax.Function) and composite_name(func) is None:
             yield gv, func
+
+
+def only_function(mod: tvm.IRModule) -> str:
+    """The name of the function that a model is: the one Relax function that no other calls. Raises ValueError
+    where there are several.
+    """
+    found = entry_functions(mod)
+    if len(found) != 1:
+        raise ValueError(f"a module with one function is needed, this one has {', '.join(found) or 'none'}")
+    return found[0]
+
+
+def entry_functions(mod: tvm.IRModule) -> list[str]:
+    """The names of the Relax functions that no other function of the module calls."""
+    found = dict(main_functions(mod))
+    called = {
+        value.op
+        for func in found.values()
+        for block in func.body.blocks
+        for value in (b.value for b in block.bindings if isinstance(b, relax.VarBinding))
+        if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
+    }
+    return [str(gv.name_hint) for gv in found if gv not in called]
 
 
 def composite_name(func: Any) -> str | None:
@@ -104,10 +129,19 @@ def shape_of(expr: Any) -> tuple[int, ...]:
 
 
 class Rewriter:
-    """Builds a new function binding by binding; `env` maps old vars to new expressions."""
+    """Builds a new function binding by binding; `env` maps old vars to new expressions.
 
-    def __init__(self, mod: tvm.IRModule, func: Any):
-        self.mod, self.func = mod, func
+    origins: of the old vars; emitted: of the new ones. origin: of the binding that is rewritten, which
+    everything emitted meanwhile inherits as steps on the way to it, unless told otherwise.
+    """
+
+    def __init__(self, mod: tvm.IRModule, func: Any, name: str = "main"):
+        self.mod, self.func, self.name = mod, func, name
+        self.origins = origins(func)
+        self.emitted: dict[Any, Origin] = {}
+        self.origin = Origin(name)
+        self._known = {_place(o) for o in self.origins.values()}
+        self._emitted = {_place(self.origins[p]) for p in func.params}
         self.builder = relax.BlockBuilder()
         self.env: MutableMapping[Any, Any] = {p: p for p in func.params}
         self.added: dict[str, Any] = {}
@@ -132,21 +166,32 @@ class Rewriter:
             self.env = outer
 
     def keep(self, value: Any) -> Any:
-        """An old binding's value over the new arguments."""
+        """An old binding's value over the new arguments, of the same origin."""
         if isinstance(value, relax.Call):
-            return relax.Call(value.op, [self.get(a) for a in value.args], value.attrs, value.ty_args)
+            args = [self.get(a) for a in value.args]
+            return relax.Call(value.op, args, value.attrs, value.ty_args, value.span)
         if isinstance(value, relax.TupleGetItem):
             source = self.get(value.tuple_value)
             return (
                 source.fields[value.index]
                 if isinstance(source, relax.Tuple)
-                else relax.TupleGetItem(source, value.index)
+                else relax.TupleGetItem(source, value.index, value.span)
             )
         return self.get(value)
 
-    def emit(self, expr: Any, name: str = "") -> Any:
-        """Bind `expr` to a new var."""
-        return self.builder.emit(expr, name_hint=name)
+    def emit(self, expr: Any, origin: Origin | None = None) -> Any:
+        """Bind `expr` to a new var, of the origin given, of its own, or a step on the way to the binding that
+        is rewritten; a number is added to a step where that is of something else already.
+        """
+        given = origin or origin_of(expr)
+        if given is None:
+            of = self.origin.unless(lambda o: o.step == 0 or _place(o) in self._known | self._emitted)
+        else:
+            of = given.unless(lambda o: _place(o) in self._emitted)
+        self._emitted.add(_place(of))
+        var = self.builder.emit(with_origin(expr, of), name_hint=of.hint)
+        self.emitted[var] = of
+        return var
 
     def add_function(self, func: Any, hint: str) -> Any:
         """Add a function to the module under an unused name; returns its GlobalVar."""
@@ -160,6 +205,11 @@ class Rewriter:
         return gv
 
 
+def _place(origin: Origin) -> tuple[str, Part]:
+    """What no two bindings of a function have in common."""
+    return origin.label, origin.part
+
+
 def rewrite(
     mod: tvm.IRModule,
     visit: Visit,
@@ -168,23 +218,24 @@ def rewrite(
 ) -> tvm.IRModule:
     """A new module in which visit(rewriter, var, value) gave the new expression of every binding.
 
-    `visit` returns an expression (bound under the old name if it is not a var yet) or None for one that is
-    dropped; `begin` may emit before the first binding, and `result` give other outputs. The module given is
-    left unchanged.
+    `visit` returns an expression (of the old origin if it is not a var yet) or None for one that is dropped;
+    `begin` may emit before the first binding, and `result` give other outputs. The module given is left
+    unchanged.
     """
     out = {gv: f for gv, f in mod.functions.items()}
     for gv, func in main_functions(mod):
-        r = Rewriter(tvm.IRModule(out, attrs=mod.attrs), func)
+        r = Rewriter(tvm.IRModule(out, attrs=mod.attrs), func, str(gv.name_hint))
         with r.builder.function(gv.name_hint, list(func.params), attrs=dict(func.attrs or {})):
             with r.builder.dataflow():
                 if begin:
                     begin(r)
                 for var, value in bindings(func):
+                    r.origin = r.origins[var]
                     new = visit(r, var, value)
                     if new is None:
                         continue
                     atom = isinstance(new, relax.Var | relax.Tuple | Constant)
-                    r.env[var] = new if atom else r.emit(new, str(var.name))
+                    r.env[var] = new if atom else r.emit(new, r.origin)
                 output = r.builder.emit_output(result(r) if result else r.get(func.body.body))
             r.builder.emit_func_output(output)
         built = r.builder.get()

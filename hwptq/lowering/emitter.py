@@ -10,6 +10,7 @@ from tvm import relax
 from hwptq.formats import E4M3, INT8, Format
 from hwptq.ir.dataflow import Rewriter, constant, shape_of
 from hwptq.ir.operator import Operator, to_json
+from hwptq.ir.provenance import Origin
 from hwptq.ir.qdq import dequantizes, scale_and_zero
 from hwptq.quant.float_sums import Accumulators
 from hwptq.tir.kernel import TensorType
@@ -98,10 +99,10 @@ class Emitter:
 
     def call(
         self, op: Operator, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
-        dtype: str, name: str,
+        dtype: str, origin: Origin | None = None,
     ) -> Any:  # fmt: skip
         """Emit one operator: activations (arrays where they are constant), constants, shape and dtype of the
-        result."""
+        result, whose origin is a step on the way to what is lowered where none is given."""
         arrays = [t if not isinstance(t, np.ndarray) else _const(t) for t in tensors]
         args = [*arrays, *map(_const, constants)]
         types = tuple(TensorType(shape_of(a), str(a.ty.dtype)) for a in args)
@@ -109,24 +110,24 @@ class Emitter:
         key = (to_json(op), types, out)
         if key not in self._functions:
             self._functions[key] = self.r.add_function(op.primfunc(types, out), f"hwptq_{op.kind}")
-        return self.r.emit(relax.call_tir(self._functions[key], args, relax.TensorType(shape, dtype)), name)
+        return self.r.emit(relax.call_tir(self._functions[key], args, relax.TensorType(shape, dtype)), origin)
 
     def binary(self, op: Operator, a: Operand, b: Operand, out: Output) -> Any:
         """An operator on two broadcast operands, in NHWC where one of them is an image in that layout."""
         shape = tuple(np.broadcast_shapes(a.shape, b.shape))
         images = any(self.is_image(t.tensor) for t in (a, b)) and len(a.shape) == len(b.shape) == 4
         if not images:
-            return self.call(op, [a.tensor, b.tensor], (), shape, out.dtype, out.tensor_name)
+            return self.call(op, [a.tensor, b.tensor], (), shape, out.dtype, out.tensor)
         n, c, h, w = shape
         tensors = [self._nhwc(t) for t in (a, b)]
-        return self.from_images(self.call(op, tensors, (), (n, h, w, c), out.dtype, out.image_name))
+        return self.from_images(self.call(op, tensors, (), (n, h, w, c), out.dtype, out.image))
 
     def elementwise(self, op: Operator, x: Operand, constants: tuple[np.ndarray, ...], out: Output) -> Any:
         """An operator on each element of x, in NHWC where that form is at hand."""
         if not self.is_image(x.tensor):
-            return self.call(op, [x.tensor], constants, x.shape, out.dtype, out.tensor_name)
+            return self.call(op, [x.tensor], constants, x.shape, out.dtype, out.tensor)
         image = self.images(x.tensor)
-        return self.from_images(self.call(op, [image], constants, shape_of(image), out.dtype, out.image_name))
+        return self.from_images(self.call(op, [image], constants, shape_of(image), out.dtype, out.image))
 
     def _nhwc(self, t: Operand) -> Any:
         return t.tensor.transpose(0, 2, 3, 1) if t.is_constant else self.images(t.tensor)

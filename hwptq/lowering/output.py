@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import FLOAT32, INT8, Format
+from hwptq.ir.provenance import Origin, Part
 
 from .operand import Operand
-
-#: Ends the name of the float32 result of an integer operator.
-FLOAT_SUFFIX = "_float"
 
 
 @dataclass(frozen=True)
 class Output:
-    """The format of the result and what it needs, its name, and how it is computed.
+    """The format of the result and what it needs, where it comes from, and how it is computed.
 
     in_floats: in float32, by the operators on floats; else in integers. A result in float32 is not quantized
     (scale 1). weight_bits, activation_bits: of the node's weight and input; weight_group: int4 weights hold
     factors of groups of channels. limits: codes to clamp to, if not all. residual: what a layer adds.
     """
 
-    name: str
+    origin: Origin  # of the result, were it float32
     scale: float = 1.0
     zero: int = 0
     format: Format = INT8
@@ -46,16 +44,14 @@ class Output:
         return self.format.held
 
     @property
-    def tensor_name(self) -> str:
-        """The name of the result, beside the float tensor `name`; see node_name."""
-        if self.real:
-            return self.name if self.in_floats else f"{self.name}{FLOAT_SUFFIX}"
-        return f"{self.name}_q"
+    def tensor(self) -> Origin:
+        """The origin of the result."""
+        return self.origin if self.real else self.origin.with_part(Part.CODES)
 
     @property
-    def image_name(self) -> str:
-        """The name of the result in NHWC."""
-        return f"{self.name}_nhwc"
+    def image(self) -> Origin:
+        """The origin of the result in NHWC."""
+        return self.origin.with_part(Part.IMAGE)
 
     def quantized(self, real: Any) -> np.ndarray:
         """Real values in the format and scale of the result."""

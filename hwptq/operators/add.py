@@ -193,5 +193,7 @@ def _joined(e: Emitter, args: Sequence[Any], bounds: tuple[Any, Any], out: Outpu
         summand, rule = read_composite(e.mod, value), rule_of(e.mod, value)
         if summand is not None and rule is not None and is_float_layer(e.mod, e.values, value):
             (residual,) = e.operands([other], out)
-            return rule.lower(e, replace(summand, bounds=bounds), replace(out, residual=residual))
+            origin = replace(out.origin, weights_of=e.r.origins[layer].label)
+            joined = replace(out, origin=origin, residual=residual)
+            return rule.lower(e, replace(summand, bounds=bounds), joined)
     return None

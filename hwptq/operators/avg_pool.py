@@ -131,5 +131,5 @@ def lower_avg_pool(e: Emitter, call: Any, out: Output) -> Any:
         constants = multipliers_of(float(x.scale) / (out.scale * window.counts * factor))
         op = AvgPool(*size, factor, x.zero, out.zero, *out.code_bounds(), out.dtype)
     shape = (x.shape[0], *window.out_shape, x.shape[1])
-    y = e.call(op, [e.images(x.tensor)], constants, shape, out.dtype, out.image_name)
+    y = e.call(op, [e.images(x.tensor)], constants, shape, out.dtype, out.image)
     return e.reshaped(e.from_images(y), shape_of(call))

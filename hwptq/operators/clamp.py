@@ -10,6 +10,7 @@ import numpy as np
 
 from hwptq.ir.composite import Composite
 from hwptq.ir.operator import Operator
+from hwptq.ir.provenance import Origin, Part
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
@@ -66,14 +67,14 @@ class FloatClamp(FloatOperator):
 
 def emit_clamped(
     e: Emitter, op: Operator, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
-    unit: Composite, out: Output, name: str,
+    unit: Composite, out: Output, origin: Origin,
 ) -> Any:  # fmt: skip
     """Emit `op`, and behind it the clamp of `unit` where that differs by channel."""
     limits = out.channel_bounds(*unit.bounds, shape[-1])
     if limits is None:
-        return e.call(op, tensors, constants, shape, out.dtype, name)
+        return e.call(op, tensors, constants, shape, out.dtype, origin)
     if out.real:
         raise NotInteger("a clamp that differs by channel, of a result in float32")
-    y = e.call(op, tensors, constants, shape, out.dtype, f"{name}_unclamped")
+    y = e.call(op, tensors, constants, shape, out.dtype, origin.with_part(Part.UNCLAMPED))
     clamp = FloatClamp() if out.format.is_float else Clamp()
-    return e.call(clamp, [y], limits, shape, out.dtype, name)
+    return e.call(clamp, [y], limits, shape, out.dtype, origin)

@@ -22,8 +22,8 @@ def lower_concat(e: Emitter, call: Any, out: Output) -> Any:
     axis = int(call.attrs.axis) % len(shape_of(call))
     if len(shape_of(call)) == 4 and any(e.is_image(p) for p in parts):
         images = [_image(e, p) for p in parts]
-        return e.from_images(e.r.emit(relax.op.concat(images, axis=(0, 3, 1, 2)[axis]), out.image_name))
-    return e.r.emit(relax.op.concat(parts, axis=axis), out.tensor_name)
+        return e.from_images(e.r.emit(relax.op.concat(images, axis=(0, 3, 1, 2)[axis]), out.image))
+    return e.r.emit(relax.op.concat(parts, axis=axis), out.tensor)
 
 
 def _part(e: Emitter, expr: Any, out: Output) -> Any:

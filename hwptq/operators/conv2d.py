@@ -272,4 +272,4 @@ def lower_conv2d(e: Emitter, unit: Composite, out: Output) -> Any:
         op = FloatConv2d(*window, *ends, *residual_of(out), out.zero)
     tensors = [e.images(t.tensor) for t in (x, out.residual) if t]
     shape = (n, height, width, channels)
-    return e.from_images(emit_clamped(e, op, tensors, constants, shape, unit, out, out.image_name))
+    return e.from_images(emit_clamped(e, op, tensors, constants, shape, unit, out, out.image))

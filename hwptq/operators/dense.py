@@ -219,4 +219,4 @@ def lower_product(e: Emitter, unit: Composite, out: Output) -> Any:
         bounds = out.real_bounds(*unit.bounds)
         op = FloatDense(*bounds, out.dtype, e.accumulator(x), *residual_of(out), out.zero)
     tensors = [t.tensor for t in (x, out.residual) if t]
-    return emit_clamped(e, op, tensors, constants, shape, unit, out, out.tensor_name)
+    return emit_clamped(e, op, tensors, constants, shape, unit, out, out.tensor)

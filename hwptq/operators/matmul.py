@@ -136,7 +136,7 @@ def lower_matmul(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Outpu
     """A product of two activations, in integers or in floats."""
     lower = _in_floats if out.in_floats else _in_integers
     op = lower(e, unit, a, b, out)
-    return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor_name)
+    return e.call(op, [a.tensor, b.tensor], (), shape_of(unit.result), out.dtype, out.tensor)
 
 
 def _in_integers(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Output) -> Operator:

@@ -90,5 +90,5 @@ def lower_max_pool(e: Emitter, call: Any, out: Output) -> Any:
     n, c, h, w = shape_of(call)
     window = pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
     op = FloatMaxPool(*window) if x.format.is_float else MaxPool(*window)
-    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), x.dtype, out.image_name)
+    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), x.dtype, out.image)
     return rescaled(e, replace(x, tensor=e.from_images(y), shape=(n, c, h, w)), out)

@@ -86,6 +86,6 @@ def lower_pad(e: Emitter, call: Any, out: Output) -> Any:
         op = Pad(before, after, int(code))
     tensor = e.images(x.tensor) if images else x.tensor
     shape = tuple(shape_of(call)[i] for i in order)
-    y = e.call(op, [tensor], (), shape, x.dtype, "")
+    y = e.call(op, [tensor], (), shape, x.dtype)
     y = e.from_images(y) if images else y
     return rescaled(e, replace(x, tensor=y, shape=shape_of(call)), out)

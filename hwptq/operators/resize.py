@@ -79,5 +79,5 @@ def lower_resize(e: Emitter, call: Any, out: Output) -> Any:
     if why_not:
         raise NotInteger(why_not)
     n, c, h, w = shape_of(call)
-    y = e.call(Resize(), [e.images(x.tensor)], nearest_pixels(call), (n, h, w, c), x.dtype, out.image_name)
+    y = e.call(Resize(), [e.images(x.tensor)], nearest_pixels(call), (n, h, w, c), x.dtype, out.image)
     return rescaled(e, replace(x, tensor=e.from_images(y), shape=(n, c, h, w)), out)

@@ -69,13 +69,7 @@ QUANTIZE = (
     Step(
         "CorrectBias",
         lambda job, now: passes.CorrectBias(now.float32, job.batches, job.target),
-        when=lambda job, now: _corrects(job, now.module) and not in_floats(now.module),
-        stage="correct bias",
-    ),
-    Step(
-        "CorrectFp8Bias",
-        lambda job, now: passes.CorrectFp8Bias(now.float32, job.batches, job.target),
-        when=lambda job, now: _corrects(job, now.module) and in_floats(now.module),
+        when=lambda job, now: _corrects(job, now.module),
         stage="correct bias",
     ),
 )

@@ -13,6 +13,7 @@ from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from hwptq.ir.macs import float_macs
 from hwptq.ir.operator import Operator, integer_operator
+from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes
 from hwptq.operators.conv2d import FloatConv2d
 from hwptq.operators.dense import FloatDense
@@ -20,7 +21,7 @@ from hwptq.operators.dequantize import Dequantize, FloatDequantize
 from hwptq.operators.layers import IntegerLayer, LayerToFloat
 from hwptq.operators.matmul import FloatMatMul, MatMul
 from hwptq.operators.quantize import FloatQuantize, Quantize
-from hwptq.passes.graph.quantizable import float_reasons, layer_name
+from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT
 
 _BOUNDARY = (Quantize, Dequantize, FloatQuantize, FloatDequantize)
@@ -42,17 +43,17 @@ def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, Operator, list[Any]]
 
 def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     """One row for each operator with weights, and for products of two activations."""
-    rows = []
+    rows, named = [], origins(mod["main"])
     for var, op, args in integer_nodes(mod):
         if isinstance(op, FloatConv2d | FloatDense | FloatMatMul):
-            rows.append(_fp8_row(var, op, args))
+            rows.append(_fp8_row(named[var].layer, var, op, args))
         if not isinstance(op, IntegerLayer | MatMul | LayerToFloat):
             continue
         weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
         size = 0 if weight is None else weight_bytes(weight.size, width) + _factors(op, weight)
         rows.append(
             {
-                "name": layer_name(str(var.name)),
+                "name": named[var].layer,
                 "op": op.family,
                 "weight": f"int{width}",
                 "activation": f"int{getattr(op, 'activation_bits', 8)}",
@@ -69,10 +70,12 @@ def _factors(op: Any, weight: Any) -> int:
     return weight.size // weight.shape[-1] * -(-weight.shape[-1] // size) if size else 0
 
 
-def _fp8_row(var: Any, op: FloatConv2d | FloatDense | FloatMatMul, args: list[Any]) -> dict[str, Any]:
+def _fp8_row(
+    name: str, var: Any, op: FloatConv2d | FloatDense | FloatMatMul, args: list[Any]
+) -> dict[str, Any]:
     weight = None if isinstance(op, FloatMatMul) else constant(args[-3])
     return {
-        "name": layer_name(str(var.name)),
+        "name": name,
         "op": op.family,
         "weight": str(args[1 if weight is None else -3].ty.dtype),
         "activation": str(args[0].ty.dtype),
@@ -91,16 +94,16 @@ def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:
 
     Among it is data movement that no kernel does, such as a transpose, under the name of what is moved.
     """
-    rows = []
+    rows, named = [], origins(kernels["main"])
     for var, value in bindings(kernels["main"]):
         if not isinstance(value, relax.Call):
             continue
         op = integer_operator(kernels, value)
         if op is not None and ELEMENT_BY_ELEMENT in kernels[value.args[0]].attrs:
-            rows.append({"name": layer_name(str(var.name)).removesuffix("_dq"), "op": op.kind})
+            rows.append({"name": named[var].label, "op": op.kind})
         moves = isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *_FREE_MOVEMENT)
         if moves and holds_codes(str(getattr(var.ty, "dtype", ""))):
-            rows.append({"name": layer_name(str(reads(value)[0].name)), "op": op_name(value)})
+            rows.append({"name": named[reads(value)[0]].label, "op": op_name(value)})
     return rows
 
 
@@ -118,14 +121,14 @@ def coverage(float_graph: tvm.IRModule, integer_graph: tvm.IRModule) -> dict[str
 def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
     """What is left in float in an integer graph, with the reason."""
     func = mod["main"]
-    reasons = float_reasons(func)
+    reasons, named = float_reasons(func), origins(func)
     rows = []
     for var, value in bindings(func):
         if not isinstance(value, relax.Call) or integer_operator(mod, value) is not None:
             continue
         if any(holds_codes(str(getattr(t.ty, "dtype", ""))) for t in [var, *reads(value)]):
             continue  # data movement of integers
-        name, op = str(var.name), op_name(value)
+        name, op = named[var].label, op_name(value)
         if isinstance(value.op, tvm.ir.GlobalVar):
             op = str(composite_name(mod[value.op])).removeprefix("hwptq.")
         rows.append({"name": name, "op": op, "reason": reasons.get(name, f"{op} has no integer form")})

@@ -9,8 +9,9 @@ from typing import Any
 
 from hwptq import __version__
 from hwptq.backends.program import Program
+from hwptq.ir.provenance import origins
 from hwptq.notices import Warning, caution
-from hwptq.passes.graph.quantizable import equalization, layer_name
+from hwptq.passes.graph.quantizable import equalization
 from hwptq.pipeline.stages import Graphs
 from hwptq.targets import Descriptor
 
@@ -32,7 +33,8 @@ def build_report(
     warnings: Sequence[Warning] = (),
 ) -> dict[str, Any]:
     """The report as plain data. `seconds` by stage."""
-    order = dict.fromkeys(layer_name(str(var.name)) for var, _, _ in integer_nodes(graphs.integer))
+    named = origins(graphs.integer["main"])
+    order = dict.fromkeys(named[var].label for var, _, _ in integer_nodes(graphs.integer))
     return {
         "schema": SCHEMA,
         "model": model,

@@ -20,9 +20,9 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.executors.executor import Executor, executor_for
 from hwptq.formats import format_of, holds_codes
 from hwptq.ir.dataflow import bindings, rewrite
+from hwptq.ir.provenance import Origin, Part, origins
 from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.operators.dense import DenseFloat
-from hwptq.passes.graph.quantizable import layer_name, node_name
 from hwptq.pipeline.stages import Graphs
 from hwptq.progress import Progress
 from hwptq.targets import Descriptor
@@ -146,7 +146,8 @@ class _Watch:
     def __init__(self, graphs: Graphs, evidence: Evidence):
         self.float32, self.integer = Interpreter(graphs.float32), Interpreter(graphs.integer)
         self.scales = _scales(graphs.qdq)
-        self.real = {str(v.name) for v, op, _ in integer_nodes(graphs.integer) if isinstance(op, DenseFloat)}
+        named = origins(graphs.integer["main"])
+        self.real = {named[v] for v, op, _ in integer_nodes(graphs.integer) if isinstance(op, DenseFloat)}
         self.evidence = evidence
         self.exact: list[np.ndarray] = []
 
@@ -155,33 +156,36 @@ class _Watch:
         if self.evidence.samples >= LAYER_SAMPLES:
             self.exact = self.float32.run(sample.inputs)
             return self.integer.run(sample.inputs)
-        real: dict[str, np.ndarray] = {}
-        self.exact = self.float32.run(sample.inputs, real.__setitem__)
+        real: dict[Origin, np.ndarray] = {}
+        self.exact = self.float32.run(sample.inputs, lambda _, origin, value: real.update({origin: value}))
 
-        def compare(name: str, q: np.ndarray) -> None:
-            layer = node_name(name)
-            exact = real.get(f"{layer}_dq", real.get(layer))  # a QDQ model may clamp by quantizing
-            if name in self.real and exact is not None:
+        def compare(_: str, origin: Origin, q: np.ndarray) -> None:
+            layer, result = origin.label, origin.with_part(Part.RESULT)
+            exact = real.get(
+                origin.with_part(Part.REAL), real.get(result)
+            )  # a QDQ model may clamp by quantizing
+            if origin in self.real and exact is not None:
                 self.evidence.layers.setdefault(layer, Sqnr()).add(exact, q)
-            if layer in self.scales and exact is not None and holds_codes(str(q.dtype)):
-                scale, zero = self.scales[layer]
+            final = origin.part in (Part.CODES, Part.IMAGE)
+            if final and result in self.scales and exact is not None and holds_codes(str(q.dtype)):
+                scale, zero = self.scales[result]
                 value = (q.astype(np.float32) - zero) * scale
-                value = value.transpose(0, 3, 1, 2) if name.endswith("_nhwc") else value
+                value = value.transpose(0, 3, 1, 2) if origin.part is Part.IMAGE else value
                 if value.shape == exact.shape:  # else a moved form of the tensor
                     self.evidence.layers.setdefault(layer, Sqnr()).add(exact, value)
 
         return self.integer.run(sample.inputs, compare)
 
 
-def _scales(qdq: tvm.IRModule) -> dict[str, tuple[float, int]]:
-    """Scale and zero point of each quantized tensor, by the name of its node."""
-    found = {}
+def _scales(qdq: tvm.IRModule) -> dict[Origin, tuple[float, int]]:
+    """Scale and zero point of each quantized tensor, by the origin of what it is quantized from."""
+    found, named = {}, origins(qdq["main"])
     for var, value in bindings(qdq["main"]):
         if quantizes(value):
             scale, zero = scale_and_zero(value)
             assert scale is not None
             assert zero is not None
-            found[node_name(str(var.name))] = (float(scale.item()), int(zero.item()))
+            found[named[var].with_part(Part.RESULT)] = (float(scale.item()), int(zero.item()))
     return found
 
 
@@ -194,35 +198,39 @@ class _Tapped:
     def __init__(self, graphs: Graphs, target: Descriptor, folder: Path, executor: str | None):
         self.reference = Interpreter(graphs.integer)
         self.nodes = list(integer_nodes(graphs.integer))
-        by_name = {str(var.name): var for var, _ in bindings(graphs.kernels["main"])}
-        tensors: dict[str, Any] = {}
+        self.origins = origins(self.reference.func)
+        kernels = origins(graphs.kernels["main"])
+        built = {kernels[var]: var for var, _ in bindings(graphs.kernels["main"])}
+        tensors: dict[Origin, Any] = {}
         for var, _, args in self.nodes:
             for tensor in (var, *(a for a in args if isinstance(a, relax.Var))):
-                if str(tensor.name) in by_name:
-                    tensors[str(tensor.name)] = by_name[str(tensor.name)]
-        self.names = list(tensors)
+                if self.origins[tensor] in built:
+                    tensors[self.origins[tensor]] = built[self.origins[tensor]]
+        self.tapped = list(tensors)
         tapped = rewrite(
             graphs.kernels,
             lambda r, var, value: r.keep(value),
             result=lambda r: relax.Tuple([r.get(t) for t in tensors.values()]),
         )
-        program = backend_of(target).build_program(tapped, tuple(self.names), "tapped", folder)
+        program = backend_of(target).build_program(
+            tapped, tuple(map(str, range(len(tensors)))), "tapped", folder
+        )
         self.running = executor_for(program, executor)
 
     def check(self, sample: Sample, evidence: Evidence) -> None:
         """Every operator, or chain of them, on the inputs it had must give the output it gave."""
         arrays = self.running.run(sample.inputs)
-        emitted = {**sample.inputs, **dict(zip(self.names, arrays, strict=True))}
-        values = {p: emitted[str(p.name)] for p in self.reference.func.params}
+        emitted = dict(zip(self.tapped, arrays, strict=True))
+        values = {p: sample.inputs[str(p.name)] for p in self.reference.func.params}
         integer = {var for var, _, _ in self.nodes}
         for var, value in bindings(self.reference.func):
-            name = str(var.name)
+            origin = self.origins[var]
             if var in integer or _holds_codes(var):
                 values[var] = self.reference.evaluate(value, values)
-                if name in emitted:
-                    evidence.compare(layer_name(name), values[var], emitted[name])
-            if name in emitted:
-                values[var] = emitted[name]
+                if origin in emitted:
+                    evidence.compare(origin.label, values[var], emitted[origin])
+            if origin in emitted:
+                values[var] = emitted[origin]
 
 
 def _holds_codes(var: Any) -> bool:

@@ -11,6 +11,7 @@ from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError
 from hwptq.formats import Pair, parse_precision, precision_word
+from hwptq.ir.dataflow import only_function
 from hwptq.options import Options
 from hwptq.passes.assign_bit_widths import (
     Pairs,
@@ -46,7 +47,8 @@ class BitWidths:
 
     def recorded(self, prepared: Prepared) -> Prepared:
         """A prepared model that tells InsertQDQ what was chosen."""
-        return replace(prepared, float32=with_assignment(prepared.float32, self.pairs))
+        chosen = {only_function(prepared.float32): self.pairs}
+        return replace(prepared, float32=with_assignment(prepared.float32, chosen))
 
     def check(self, weight_bytes: int) -> None:
         """Raise BudgetError where an artefact with so many bytes of weights exceeds the budget."""

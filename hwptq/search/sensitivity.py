@@ -26,6 +26,7 @@ from hwptq.data.dataset import Sample
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
+from hwptq.ir.provenance import Part, origins
 from hwptq.passes.uniform_variants import Variants
 
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
@@ -81,10 +82,10 @@ class _Bench:
 
     def __init__(self, float32: tvm.IRModule, variants: Variants, probes: Sequence[tuple[str, Pair]]):
         self.interpreter = Interpreter(float32)
-        self.order = bindings(float32["main"])
-        self.params = list(float32["main"].params)
-        self.result = float32["main"].body.body
-        self.vars = {str(v.name): v for v in [*self.params, *(v for v, _ in self.order)]}
+        self.order = bindings(self.interpreter.func)
+        self.params = list(self.interpreter.func.params)
+        self.result = self.interpreter.func.body.body
+        self.vars = {origin.label: var for var, origin in origins(self.interpreter.func).items()}
         layers = {pair: Interpreter(qdq) for pair, qdq in variants.qdq.items()}
         self.probes = [(self.vars[name], _Probe(layers[pair], name, self.vars)) for name, pair in probes]
         self.behind = {var: self._behind(var) for var, _ in self.probes}
@@ -124,17 +125,18 @@ class _Bench:
 class _Probe:
     """A layer as a QDQ module computes it, on the float tensors of its network."""
 
-    def __init__(self, interpreter: Interpreter, name: str, known: Mapping[str, Any]):
-        values = dict(bindings(interpreter.mod["main"]))
-        var = next(v for v in values if str(v.name) == name)
+    def __init__(self, interpreter: Interpreter, label: str, known: Mapping[str, Any]):
+        values, named = dict(bindings(interpreter.func)), origins(interpreter.func)
+        results = {origin.label: v for v, origin in named.items() if origin.part is Part.RESULT}
+        var = results[label]
         self.interpreter, self.call = interpreter, values[var]
         self.sources: dict[Any, Any] = {}  # var of the QDQ module -> var of the float module
         self.constants: dict[Any, Any] = {}
         self.steps: list[tuple[Any, Any]] = []  # from the sources to the layer
 
         def visit(other: Any) -> None:
-            if str(other.name) in known:
-                self.sources[other] = known[str(other.name)]
+            if named[other].part is Part.RESULT and named[other].label in known:
+                self.sources[other] = known[named[other].label]
                 return
             for source in reads(values[other]):
                 visit(source)

@@ -14,6 +14,7 @@ from tvm import relax
 
 from hwptq.ir.composite import Composite, read_composite
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
+from hwptq.ir.provenance import origins
 from hwptq.lowering.nearest import resized, why_not_nearest
 
 _ANY = -1  # the label of a padded zero, and of what comes from another layer
@@ -54,15 +55,15 @@ def layers(mod: tvm.IRModule, func: Any) -> dict[Any, Composite]:
 
 
 def channel_links(mod: tvm.IRModule, func: Any) -> tuple[list[Link], dict[str, str]]:
-    """The links of a function in its order, and for every other layer by name why it has none."""
-    found = layers(mod, func)
+    """The links of a function in its order, and for every other layer by label why it has none."""
+    found, named = layers(mod, func), origins(func)
     links, reasons = [], {}
     for var, unit in found.items():
         try:
             readers = _Follower(mod, func, found).readers(var, _labels(var, unit))
             links.append(Link(var, tuple(readers)))
         except Unlinked as reason:
-            reasons[str(var.name)] = str(reason)
+            reasons[named[var].label] = str(reason)
     return links, reasons
 
 
@@ -81,6 +82,7 @@ class _Follower:
     def __init__(self, mod: tvm.IRModule, func: Any, found: dict[Any, Composite]):
         self._mod = mod
         self._values, self._users, self._layers = dict(bindings(func)), users(func), found
+        self._origins = origins(func)
 
     def readers(self, var: Any, labels: np.ndarray, offsets: bool = True) -> list[Reader]:
         """Every layer behind `var`. Raises Unlinked where something else reads it too."""
@@ -94,7 +96,7 @@ class _Follower:
     def _through(self, user: Any, source: Any, labels: np.ndarray, offsets: bool) -> list[Reader]:
         value = self._values[user]
         if user in self._layers:
-            return [_reader(user, self._layers[user], labels, offsets)]
+            return [_reader(user, self._origins[user].label, self._layers[user], labels, offsets)]
         if isinstance(value, relax.Var):
             return self.readers(user, labels, offsets)
         if op_name(value) == "concat":
@@ -112,7 +114,7 @@ class _Follower:
         kind = op_name(value)
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
             kind = str(composite_name(self._mod[value.op]) or "function").removeprefix("hwptq.")
-        return f"{kind or 'tuple'} '{user.name}'"
+        return f"{kind or 'tuple'} '{self._origins[user].label}'"
 
 
 def _moved(value: Any, labels: np.ndarray) -> np.ndarray | None:
@@ -165,15 +167,15 @@ def _pooled(value: Any, labels: np.ndarray) -> np.ndarray | None:
     return np.broadcast_to(per_channel.reshape((1, -1) + (1,) * (len(shape) - 2)), shape)
 
 
-def _reader(var: Any, unit: Composite, labels: np.ndarray, offsets: bool) -> Reader:
+def _reader(var: Any, name: str, unit: Composite, labels: np.ndarray, offsets: bool) -> Reader:
     axis = 1 if unit.kind == "conv2d" else labels.ndim - 1
     rows = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
     channels = rows.max(axis=1)
     if not np.all((rows == channels[:, None]) | (rows == _ANY)):
-        raise Unlinked(f"an input channel of {var.name} holds several channels")
+        raise Unlinked(f"an input channel of {name} holds several channels")
     attrs = unit.head.attrs
     if unit.kind == "conv2d":
         if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
-            raise Unlinked(f"{var.name} has the layout {attrs.data_layout}/{attrs.kernel_layout}")
+            raise Unlinked(f"{name} has the layout {attrs.data_layout}/{attrs.kernel_layout}")
         offsets = offsets and not any(int(p) for p in attrs.padding)
     return Reader(var, channels, offsets and channels.min() >= 0)

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
 
 from hwptq.ir.dataflow import main_functions
-from hwptq.lowering.output import FLOAT_SUFFIX
 
-#: Attribute of a function: JSON object, name of a node that stays in float -> reason.
+#: Attribute of a function: JSON object, label of a node (ir/provenance.py) that stays in float -> reason.
 FLOAT_REASONS = "hwptq.float_reasons"
-#: Attribute of a QDQ function: JSON object, name of a layer -> its [activation, weight] dtypes. Int4 values
+#: Attribute of a QDQ function: JSON object, label of a layer -> its [activation, weight] dtypes. Int4 values
 #: are held as int8, so the graph alone does not tell.
 LAYER_DTYPES = "hwptq.layer_dtypes"
-#: Attribute of a QDQ function: JSON object, name of a layer with weights per group -> channels of a group.
+#: Attribute of a QDQ function: JSON object, label of a layer with weights per group -> channels of a group.
 #: Its values are int4 times the factor of their group.
 WEIGHT_GROUPS = "hwptq.weight_groups"
 #: Operators that a weight, their second argument, makes a layer.
 WEIGHTED_HEADS = ("nn.conv2d", "matmul")
-#: Attribute of a float function: JSON object, name of a layer that is not equalized -> reason.
+#: Attribute of a float function: JSON object, label of a layer that is not equalized -> reason.
 EQUALIZATION = "hwptq.equalization"
-#: Attribute of a float function: JSON object, name of a layer -> the [activation, weight] dtypes to give it.
+#: Attribute of a float function: JSON object, label of a layer -> the [activation, weight] dtypes to give it.
 ASSIGNMENT = "hwptq.assignment"
-
-
-def node_name(tensor_name: str) -> str:
-    """The node whose result an integer operator yields: "conv1_nhwc" and "conv1_q" are both of "conv1"."""
-    if tensor_name.endswith(FLOAT_SUFFIX):
-        return tensor_name.removesuffix(FLOAT_SUFFIX)
-    return tensor_name.removesuffix("_nhwc").removesuffix("_q")
-
-
-def layer_name(tensor_name: str) -> str:
-    """The node that an integer operator belongs to; it may be followed by a clamp that yields the result."""
-    return node_name(tensor_name.removesuffix("_unclamped"))
+#: What is said of nodes: by the name of a function, by the label of a node.
+Tables = Mapping[str, Mapping[str, Any]]
 
 
 def float_reasons(func: Any) -> dict[str, str]:
@@ -44,7 +34,7 @@ def float_reasons(func: Any) -> dict[str, str]:
 
 
 def layer_dtypes(func: Any) -> dict[str, tuple[str, str]]:
-    """The (activation, weight) dtypes of each quantized layer of a function, by name."""
+    """The (activation, weight) dtypes of each quantized layer of a function, by label."""
     return {name: (pair[0], pair[1]) for name, pair in _read(func, LAYER_DTYPES).items()}
 
 
@@ -53,27 +43,27 @@ def weight_groups(func: Any) -> dict[str, int]:
     return _read(func, WEIGHT_GROUPS)
 
 
-def with_weight_groups(mod: tvm.IRModule, sizes: dict[str, int]) -> tvm.IRModule:
+def with_weight_groups(mod: tvm.IRModule, sizes: Tables) -> tvm.IRModule:
     """A module whose functions carry the sizes of groups of weights by layer."""
-    return _with(mod, WEIGHT_GROUPS, sizes) if sizes else mod
+    return _with(mod, WEIGHT_GROUPS, sizes) if any(sizes.values()) else mod
 
 
 def equalization(func: Any) -> dict[str, str]:
-    """Why layers of a function are not equalized with those that follow, by name."""
+    """Why layers of a function are not equalized with those that follow, by label."""
     return _read(func, EQUALIZATION)
 
 
-def with_float_reasons(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
+def with_float_reasons(mod: tvm.IRModule, reasons: Tables) -> tvm.IRModule:
     """A module whose functions carry `reasons` beside those they have."""
     return _with(mod, FLOAT_REASONS, reasons)
 
 
-def with_layer_dtypes(mod: tvm.IRModule, dtypes: dict[str, tuple[str, str]]) -> tvm.IRModule:
+def with_layer_dtypes(mod: tvm.IRModule, dtypes: Tables) -> tvm.IRModule:
     """A module whose functions carry the (activation, weight) dtypes of layers beside those they have."""
     return _with(mod, LAYER_DTYPES, dtypes)
 
 
-def with_equalization(mod: tvm.IRModule, reasons: dict[str, str]) -> tvm.IRModule:
+def with_equalization(mod: tvm.IRModule, reasons: Tables) -> tvm.IRModule:
     """A module whose functions say why layers are not equalized."""
     return _with(mod, EQUALIZATION, reasons)
 
@@ -83,7 +73,7 @@ def assignment(func: Any) -> dict[str, tuple[str, str]]:
     return {name: (pair[0], pair[1]) for name, pair in _read(func, ASSIGNMENT).items()}
 
 
-def with_assignment(mod: tvm.IRModule, pairs: dict[str, tuple[str, str]]) -> tvm.IRModule:
+def with_assignment(mod: tvm.IRModule, pairs: Tables) -> tvm.IRModule:
     """A module whose functions carry the (activation, weight) dtypes to give their layers."""
     return _with(mod, ASSIGNMENT, pairs)
 
@@ -92,8 +82,9 @@ def _read(func: Any, key: str) -> dict[str, Any]:
     return dict(json.loads(str(func.attrs[key]))) if func.attrs and key in func.attrs else {}
 
 
-def _with(mod: tvm.IRModule, key: str, values: dict[str, Any]) -> tvm.IRModule:
+def _with(mod: tvm.IRModule, key: str, tables: Tables) -> tvm.IRModule:
     functions = dict(mod.functions.items())
     for gv, func in main_functions(mod):
-        functions[gv] = func.with_attr(key, json.dumps({**_read(func, key), **values}))
+        table = {**_read(func, key), **tables.get(str(gv.name_hint), {})}
+        functions[gv] = func.with_attr(key, json.dumps(table))
     return tvm.IRModule(functions, attrs=mod.attrs)

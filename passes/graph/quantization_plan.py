@@ -15,6 +15,7 @@ import tvm
 from hwptq.formats import INT8, Format, Pair, format_of
 from hwptq.ir.composite import is_clamped, read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
+from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes
 from hwptq.lowering.elementwise import elementwise_root
 from hwptq.lowering.rules import family_of, rule_of
@@ -37,10 +38,10 @@ HEADROOM = 1.25
 class Stats(Protocol):
     """What is asked of CalibrationStats."""
 
-    observers: dict[str, Any]
+    observers: Mapping[tuple[str, str], Any]  # by function and label
 
-    def range_of(self, name: str, dtype: Format) -> tuple[float, float]:
-        """(low, high) to quantize a tensor to `dtype`."""
+    def range_of(self, label: str, dtype: Format, function: str) -> tuple[float, float]:
+        """(low, high) to quantize a tensor of a function to `dtype`."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,15 @@ class QuantizationPlan:
     """Kinds of the nodes, groups of tensors that share a scale, and the parameters chosen for both.
 
     Attributes: values (var -> its expression), kinds (var -> operator kind or None), groups (sets of vars),
-    qparams (var -> QParams), weights (var -> QuantizedWeight), reasons (name -> why it stays in float).
+    qparams (var -> QParams), weights (var -> QuantizedWeight), labels (var -> that of its origin), reasons
+    (label -> why it stays in float).
     """
 
-    def __init__(self, mod: tvm.IRModule, func: Any, target: Any, stats: Stats, choices: Choices):
+    def __init__(self, mod: tvm.IRModule, function: str, target: Any, stats: Stats, choices: Choices):
+        func = mod[function]
         self.mod, self.target, self.stats, self.choices = mod, target, stats, choices
+        self.function, self.origins = function, origins(func)
+        self.labels = {var: origin.label for var, origin in self.origins.items()}
         self._excluded = re.compile(choices.exclude) if choices.exclude else None
         self.values = dict(bindings(func))
         self.readers = users(func)
@@ -90,7 +95,7 @@ class QuantizationPlan:
 
     def pair(self, var: Any) -> Pair:
         """The (activation, weight) dtypes of a layer: assigned to it, else the descriptor's first."""
-        assigned = (self.choices.assignment or {}).get(str(var.name))
+        assigned = (self.choices.assignment or {}).get(self.labels[var])
         return assigned or self.target.rule(self.kinds[var]).pairs[0]
 
     def input_dtype(self, var: Any) -> Format:
@@ -102,14 +107,14 @@ class QuantizationPlan:
         found, rule = family_of(self.mod, value), rule_of(self.mod, value)
         why_not = rule.why_not(value) if rule else None
         if why_not:
-            self.reasons[str(var.name)] = why_not
+            self.reasons[self.labels[var]] = why_not
         if found is None or any(dequantizes(self.values.get(a)) for a in data_of(value)):
             return None
-        if self._excluded and self._excluded.search(str(var.name)):
-            self.reasons[str(var.name)] = "excluded by the user"
+        if self._excluded and self._excluded.search(self.origins[var].node):
+            self.reasons[self.labels[var]] = "excluded by the user"
             return None
         if self.target.rule(found) is None:
-            self.reasons[str(var.name)] = f"target {self.target.name} lists no operator {found}"
+            self.reasons[self.labels[var]] = f"target {self.target.name} lists no operator {found}"
             return None
         return found
 
@@ -121,11 +126,15 @@ class QuantizationPlan:
     def _leave(self, nodes: Mapping[Any, str]) -> None:
         """Leave nodes in float, each for its reason."""
         self.kinds |= dict.fromkeys(nodes)
-        self.reasons |= {str(var.name): reason for var, reason in nodes.items()}
+        self.reasons |= {self.labels[var]: reason for var, reason in nodes.items()}
 
     def _range(self, var: Any) -> tuple[float, float]:
         """What a tensor holds in the calibration data; nothing where it was not seen."""
-        return self.stats.range_of(str(var.name), INT8) if self._observed(var) else (0.0, 0.0)
+        return self._seen(var, INT8) if self._observed(var) else (0.0, 0.0)
+
+    def _seen(self, var: Any, dtype: Format) -> tuple[float, float]:
+        """The range of a tensor that calibration saw."""
+        return self.stats.range_of(self.labels[var], dtype, self.function)
 
     def _may_be_lookup(self, var: Any) -> bool:
         return self.kinds[var] in ELEMENTWISE and self.target.rule("lookup") is not None
@@ -143,7 +152,7 @@ class QuantizationPlan:
         return bool(who) and all(u is not None and self._root(u) == root for u in who)
 
     def _observed(self, var: Any) -> bool:
-        return str(var.name) in self.stats.observers
+        return (self.function, self.labels[var]) in self.stats.observers
 
     def _groups(self) -> list[set[Any]]:
         """Sets of tensors that share a scale; every tensor that gets Q and DQ is in one of them."""
@@ -151,9 +160,7 @@ class QuantizationPlan:
         for var, value in self.values.items():
             if self.kinds[var] is not None:
                 found = [v for v in [*data_of(value), var] if not self._stays_unrounded(v)]
-                graph.add_nodes_from(
-                    v for v in found if str(v.name) in self.stats.observers and not self._inside(v)
-                )
+                graph.add_nodes_from(v for v in found if self._observed(v) and not self._inside(v))
         for var, value in self.values.items():
             if self.kinds[var] is not None and self._selects(value):
                 apart = self._apart(var, value)
@@ -198,8 +205,7 @@ class QuantizationPlan:
         member = {v: i for i, g in enumerate(self.groups) for v in g}
         dtypes = [self._dtype(g) for g in self.groups]
         ranges = [
-            [self._fixed(v) or self.stats.range_of(str(v.name), d) for v in g]
-            for g, d in zip(self.groups, dtypes, strict=True)
+            [self._fixed(v) or self._seen(v, d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
         room = [
             HEADROOM if self._is_last(g) and not d.is_float and not any(map(self._fixed, g)) else 1.0

@@ -18,6 +18,7 @@ from hwptq.formats import INT8, Format, format_of, holds_floats
 from hwptq.ir.composite import Composite, emit_layer, is_clamped, read_composite
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
 from hwptq.ir.operator import Operator
+from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 from hwptq.operators.layers import IntegerLayer
 from hwptq.quant.accumulator import accumulator_constants, accumulator_shift, in_output_scale
@@ -25,11 +26,16 @@ from hwptq.quant.weight_groups import group_ids
 
 from .quantizable import layer_dtypes, weight_groups
 
+#: Name of a function, label of a binding (ir/provenance.py).
+Place = tuple[str, str]
+
 
 @dataclass(frozen=True)
 class QuantizedLayer:
     """A conv2d (weight [O,I/g,KH,KW]) or dense layer (weight [K,O]) between its Q and DQ."""
 
+    function: str
+    label: str  # of its origin
     var: Any
     unit: Composite
     weight_var: Any  # bound to dequantize(values, scale)
@@ -44,8 +50,9 @@ class QuantizedLayer:
     group: int = 0  # input channels that share a factor, which `values` hold; 0 = none
 
     @property
-    def name(self) -> str:
-        return str(self.var.name)
+    def place(self) -> Place:
+        """What tells it from all other layers of a module."""
+        return self.function, self.label
 
     @property
     def groups(self) -> int:
@@ -93,23 +100,26 @@ class LayerConstants:
     bias: np.ndarray
 
 
-def quantized_layers(mod: tvm.IRModule) -> dict[str, QuantizedLayer]:
-    """Every layer of main by name, in the order of the graph."""
+def quantized_layers(mod: tvm.IRModule) -> dict[Place, QuantizedLayer]:
+    """Every layer of a module, in the order of the graph."""
     found = {}
-    for _, func in main_functions(mod):
+    for gv, func in main_functions(mod):
         values, readers, dtypes = dict(bindings(func)), users(func), layer_dtypes(func)
-        groups = weight_groups(func)
+        groups, named = weight_groups(func), origins(func)
         for var, value in values.items():
             unit = read_composite(mod, value)
             if unit is None or unit.kind not in ("conv2d", "matmul"):
                 continue
-            layer = _layer(var, unit, values, readers, dtypes)
+            place = str(gv.name_hint), named[var].label
+            layer = _layer(place, var, unit, values, readers, dtypes)
             if layer is not None:
-                found[layer.name] = replace(layer, group=groups.get(layer.name, 0))
+                found[place] = replace(layer, group=groups.get(layer.label, 0))
     return found
 
 
-def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) -> QuantizedLayer | None:
+def _layer(
+    place: Place, var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any
+) -> QuantizedLayer | None:
     x, weight_var = unit.args[:2]
     x_dq, w_dq = values.get(x), values.get(weight_var)
     if not dequantizes(x_dq) or not dequantizes(w_dq):
@@ -122,10 +132,10 @@ def _layer(var: Any, unit: Composite, values: Any, readers: Any, dtypes: Any) ->
         return None
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
     out_scale, out_dtype = (None, "float32") if out is None else (_params(out)[0], str(out.ty.dtype))
-    dtype = format_of(dtypes.get(str(var.name), (INT8.name, INT8.name))[1])
+    dtype = format_of(dtypes.get(place[1], (INT8.name, INT8.name))[1])
     x_dtype = format_of(str(x_dq.args[0].ty.dtype))
     return QuantizedLayer(
-        var, unit, weight_var, ints, scale, dtype, *_params(x_dq), out_scale, out_dtype, x_dtype
+        *place, var, unit, weight_var, ints, scale, dtype, *_params(x_dq), out_scale, out_dtype, x_dtype
     )
 
 
@@ -182,11 +192,11 @@ def _given(
     return rows, new.scale, new.bias, layer.x_scale, layer.x_zero
 
 
-def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -> tvm.IRModule:
-    """A module whose layers have `new` constants, by name."""
-    layers = {name: layer for name, layer in quantized_layers(mod).items() if name in new}
-    weights = {layer.weight_var: new[name] for name, layer in layers.items()}
-    units = {layer.var: (layer.unit, new[name]) for name, layer in layers.items()}
+def with_layer_constants(mod: tvm.IRModule, new: Mapping[Place, LayerConstants]) -> tvm.IRModule:
+    """A module whose layers have `new` constants."""
+    layers = {place: layer for place, layer in quantized_layers(mod).items() if place in new}
+    weights = {layer.weight_var: new[place] for place, layer in layers.items()}
+    units = {layer.var: (layer.unit, new[place]) for place, layer in layers.items()}
 
     def visit(r: Any, var: Any, value: Any) -> Any:
         if var in weights:
@@ -197,6 +207,6 @@ def with_layer_constants(mod: tvm.IRModule, new: Mapping[str, LayerConstants]) -
             return r.keep(value)
         unit, w = units[var]
         data, weight = (r.get(a) for a in unit.args[:2])
-        return emit_layer(r, unit, data, weight, w.bias, unit.bounds, str(var.name))
+        return emit_layer(r, unit, data, weight, w.bias, unit.bounds)
 
     return rewrite(mod, visit)

@@ -16,7 +16,7 @@ from tvm import relax
 from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.passes import CorrectFp8Bias, EqualizeCrossLayer, InsertQDQ, LowerToInteger, SelectKernels
+from hwptq.passes import CorrectBias, EqualizeCrossLayer, InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.passes.uniform_variants import uniform_variants
 from hwptq.pipeline.stages import fuse
 from hwptq.report.coverage import bits, float_nodes, integer_nodes
@@ -150,7 +150,7 @@ def test_every_mix_has_cuda_kernels_and_portable_code(model: Model) -> None:
 def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
     for pairs in list(mixes(model))[1::9]:
         qdq = model.qdq(pairs)
-        corrected = tvm.ir.transform.Sequential([CorrectFp8Bias(model.float32, model.batches, TARGET)])(qdq)
+        corrected = tvm.ir.transform.Sequential([CorrectBias(model.float32, model.batches, TARGET)])(qdq)
         error = [
             np.abs((model.outputs(LOWER(mod)) - model.exact).mean(axis=0)).max() for mod in (qdq, corrected)
         ]

@@ -14,6 +14,7 @@ from tvm_ffi import structural_equal, structural_hash
 from hwptq.calibration import CalibrationStats, calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import bindings, composite_name, op_name
+from hwptq.ir.provenance import origins
 
 op, nn = relax.op, relax.op.nn
 Emit = Callable[..., Any]
@@ -57,6 +58,18 @@ def network() -> tvm.IRModule:
         return emit(op.add(emit(op.matmul(d, const(16, 5)), "dense"), const(5)), "dense_bias")
 
     return graph(build, x=(1, 3, 8, 8))
+
+
+def labels(mod: tvm.IRModule) -> dict[Any, str]:
+    """The label of every var of main."""
+    return {var: origin.label for var, origin in origins(mod["main"]).items()}
+
+
+def tensors(mod: tvm.IRModule, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every tensor of main for a sample, by the hint of its origin."""
+    found: dict[str, np.ndarray] = {}
+    Interpreter(mod).run(sample, lambda _, origin, value: found.update({origin.hint: value}))
+    return found
 
 
 def samples(mod: tvm.IRModule, count: int = 4) -> list[dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from relax_graphs import apply, const, graph, network, run, samples, stats_of
+from relax_graphs import apply, const, graph, labels, network, run, samples, stats_of
 from tvm import relax
 
 from hwptq import passes
@@ -17,6 +17,7 @@ from hwptq.bitwidths.budget import parse_budget
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, UnsupportedError
 from hwptq.ir.dataflow import bindings
+from hwptq.ir.provenance import origins
 from hwptq.passes.assign_bit_widths import Pairs, at_precision, end_layers, within_budget
 from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.layer_costs import LayerCosts
@@ -205,7 +206,8 @@ def test_a_preference_for_int4_is_kept_but_for_excluded_layers(fused: tvm.IRModu
 
 def only(mod: tvm.IRModule, qdq: tvm.IRModule, layer: str) -> tvm.IRModule:
     """A float module in which one layer, with what quantizes its arguments, comes from a QDQ module."""
-    quantized = {str(v.name): (v, value) for v, value in bindings(qdq["main"])}
+    named, labels_of = origins(qdq["main"]), labels(mod)
+    quantized = {named[v].hint: (v, value) for v, value in bindings(qdq["main"])}
     new: dict[Any, Any] = {p: p for p in mod["main"].params}
     by_name = {str(p.name): p for p in mod["main"].params}
     parts = {gv: f for gv, f in qdq.functions.items() if gv.name_hint != "main"}
@@ -226,7 +228,7 @@ def only(mod: tvm.IRModule, qdq: tvm.IRModule, layer: str) -> tvm.IRModule:
         var, value = quantized[name]
         for a in value.args:
             if isinstance(a, relax.Var) and a not in taken:
-                other = str(a.name)
+                other = named[a].hint
                 taken[a] = by_name[other] if other in by_name else from_qdq(other)
         taken[var] = emit(value, taken, name)
         return taken[var]
@@ -234,7 +236,7 @@ def only(mod: tvm.IRModule, qdq: tvm.IRModule, layer: str) -> tvm.IRModule:
     taken: dict[Any, Any] = {}
     with builder.function("main", list(mod["main"].params)):
         for var, value in bindings(mod["main"]):
-            name = str(var.name)
+            name = labels_of[var]
             new[var] = by_name[name] = from_qdq(name) if name == layer else emit(value, new, name)
         builder.emit_func_output(new[mod["main"].body.body])
     return builder.get()

@@ -6,17 +6,17 @@ from itertools import count
 
 import numpy as np
 import pytest
-from relax_graphs import apply, const, graph, network, nn, op, samples, stats_of
+from relax_graphs import apply, const, graph, labels, network, nn, op, samples, stats_of, tensors
 from tvm import relax
 
 from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import bindings, constant, rewrite
 from hwptq.ir.operator import integer_operator
+from hwptq.ir.provenance import Origin, origins
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
 from hwptq.passes.graph.channel_links import layers
-from hwptq.passes.graph.quantizable import layer_name
 from hwptq.targets import load_target
 
 TARGET = load_target("x86-64-vnni")
@@ -48,18 +48,18 @@ def integer_means(qdq, data):
     """The mean accumulator of each layer in real units, from windows and products of its own."""
     integer, tensors = apply(passes.LowerToInteger(TARGET), qdq), []
     for sample in data:
-        seen = {}
-        Interpreter(integer).run(sample, seen.__setitem__)
-        tensors.append(seen)
-    found = {}
+        tensors_of: dict = {}
+        Interpreter(integer).run(sample, lambda _, o, value, seen=tensors_of: seen.update({o: value}))
+        tensors.append(tensors_of)
+    found, named = {}, origins(integer["main"])
     for var, value in bindings(integer["main"]):
         kind = integer_operator(integer, value)
         if isinstance(kind, Conv2d | Dense):
             x, *constants = value.args[1].fields
             w, bias = (constant(c).astype(np.int64) for c in constants[:2])
-            total = [accumulate(kind, seen[str(x.name)].astype(np.int64), w) + bias for seen in tensors]
+            total = [accumulate(kind, seen[named[x]].astype(np.int64), w) + bias for seen in tensors]
             mean = np.concatenate([t.reshape(-1, len(bias)) for t in total]).mean(axis=0)
-            found[layer_name(str(var.name))] = mean
+            found[named[var].label] = mean
     return found
 
 
@@ -90,7 +90,7 @@ def units(qdq):
     for var, value in values.items():
         if len(getattr(value, "args", ())) > 1 and constant_weight(values, value):
             data, weight = values[value.args[0]], values[value.args[1]]
-            found[str(var.name)] = constant(data.args[1]) * constant(weight.args[1]).astype(np.float64)
+            found[labels(qdq)[var]] = constant(data.args[1]) * constant(weight.args[1]).astype(np.float64)
     return found
 
 
@@ -105,17 +105,16 @@ def float_means(mod, data):
     for var, unit in layers(mod, func).items():
         rows = []
         for sample in data:
-            seen = {}
-            Interpreter(mod).run(sample, seen.__setitem__)
+            seen = tensors(mod, sample)
             x = relax.Var("x", unit.args[0].ty)
             builder = relax.BlockBuilder()
             with builder.function("main", [x]):
                 call = relax.Call(unit.head.op, [x, unit.args[1]], unit.head.attrs, unit.head.ty_args)
                 builder.emit_func_output(builder.emit(call))
-            (y,) = Interpreter(builder.get()).run({"x": seen[str(unit.args[0].name)]})
+            (y,) = Interpreter(builder.get()).run({"x": seen[labels(mod)[unit.args[0]]]})
             rows.append(np.moveaxis(y, 1, -1).reshape(-1, y.shape[1]))
         bias = 0 if unit.bias is None else unit.bias
-        found[str(var.name)] = np.concatenate(rows).astype(np.float64).mean(axis=0) + bias
+        found[labels(mod)[var]] = np.concatenate(rows).astype(np.float64).mean(axis=0) + bias
     return found
 
 
@@ -142,7 +141,7 @@ def test_spoiled_biases_are_repaired():
 
     def spoil(r, var, value):
         new = r.keep(value)
-        if str(var.name) in ("stem", "dense"):
+        if r.origin in (Origin("stem"), Origin("dense")):
             bias = constant(value.args[2])
             new = relax.Call(
                 new.op, [*new.args[:2], relax.const(bias + np.float32(0.2)), *new.args[3:]], new.attrs

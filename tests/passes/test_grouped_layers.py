@@ -74,9 +74,9 @@ def test_layers_with_groups_hold_int4_values_times_factors(repair):
     if repair == "correct":
         qdq = apply(passes.CorrectBias(mod, data, TARGET), qdq)
     layers = quantized_layers(qdq)
-    assert not layers["narrow"].group
-    assert np.abs(layers["narrow"].values).max() <= 7
-    assert all(holds_int4(layers[name]) for name in ("grouped", "windows", "dense"))
+    assert not layers["main", "narrow"].group
+    assert np.abs(layers["main", "narrow"].values).max() <= 7
+    assert all(holds_int4(layers["main", name]) for name in ("grouped", "windows", "dense"))
     nodes = [op for _, op, _ in integer_nodes(apply(passes.LowerToInteger(TARGET), qdq))]
     operators = {op.weight_group: op.weight_bits for op in nodes if hasattr(op, "weight_group")}
     assert operators == {0: 4, SIZE: 4}

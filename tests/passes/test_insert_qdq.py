@@ -8,10 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from relax_graphs import apply, const, graph, network, nn, op, operators, same, samples, sqnr, stats_of
+from relax_graphs import (
+    apply,
+    const,
+    graph,
+    labels,
+    network,
+    nn,
+    op,
+    operators,
+    same,
+    samples,
+    sqnr,
+    stats_of,
+    tensors,
+)
 from tvm import relax
 
-from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import bindings, constant, op_name
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ
 from hwptq.passes.graph.quantizable import LAYER_DTYPES, float_reasons, layer_dtypes
@@ -42,14 +55,14 @@ def params(mod: tvm.IRModule) -> dict[str, tuple[float, int]]:
     for var, value in bindings(mod["main"]):
         if op_name(value) == "quantize":
             scale, zero = (constant(a) for a in value.args[1:3])
-            found[str(var.name).removesuffix("_q")] = (float(scale), int(zero))
+            found[labels(mod)[var]] = (float(scale), int(zero))
     return found
 
 
 def weights(mod: tvm.IRModule) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """(values, scales) of every weight, by the name of its layer."""
     return {
-        str(var.name).removesuffix("_w"): (constant(value.args[0]), constant(value.args[1]))
+        labels(mod)[var]: (constant(value.args[0]), constant(value.args[1]))
         for var, value in bindings(mod["main"])
         if op_name(value) == "dequantize" and constant(value.args[0]) is not None
     }
@@ -185,8 +198,7 @@ def test_an_assignment_of_int4(demo: tvm.IRModule, stats: Any):
     assert limits == {"stem": 7, "depthwise": 127, "dense": 7}
     assert operators(qdq).count("clip") == 1  # before mean, the only int4 activation
     scale, zero = params(qdq)["mean"]
-    seen: dict[str, np.ndarray] = {}
-    Interpreter(qdq).run(samples(demo)[0], seen.__setitem__)
+    seen = tensors(qdq, samples(demo)[0])
     ints = seen["mean_q"]
     assert ints.dtype == np.int8
     assert set(ints.ravel()) <= set(range(-8, 8))

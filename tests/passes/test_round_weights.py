@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from relax_graphs import apply, const, graph, run, samples, stats_of
+from relax_graphs import apply, const, graph, labels, run, samples, stats_of, tensors
 from tvm import relax
 
 from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.ir.dataflow import bindings
+from hwptq.ir.provenance import Part, origins
 from hwptq.passes.graph.layer_columns import float_layer
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.passes.graph.quantized_layers import quantized_layers
@@ -67,7 +68,7 @@ def test_everything_but_the_constants_of_the_layers_stays(bits):
     rounded = apply(RoundWeights(mod, samples(mod, 3), TARGET), plain)
     assert layer_dtypes(rounded["main"]) == layer_dtypes(plain["main"])
     old, new = quantized_layers(plain), quantized_layers(rounded)
-    assert list(old) == list(new) == ["stem", "depthwise", "dense"]
+    assert list(old) == list(new) == [("main", name) for name in ("stem", "depthwise", "dense")]
     for a, b in zip(old.values(), new.values(), strict=True):
         assert (a.x_scale, a.x_zero, a.out_scale, a.dtype) == (b.x_scale, b.x_zero, b.out_scale, b.dtype)
         assert a.values.shape == b.values.shape
@@ -82,33 +83,32 @@ def test_the_bias_takes_up_the_mean_error_on_the_integers_that_reach_a_layer(gra
     mod, data = fused(), samples(fused(), 6)
     qdq = apply(RoundWeights(mod, data, TARGET), inserted(mod, granularity, BITS["w4"]))
     assert all(layer.shared_scale == (granularity == "tensor") for layer in quantized_layers(qdq).values())
-    integer = Interpreter(apply(passes.LowerToInteger(TARGET), qdq))
-    seen = [dict(sample) for sample in data]
-    for tensors, sample in zip(seen, data, strict=True):
-        integer.run(sample, tensors.__setitem__)
+    integer = apply(passes.LowerToInteger(TARGET), qdq)
+    seen = [tensors(integer, sample) for sample in data]
     for var, value in bindings(mod["main"]):
-        layer = quantized_layers(qdq).get(str(var.name))
+        layer = quantized_layers(qdq).get(("main", labels(mod)[var]))
         if layer is None:
             continue
         assert np.any(layer.bias)
         exact = Lockstep(mod, data)
         exact.run_to(var)
         errors = []
-        for env, tensors in zip(exact.values, seen, strict=True):
+        for env, found in zip(exact.values, seen, strict=True):
             wanted, _ = float_layer(exact.interpreter, value, env)
-            errors.append(_real_output(layer, _input(layer, tensors)) - wanted)
+            errors.append(_real_output(layer, _input(qdq, layer, found)) - wanted)
         error = np.concatenate(errors)
         spread = np.abs(error).max() + 1e-6
         means = error.mean(axis=(0, 2, 3) if error.ndim == 4 else 0)
         np.testing.assert_allclose(means / spread, 0, atol=1e-4)
 
 
-def _input(layer, tensors):
+def _input(qdq, layer, found):
     """The int8 tensor that a layer reads, images as NCHW."""
-    name = str(layer.unit.args[0].name).removesuffix("_dq")
-    if f"{name}_nhwc" in tensors and layer.values.ndim == 4:
-        return tensors[f"{name}_nhwc"].transpose(0, 3, 1, 2)
-    q = tensors.get(f"{name}_q", tensors.get(name, tensors.get(f"{name}_nhwc")))
+    origin = origins(qdq["main"])[layer.unit.args[0]]
+    codes, image = (origin.with_part(part).hint for part in (Part.CODES, Part.IMAGE))
+    if image in found and layer.values.ndim == 4:
+        return found[image].transpose(0, 3, 1, 2)
+    q = found.get(codes, found.get(image))
     return q if layer.values.ndim == 4 else q.reshape(1, -1)
 
 
@@ -161,7 +161,7 @@ def test_alone_a_layer_owes_nothing_to_the_layers_before_it(alone):
         step = RoundWeights(mod, samples(mod, 6), TARGET, RoundingOptions(alone=alone))
         found.append(quantized_layers(apply(step, qdq)))
     for name in ("depthwise", "dense"):
-        a, b = (layers[name] for layers in found)
+        a, b = (layers["main", name] for layers in found)
         same = [np.array_equal(x, y) for x, y in ((a.values, b.values), (a.scale, b.scale), (a.bias, b.bias))]
         assert all(same) == alone
 

@@ -14,6 +14,7 @@ from tvm import relax
 from hwptq.backends.backend import why_not_run
 from hwptq.ir.dataflow import bindings, op_name
 from hwptq.ir.operator import ATTRIBUTE, from_json
+from hwptq.ir.provenance import Origin, origins
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
 from hwptq.passes import FoldBatchNorm, FuseConvRelu, InsertQDQ, LowerToInteger, SelectKernels
@@ -107,15 +108,18 @@ def test_weights_must_be_constants():
         SelectKernels(ARM)(builder.get())
 
 
-def test_what_stays_in_float_keeps_the_names_of_its_nodes():
-    """Verification finds tensors of the integer graph in the emitted one by their names."""
+def test_what_stays_in_float_keeps_its_origin():
+    """Verification finds tensors of the integer graph in the emitted one by their origins."""
     fused = apply(FuseConvRelu(), apply(FoldBatchNorm(), network()))
     before = apply(
         LowerToInteger(ARM), apply(InsertQDQ(ARM, stats_of(fused), exclude="stem|residual"), fused)
     )
     after = apply(SelectKernels(ARM), before)
-    names = [{str(v.name) for v, _ in bindings(m["main"])} for m in (before, after)]
-    assert {"stem", "residual"} <= names[0] <= names[1]
+    float_before, float_after = (
+        {origin for var, origin in origins(m["main"]).items() if str(var.ty.dtype) == "float32"}
+        for m in (before, after)
+    )
+    assert {Origin("stem"), Origin("residual")} <= float_before <= float_after
 
 
 def residual(emit: Any, x: Any) -> Any:

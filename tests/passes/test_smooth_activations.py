@@ -47,10 +47,10 @@ def test_factors_follow_the_paper():
     """With all of the strength on the activations, every channel reaches 1 on the samples."""
     mod, data = encoder(residual=False), samples(encoder(), 4)
     after = apply(SmoothActivations(data, 1.0), mod)
-    low, high = stats_of(after, data).ranges["norm_smooth"]
+    low, high = stats_of(after, data).ranges["norm#1"]
     assert max(-low, high) == pytest.approx(1.0, rel=1e-5)
     old, new = (stats_of(m, data).ranges for m in (mod, apply(SmoothActivations(data, 0.5), mod)))
-    assert np.ptp(new["norm_smooth"]) < 0.5 * np.ptp(old["norm"])
+    assert np.ptp(new["norm#1"]) < 0.5 * np.ptp(old["norm"])
 
 
 def test_a_dead_channel_stays():

@@ -15,6 +15,7 @@ from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.dataflow import bindings, op_name
+from hwptq.ir.provenance import Origin, Part, origins
 from hwptq.report.coverage import bits, float_nodes
 from hwptq.targets import load_target
 
@@ -87,10 +88,12 @@ def test_lowers_to_integers_throughout(dtype: type, zero: int, tmp_path: Path) -
     np.testing.assert_allclose(computed, simulated, atol=2.01 * SCALES["dense"])
 
 
-def test_quantize_is_named_after_its_node(tmp_path: Path) -> None:
+def test_quantize_is_a_part_of_its_node(tmp_path: Path) -> None:
     normalized = _normalized(_network(np.uint8, 128), tmp_path)
-    names = [str(v.name) for v, value in bindings(normalized["main"]) if op_name(value) == "quantize"]
-    assert names == ["x_q", "conv_q", "pool_q", "flatten_q", "dense_q"]
+    named = origins(normalized["main"])
+    found = [named[v] for v, value in bindings(normalized["main"]) if op_name(value) == "quantize"]
+    nodes = ("x", "conv", "pool", "flatten", "dense")
+    assert found == [Origin(node, part=Part.CODES) for node in nodes]
 
 
 @pytest.mark.parametrize(("limit", "dtype"), [(7, "int4"), (8, "int8"), (127, "int8")])

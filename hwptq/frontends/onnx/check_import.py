@@ -18,6 +18,7 @@ from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter, Observe
 from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.macs import float_macs
+from hwptq.ir.provenance import Origin, origins
 
 from .fold_shapes import static_shapes, with_inputs
 from .peer import Peer, by_reference, by_runtime
@@ -102,13 +103,14 @@ class Imported:
 
     def _compare_nodes(self, inputs: Mapping[str, np.ndarray], peer: Peer, noise: float) -> None:
         """Raise UnsupportedError at the first node one of whose results differs."""
-        seen: dict[str, np.ndarray] = {}
-        _run(self.raw, inputs, seen.__setitem__)
+        seen: dict[Origin, np.ndarray] = {}
+        _run(self.raw, inputs, lambda _, origin, value: seen.update({origin: value}))
+        named = origins(self.raw["main"])
         read = {i for node in self.proto.graph.node for i in node.input}
         read |= {o.name for o in self.proto.graph.output}
         for node, name in _results(self.proto):
             tensor = self.tensors.get(name)
-            value = seen.get(str(tensor.name)) if isinstance(tensor, relax.Var) else constant(tensor)
+            value = seen.get(named[tensor]) if isinstance(tensor, relax.Var) else constant(tensor)
             if name in read and name in peer.values and value is not None:
                 difference = _difference(peer.values[name], value)
                 if difference > noise:

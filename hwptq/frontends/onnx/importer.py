@@ -1,10 +1,9 @@
-"""ONNX file -> Relax module, float32, batch 1, with the node names of the file."""
+"""ONNX file -> Relax module, float32, batch 1; every binding knows its node of the file."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,20 +16,17 @@ import tvm
 from tvm import relax
 
 from hwptq.errors import InputError, UnsupportedError
-from hwptq.ir.dataflow import bindings, main_functions, op_name, rewrite
 from hwptq.notices import Warning
 
 from .check_import import ImportCheck, Imported
 from .float_types import widen_floats, widen_nibbles
 from .fold_shapes import fold_shapes
 from .input_shapes import input_shapes
-from .operators import NamingImporter
+from .node_origins import with_node_origins
+from .operators import TracingImporter
 
 #: ONNX's own operators, and those that ONNX Runtime adds.
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-#: Operators that may be followed by the addition of a bias.
-_HEADS = ("nn.conv2d", "nn.conv2d_transpose", "matmul")
-_UNNAMED = re.compile(r"lv\d*")  # what TVM calls the values inside a node
 
 
 def _unchecked(inputs: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
@@ -88,7 +84,7 @@ def _to_relax(
     original: onnx.ModelProto, proto: onnx.ModelProto, opset: int, inputs: dict[str, Any], path: Path
 ) -> Imported:
     shapes = {n: list(s) for n, (s, _) in inputs.items()}
-    importer = NamingImporter(shapes, {n: d for n, (_, d) in inputs.items()}, sanitize=True)
+    importer = TracingImporter(shapes, {n: d for n, (_, d) in inputs.items()})
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -96,28 +92,10 @@ def _to_relax(
     except Exception as error:
         raise UnsupportedError(f"{path}: {_first_line(error)}") from error
     try:
-        module = relax.transform.FoldConstant()(_name_heads(raw))
+        module = with_node_origins(relax.transform.FoldConstant()(raw), importer.results)
     except ValueError as error:  # control flow
         raise UnsupportedError(f"{path}: {error}") from error
     return Imported(original, module, raw, dict(importer._nodes))
-
-
-def _name_heads(module: tvm.IRModule) -> tvm.IRModule:
-    """A node that became one of _HEADS and an add: the first operator bears its name, not the addition."""
-    heads: dict[Any, Any] = {}
-    for _, func in main_functions(module):
-        values = dict(bindings(func))
-        for var, value in values.items():
-            source: Any = value.args[0] if op_name(value) == "add" else None
-            if op_name(values.get(source)) in _HEADS and _UNNAMED.fullmatch(str(source.name)):
-                heads[source] = var
-
-    def visit(r: Any, var: Any, value: Any) -> Any:
-        if var in heads:
-            return r.emit(r.keep(value), str(heads[var].name))
-        return r.emit(r.keep(value), f"{var.name}_bias") if var in heads.values() else r.keep(value)
-
-    return rewrite(module, visit)
 
 
 def _check(proto: onnx.ModelProto) -> None:

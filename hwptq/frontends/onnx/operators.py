@@ -1,8 +1,9 @@
-"""TVM's ONNX importer with names kept, and operators that its own converters hide in opaque functions."""
+"""TVM's ONNX importer with origins, and operators that its own converters hide in opaque functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -12,13 +13,21 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from hwptq.ir.dataflow import constant, shape_of
+from hwptq.ir.provenance import Origin, with_origin
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SMALLEST = np.finfo(np.float32).tiny
 
 
-class NamingImporter(onnx_frontend.ONNXGraphImporter):
-    """Names each node's result after the node; Clip, Pad and Split become operators that passes can read."""
+class TracingImporter(onnx_frontend.ONNXGraphImporter):
+    """Knows which vars are the outputs of nodes; Clip, Pad and Split become operators that passes can read.
+
+    results: var -> origin, of what has been converted so far.
+    """
+
+    def __init__(self, shapes: dict[str, list[int]], dtypes: dict[str, str]):
+        super().__init__(shapes, dtypes, sanitize=False)  # inputs keep the names that the file gives them
+        self.results: dict[Any, Origin] = {}
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """As TVM does it, but for the operators that are converted here."""
@@ -33,14 +42,20 @@ class NamingImporter(onnx_frontend.ONNXGraphImporter):
         result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
-        name = attrs["tvm_custom"]["name"]
-        if isinstance(result, relax.Tuple):  # outputs of a node: the first bears its name
-            names = [name, *(f"{name}_{i}" for i in range(1, len(result.fields)))]
-            return relax.Tuple([self._named(*field) for field in zip(result.fields, names, strict=True)])
-        return self._named(result, name)
+        origin, known = Origin(attrs["tvm_custom"]["name"]), set(self._nodes.values())
+        if isinstance(result, relax.Tuple):
+            outputs = [replace(origin, output=i) for i in range(len(result.fields))]
+            fields = zip(result.fields, outputs, strict=True)
+            return relax.Tuple([self._traced(field, output, known) for field, output in fields])
+        return self._traced(result, origin, known)
 
-    def _named(self, expr: Any, name: str) -> Any:
-        return self.bb.emit(expr, name_hint=name) if isinstance(expr, relax.Call) and name else expr
+    def _traced(self, expr: Any, origin: Origin, known: Container[Any]) -> Any:
+        """The var of an output of a node. known: what earlier nodes gave, which this one may hand on."""
+        if isinstance(expr, relax.Call):
+            expr = self.bb.emit(with_origin(expr, origin), name_hint=origin.hint)
+        if isinstance(expr, relax.Var) and expr not in known:
+            self.results[expr] = origin
+        return expr
 
 
 def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:

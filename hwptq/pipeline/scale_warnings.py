@@ -9,6 +9,7 @@ import tvm
 from hwptq.calibration import CalibrationStats
 from hwptq.formats import format_of
 from hwptq.ir.dataflow import bindings, main_functions
+from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.notices import Warning
 
@@ -18,21 +19,22 @@ _FAR_APART = 64
 
 def scale_warnings(stats: CalibrationStats, qdq: tvm.IRModule) -> list[Warning]:
     """One for each quantized tensor whose values span less than 1/64 of what its scale offers."""
-    return [w for _, func in main_functions(qdq) for w in _of_function(stats, func)]
+    return [w for gv, func in main_functions(qdq) for w in _of_function(stats, str(gv.name_hint), func)]
 
 
-def _of_function(stats: CalibrationStats, func: tvm.relax.Function) -> Iterator[Warning]:
+def _of_function(stats: CalibrationStats, function: str, func: tvm.relax.Function) -> Iterator[Warning]:
+    named = origins(func)
     spans: dict[tuple[float, int], list[tuple[float, str]]] = {}
     offered: dict[str, float] = {}
     for _, value in bindings(func):
-        name = str(getattr(value.args[0], "name", "")) if quantizes(value) else ""
-        codec = format_of(str(value.ty.dtype)) if name in stats.observers else None
+        name = named[value.args[0]].label if quantizes(value) and value.args[0] in named else ""
+        codec = format_of(str(value.ty.dtype)) if (function, name) in stats.observers else None
         if codec is None or codec.is_float:
             continue
         scale, zero = scale_and_zero(value)
         if scale is None or zero is None or scale.size != 1:
             continue
-        low, high = stats.range_of(name)
+        low, high = stats.range_of(name, function=function)
         key = (float(scale.item()), int(zero.item()))
         spans.setdefault(key, []).append((high - low, name))
         offered[name] = key[0] * (codec.qmax - codec.qmin)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from hwptq.operators.dense import DenseFloat
 from hwptq.operators.float_operator import FloatOperator
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
@@ -18,7 +19,7 @@ from .portable import Portable
 from .quantize_image import quantizes_images
 from .select import Selector
 from .strided_copy import strided_copy
-from .template import Maker
+from .template import Maker, Template
 from .transpose_tiles import transpose_tiles
 from .wishes import Wish
 
@@ -53,6 +54,13 @@ class CpuSelector(Selector):
 
     def takes_followers(self, layer: Layer) -> bool:
         return not self._plain and self._maker(layer).takes_followers(layer)
+
+    def template(self, layer: Layer, tile: int = 0) -> Template[Any] | None:
+        """A DenseFloat gets none where the descriptor offers no results in float32."""
+        rule = self.target.rule(layer.op.rule(layer.constants))
+        if isinstance(layer.op, DenseFloat) and rule is not None and not rule.float_output:
+            return None
+        return super().template(layer, tile)
 
     @property
     def _plain(self) -> bool:

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from hwptq.operators.dense import DenseFloat
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
@@ -74,7 +73,7 @@ class Selector(ABC):
         """What the rules of the target name for a layer; None where they name nothing that takes it."""
         kind = layer.op.rule(layer.constants)
         rule = self.target.rule(kind)
-        if rule is None or not rule.kernel or (isinstance(layer.op, DenseFloat) and not rule.float_output):
+        if rule is None or not rule.kernel:
             return None
         kernel = self.target.kernels[rule.kernel]
         if kind not in kernel.serves:

@@ -110,6 +110,11 @@ class Operator:
 class WeightedOperator(Operator):
     """An operator whose first constant is a weight, its output channels first: [O, ...]."""
 
+    @property
+    def grouped(self) -> bool:
+        """Whether output channels see only a part of the input channels."""
+        return False
+
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         """For each value of the result one product with each weight of its channel."""
         return prod(out) * prod(inputs[self.activations][1:])

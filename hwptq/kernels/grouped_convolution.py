@@ -44,7 +44,7 @@ class Grouped(Maker):
 def grouped(layer: Layer) -> bool:
     """Whether a layer is a convolution in groups that is not depthwise."""
     op = layer.op
-    return isinstance(op, Conv2d) and op.groups > 1 and op.rule(layer.constants) == Conv2d.family
+    return isinstance(op, Conv2d) and op.grouped and op.rule(layer.constants) == Conv2d.family
 
 
 def grouped_convolution(

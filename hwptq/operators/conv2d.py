@@ -34,7 +34,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from hwptq.tir.windows import inside, leaves_image, when
 
 from .clamp import emit_clamped
-from .float_operator import FloatOperator, stored
+from .float_operator import FloatOperator, FloatProducts, stored
 from .in_bytes import in_bytes
 from .residual import with_residual
 
@@ -45,12 +45,16 @@ class _Convolution(WeightedOperator):
     family: ClassVar[str] = "conv2d"
     groups: int
 
+    @property
+    def grouped(self) -> bool:
+        return self.groups > 1
+
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         """A depthwise convolution has kernels of its own; without a constant weight there is none."""
         if not constants:
             return ""
         channels, _, _, depth = constants[0].shape
-        depthwise = self.groups > 1 and depth == 1 and channels == self.groups
+        depthwise = self.grouped and depth == 1 and channels == self.groups
         return "depthwise_conv2d" if depthwise else self.family
 
 
@@ -174,7 +178,7 @@ class Conv2dToFloat(_Convolution, FloatOperator):
 
 
 @dataclass(frozen=True)
-class FloatConv2d(_Convolution, FloatOperator):
+class FloatConv2d(_Convolution, FloatProducts):
     """(x [N,H,W,I], w [O,KH,KW,I/groups], scale [O], bias [O]) -> [N,OH,OW,O]; scale and bias float32.
 
     y = fma(acc, scale, bias). With a factor `residual` other than 0 a tensor r of the output's shape follows
@@ -202,6 +206,11 @@ class FloatConv2d(_Convolution, FloatOperator):
     @property
     def activations(self) -> int:
         return 2 if self.residual else 1
+
+    @property
+    def in_order(self) -> bool:
+        """Groups too are summed so."""
+        return self.grouped or super().in_order
 
     def reference(self, x, *args) -> np.ndarray:
         *residual, w, scale, bias = args

@@ -28,7 +28,7 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
 from .clamp import emit_clamped
-from .float_operator import FloatOperator, stored
+from .float_operator import FloatOperator, FloatProducts, stored
 from .in_bytes import in_bytes
 from .matmul import FloatMatMul, MatMul, lower_matmul
 from .residual import with_residual
@@ -157,7 +157,7 @@ class DenseToFloat(_Dense, FloatOperator):
 
 
 @dataclass(frozen=True)
-class FloatDense(_Dense, FloatOperator):
+class FloatDense(_Dense, FloatProducts):
     """(x [..., K], w [O,K], scale [O], bias [O]) -> [..., O]; y = fma(acc, scale, bias).
 
     `residual` as in FloatConv2d.

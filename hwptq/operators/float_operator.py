@@ -37,6 +37,17 @@ class FloatOperator(Operator):
         return callback(self, inputs, out)
 
 
+class FloatProducts(FloatOperator):
+    """An operator on floats that adds up products."""
+
+    accumulator: tuple[int, int, int]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it adds its products one after the other, which tensor cores don't."""
+        return self.accumulator[0] == 1
+
+
 def stored(op: Any, y: np.ndarray) -> np.ndarray:
     """float32 results of `op`, clamped, in the dtype of its output."""
     return store(clamp(y, op.lo, op.hi), op.out, getattr(op, "out_zero_point", 0))

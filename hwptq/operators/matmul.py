@@ -26,7 +26,7 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides, row_major
 from hwptq.tir.vector_unit import VectorUnit
 
-from .float_operator import FloatOperator, stored
+from .float_operator import FloatProducts, stored
 from .in_bytes import in_bytes
 
 
@@ -116,7 +116,7 @@ class MatMul(_Product):
 
 
 @dataclass(frozen=True)
-class FloatMatMul(_Product, FloatOperator):
+class FloatMatMul(_Product, FloatProducts):
     """(a [..., M,K], b [..., K,N]) -> [..., M,N], equal leading axes; y = acc * factor."""
 
     kind: ClassVar[str] = "float_matmul"

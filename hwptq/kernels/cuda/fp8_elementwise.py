@@ -62,14 +62,9 @@ def _element(op: FloatOperator, inputs: Sequence[TensorType], out: TensorType) -
             return _avg_pool(op, inputs[0], out)
         case Conv2dToFloat() | DenseToFloat():
             return _to_fp8(op, inputs, out)
-        case FloatConv2d() | FloatDense() if in_order(op):
+        case FloatConv2d() | FloatDense() if op.in_order:
             return _layer(op, inputs, out)
     raise ValueError(f"{op.kind} needs tensor cores")
-
-
-def in_order(op: Any) -> bool:
-    """Whether a layer adds its products one after the other, which tensor cores don't."""
-    return getattr(op, "groups", 1) > 1 or op.accumulator[0] == 1
 
 
 def _bits(dtype: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from hwptq.formats import fp8
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.template import Template
+from hwptq.operators.float_operator import FloatProducts
 from hwptq.operators.matmul import FloatMatMul
 from hwptq.targets.templates.mma import MmaKernel
 from hwptq.tir.builder import TEMPLATE
@@ -57,7 +58,7 @@ def mma_product_steps(
 
 
 def _problem(op: Any, x: TensorType, w: np.ndarray, out: TensorType) -> Problem:
-    step, _, promote = getattr(op, "accumulator", (INT8.step, 0, 0))
+    step, _, promote = op.accumulator if isinstance(op, FloatProducts) else (INT8.step, 0, 0)
     operand = E4M3 if x.dtype == fp8.DTYPE else INT8
     if step != operand.step:
         raise ValueError(f"mma sums {operand.step} products at once, not {step}")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .data.dataset import open_dataset as open_dataset
     from .data.preprocess import Preprocess as Preprocess
     from .data.preprocess import load_preprocess as load_preprocess
+    from .diagnosis.diagnosis import Diagnosis as Diagnosis
     from .errors import AccuracyError as AccuracyError
     from .errors import BudgetError as BudgetError
     from .errors import HwptqError as HwptqError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import UnsupportedError as UnsupportedError
     from .evaluate.interpret import Interpreter as Interpreter
     from .flow import compile as compile
+    from .flow import diagnose as diagnose
     from .flow import plan as plan
     from .notices import Warning as Warning
     from .options import Metric as Metric
@@ -63,7 +65,8 @@ _PUBLIC = {
         "UnsupportedError",
     ),
     "evaluate.interpret": ("Interpreter",),
-    "flow": ("compile", "plan"),
+    "diagnosis.diagnosis": ("Diagnosis",),
+    "flow": ("compile", "diagnose", "plan"),
     "notices": ("Warning",),
     "options": ("Metric", "Options"),
     "progress": ("Progress",),

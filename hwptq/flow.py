@@ -11,6 +11,8 @@ import numpy as np
 from hwptq.data.data_warnings import data_warnings
 from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
+from hwptq.diagnosis import diagnosis
+from hwptq.diagnosis.diagnosis import Diagnosis
 from hwptq.frontends.onnx.importer import Model, import_onnx
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
@@ -126,6 +128,33 @@ def plan(
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
     job = Job(device, calibration, options, progress)
     return Chooser(prepare(imported.module, job), job).choose(options.budget).report()
+
+
+def diagnose(
+    model: str | Path,
+    target: str | Path,
+    calibration_data: Any,
+    evaluation_data: Any = None,
+    preprocess: str | Path | Preprocess | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    **words: Unpack[OptionWords],
+) -> Diagnosis:
+    """What `compile` with these arguments would lose, where, by what, and what mends it; nothing is written.
+
+    It looks at the first samples of the evaluation data, as many as a few minutes allow. Raises a HwptqError
+    as compile does.
+    """
+    options, progress = options_of(options, **words), progress or Progress()
+    device = load_target(target, trust=options.trust_descriptor)
+    with progress.stage("import"):
+        imported = import_onnx(model, options.axes)
+        calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
+    try:
+        job = Job(device, calibration, options, progress)
+        return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
+    except ValueError as error:  # of a pass: it names the node
+        raise UnsupportedError(f"{model}: {error}") from error
 
 
 def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, BitWidths | None]:

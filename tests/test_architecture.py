@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.report",),
     ("hwptq.tuning",),
     ("hwptq.search",),
+    ("hwptq.diagnosis",),
     ("hwptq.*",),
     ("hwptq.cli", "hwptq.__main__"),
 )

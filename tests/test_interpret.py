@@ -10,6 +10,7 @@ import tvm
 from onnx_models import normal
 from tvm import relax
 
+from hwptq.evaluate.downstream import on_threads
 from hwptq.evaluate.interpret import Interpreter
 
 op, nn = relax.op, relax.op.nn
@@ -84,3 +85,16 @@ def test_dequantize(channels: int, axis: int):
 def test_quantize_rounds_and_saturates_alike():
     x = (np.arange(-400, 400) * np.float32(0.025)).astype(np.float32)
     compare(lambda v: quantized(v, 0, -1), np.append(x, np.float32([1e9, -1e9])), 0)
+
+
+def test_interpreters_of_two_threads_share_no_machine():
+    """What is alike is compiled once, but runs apart."""
+    x = relax.Var("x", relax.TensorType((64, 256), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x]):
+        builder.emit_func_output(builder.emit(op.erf(x)))
+    mod, inputs = builder.get(), [normal(seed, 64, 256) for seed in range(400)]
+    expected = [Interpreter(mod).run({"x": i})[0] for i in inputs[:8]]
+    outputs = list(on_threads(lambda: Interpreter(mod), lambda one, i: one.run({"x": i})[0], inputs))
+    assert len(outputs) == len(inputs)
+    assert all(np.array_equal(a, b) for a, b in zip(expected, outputs, strict=False))

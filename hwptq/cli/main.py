@@ -1,9 +1,8 @@
-"""The command line: hwptq compile, hwptq targets list | show | check."""
+"""The command line: hwptq compile, hwptq diagnose, hwptq targets list | show | check."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +10,12 @@ import typer
 from rich.console import Console
 
 from hwptq import __version__
-from hwptq.errors import HwptqError, InputError
+from hwptq.errors import HwptqError
 
+from .diagnose import diagnose_command
 from .explain import INTERNAL, explained
 from .session import Session
+from .words import axes_of, observer_setting
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -147,7 +148,7 @@ def compile_command(
     options = options_of(
         None,
         weight_granularity=weight_granularity,
-        axes=_axes(axes or ()),
+        axes=axes_of(axes or ()),
         precision=precision,
         budget=budget,
         exclude=exclude,
@@ -162,7 +163,7 @@ def compile_command(
         strict=strict,
         dump_ir=dump_ir,
         trust_descriptor=trust_descriptor,
-        recipe=named_recipe(recipe, [*(steps or ()), *_observer(calibration_method)]),
+        recipe=named_recipe(recipe, [*(steps or ()), *observer_setting(calibration_method)]),
     )
     if dry_run:
         with TerminalProgress(quiet) as progress:
@@ -183,23 +184,7 @@ def compile_command(
         show_report(result.folder)
 
 
-def _axes(settings: Iterable[str]) -> dict[str, int]:
-    found = {}
-    for setting in settings:
-        name, _, size = setting.rpartition("=")
-        if not name or not size.isdecimal() or not int(size):
-            raise InputError(f"--axis {setting}: give NAME=SIZE, such as sequence=64")
-        found[name] = int(size)
-    return found
-
-
-def _observer(method: str | None) -> list[str]:
-    """The setting of a recipe that --calibration-method stands for."""
-    from hwptq.quant.observers import OBSERVERS
-
-    if method is not None and method not in OBSERVERS:
-        raise InputError(f"--calibration-method {method}: give {', '.join(OBSERVERS)}")
-    return [] if method is None else [f"observer={method}"]
+app.command("diagnose")(diagnose_command)
 
 
 @targets_app.command("list")

@@ -20,12 +20,13 @@ class Session:
 
     verbose: bool = False  # libraries may print, and faults of ours come with their traceback
 
-    def begin(self, output: Path, verbose: bool) -> None:
-        """An output folder is about to be written: should this process be killed, it is tidied."""
+    def begin(self, output: Path | None, verbose: bool) -> None:
+        """An output folder, if any, is about to be written: should this process be killed, it is tidied."""
         self.verbose = verbose
         if verbose:
             self._show_libraries()
-        self._send({"output": os.path.realpath(output)})
+        if output is not None:
+            self._send({"output": os.path.realpath(output)})
 
     def ended(self) -> None:
         """The exit code that follows is one that the command chose."""

@@ -29,8 +29,8 @@ def compiled_alone(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> Cal
         module = _module(mod, value, tensors)
         key = StructuralKey(module)  # type: ignore[call-arg, unused-ignore]
         if key not in _COMPILED:
-            _COMPILED[key] = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())["only"]
-        return _COMPILED[key]
+            _COMPILED[key] = tvm.compile(module, target="llvm")
+        return relax.VirtualMachine(_COMPILED[key], tvm.cpu())["only"]  # one VM serves one thread at a time
 
 
 def _module(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> tvm.IRModule:

@@ -9,25 +9,21 @@ The layer has the weights that the variants hold; `choose.py` rounds them as the
 
 from __future__ import annotations
 
-import os
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax
 
 from hwptq.data.dataset import Sample
+from hwptq.evaluate.downstream import Network, on_threads
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
 from hwptq.ir.provenance import Part, origins
-from hwptq.passes.variants import Variants
+from hwptq.passes.uniform_variants import Variants
 
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES = 64
@@ -55,20 +51,8 @@ def measure_sensitivity(
     """
     chosen = list(islice(samples, SAMPLES))
     probes = [(name, pair) for name, layer in variants.layers.items() for pair in layer.pairs]
-    idle: SimpleQueue[_Bench] = SimpleQueue()  # one for each thread that runs
-    workers = min(os.cpu_count() or 1, len(chosen))
-    for _ in range(workers):
-        idle.put(_Bench(float32, variants, probes))
-
-    def work(sample: Sample) -> np.ndarray:
-        bench = idle.get()
-        try:
-            return bench.disturbances(sample)
-        finally:
-            idle.put(bench)
-
-    with ThreadPoolExecutor(workers) as pool:
-        rows = np.array(list(track(pool.map(work, chosen), len(chosen))))
+    runs = on_threads(lambda: _Bench(float32, variants, probes), _Bench.disturbances, chosen)
+    rows = np.array(list(track(runs, len(chosen))))
     noise, divergence = rows.mean(axis=0).T
     kl = not np.isnan(divergence).any()
     found: dict[str, dict[Pair, float]] = {name: {} for name in variants.layers}
@@ -81,45 +65,21 @@ class _Bench:
     """One network to disturb; for one thread."""
 
     def __init__(self, float32: tvm.IRModule, variants: Variants, probes: Sequence[tuple[str, Pair]]):
-        self.interpreter = Interpreter(float32)
-        self.order = bindings(self.interpreter.func)
-        self.params = list(self.interpreter.func.params)
-        self.result = self.interpreter.func.body.body
-        self.vars = {origin.label: var for var, origin in origins(self.interpreter.func).items()}
+        self.network = Network(float32)
+        known = {origin.label: var for var, origin in origins(self.network.interpreter.func).items()}
         layers = {pair: Interpreter(qdq) for pair, qdq in variants.qdq.items()}
-        self.probes = [(self.vars[name], _Probe(layers[pair], name, self.vars)) for name, pair in probes]
-        self.behind = {var: self._behind(var) for var, _ in self.probes}
-
-    def _behind(self, var: Any) -> list[tuple[Any, Any]]:
-        """The bindings that depend on `var`."""
-        found, dirty = [], {var}
-        for other, value in self.order:
-            if not dirty.isdisjoint(reads(value)):
-                dirty.add(other)
-                found.append((other, value))
-        return found
+        self.probes = [(known[name], _Probe(layers[pair], name, known)) for name, pair in probes]
 
     def disturbances(self, sample: Sample) -> np.ndarray:
         """[probes, 2]: noise power relative to the signal, and divergence or NaN."""
-        clean: dict[Any, Any] = {p: sample.inputs[str(p.name)] for p in self.params}
-        for var, value in self.order:
-            clean[var] = self.interpreter.evaluate(value, clean)
-        exact = self._outputs(clean)
+        clean = self.network.values(sample.inputs)
+        exact = self.network.outputs(clean)
+        ranked = isinstance(sample.label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
         rows = []
         for var, probe in self.probes:
-            changed = {var: probe.output(clean)}
-            env = ChainMap(changed, clean)
-            for other, value in self.behind[var]:
-                changed[other] = self.interpreter.evaluate(value, env)
-            outputs = self._outputs(env)
-            ranked = isinstance(sample.label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
+            outputs = self.network.outputs_with(clean, var, probe.output(clean))
             rows.append((_noise(exact, outputs), _divergence(exact[0], outputs[0]) if ranked else np.nan))
         return np.array(rows)
-
-    def _outputs(self, env: Mapping[Any, Any]) -> list[np.ndarray]:
-        fields = self.result.fields if isinstance(self.result, relax.Tuple) else [self.result]
-        values = [env[f] for f in fields]
-        return list(values[0]) if len(values) == 1 and isinstance(values[0], tuple) else values
 
 
 class _Probe:

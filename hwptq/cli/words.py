@@ -1,0 +1,27 @@
+"""What options of several commands say: words of the command line as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hwptq.errors import InputError
+
+
+def axes_of(settings: Iterable[str]) -> dict[str, int]:
+    """Sizes of axes by name, of --axis NAME=SIZE."""
+    found = {}
+    for setting in settings:
+        name, _, size = setting.rpartition("=")
+        if not name or not size.isdecimal() or not int(size):
+            raise InputError(f"--axis {setting}: give NAME=SIZE, such as sequence=64")
+        found[name] = int(size)
+    return found
+
+
+def observer_setting(method: str | None) -> list[str]:
+    """The setting of a recipe that --calibration-method stands for."""
+    from hwptq.quant.observers import OBSERVERS
+
+    if method is not None and method not in OBSERVERS:
+        raise InputError(f"--calibration-method {method}: give {', '.join(OBSERVERS)}")
+    return [] if method is None else [f"observer={method}"]

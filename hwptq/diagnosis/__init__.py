@@ -1,0 +1,1 @@
+"""What a quantization loses, where, by what, and what would mend it."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .round_weights import RoundWeights as RoundWeights
     from .select_kernels import SelectKernels as SelectKernels
     from .smooth_activations import SmoothActivations as SmoothActivations
-    from .uniform_variants import uniform_variants as uniform_variants
+    from .variants import uniform_variants as uniform_variants
 
 #: Module -> the public names that it defines.
 _PUBLIC = {
@@ -46,7 +46,7 @@ _PUBLIC = {
     ),
     "select_kernels": ("SelectKernels",),
     "smooth_activations": ("SmoothActivations",),
-    "uniform_variants": ("uniform_variants",),
+    "variants": ("uniform_variants",),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_HOMES)

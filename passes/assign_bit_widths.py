@@ -21,7 +21,7 @@ from hwptq.ir.provenance import origins
 
 from .graph.quantizable import with_assignment
 from .layer_costs import LayerCosts
-from .uniform_variants import Variants, is_wide, uniform_variants
+from .variants import Variants, is_wide, uniform_variants
 
 _BIT = 1e-6  # of a layer: the number of layers with the wanted pair comes first
 

@@ -12,7 +12,7 @@ from hwptq.targets.schema import priced
 from .lower_to_integer import LowerToInteger
 from .select_kernels import SelectKernels
 from .stored_bytes import layer_bytes, stored_bytes
-from .uniform_variants import Variants
+from .variants import Variants
 
 
 class LayerCosts:

@@ -139,7 +139,7 @@ def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
 
 
 def integer_node(mod: tvm.IRModule, var: Any, value: Any) -> Node | None:
-    """The integer or fp8 operator of a binding with its tensors, or None."""
+    """The operator of a binding with its tensors, or None."""
     op = integer_operator(mod, value)
     if op is None:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hwptq.formats import Pair, format_of, formats
+from hwptq.formats import BFLOAT16, E4M3, Pair, format_of, formats
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
 
@@ -346,8 +346,10 @@ class Descriptor:
         """What products of floats are summed in, for the arithmetic of quant/float_sums.py."""
         short, long = self.fp8_accumulator, self.bf16_accumulator
         return Accumulators(
-            Accumulator(short.step, short.fraction_bits, short.promote),
-            Accumulator(long.step, long.fraction_bits, 0),
+            (
+                (E4M3.name, Accumulator(short.step, short.fraction_bits, short.promote)),
+                (BFLOAT16.name, Accumulator(long.step, long.fraction_bits, 0)),
+            )
         )
 
     def rule(self, op: str) -> OpRule | None:

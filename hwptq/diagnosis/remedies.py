@@ -13,7 +13,7 @@ from hwptq.formats import format_of, precision_word
 from hwptq.ir.dataflow import bindings, only_function, users
 from hwptq.ir.provenance import origins
 from hwptq.options import Options
-from hwptq.passes.uniform_variants import is_wide
+from hwptq.passes.variants import is_wide
 from hwptq.quant.observers import OBSERVERS
 from hwptq.targets import Descriptor
 

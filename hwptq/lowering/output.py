@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hwptq.formats import FLOAT32, INT8, Format
+from hwptq.formats import INT8, Format
 from hwptq.ir.provenance import Origin, Part
 
 from .operand import Operand
@@ -36,7 +36,7 @@ class Output:
     @property
     def real(self) -> bool:
         """Whether the result is float32."""
-        return self.format == FLOAT32
+        return not self.format.quantized
 
     @property
     def dtype(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hwptq.tir.layout import PLAIN
+
 
 class WithBits(Protocol):
     """An operator on integers."""
@@ -16,4 +18,4 @@ class WithBits(Protocol):
 
 def in_bytes(op: WithBits) -> bool:
     """Whether activations and result are bytes; with others, the portable code computes an operator."""
-    return op.activation_bits <= 8 and op.out == "int8"
+    return op.activation_bits <= 8 and op.out == PLAIN.dtype

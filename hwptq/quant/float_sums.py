@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from hwptq.formats import bf16, fp8
+from hwptq.formats import BFLOAT16, E4M3, fp8
 
 from . import bf16_accumulate, fp8_accumulate
 from .fp8_accumulate import Accumulator
 
+#: (codes [..., M,K], codes [..., N,K], accumulator) -> their products' sums, by the format of both.
+_PRODUCTS: dict[str, Callable[[np.ndarray, np.ndarray, Accumulator], np.ndarray]] = {
+    E4M3.name: lambda a, b, model: fp8_accumulate.product(fp8.as_codes(a), fp8.as_codes(b), model),
+    BFLOAT16.name: bf16_accumulate.product,
+}
+
 
 @dataclass(frozen=True)
 class Accumulators:
-    """What a device sums products in, by the dtype of both operands."""
+    """What a device sums products in: (format of both operands, accumulator)."""
 
-    float8: Accumulator = fp8_accumulate.HOPPER
-    bfloat16: Accumulator = bf16_accumulate.IN_ORDER
+    models: tuple[tuple[str, Accumulator], ...] = (
+        (E4M3.name, fp8_accumulate.HOPPER),
+        (BFLOAT16.name, bf16_accumulate.IN_ORDER),
+    )
 
     def of(self, dtype: str) -> Accumulator:
-        """That of a dtype."""
-        return self.bfloat16 if dtype == bf16.DTYPE else self.float8
+        """That of a format. Raises KeyError where the device sums no products of it."""
+        return dict(self.models)[dtype]
 
 
 def product(a: np.ndarray, b: np.ndarray, model: Accumulator) -> np.ndarray:
-    """a [..., M,K] and b [..., N,K], both in e4m3 or bfloat16, leading axes equal -> a @ b.T, float32."""
-    if a.dtype == bf16.DTYPE:
-        return bf16_accumulate.product(a, b, model)
-    return fp8_accumulate.product(fp8.as_codes(a), fp8.as_codes(b), model)
+    """a [..., M,K] and b [..., N,K], of one float format, leading axes equal -> a @ b.T, float32."""
+    return _PRODUCTS[str(a.dtype)](a, b, model)
 
 
 def parts_of_window(weight: tuple[int, ...], step: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwptq.formats import bf16, fp8
+from hwptq.formats import format_of
 
 
 def clamp(y: np.ndarray, lo: float, hi: float) -> np.ndarray:
@@ -17,23 +17,15 @@ def clamp(y: np.ndarray, lo: float, hi: float) -> np.ndarray:
 
 
 def store(y: np.ndarray, out: str, zero_point: int = 0) -> np.ndarray:
-    """float32 `y` as the dtype `out`; int8 is clamp(round_half_even(y) + zero_point), -128 for NaN."""
-    if out == fp8.DTYPE:
-        return fp8.as_float8(fp8.encode(y))
-    if out == bf16.DTYPE:
-        return bf16.encode(y)
-    if out == "int8":
-        return clamp(np.rint(y) + np.float32(zero_point), -128, 127).astype(np.int8)
-    return y.astype(np.float32)
+    """float32 `y`, in the scale of the result, as the dtype `out`."""
+    return format_of(out).encode(y, 1.0, zero_point)
 
 
 def value(x: np.ndarray, zero_point: int = 0) -> np.ndarray:
-    """What the codes of a tensor in e4m3, bfloat16 or int8 stand for: float32, exact."""
-    if x.dtype == np.int8:
-        return (x.astype(np.int32) - zero_point).astype(np.float32)
-    return bf16.decode(x) if x.dtype == bf16.DTYPE else fp8.decode(fp8.as_codes(x))
+    """What the codes of a tensor stand for, without a scale: float32, exact."""
+    return format_of(str(x.dtype)).decode(x, 1.0, zero_point)
 
 
 def codes(x: np.ndarray) -> np.ndarray:
-    """The bits of a tensor in e4m3 or bfloat16 as whole numbers: uint8 or uint16."""
-    return bf16.as_codes(x) if x.dtype == bf16.DTYPE else fp8.as_codes(x)
+    """The bits of a tensor of floats as whole numbers: uint8 or uint16."""
+    return np.asarray(x, order="C").view(f"uint{8 * x.dtype.itemsize}")

@@ -9,17 +9,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats import holds_codes
+from hwptq.formats import format_of, holds_codes
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from hwptq.ir.macs import float_macs
-from hwptq.ir.operator import Operator, integer_operator
+from hwptq.ir.operator import Operator, WeightedOperator, integer_operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes
-from hwptq.operators.conv2d import FloatConv2d
-from hwptq.operators.dense import FloatDense
 from hwptq.operators.dequantize import Dequantize, FloatDequantize
-from hwptq.operators.layers import IntegerLayer, LayerToFloat
-from hwptq.operators.matmul import FloatMatMul, MatMul
 from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT
@@ -43,45 +39,40 @@ def integer_nodes(mod: tvm.IRModule) -> Iterator[tuple[Any, Operator, list[Any]]
 
 def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
     """One row for each operator with weights, and for products of two activations."""
-    rows, named = [], origins(mod["main"])
-    for var, op, args in integer_nodes(mod):
-        if isinstance(op, FloatConv2d | FloatDense | FloatMatMul):
-            rows.append(_fp8_row(named[var].layer, var, op, args))
-        if not isinstance(op, IntegerLayer | MatMul | LayerToFloat):
-            continue
-        weight, width = constant(args[1]), getattr(op, "weight_bits", 8)
-        size = 0 if weight is None else weight_bytes(weight.size, width) + _factors(op, weight)
-        rows.append(
-            {
-                "name": named[var].layer,
-                "op": op.family,
-                "weight": f"int{width}",
-                "activation": f"int{getattr(op, 'activation_bits', 8)}",
-                "macs": integer_macs(op, args, var),
-                "weight_bytes": size,
-            }
-        )
-    return rows
+    named = origins(mod["main"])
+    nodes = (
+        (named[var].layer, op, args, integer_macs(op, args, var)) for var, op, args in integer_nodes(mod)
+    )
+    return [_row(*node) for node in nodes if node[-1]]
+
+
+def _row(name: str, op: Operator, args: list[Any], macs: int) -> dict[str, Any]:
+    """Values of fewer bits than the dtype that holds them are known to their operator."""
+    weighted = isinstance(op, WeightedOperator)
+    factor = args[op.activations if weighted else 1]
+    weight = constant(factor) if weighted else None
+    width = getattr(op, "weight_bits", format_of(str(factor.ty.dtype)).bits)
+    size = 0 if weight is None else weight_bytes(weight.size, width) + _factors(op, weight)
+    return {
+        "name": name,
+        "op": op.family,
+        "weight": _format_name(factor, width),
+        "activation": _format_name(args[0], getattr(op, "activation_bits", 0)),
+        "macs": macs,
+        "weight_bytes": size,
+    }
+
+
+def _format_name(tensor: Any, bits: int) -> str:
+    """The format of a tensor, of so many bits if it is one of integers; 0 = those of its dtype."""
+    dtype = str(tensor.ty.dtype)
+    return f"int{bits}" if bits and not format_of(dtype).is_float else dtype
 
 
 def _factors(op: Any, weight: Any) -> int:
     """Factors of groups of weights, a byte each."""
     size = getattr(op, "weight_group", 0)
     return weight.size // weight.shape[-1] * -(-weight.shape[-1] // size) if size else 0
-
-
-def _fp8_row(
-    name: str, var: Any, op: FloatConv2d | FloatDense | FloatMatMul, args: list[Any]
-) -> dict[str, Any]:
-    weight = None if isinstance(op, FloatMatMul) else constant(args[-3])
-    return {
-        "name": name,
-        "op": op.family,
-        "weight": str(args[1 if weight is None else -3].ty.dtype),
-        "activation": str(args[0].ty.dtype),
-        "macs": integer_macs(op, args, var),
-        "weight_bytes": 0 if weight is None else int(weight.nbytes),
-    }
 
 
 def weight_bytes(count: int, bits: int) -> int:

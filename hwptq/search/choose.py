@@ -24,7 +24,7 @@ from hwptq.passes.assign_bit_widths import (
 )
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
-from hwptq.passes.uniform_variants import Layer, Variants, is_wide, uniform_variants
+from hwptq.passes.variants import Layer, Variants, is_wide, uniform_variants
 from hwptq.pipeline.stages import Prepared, rounded_alone
 from hwptq.pipeline.step import Job
 from hwptq.targets import Descriptor

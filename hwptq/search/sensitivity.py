@@ -23,7 +23,7 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
 from hwptq.ir.provenance import Part, origins
-from hwptq.passes.uniform_variants import Variants
+from hwptq.passes.variants import Variants
 
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES = 64

@@ -178,8 +178,8 @@ class QuantizationPlan:
         return unlike_parts(parts_of(value), self._range) if self.kinds[var] == "concat" else []
 
     def _stays_unrounded(self, var: Any) -> bool:
-        """Whether the result of a layer is used as a real number. Of an fp8 layer: a float node reads it, or
-        the graph's user, or the add that it is computed together with. Of an integer one: float nodes only.
+        """Whether the result of a layer is used as a real number. Of one on floats: float nodes read it, the
+        graph's user, or the add that it is computed together with. Of one on integers: float nodes only.
         """
         if self.kinds.get(var) not in WEIGHTED_OPS:
             return False

@@ -128,7 +128,7 @@ def _layer(
     ints, (scales, _) = constant(w_dq.args[0]), scale_and_zero(w_dq)
     if (out is None and not real) or ints is None or scales is None or constant(x_dq.args[0]) is not None:
         return None
-    if ints.ndim not in (2, 4) or ints.dtype != np.int8:
+    if ints.ndim not in (2, 4) or str(ints.dtype) != INT8.held:
         return None
     scale = np.broadcast_to(scales, (ints.shape[0 if ints.ndim == 4 else 1],))
     out_scale, out_dtype = (None, "float32") if out is None else (_params(out)[0], str(out.ty.dtype))

@@ -16,7 +16,7 @@ import pytest
 from kernel_cases import Case, type_of
 from on_processor import run
 
-from hwptq.kernels.cuda.int8_elementwise import int8_kernel
+from hwptq.kernels.cuda.element import elementwise_kernel
 from hwptq.kernels.cuda.operand import item_bytes
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.kernels.cuda.tiling import COLUMNS, STORE, round_up
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("intrinsics")
 def check(case: Case) -> None:
     arrays = [*case.activations, *case.constants]
     expected = case.expected()
-    func = int8_kernel(case.op, [type_of(a) for a in arrays], type_of(expected), {})
+    func = elementwise_kernel(case.op, [type_of(a) for a in arrays], type_of(expected), {})
     found = run(func, arrays, type_of(expected))
     np.testing.assert_array_equal(found, expected, err_msg=str(case))
 

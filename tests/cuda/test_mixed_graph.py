@@ -17,7 +17,7 @@ from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.passes import CorrectBias, EqualizeCrossLayer, InsertQDQ, LowerToInteger, SelectKernels
-from hwptq.passes.uniform_variants import uniform_variants
+from hwptq.passes.variants import uniform_variants
 from hwptq.pipeline.stages import fuse
 from hwptq.report.coverage import bits, float_nodes, integer_nodes
 from hwptq.targets import load_target

@@ -9,7 +9,7 @@ import pytest
 from on_processor import run
 
 from hwptq.formats import fp8
-from hwptq.kernels.cuda.fp8_products import product_steps
+from hwptq.kernels.cuda.float_products import product_steps
 from hwptq.kernels.cuda.pack import row_windows
 from hwptq.kernels.cuda.packing import permutation
 from hwptq.operators.conv2d import FloatConv2d

@@ -22,7 +22,7 @@ from hwptq.passes.assign_bit_widths import Pairs, at_precision, end_layers, with
 from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.stored_bytes import stored_bytes
-from hwptq.passes.uniform_variants import Variants, uniform_variants
+from hwptq.passes.variants import Variants, uniform_variants
 from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 

@@ -9,16 +9,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.ir.operator import Operator
 from hwptq.operators.add import Add
 from hwptq.operators.avg_pool import AvgPool
 from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.layers import IntegerLayer
 from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.max_pool import MaxPool
@@ -30,43 +29,32 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides
 from hwptq.tir.requantize import Bounds, requantize
 
-from .flat import divide, flat_kernel, indices, multiply, real, register, stored, value_of
+from .element import Element, element_of
+from .flat import divide, indices, multiply, real, register, stored, value_of
 from .places import convolved, operand_offsets, pooled, unpadded
 from .results import result
 
-Element = Callable[..., Expr]
+
+@element_of.register(Quantize)
+def _quantize(op: Quantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    return lambda at, x: stored(divide(x.load(at), real(op.scale)), "int8", op.zero_point)
 
 
-def int8_kernel(
-    op: Operator, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
-) -> tvm.tirx.PrimFunc:
-    """The PrimFunc (inputs…, out) of `op`."""
-    return flat_kernel(inputs, out, attributes, _element(op, inputs, out))
+@element_of.register(Dequantize)
+def _dequantize(op: Dequantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    return lambda at, x: multiply(value_of(x, at, op.zero_point), real(op.scale))
 
 
-def _element(op: Operator, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    match op:
-        case Quantize():
-            return lambda at, x: stored(divide(x.load(at), real(op.scale)), "int8", op.zero_point)
-        case Dequantize():
-            return lambda at, x: multiply(value_of(x, at, op.zero_point), real(op.scale))
-        case Lookup():
-            return lambda at, x, table: table.load(_int32(x, at) + 128)
-        case Clamp():
-            return _clamp(out)
-        case Add() | Mul():
-            return _binary(op, inputs, out)
-        case Pad():
-            return _pad(op, inputs[0], out)
-        case MaxPool():
-            return _max_pool(op, inputs[0], out)
-        case AvgPool():
-            return _avg_pool(op, inputs[0], out)
-        case MatMul():
-            return _matmul(op, inputs, out)
-        case Conv2d() | Dense() | DenseFloat():
-            return layer(op, integer_sum(op, inputs, out), out)
-    raise ValueError(f"no CUDA kernel for {op!r}")
+@element_of.register(Lookup)
+def _lookup(op: Lookup, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    return lambda at, x, table: table.load(_int32(x, at) + 128)
+
+
+@element_of.register(Conv2d)
+@element_of.register(Dense)
+@element_of.register(DenseFloat)
+def _layer(op: IntegerLayer, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    return layer(op, integer_sum(op, inputs, out), out)
 
 
 def _int32(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
@@ -83,7 +71,8 @@ def _scaled(op: Any, acc: Expr) -> Expr:
     return requantize(acc, multiplier, shift, _bounds(op), 1)
 
 
-def _clamp(out: TensorType) -> Element:
+@element_of.register(Clamp)
+def _clamp(op: Clamp, inputs: Sequence[TensorType], out: TensorType) -> Element:
     channels = out.shape[-1]
 
     def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
@@ -93,6 +82,8 @@ def _clamp(out: TensorType) -> Element:
     return element
 
 
+@element_of.register(Add)
+@element_of.register(Mul)
 def _binary(op: Add | Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
     offsets = operand_offsets(inputs, out)
 
@@ -106,7 +97,9 @@ def _binary(op: Add | Mul, inputs: Sequence[TensorType], out: TensorType) -> Ele
     return element
 
 
-def _pad(op: Pad, x: TensorType, out: TensorType) -> Element:
+@element_of.register(Pad)
+def _pad(op: Pad, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    x = inputs[0]
     place = unpadded(op, x, out)
 
     def element(at: Expr, tensor: Flat) -> Expr:
@@ -116,14 +109,20 @@ def _pad(op: Pad, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _max_pool(op: MaxPool, x: TensorType, out: TensorType) -> Element:
+@element_of.register(MaxPool)
+def _max_pool(op: MaxPool, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    x = inputs[0]
+
     def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
         return T.max(best, tensor.load(offset))
 
     return pooled(op, op.dilation, x, out, partial(register, -128, "int8"), larger)
 
 
-def _avg_pool(op: AvgPool, x: TensorType, out: TensorType) -> Element:
+@element_of.register(AvgPool)
+def _avg_pool(op: AvgPool, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    x = inputs[0]
+
     def added(total: Expr, tensor: Flat, offset: Expr) -> Expr:
         return total + _int32(tensor, offset, op.in_zero_point)
 
@@ -138,6 +137,7 @@ def _avg_pool(op: AvgPool, x: TensorType, out: TensorType) -> Element:
     return element
 
 
+@element_of.register(MatMul)
 def _matmul(op: MatMul, inputs: Sequence[TensorType], out: TensorType) -> Element:
     a_shape, b_shape = inputs[0].shape, inputs[1].shape
     (rows, depth), columns = a_shape[-2:], b_shape[-1]

@@ -14,7 +14,7 @@ from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
 
-from .fp8_products import NO_RESIDUAL, wgmma_step
+from .float_products import NO_RESIDUAL, wgmma_step
 from .operand import INT8, item_bytes
 from .pack import pad_image, padded_image
 from .packing import filled, packed_weights

@@ -7,13 +7,11 @@ from typing import ClassVar
 
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import Selector
-from hwptq.operators.float_operator import FloatOperator
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
 
 from .concatenate import concatenation
-from .fp8_elementwise import fp8_kernel
-from .int8_elementwise import int8_kernel
+from .element import elementwise_kernel
 from .tensor_cores import summed_by_step
 
 
@@ -33,10 +31,7 @@ class GpuSelector(Selector):
             raise ValueError(f"{self.target.name}: {kind} in {dtype} needs a kernel for tensor cores")
         inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
         attributes = {TEMPLATE: "flat"}
-        if isinstance(op, FloatOperator):
-            func = fp8_kernel(op, inputs, out, attributes)
-        else:
-            func = int8_kernel(op, inputs, out, attributes)
+        func = elementwise_kernel(op, inputs, out, attributes)
         return (Step(func, (*range(len(activations)), *constants), out, f"{op.kind}_flat"),)
 
     def concatenation(self, inputs: Sequence[TensorType], axis: int, out: TensorType) -> Step:

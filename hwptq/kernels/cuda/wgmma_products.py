@@ -7,7 +7,7 @@ from hwptq.kernels.template import Template
 from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.kernel import Step
 
-from .fp8_products import product_steps
+from .float_products import product_steps
 from .int8_products import int8_product_steps
 from .tensor_cores import in_integers, summed_by_step
 

@@ -1,12 +1,11 @@
-"""CUDA kernels of the operators on e4m3 and bfloat16 that need no tensor cores."""
+"""CUDA kernels of the operators on floats that need no tensor cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import tvm
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.add import FloatAdd
@@ -15,7 +14,6 @@ from hwptq.operators.clamp import FloatClamp
 from hwptq.operators.conv2d import Conv2dToFloat, FloatConv2d
 from hwptq.operators.dense import DenseToFloat, FloatDense
 from hwptq.operators.dequantize import FloatDequantize
-from hwptq.operators.float_operator import FloatOperator
 from hwptq.operators.layers import LayerToFloat
 from hwptq.operators.lookup import FloatLookup
 from hwptq.operators.max_pool import FloatMaxPool
@@ -25,46 +23,28 @@ from hwptq.operators.quantize import FloatQuantize
 from hwptq.tir.builder import Expr, Flat, cast, constant
 from hwptq.tir.kernel import TensorType
 
-from .flat import add, clamped, flat_kernel, fma, multiply, real, register, stored, value_of
+from .element import Element, element_of
+from .flat import add, clamped, fma, multiply, real, register, stored, value_of
 from .int8_elementwise import dense_sum, integer_sum, layer
 from .operand import item_bytes
 from .places import convolved, operand_offsets, pooled, unpadded
 from .results import result
 
-Element = Callable[..., Expr]
+
+@element_of.register(FloatQuantize)
+def _quantize(op: FloatQuantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    return lambda at, x: stored(multiply(x.load(at), real(op.factor)), out.dtype)
 
 
-def fp8_kernel(
-    op: FloatOperator, inputs: Sequence[TensorType], out: TensorType, attributes: dict[str, Any]
-) -> tvm.tirx.PrimFunc:
-    """The PrimFunc (inputs…, out) of `op`. Raises ValueError for one that needs tensor cores."""
-    return flat_kernel(inputs, out, attributes, _element(op, inputs, out))
+@element_of.register(FloatDequantize)
+def _dequantize(op: FloatDequantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    return lambda at, x: multiply(value_of(x, at), real(op.scale))
 
 
-def _element(op: FloatOperator, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    match op:
-        case FloatQuantize():
-            return lambda at, x: stored(multiply(x.load(at), real(op.factor)), out.dtype)
-        case FloatDequantize():
-            return lambda at, x: multiply(value_of(x, at), real(op.scale))
-        case FloatLookup():
-            bits = _bits(inputs[0].dtype)
-            return lambda at, x, table: table.load(cast(T.reinterpret(bits, x.load(at)), "int32"))
-        case FloatClamp():
-            return _clamp(out)
-        case FloatAdd() | FloatMul():
-            return _binary(op, inputs, out)
-        case FloatPad():
-            return _pad(op, inputs[0], out)
-        case FloatMaxPool():
-            return _max_pool(op, inputs[0], out)
-        case FloatAvgPool():
-            return _avg_pool(op, inputs[0], out)
-        case Conv2dToFloat() | DenseToFloat():
-            return _to_fp8(op, inputs, out)
-        case FloatConv2d() | FloatDense() if op.in_order:
-            return _layer(op, inputs, out)
-    raise ValueError(f"{op.kind} needs tensor cores")
+@element_of.register(FloatLookup)
+def _lookup(op: FloatLookup, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    bits = _bits(inputs[0].dtype)
+    return lambda at, x, table: table.load(cast(T.reinterpret(bits, x.load(at)), "int32"))
 
 
 def _bits(dtype: str) -> str:
@@ -77,6 +57,8 @@ def _finished(op: Any, value: Expr) -> Expr:
     return stored(clamped(value, op.lo, op.hi), op.out, op.out_zero_point)
 
 
+@element_of.register(FloatAdd)
+@element_of.register(FloatMul)
 def _binary(op: FloatAdd | FloatMul, inputs: Sequence[TensorType], out: TensorType) -> Element:
     offsets = operand_offsets(inputs, out)
 
@@ -90,7 +72,8 @@ def _binary(op: FloatAdd | FloatMul, inputs: Sequence[TensorType], out: TensorTy
     return element
 
 
-def _clamp(out: TensorType) -> Element:
+@element_of.register(FloatClamp)
+def _clamp(op: FloatClamp, inputs: Sequence[TensorType], out: TensorType) -> Element:
     channels = out.shape[-1]
 
     def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
@@ -101,7 +84,9 @@ def _clamp(out: TensorType) -> Element:
     return element
 
 
-def _pad(op: FloatPad, x: TensorType, out: TensorType) -> Element:
+@element_of.register(FloatPad)
+def _pad(op: FloatPad, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    x = inputs[0]
     place = unpadded(op, x, out)
 
     def element(at: Expr, tensor: Flat) -> Expr:
@@ -112,7 +97,10 @@ def _pad(op: FloatPad, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _max_pool(op: FloatMaxPool, x: TensorType, out: TensorType) -> Element:
+@element_of.register(FloatMaxPool)
+def _max_pool(op: FloatMaxPool, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    x = inputs[0]
+
     def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
         return T.max(best, value_of(tensor, offset))
 
@@ -120,7 +108,10 @@ def _max_pool(op: FloatMaxPool, x: TensorType, out: TensorType) -> Element:
     return lambda at, tensor: stored(window(at, tensor), out.dtype)
 
 
-def _avg_pool(op: FloatAvgPool, x: TensorType, out: TensorType) -> Element:
+@element_of.register(FloatAvgPool)
+def _avg_pool(op: FloatAvgPool, inputs: Sequence[TensorType], out: TensorType) -> Element:
+    x = inputs[0]
+
     def added(total: Expr, tensor: Flat, offset: Expr) -> Expr:
         return add(total, value_of(tensor, offset, op.in_zero_point))
 
@@ -134,12 +125,18 @@ def _avg_pool(op: FloatAvgPool, x: TensorType, out: TensorType) -> Element:
     return element
 
 
-def _to_fp8(op: LayerToFloat, inputs: Sequence[TensorType], out: TensorType) -> Element:
+@element_of.register(Conv2dToFloat)
+@element_of.register(DenseToFloat)
+def _to_float(op: LayerToFloat, inputs: Sequence[TensorType], out: TensorType) -> Element:
     return layer(op, integer_sum(op, inputs, out), out)
 
 
+@element_of.register(FloatConv2d)
+@element_of.register(FloatDense)
 def _layer(op: FloatConv2d | FloatDense, inputs: Sequence[TensorType], out: TensorType) -> Element:
     """A layer whose products are added in order; those of the padding too, which may turn a -0 into a 0."""
+    if not op.in_order:
+        raise ValueError(f"{op.kind} needs tensor cores")
     outputs = out.shape[-1]
 
     def step(acc: Expr, x: Flat, at_x: Expr, weight: Flat, at_weight: Expr) -> Expr:

@@ -17,7 +17,7 @@ from hwptq.kernels.pack_groups import pack_grouped
 from hwptq.kernels.pack_weights import pack_weights
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense, DenseFloat
-from hwptq.quant.weight_groups import INT4_MAX, LARGEST_FACTOR
+from hwptq.quant.weight_groups import GROUPED, LARGEST_FACTOR
 from hwptq.targets import load_target
 
 TARGETS = ("x86-64-vnni", "x86-64-avx2", "arm-cortex-a", "arm-cortex-a-i8mm")
@@ -38,9 +38,9 @@ def grouped_weights(random: Random, size: int, *shape: int) -> np.ndarray:
     """int8 [O, ..., I]: int4 values times factors, now and then all at a limit."""
     rng = np.random.default_rng(random.getrandbits(32))
     factors = rng.integers(1, LARGEST_FACTOR + 1, (*shape[:-1], -(-shape[-1] // size)))
-    values = rng.integers(-INT4_MAX, INT4_MAX + 1, shape)
+    values = rng.integers(-GROUPED.qmax, GROUPED.qmax + 1, shape)
     if random.choice((True, False, False)):
-        factors[:], values[:] = LARGEST_FACTOR, random.choice((-INT4_MAX, INT4_MAX))
+        factors[:], values[:] = LARGEST_FACTOR, random.choice((-GROUPED.qmax, GROUPED.qmax))
     return (values * np.repeat(factors, size, axis=-1)[..., : shape[-1]]).astype(np.int8)
 
 

@@ -185,25 +185,28 @@ BROKEN = {
         ("weight_group = 32", "weight_group = 12"),
         "kernel.sdot.weight_group: must be a multiple of 2 * k, 8: a byte holds two",
     ),
-    "pairs empty": (('[["int8", "int8"], ["int8", "int4"]]', "[]"), "op[conv2d].pairs: must not be empty"),
+    "pairs empty": (
+        ('[["int8", "int8"], ["int8", "int4"], ["int16", "int8"], ["int16", "int4"]]', "[]"),
+        "op[conv2d].pairs: must not be empty",
+    ),
     "pair of three": (
-        ('["int8", "int4"]]', '["int8", "int4", "int4"]]'),
+        ('["int8", "int4"], [', '["int8", "int4", "int4"], ['),
         "op[conv2d].pairs[1]: must be a list of 2, not ['int8'",
     ),
     "pair as text": (
-        ('["int8", "int4"]]', '"int8/int4"]'),
+        ('["int8", "int4"], [', '"int8/int4", ['),
         "op[conv2d].pairs[1]: must be a list of 2, not 'int8/int4'",
     ),
     "dtype unknown": (
-        ('["int8", "int4"]]', '["int8", "itn4"]]'),
+        ('["int8", "int4"], [', '["int8", "itn4"], ['),
         "op[conv2d].pairs[1][1]: unknown value 'itn4' (did you mean int4?)",
     ),
     "pair twice": (
-        ('["int8", "int4"]]', '["int8", "int8"]]'),
+        ('["int8", "int4"], [', '["int8", "int8"], ['),
         "op[conv2d].pairs[1]: ['int8', 'int8'] is there twice",
     ),
     "pair without code": (
-        ('["int8", "int4"]]', '["int4", "int8"]]'),
+        ('["int8", "int4"], [', '["int4", "int8"], ['),
         "op[conv2d].pairs[1]: ['int4', 'int8'] has no code generator for kind 'llvm': it takes "
         "['int16', 'int8'] and ['int16', 'int4']",
     ),

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwptq.formats import BFLOAT16, E4M3, INT8, Pair, formats
+from hwptq.formats import INT8
 
 from .fields.problems import Problems, join, show, suggest
+from .generators import GENERATORS
 from .op_kinds import WEIGHTED_OPS
 from .schema import Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
 from .templates.limits import check_operands
 
-#: What a descriptor says of an operator without weights, where it is not int8; on such a device it takes the
-#: dtypes of the tensors beside it.
-PLAIN_PAIRS = {"cuda": (E4M3.name, E4M3.name)}
-INT8_PAIR = (INT8.name, INT8.name)
 #: What the instructions of [assembly] must name.
 _OPERANDS = {
     "register": ("number",),
@@ -75,26 +72,10 @@ def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problem
         problems.add(path, f"{served}, not {rule.op} ({advice})")
 
 
-def generated_pairs(kind: str) -> list[Pair] | None:
-    """(activation, weight) dtypes that the code generators of a TVM target kind take; None = not known.
-
-    On processors they are signed integers, the weights in at most 8 bits, and in no more than activations.
-    """
-    if kind == "cuda":
-        return [(f.name, f.name) for f in (E4M3, INT8, BFLOAT16)]
-    if kind != "llvm":
-        return None
-    signed = [f for f in sorted(formats(), key=lambda f: -f.bits) if f.quantized and not f.is_float]
-    return [
-        (activation.name, weight.name)
-        for activation in signed
-        for weight in signed
-        if weight.bits <= min(activation.bits, INT8.bits)
-    ]
-
-
 def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
-    known, plain = generated_pairs(kind), PLAIN_PAIRS.get(kind, INT8_PAIR)
+    generator = GENERATORS.get(kind)
+    known = generator.pairs() if generator else None
+    plain = generator.plain if generator else (INT8.name, INT8.name)
     for i, pair in enumerate(rule.pairs):
         path = f"op[{rule.op}].pairs[{i}]"
         if pair in rule.pairs[:i]:

@@ -34,7 +34,7 @@ from hwptq.quant import float_values
 from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT
 from hwptq.targets.schema import Descriptor
 
-from .graph.layer_means import float_means, mean_sum
+from .graph.layer_means import FLOAT_SAMPLES, float_means, mean_sum
 from .graph.quantized_layers import (
     LayerConstants,
     Place,
@@ -45,10 +45,8 @@ from .graph.quantized_layers import (
 )
 from .lower_to_integer import LowerToInteger
 
-#: Most samples to use, and bytes of activations to hold; a mean needs no more. Fewer where layers compute in
-#: floats, whose sums are slow to model.
+#: Most samples to use, and bytes of activations to hold; a mean needs no more.
 SAMPLES = 256
-FLOAT_SAMPLES = 32
 HELD_BYTES = 512 * 2**20
 
 
@@ -58,7 +56,8 @@ class CorrectBias:
     those without a bias stay as they are.
 
     float_module: the graph that InsertQDQ was given; batches: an iterable of its inputs, of which the first
-    ones are used, so that memory does not grow with their number; target: as in LowerToInteger.
+    ones are used, so that memory does not grow with their number; target: as in LowerToInteger. floats_only:
+    layers in integers stay as they are, as RoundWeights has settled their biases.
     """
 
     def __init__(
@@ -66,12 +65,14 @@ class CorrectBias:
         float_module: tvm.IRModule,
         batches: Iterable[dict[str, np.ndarray]],
         target: Descriptor,
+        floats_only: bool = False,
     ):
         self.float_module, self.batches, self.target = float_module, batches, target
+        self.floats_only = floats_only
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         lowered = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
-        integers, floats = quantized_layers(mod), _float_layers(mod)
+        integers, floats = {} if self.floats_only else quantized_layers(mod), _float_layers(mod)
         held = HELD_BYTES // max(1, *(live_bytes(lowered[f]) for f in entry_functions(lowered)))
         samples = list(islice(self.batches, max(1, min(FLOAT_SAMPLES if floats else SAMPLES, held))))
         if not samples:

@@ -11,17 +11,19 @@ import numpy as np
 import tvm
 
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
-from hwptq.formats import holds_floats
+from hwptq.formats import format_of, holds_floats
 from hwptq.ir.dataflow import bindings, constant, entry_functions
 from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import origins
-from hwptq.operators.conv2d import Conv2d
-from hwptq.operators.layers import IntegerLayer
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.operators.dense import FloatDense
+from hwptq.operators.layers import IntegerLayer, LayerToFloat
 from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
 from hwptq.quant.weight_groups import choose_factors
 from hwptq.targets.schema import Descriptor
 
 from .graph.layer_columns import LayerColumns, float_layer
+from .graph.layer_means import FLOAT_SAMPLES
 from .graph.quantized_layers import (
     LayerConstants,
     Place,
@@ -51,7 +53,8 @@ class RoundingOptions:
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.RoundWeights")
 class RoundWeights:
-    """New weights, scales and biases for the layers of a QDQ module; dtypes and activations stay.
+    """New weights, scales and biases for the layers in integers of a QDQ module; those in floats, dtypes and
+    activations stay.
 
     Layer by layer, on the integers that really reach it (those of LowerToInteger, with the layers before it
     already rounded): the target of the rounding is the regression of the float layer's output on them, the
@@ -76,7 +79,10 @@ class RoundWeights:
         integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         entries = entry_functions(integer)
         needed = max(live_bytes(self.float_module[f]) + live_bytes(integer[f]) for f in entries)
-        samples = list(islice(self.samples, max(1, self.options.memory // needed)))
+        most = self.options.memory // needed
+        if _sums_floats(integer):
+            most = min(most, FLOAT_SAMPLES)
+        samples = list(islice(self.samples, max(1, most)))
         if not samples:
             raise ValueError("RoundWeights needs at least one sample")
         new: dict[Place, LayerConstants] = {}
@@ -100,7 +106,10 @@ class RoundWeights:
         new: dict[Place, LayerConstants] = {}
         for var, value in bindings(integer[function]):
             op, place = integer_operator(integer, value), (function, of_integer[var].layer)
-            if not isinstance(op, IntegerLayer) or not {place} <= layers.keys() & floats.keys():
+            if (
+                not isinstance(op, IntegerLayer | LayerToFloat)
+                or not {place} <= layers.keys() & floats.keys()
+            ):
                 continue
             quantized.run_to(var)
             new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized)
@@ -132,11 +141,19 @@ class RoundWeights:
         return chosen
 
 
+def _sums_floats(integer: tvm.IRModule) -> bool:
+    """Whether any layer of a lowered module sums products of floats."""
+    nodes = (value for f in entry_functions(integer) for _, value in bindings(integer[f]))
+    return any(isinstance(integer_operator(integer, v), FloatConv2d | FloatDense) for v in nodes)
+
+
 def _as_output(op: Any, result: np.ndarray, layer: QuantizedLayer) -> np.ndarray:
     """What float32 gives, in the dtype and the layout of the operator's output."""
-    moved = result.transpose(0, 2, 3, 1) if isinstance(op, Conv2d) else result
-    if layer.out_scale is None or holds_floats(layer.out_dtype):
+    moved = result.transpose(0, 2, 3, 1) if layer.values.ndim == 4 else result
+    if layer.out_scale is None:
         return moved
+    if holds_floats(layer.out_dtype):
+        return format_of(layer.out_dtype).encode(moved, layer.out_scale)
     ints = np.rint(moved / np.float32(layer.out_scale)) + op.out_zero_point
     return np.clip(ints, op.lo, op.hi).astype(layer.out_dtype)
 
@@ -177,6 +194,6 @@ def _scale_limits(layer: QuantizedLayer, shape: tuple[int, ...]) -> tuple[np.nda
     bias = np.abs(layer.bias).reshape(shape)
     low = np.maximum(bias / (layer.x_scale * 2.0 ** (20 + layer.held_bits)), 1e-12)
     factor = 2 ** (8 - layer.held_bits)
-    if layer.out_scale is None:
+    if layer.out_scale is None or holds_floats(layer.out_dtype):
         return low, np.full(shape, np.inf)
     return low, np.full(shape, _BELOW_HALF * factor * layer.out_scale / layer.x_scale)

@@ -17,7 +17,7 @@ from hwptq.targets import Descriptor
 
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
-from .steps import FUSE, LOWER, NORMALIZE, PREPARE, QUANTIZE, SELECT, in_floats
+from .steps import FUSE, LOWER, NORMALIZE, PREPARE, QUANTIZE, SELECT, rounds
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def rounded_alone(
     target: Descriptor,
 ) -> tvm.IRModule:
     """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
-    if recipe.rounding == "nearest" or in_floats(qdq):
+    if not rounds(recipe, qdq):
         return qdq
     options = passes.RoundingOptions(recipe.rounding, alone=True)
     step = passes.RoundWeights(float32, samples, target, options)

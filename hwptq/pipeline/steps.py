@@ -11,9 +11,10 @@ import tvm
 
 from hwptq import passes
 from hwptq.calibration import calibrate
-from hwptq.formats import format_of
+from hwptq.formats import Format, format_of
 from hwptq.ir.dataflow import main_functions
 from hwptq.passes.graph.quantizable import layer_dtypes
+from hwptq.recipe import Recipe
 
 from .step import Calibrate, Job, Step
 
@@ -68,7 +69,9 @@ QUANTIZE = (
     ),
     Step(
         "CorrectBias",
-        lambda job, now: passes.CorrectBias(now.float32, job.batches, job.target),
+        lambda job, now: passes.CorrectBias(
+            now.float32, job.batches, job.target, floats_only=_rounds(job, now.module)
+        ),
         when=lambda job, now: _corrects(job, now.module),
         stage="correct bias",
     ),
@@ -103,16 +106,23 @@ def _equalizes(job: Job) -> bool:
 
 
 def _rounds(job: Job, qdq: tvm.IRModule) -> bool:
-    return job.options.recipe.rounding != "nearest" and not in_floats(qdq)
+    return rounds(job.options.recipe, qdq)
+
+
+def rounds(recipe: Recipe, qdq: tvm.IRModule) -> bool:
+    """Whether a recipe rounds weights of a QDQ module: those of layers in integers."""
+    return recipe.rounding != "nearest" and any(not f.is_float for f in _formats(qdq))
 
 
 def _corrects(job: Job, qdq: tvm.IRModule) -> bool:
     """Rounding settles the biases too, but there is none for layers in floats."""
     recipe = job.options.recipe
-    return not _rounds(job, qdq) and (recipe.correct_bias or recipe.rounding != "nearest")
+    if _rounds(job, qdq):
+        return any(f.is_float for f in _formats(qdq))
+    return recipe.correct_bias or recipe.rounding != "nearest"
 
 
-def in_floats(qdq: tvm.IRModule) -> bool:
-    """Whether any layer of a QDQ module is in a float format."""
+def _formats(qdq: tvm.IRModule) -> set[Format]:
+    """Those of the weights of a QDQ module."""
     pairs = [pair for _, f in main_functions(qdq) for pair in layer_dtypes(f).values()]
-    return any(format_of(dtype).is_float for pair in pairs for dtype in pair)
+    return {format_of(weight) for _, weight in pairs}

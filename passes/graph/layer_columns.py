@@ -8,8 +8,8 @@ import numpy as np
 
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import bindings, op_name
-from hwptq.operators.conv2d import Conv2d
-from hwptq.operators.layers import IntegerDense, IntegerLayer
+from hwptq.operators.conv2d import Conv2d, Conv2dToFloat
+from hwptq.operators.layers import IntegerLayer, LayerToFloat
 from hwptq.quant.clamped_target import clamped_target
 from hwptq.quant.moments import Moments, Statistics
 from hwptq.quant.window import windows
@@ -39,7 +39,7 @@ def float_layer(interpreter: Interpreter, value: Any, env: dict[Any, Any]) -> tu
 class LayerColumns:
     """Chosen columns of one layer: x [G,N,K] in units of its integers less the zero point, y [G,N,R] real."""
 
-    def __init__(self, layer: QuantizedLayer, op: IntegerLayer, samples: int, seed: int = 0):
+    def __init__(self, layer: QuantizedLayer, op: IntegerLayer | LayerToFloat, samples: int, seed: int = 0):
         self._layer, self._op = layer, op
         self._groups, self._rows, self._depth = layer.rows(layer.values).shape
         columns = min(COLUMNS, VALUES // (self._groups * self._depth))
@@ -50,7 +50,7 @@ class LayerColumns:
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """x: the operator's int8 input [N,H,W,I] or [..., K]; y: the float layer, [N,O,OH,OW] or [..., O]."""
-        if isinstance(self._op, IntegerDense):
+        if self._layer.values.ndim == 2:
             x_rows, y_rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
             chosen = self._choose(len(x_rows))
             columns, results = x_rows[chosen].astype(np.int16) - self._layer.x_zero, y_rows[chosen]
@@ -62,7 +62,7 @@ class LayerColumns:
     def _patches(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Chosen pixels: the windows they see [P,I,KH,KW], less the zero point, and their values [P,O]."""
         op = self._op
-        assert isinstance(op, Conv2d)
+        assert isinstance(op, Conv2d | Conv2dToFloat)
         (top, left, bottom, right), size = op.padding, self._layer.values.shape[2:]
         padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=self._layer.x_zero)
         height, width = y.shape[2:]

@@ -23,6 +23,9 @@ from .quantized_layers import Place
 
 Tensor = tuple[str, Origin]  # name of its function, its origin
 
+#: Most samples on which layers in floats are evaluated: their sums are slow to model.
+FLOAT_SAMPLES = 32
+
 
 @dataclass
 class _Window:

@@ -16,7 +16,17 @@ from tvm import relax
 from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.passes import CorrectBias, EqualizeCrossLayer, InsertQDQ, LowerToInteger, SelectKernels
+from hwptq.ir.dataflow import bindings, constant
+from hwptq.ir.qdq import dequantizes
+from hwptq.passes import (
+    CorrectBias,
+    EqualizeCrossLayer,
+    InsertQDQ,
+    LowerToInteger,
+    RoundingOptions,
+    RoundWeights,
+    SelectKernels,
+)
 from hwptq.passes.variants import uniform_variants
 from hwptq.pipeline.stages import fuse
 from hwptq.report.coverage import bits, float_nodes, integer_nodes
@@ -178,3 +188,27 @@ def test_clamps_by_channel(pair: Any, kind: str, tmp_path: Path) -> None:
     assert kind in [op.kind for _, op, _ in integer_nodes(lowered)]
     exact, found = (np.concatenate([Interpreter(m).run(b)[0] for b in batches]) for m in (module, lowered))
     assert np.linalg.norm(exact - found) < 0.06 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_layer_in_floats_does_not_keep_others_from_being_rounded(model: Model, alone: bool) -> None:
+    """Those in integers get new weights, those in floats keep theirs; whatever either writes for the next."""
+    partly = [pairs for pairs in mixes(model) if 0 < list(pairs.values()).count(INT8) < len(pairs)]
+    for pairs in partly[::11]:
+        qdq = model.qdq(pairs)
+        step = RoundWeights(model.float32, model.batches, TARGET, RoundingOptions(alone=alone))
+        before, after = (_weights(m) for m in (qdq, tvm.ir.transform.Sequential([step])(qdq)))
+        assert before.keys() == after.keys()
+        changed = {name for name, w in before.items() if w.tobytes() != after[name].tobytes()}
+        floats = {name for name, w in before.items() if w.dtype != np.int8}
+        assert changed
+        assert not changed & floats
+
+
+def _weights(qdq: tvm.IRModule) -> dict[str, np.ndarray]:
+    """The codes of all weights, by the name of what dequantizes them."""
+    return {
+        str(var.name): codes
+        for var, value in bindings(qdq["main"])
+        if dequantizes(value) and (codes := constant(value.args[0])) is not None
+    }

@@ -11,7 +11,7 @@ import tvm
 from hwptq.formats import INT8, Format
 
 from .errors import InputError
-from .evaluate.interpret import observe_all
+from .evaluate.interpret import UnfitSample, observe_all
 from .ir.provenance import Origin
 from .quant.observers import OBSERVERS, Observer, rows_of
 
@@ -97,7 +97,10 @@ def calibrate(
     tensor.
     """
     stats = CalibrationStats(method, axis, group)
-    stats.samples = observe_all(mod, batches, stats.observe)
+    try:
+        stats.samples = observe_all(mod, batches, stats.observe)
+    except UnfitSample as error:
+        raise InputError(f"calibration: {error}") from error
     if not stats.samples:
         raise InputError("the calibration data holds no sample; give at least one")
     return stats

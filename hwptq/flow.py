@@ -17,6 +17,7 @@ from hwptq.frontends.onnx.importer import Model, import_onnx
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.coverage import coverage
+from hwptq.report.golden import write_golden
 from hwptq.report.report import build_report, write_report
 from hwptq.report.result_warnings import result_warnings
 from hwptq.report.verify import Evidence, verify
@@ -220,7 +221,7 @@ def _write(
     tuning: Tuning | None, progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
-    np.savez_compressed(folder / "golden.npz", **arrays)  # type: ignore[arg-type]
+    write_golden(folder / "golden.npz", arrays)
     report = build_report(model.name, target, graphs, program, evidence, progress.seconds, warnings)
     packed = layer_bytes(graphs.integer, target)
     for row in report["bits"]:

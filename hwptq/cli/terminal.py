@@ -72,12 +72,14 @@ class TerminalProgress(Progress):
 def show_report(folder: Path) -> None:
     """The report of an output folder as a short table."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    table = Table(title=f"{report['model']} for {report['target']}", title_justify="left", show_header=False)
+    table = Table(
+        title=escape(f"{report['model']} for {report['target']}"), title_justify="left", show_header=False
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for row in report_rows(report):
         table.add_row(*row)
-    table.add_row("written to", str(folder))
+    table.add_row("written to", escape(str(folder)))
     _console.print(table)
 
 
@@ -97,11 +99,11 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if report.get("assignment"):
         yield "dtypes", _dtypes(report)
     if exact["samples"]:
-        where = f"{exact['samples']} samples, {exact['values']} values, {exact['executor']}"
+        where = f"{exact['samples']} samples, {exact['values']} values, {escape(exact['executor'])}"
         verdict = "bit-exact" if not exact["mismatches"] else f"[red]{exact['mismatches']} mismatches[/]"
         yield "emitted code", f"{verdict}: {where}"
     else:
-        yield "emitted code", f"[yellow]{exact['executor']}[/]"
+        yield "emitted code", f"[yellow]{escape(exact['executor'])}[/]"
     if report.get("caution"):
         yield "caution", f"[yellow]{escape(report['caution'])}[/]"
     for warning in (Warning(**row) for row in report.get("warnings", ())):
@@ -131,7 +133,7 @@ def _in_float(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     ranked = sorted(alike.items(), key=lambda item: -len(item[1]))
     for (op, reason), names in ranked[:_MOST_REASONS]:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield "in float", f"{names[0]}{others} ({op}): {reason}"
+        yield "in float", escape(f"{names[0]}{others} ({op}): {reason}")
     if rest := sum(len(names) for _, names in ranked[_MOST_REASONS:]):
         yield "in float", f"… and {rest} more, see report.json"
 
@@ -150,7 +152,7 @@ def _accuracy(accuracy: dict[str, Any]) -> tuple[str, str]:
 def _worst_layers(layers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     noisy = sorted((row for row in layers if row["sqnr_db"] is not None), key=lambda row: row["sqnr_db"])
     if noisy:
-        yield "noisiest", ", ".join(f"{row['name']} {row['sqnr_db']:.1f} dB" for row in noisy[:3])
+        yield "noisiest", escape(", ".join(f"{row['name']} {row['sqnr_db']:.1f} dB" for row in noisy[:3]))
 
 
 def show_assignment(found: dict[str, Any]) -> None:
@@ -161,7 +163,7 @@ def show_assignment(found: dict[str, Any]) -> None:
         table.add_column(f"sensitivity, {measured}")
     table.add_column("kept", overflow="fold")
     for row in found["layers"]:
-        cells = [row["name"], f"{row['weight']} × {row['activation']}"]
+        cells = [escape(row["name"]), f"{row['weight']} × {row['activation']}"]
         cells += [f"{row['macs'] / 1e6:.2f}", f"{row['weight_bytes']:,.0f}"]
         if measured:
             pair = f"{row['activation']}, {row['weight']}"

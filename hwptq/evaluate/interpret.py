@@ -180,9 +180,13 @@ def _is_data(argument: Any) -> bool:
     return bool(fields) and all(isinstance(f, relax.Var | Constant) for f in fields)
 
 
+class UnfitSample(ValueError):
+    """A sample without the inputs of the model."""
+
+
 def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], observe: Observe) -> int:
     """Run every function of a module that a batch has the inputs of, those aside that others call; `observe`
-    sees all tensors. Returns the number of batches. Raises ValueError for one that no function takes.
+    sees all tensors. Returns the number of batches. Raises UnfitSample for one that no function takes.
     """
     interpreters = [Interpreter(mod, function) for function in entry_functions(mod)]
     inputs = [{str(p.name) for p in interpreter.func.params} for interpreter in interpreters]
@@ -191,7 +195,7 @@ def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], obs
         fitting = [i for i, names in zip(interpreters, inputs, strict=True) if names <= batch.keys()]
         if not fitting:
             wanted = " or ".join(", ".join(sorted(names)) for names in inputs)
-            raise ValueError(f"a sample holds {', '.join(batch)}; the model takes {wanted}")
+            raise UnfitSample(f"a sample holds {', '.join(batch)}; the model takes {wanted}")
         for interpreter in fitting:
             interpreter.run(batch, observe)
         number += 1

@@ -113,7 +113,7 @@ def origins(func: Any) -> dict[Any, Origin]:
         if origin is not None and var not in found:
             found[var] = origin.unless(lambda o: (o.label, o.part) in taken)
             taken.add((found[var].label, found[var].part))
-    return found
+    return {var: found[var] for var in names}
 
 
 def _span(origin: Origin) -> Any:

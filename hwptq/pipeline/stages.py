@@ -53,7 +53,9 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
 
 
 def prepare(module: tvm.IRModule, job: Job) -> Prepared:
-    """An imported float module, ready to be quantized. Raises InputError for bad or no data."""
+    """An imported float module, ready to be quantized. Raises InputError for bad or no data, and for options
+    that name nodes which are not there.
+    """
     now = run(PREPARE, job, State(module))
     assert now.float32 is not None
     assert now.stats is not None

@@ -18,6 +18,7 @@ from hwptq.progress import Progress
 from hwptq.targets import Descriptor
 
 from .ir_dump import IrDump
+from .name_patterns import check_patterns
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,21 @@ class Calibrate:
         return replace(now, float32=now.module, stats=stats)
 
 
-def run(steps: Sequence[Step | Calibrate], job: Job, now: State) -> State:
+@dataclass(frozen=True)
+class CheckPatterns:
+    """A query too: do the options of the user name nodes that are there?"""
+
+    name: str = "check patterns"
+    stage: str = ""
+    when: Callable[[Job, State], bool] = always
+
+    def run(self, job: Job, now: State) -> State:
+        """The same state. Raises InputError where a pattern matches nothing."""
+        check_patterns(now.module, job.options)
+        return now
+
+
+def run(steps: Sequence[Step | Calibrate | CheckPatterns], job: Job, now: State) -> State:
     """The state behind those of the steps that this job takes."""
     for step in steps:
         if not step.when(job, now):

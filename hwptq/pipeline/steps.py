@@ -16,7 +16,7 @@ from hwptq.ir.dataflow import main_functions
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.recipe import Recipe
 
-from .step import Calibrate, Job, Step
+from .step import Calibrate, CheckPatterns, Job, Step
 
 
 def plain(a_pass: Any) -> Step:
@@ -26,8 +26,9 @@ def plain(a_pass: Any) -> Step:
 
 #: float -> float: one form for what means the same
 FUSE = (passes.LowerConvTranspose, passes.FoldBatchNorm, passes.FuseConvRelu)
-PREPARE: tuple[Step | Calibrate, ...] = (
+PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
     *map(plain, FUSE),
+    CheckPatterns(),  # before anything that takes time
     # float -> float: tensors that quantize better
     Step(
         "SmoothActivations",

@@ -29,6 +29,7 @@ from hwptq.targets import Descriptor
 
 from .accuracy import Score, Sqnr
 from .coverage import float_nodes, integer_nodes
+from .golden import output_keys
 
 #: The executor where the reference stands in for a chip whose sums it models bit for bit.
 EMULATOR = "emulator"
@@ -60,7 +61,8 @@ class Evidence:
     def keep(self, sample: Sample, outputs: list[np.ndarray]) -> None:
         """Put one of the first samples and its outputs among the golden ones."""
         if self.samples < LAYER_SAMPLES:
-            for name, array in {**sample.inputs, **{f"output_{i}": o for i, o in enumerate(outputs)}}.items():
+            keys = output_keys(sample.inputs, len(outputs))
+            for name, array in {**sample.inputs, **dict(zip(keys, outputs, strict=True))}.items():
                 self.golden.setdefault(name, []).append(array)
 
 

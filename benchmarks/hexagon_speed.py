@@ -29,6 +29,7 @@ from hwptq.backends.static_c.memory_plan import MemoryPlan, plan_memory
 from hwptq.backends.static_c.static_program import compile_parts, runtime_sources
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
 from hwptq.ir.operator import Operator
+from hwptq.ir.provenance import origins
 from hwptq.operators.conv2d import Conv2d
 from hwptq.pipeline.stages import Graphs
 from hwptq.report.coverage import integer_macs, integer_nodes
@@ -125,22 +126,26 @@ def call_seconds(plan: MemoryPlan, case: Case, target: Descriptor, folder: Path,
 
 def layers(graphs: Graphs, plan: MemoryPlan, seconds: np.ndarray) -> list[Layer]:
     """Every integer operator with multiply-accumulates; `seconds` are those of the calls of `plan`."""
-    nodes = {str(var.name): (var, op, args) for var, op, args in integer_nodes(graphs.integer)}
+    named = origins(graphs.integer["main"])
+    nodes = {named[var]: (named[var].label, var, op, args) for var, op, args in integer_nodes(graphs.integer)}
     kernels = {gv.name_hint for gv in graphs.kernels.functions}
-    steps = iter(var for var, value in bindings(graphs.kernels["main"]) if op_name(value) == "call_tir")
+    in_kernels = origins(graphs.kernels["main"])
+    steps = iter(
+        in_kernels[var] for var, value in bindings(graphs.kernels["main"]) if op_name(value) == "call_tir"
+    )
     found, spent = [], 0.0
     for call, time in zip(plan.calls, seconds, strict=True):
         if call.function not in kernels:  # movement of data, by TVM
             continue
-        name = str(next(steps).name)
+        origin = next(steps)
         spent += time
-        if name in nodes:
-            found += _layer(*nodes[name], spent)
+        if origin in nodes:
+            found += _layer(*nodes[origin], spent)
             spent = 0.0
     return found
 
 
-def _layer(var: Any, op: Operator, args: list[Any], seconds: float) -> list[Layer]:
+def _layer(label: str, var: Any, op: Operator, args: list[Any], seconds: float) -> list[Layer]:
     macs = integer_macs(op, args, var)
     if not macs:
         return []
@@ -148,9 +153,7 @@ def _layer(var: Any, op: Operator, args: list[Any], seconds: float) -> list[Laye
     conv = isinstance(op, Conv2d)
     bits = getattr(op, "weight_bits", 8)
     window = shape_of(args[1])[1:3] if conv else shape_of(args[1])[-2:]
-    return [
-        Layer(str(var.name), kind, bits, window, op.strides if conv else (), shape_of(var), macs, seconds)
-    ]
+    return [Layer(label, kind, bits, window, op.strides if conv else (), shape_of(var), macs, seconds)]
 
 
 #: The bounds: name, which layers of a model count (None = the whole of it), multiply-accumulates per second.

@@ -12,6 +12,7 @@ from tvm import relax, s_tir, tirx
 
 from hwptq.backends.program import Tensor
 from hwptq.ir.dataflow import bindings, constant, shape_of
+from hwptq.ir.provenance import label_of
 from hwptq.tir.builder import CYCLES
 from hwptq.tir.vector_unit import THREADS
 
@@ -143,7 +144,7 @@ class _Planner:
         elif name == "relax.reshape":  # of a tensor in place
             self.places[var] = self._place(value.args[0])
         elif name not in _FREES:
-            raise ValueError(f"node {var.name}: {name} can't be computed without the TVM runtime")
+            raise ValueError(f"node {label_of(var, value)}: {name} can't be computed without the TVM runtime")
         return None
 
     def _allocate(self, var: Any, value: Any, name: str) -> None:

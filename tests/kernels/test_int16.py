@@ -15,7 +15,7 @@ from integer_targets import INTEGER_TARGETS
 from kernel_cases import check
 from program_batch import run_batch
 
-from hwptq.backends.toolchain import why_not_run
+from hwptq.backends.backend import why_not_run
 from hwptq.targets import load_target
 
 AVX2 = load_target("x86-64-avx2")

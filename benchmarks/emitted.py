@@ -20,7 +20,8 @@ from hwptq.backends.static_c.static_program import build_program
 from hwptq.data.dataset import Dataset, Sample, open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.executors.executor import executor_for
-from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.frontends.model import Model
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.pipeline.stages import Quantized, lower, quantize
 from hwptq.pipeline.step import Job
 from hwptq.progress import Progress

@@ -1,4 +1,4 @@
-"""compile: an ONNX file, data and a target -> a folder of machine code and its report."""
+"""compile: a model, data and a target -> a folder of machine code and its report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.diagnosis import diagnosis
 from hwptq.diagnosis.diagnosis import Diagnosis
-from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.frontends.frontend import read_model
+from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.coverage import coverage
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def compile(
-    model: str | Path,
+    model: Any,
     target: str | Path,
     calibration_data: Any = None,
     evaluation_data: Any = None,
@@ -57,8 +58,10 @@ def compile(
     progress: Progress | None = None,
     **words: Unpack[OptionWords],
 ) -> CompiledModel:
-    """Compile an ONNX file into `output` and verify the code by running it.
+    """Compile a model into `output` and verify the code by running it.
 
+    model: the path of an ONNX file, an onnx.ModelProto, a Relax IRModule (or with it its parameters), a
+    torch.export.ExportedProgram; whatever a frontend takes (frontends/frontend.py).
     Data: a path, "module:function", or an iterable of dicts (see data.py). Without evaluation data the code
     is verified on the calibration data. A model in QDQ form needs no calibration data. Options may be given
     as keywords, as in `precision="w4a8", budget="weights=0.8x", recipe="best"`.
@@ -75,7 +78,7 @@ def compile(
     score = load_metric(options.metric)
     with staged(Path(output)) as folder:
         with progress.stage("import"):
-            imported = import_onnx(model, options.axes)
+            imported = read_model(model, options.axes)
             calibration, evaluation = _datasets(
                 imported, calibration_data, evaluation_data, preprocess, options
             )
@@ -91,7 +94,7 @@ def compile(
             with progress.stage("build"):
                 program = backend.build(graphs.kernels, imported.outputs, imported.name, folder)
         except ValueError as error:  # of a pass: it names the node
-            raise UnsupportedError(f"{model}: {error}") from error
+            raise UnsupportedError(f"{_shown(model, imported)}: {error}") from error
         if widths:
             widths.check(program.weight_bytes)
         with progress.stage("verify"):
@@ -107,7 +110,7 @@ def compile(
 
 
 def plan(
-    model: str | Path,
+    model: Any,
     target: str | Path,
     calibration_data: Any,
     preprocess: str | Path | Preprocess | None = None,
@@ -122,7 +125,7 @@ def plan(
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
-        imported = import_onnx(model, options.axes)
+        imported = read_model(model, options.axes)
         calibration, _ = _datasets(imported, calibration_data, None, preprocess, options)
     check_wishes(options, device, passes.is_quantized(imported.module))
     if searches(options):
@@ -168,6 +171,11 @@ def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, 
     prepared = prepare(model.module, job)
     widths = bit_widths(prepared, job, model.outputs, evaluation)
     return insert(widths.recorded(prepared) if widths else prepared, job), widths
+
+
+def _shown(model: Any, imported: Model) -> str:
+    """What an error calls the model."""
+    return str(model) if isinstance(model, str | Path) else imported.name
 
 
 def _lowered(quantized: Quantized, job: Job) -> tuple[Graphs, Tuning | None]:
@@ -217,7 +225,7 @@ def _result_warnings(evidence: Evidence, program: Program, graphs: Graphs, own_d
 
 def _write(
     folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: Program,
-    evidence: Evidence, checked: dict[str, Any], warnings: Sequence[Warning], widths: BitWidths | None,
+    evidence: Evidence, checked: ImportCheck, warnings: Sequence[Warning], widths: BitWidths | None,
     tuning: Tuning | None, progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
@@ -227,7 +235,7 @@ def _write(
     for row in report["bits"]:
         row["packed_bytes"] = packed.get(row["name"], 0)
     report["assignment"] = widths.report(program.weight_bytes) if widths else None
-    report["import_check"] = checked
+    report["import_check"] = checked.row()
     report["tuning"] = tuning.report() if tuning else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     write_report(report, folder)

@@ -16,8 +16,8 @@ from tvm import relax
 import hwptq as package
 from hwptq import flow
 from hwptq.backends.backend import why_not_run
+from hwptq.frontends.frontend import read_model
 from hwptq.frontends.onnx import operators
-from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
 from hwptq.operators.dense import Dense
@@ -66,9 +66,9 @@ def test_a_warning_is_shown_and_ends_a_strict_compilation(
     warned = Warning("sqnr", "x", "is all zeros")
 
     def importing(*arguments: Any) -> Any:
-        return replace(import_onnx(*arguments), warnings=(warned,))
+        return replace(read_model(*arguments), warnings=(warned,))
 
-    monkeypatch.setattr(flow, "import_onnx", importing)
+    monkeypatch.setattr(flow, "read_model", importing)
     outcome = hwptq.compile(*flags)
     assert outcome.code == (5 if flags else 0)
     assert "x: is all zeros" in outcome.stdout

@@ -14,7 +14,8 @@ from tvm import relax
 
 from hwptq.errors import InputError, UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.frontends.model import Model
+from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.dataflow import bindings, op_name
 from hwptq.ir.provenance import origins
 from hwptq.lowering.nearest import resized

@@ -20,6 +20,7 @@ from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.macs import float_macs
 from hwptq.ir.provenance import Origin, origins
 
+from ..model import ImportCheck
 from .fold_shapes import static_shapes, with_inputs
 from .peer import Peer, by_reference, by_runtime
 
@@ -31,21 +32,6 @@ _NOISE, _NOISE_OF_CODES = 1e-3, 5e-2
 #: The share of a tensor of integers or truth values that near-ties explain.
 _TIES = 0.1
 _FLOAT32_MAX = np.finfo(np.float32).max
-
-
-@dataclass(frozen=True)
-class ImportCheck:
-    """What the values were compared by ("" where they weren't), the largest relative difference of an output,
-    and why the comparison was not made or ended early ("" where it was made)."""
-
-    by: str = ""
-    difference: float | None = None
-    reason: str = ""
-
-    def row(self) -> dict[str, Any]:
-        """The object `import_check` of the report."""
-        return {"shapes": True, "values": self.by or None, "difference": self.difference,
-                "reason": self.reason or None}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import tvm
 from tvm import relax
 
 from hwptq.errors import InputError, UnsupportedError
-from hwptq.notices import Warning
 
-from .check_import import ImportCheck, Imported
+from ..model import Model
+from .check_import import Imported
 from .float_types import widen_floats, widen_nibbles
 from .fold_shapes import fold_shapes
 from .input_shapes import input_shapes
@@ -27,24 +25,6 @@ from .operators import TracingImporter
 
 #: ONNX's own operators, and those that ONNX Runtime adds.
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-
-
-def _unchecked(inputs: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
-    return ImportCheck(reason="there is nothing to compare it with").row()
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model as it enters the flow."""
-
-    name: str
-    module: tvm.IRModule
-    inputs: dict[str, tuple[tuple[int, ...], str]]  # name -> (shape with batch 1, dtype)
-    outputs: tuple[str, ...]
-    warnings: tuple[Warning, ...] = ()
-    #: Compares the module with the user's model on a sample (None: there is none), raises UnsupportedError
-    #: where they differ, and gives the object `import_check` of the report.
-    check: Callable[[Mapping[str, np.ndarray] | None], dict[str, Any]] = _unchecked
 
 
 def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:
@@ -57,6 +37,16 @@ def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Mode
         raise InputError(f"{path}: no such file; give the path of an ONNX model")
     try:
         proto = onnx.load(str(path))
+    except Exception as error:
+        raise InputError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
+    return import_proto(proto, path.stem, axes, str(path))
+
+
+def import_proto(
+    proto: onnx.ModelProto, name: str, axes: Mapping[str, int] | None = None, path: str = "the model"
+) -> Model:
+    """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
+    try:
         _check(proto)
     except Exception as error:
         raise InputError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
@@ -75,13 +65,11 @@ def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Mode
     imported = _to_relax(proto, _name_nodes(fold_shapes(proto, shapes)), opset, inputs, path)
     imported.check_shapes(shapes)
     outputs = tuple(o.name for o in proto.graph.output)
-    return Model(
-        path.stem, imported.module, inputs, outputs, tuple(warned), lambda x: imported.check_values(x).row()
-    )
+    return Model(name, imported.module, inputs, outputs, tuple(warned), imported.check_values)
 
 
 def _to_relax(
-    original: onnx.ModelProto, proto: onnx.ModelProto, opset: int, inputs: dict[str, Any], path: Path
+    original: onnx.ModelProto, proto: onnx.ModelProto, opset: int, inputs: dict[str, Any], path: str
 ) -> Imported:
     shapes = {n: list(s) for n, (s, _) in inputs.items()}
     importer = TracingImporter(shapes, {n: d for n, (_, d) in inputs.items()})

@@ -1,76 +1,21 @@
-"""The shapes of a model's inputs: the batch is 1, other symbolic axes have the sizes that the user gives."""
+"""The shapes of an ONNX graph's inputs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import onnx
 
-from hwptq.errors import InputError, UnsupportedError
-
-_NO_NAMES = ("", "?")  # what exporters write for an axis without a name
-
-
-@dataclass(frozen=True)
-class _SymbolicAxis:
-    number: int
-    place: str  # INPUT.AXIS
-    symbol: str  # its name in the file, if any
-    option: (
-        str  # what an error tells the user to give: the symbol, if it stands for this axis of the input only
-    )
-
-    def size(self, axes: Mapping[str, int]) -> int | None:
-        """Its size, where `axes` gives one: that of the place before that of the symbol."""
-        return axes.get(self.place) or axes.get(self.symbol) or (1 if self.number == 0 else None)
+from ..symbolic_axes import bound_shapes
 
 
 def input_shapes(
     inputs: Sequence[onnx.ValueInfoProto], axes: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of every input, by name. `axes`: sizes of symbolic axes, by their name or as INPUT.AXIS.
-
-    The first axis of an input is 1 if it is symbolic and not given. Raises UnsupportedError for others that
-    are not given, InputError for sizes that name no symbolic axis.
-    """
-    symbolic = {value.name: _symbolic_axes(value) for value in inputs}
-    _check_names(axes, [axis for found in symbolic.values() for axis in found])
-    return {value.name: _shape(value, symbolic[value.name], axes) for value in inputs}
+    """The shape of every input, by name. `axes`, and what is raised: see bound_shapes."""
+    return bound_shapes({value.name: _dims(value) for value in inputs}, axes)
 
 
-def _symbolic_axes(value: onnx.ValueInfoProto) -> list[_SymbolicAxis]:
+def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
     dims = value.type.tensor_type.shape.dim
-    symbols = Counter(dim.dim_param for dim in dims)
-    found = []
-    for number, dim in enumerate(dims):
-        if dim.dim_value <= 0:
-            place, clear = (
-                f"{value.name}.{number}",
-                symbols[dim.dim_param] == 1 and dim.dim_param not in _NO_NAMES,
-            )
-            found.append(_SymbolicAxis(number, place, dim.dim_param, dim.dim_param if clear else place))
-    return found
-
-
-def _check_names(axes: Iterable[str], symbolic: Sequence[_SymbolicAxis]) -> None:
-    for name in axes:
-        if not any(name in (axis.place, axis.symbol) for axis in symbolic):
-            there = ", ".join(dict.fromkeys(axis.option for axis in symbolic))
-            raise InputError(f"--axis {name}: no symbolic axis has this name; there is {there or 'none'}")
-
-
-def _shape(
-    value: onnx.ValueInfoProto, symbolic: Sequence[_SymbolicAxis], axes: Mapping[str, int]
-) -> tuple[int, ...]:
-    missing = [axis for axis in symbolic if not axis.size(axes)]
-    if missing:
-        numbers = " and ".join(str(axis.number) for axis in missing)
-        which = f"axis {numbers} is" if len(missing) == 1 else f"axes {numbers} are"
-        options = " ".join(f"--axis {axis.option}=SIZE" for axis in missing)
-        raise UnsupportedError(f"input {value.name!r}: {which} symbolic; give the size: {options}")
-    sizes = {axis.number: axis.size(axes) for axis in symbolic}
-    return tuple(
-        int(sizes.get(number) or dim.dim_value) for number, dim in enumerate(value.type.tensor_type.shape.dim)
-    )
+    return [dim.dim_value if dim.dim_value > 0 else dim.dim_param for dim in dims]

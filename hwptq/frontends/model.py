@@ -1,0 +1,47 @@
+"""A model as it enters the flow, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hwptq.notices import Warning
+
+
+@dataclass(frozen=True)
+class ImportCheck:
+    """What the values were compared by ("" where they weren't), the largest relative difference of an output,
+    and why the comparison was not made or ended early ("" where it was made)."""
+
+    by: str = ""
+    difference: float | None = None
+    reason: str = ""
+    shapes: bool = True  # whether they were compared
+
+    def row(self) -> dict[str, Any]:
+        """The object `import_check` of the report."""
+        return {"shapes": self.shapes, "values": self.by or None, "difference": self.difference,
+                "reason": self.reason or None}  # fmt: skip
+
+
+def unchecked(inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
+    """For a model that there is nothing to compare with."""
+    return ImportCheck(reason="there is nothing to compare it with", shapes=False)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A float32 or QDQ module whose function is `main`, of static shapes with a batch of 1."""
+
+    name: str
+    module: tvm.IRModule
+    inputs: dict[str, tuple[tuple[int, ...], str]]  # name -> (shape with batch 1, dtype)
+    outputs: tuple[str, ...]
+    warnings: tuple[Warning, ...] = ()
+    #: Compares the module with the user's model on a sample (None: there is none); raises UnsupportedError
+    #: where they differ.
+    check: Callable[[Mapping[str, np.ndarray] | None], ImportCheck] = unchecked

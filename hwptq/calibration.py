@@ -12,8 +12,12 @@ from hwptq.formats import INT8, Format
 
 from .errors import InputError
 from .evaluate.interpret import UnfitSample, observe_all
+from .ir.dataflow import bindings, main_functions
 from .ir.provenance import Origin
 from .quant.observers import OBSERVERS, Observer, rows_of
+
+#: Formats that no float module may have.
+_HALF = ("float16", "bfloat16")
 
 
 @dataclass
@@ -96,6 +100,7 @@ def calibrate(
     Raises InputError for an empty data set, for a batch that no function takes, and for NaN or Inf in any
     tensor.
     """
+    _check_dtypes(mod)
     stats = CalibrationStats(method, axis, group)
     try:
         stats.samples = observe_all(mod, batches, stats.observe)
@@ -104,3 +109,15 @@ def calibrate(
     if not stats.samples:
         raise InputError("the calibration data holds no sample; give at least one")
     return stats
+
+
+def _check_dtypes(mod: tvm.IRModule) -> None:
+    """Raise InputError for a module in half precision."""
+    for _, func in main_functions(mod):
+        for var in [*func.params, *(var for var, _ in bindings(func))]:
+            dtype = str(getattr(var.ty, "dtype", ""))
+            if dtype in _HALF:
+                raise InputError(
+                    f"calibration: {str(var.name)!r} is {dtype}: give a module in float32; ToMixedPrecision "
+                    "may stand behind LowerToInteger"
+                )

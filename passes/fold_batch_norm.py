@@ -16,6 +16,9 @@ from tvm import relax
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.provenance import label_of
 
+from .graph.canonical import canonical
+from .graph.channel_affine import fold_channel_affine
+
 
 @dataclass(frozen=True)
 class _Fold:
@@ -30,11 +33,11 @@ class FoldBatchNorm:
     """Fold BatchNorm into the convolution or matmul before it, with or without a bias between them.
 
     Only where the chain has no other reader, and weights and statistics are constants. Any other BatchNorm
-    in inference becomes a multiplication and an addition per channel.
+    in inference becomes a multiplication and an addition per channel. One that TVM decomposed is folded too.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        mod = relax.transform.FoldConstant()(mod)
+        mod = canonical(mod)
         folds: dict[Any, _Fold] = {}
         for _, func in main_functions(mod):
             values, readers = dict(bindings(func)), users(func)
@@ -68,7 +71,7 @@ class FoldBatchNorm:
                 y = r.emit(relax.op.add(y, relax.const(shift.reshape(spread))), r.origin)
             return relax.Tuple([y, relax.const(np.zeros(1, "float32")), relax.const(np.zeros(1, "float32"))])
 
-        return rewrite(mod, visit)
+        return fold_channel_affine(rewrite(mod, visit))
 
 
 def _affine(var: Any, call: Any) -> tuple[Any, Any]:

@@ -44,6 +44,7 @@ class InsertQDQ:
         self.choices = Choices(granularity, exclude, assignment)
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        _check_composites(mod)
         plans = [
             QuantizationPlan(mod, str(gv.name_hint), self.target, self.stats, self._choices(f))
             for gv, f in main_functions(mod)
@@ -96,6 +97,16 @@ class InsertQDQ:
 def _dtypes(plan: QuantizationPlan) -> dict[str, Pair]:
     """The (activation, weight) dtypes of the layers of a function, by label."""
     return {plan.labels[v]: (plan.input_dtype(v).name, w.dtype.name) for v, w in plan.weights.items()}
+
+
+def _check_composites(mod: tvm.IRModule) -> None:
+    """Raise ValueError where annotate_codegen, which asks no pattern, has taken our composites too."""
+    for gv, func in mod.functions.items():
+        if str((func.attrs or {}).get("Codegen", "")) == "hwptq":
+            raise ValueError(
+                f"{gv.name_hint}: FuseOpsByPattern has given our composites to a code generator; with "
+                "annotate_codegen it may stand before FuseConvRelu or behind SelectKernels"
+            )
 
 
 def _activation(r: Any, tensor: Any, origin: Origin, q: QParams) -> Any:

@@ -17,6 +17,7 @@ from hwptq.ir.dataflow import (
     Rewriter,
     bindings,
     constant,
+    main_functions,
     op_name,
     rewrite,
     shape_of,
@@ -52,6 +53,7 @@ class LowerToInteger:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        _check_weights(mod)
         state: dict[int, _Lowering] = {}
 
         def visit(r: Rewriter, var: Any, value: Any) -> Any:
@@ -62,6 +64,19 @@ class LowerToInteger:
         out = rewrite(mod, visit)
         reasons = {lowering.r.name: lowering.reasons for lowering in state.values()}
         return with_float_reasons(out, reasons)
+
+
+def _check_weights(mod: tvm.IRModule) -> None:
+    """Raise ValueError for a layer whose quantized weights another pass has turned back."""
+    for _, func in main_functions(mod):
+        dtypes = layer_dtypes(func)
+        for var, value in bindings(func):
+            weight = constant(value.args[1]) if str(var.name) in dtypes else None
+            if weight is not None and weight.dtype == np.float32:
+                raise ValueError(
+                    f"{var.name}: its quantized weights are in float again; no FoldConstant may stand "
+                    "between InsertQDQ and LowerToInteger"
+                )
 
 
 class _Lowering:

@@ -126,6 +126,8 @@ def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
     if not isinstance(called, tvm.ir.GlobalVar) or composite_name(mod[called]) is None:
         return r.keep(value)
     func = mod[value.op]
+    if composite_name(func) is None:
+        return r.keep(value)
     inner = dict(zip(func.params, map(r.get, value.args), strict=True))
     *_, last = (var for var, step in bindings(func) if isinstance(step, relax.Call))
     for var, step in bindings(func):

@@ -127,8 +127,14 @@ class Interpreter:
         if isinstance(value, relax.TupleGetItem):
             source, index = self._atom(value.tuple_value), int(value.index)
             return lambda env: source(env)[index]
+        if isinstance(value, relax.Function):  # inside one for another code generator
+            local = self._function(value, self.name)
+            return lambda env: local
         if not isinstance(value, relax.Call):
             return self._atom(value)
+        if isinstance(value.op, relax.Var):
+            inner, args = self._var(value.op), [self._atom(a) for a in value.args]
+            return lambda env: env[inner](a(env) for a in args)
         if isinstance(value.op, tvm.ir.GlobalVar):
             func, args = self.mod[value.op], [self._atom(a) for a in value.args]
             function = self._function(func, str(value.op.name_hint))

@@ -18,9 +18,12 @@ Visit = Callable[["Rewriter", Any, Any], Any]
 
 
 def main_functions(mod: tvm.IRModule) -> Iterator[tuple[Any, Any]]:
-    """The (GlobalVar, Function) pairs to rewrite: Relax functions that are no outlined composite."""
+    """The (GlobalVar, Function) pairs to rewrite: Relax functions that are no outlined composite, and not
+    given to another code generator.
+    """
     for gv, func in mod.functions.items():
-        if isinstance(func, relax.Function) and composite_name(func) is None:
+        attrs = func.attrs or {}
+        if isinstance(func, relax.Function) and "Composite" not in attrs and "Codegen" not in attrs:
             yield gv, func
 
 
@@ -125,7 +128,10 @@ def shape_of(expr: Any) -> tuple[int, ...]:
     try:
         return tuple(int(d) for d in expr.ty.shape.values)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{getattr(expr, 'name', expr)}: the shape is not static") from error
+        name = getattr(expr, "name", expr)
+        raise ValueError(
+            f"{name}: its shape is not static; bind it first, by relax.transform.BindSymbolicVars"
+        ) from error
 
 
 class Rewriter:

@@ -29,6 +29,9 @@ _INT32_LIMIT = 2**31
 
 Expr = Any  # a TIR expression or a Python number
 
+#: TVM's pattern of functions that FuseOps leaves alone: its FuseTIR can't join one block of plain loops.
+_OPAQUE = 8
+
 
 def dtype_of(dtype: str, lanes: int) -> str:
     """("int8", 16) -> "int8x16"; one lane is the scalar dtype."""
@@ -154,7 +157,7 @@ def primfunc(
             raise ValueError(f"a tensor of shape {t.shape} is too large for 32-bit offsets")
     with IRBuilder() as builder, T.prim_func():
         T.func_name("kernel")
-        T.func_attr({"tirx.noalias": True, **attributes})
+        T.func_attr({"tirx.noalias": True, "op_pattern": _OPAQUE, **attributes})
         names = [f"in{i}" for i in range(len(tensors) - 1)] + ["out"]
         stored = [t.stored for t in tensors]
         params = [T.arg(name, T.buffer(t.shape, t.dtype)) for name, t in zip(names, stored, strict=True)]

@@ -152,7 +152,7 @@ def diagnose(
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
-        imported = import_onnx(model, options.axes)
+        imported = read_model(model, options.axes)
         calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
     try:
         job = Job(device, calibration, options, progress)

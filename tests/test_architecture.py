@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
@@ -162,5 +163,6 @@ def test_public_names_are_found(package: str) -> None:
     }
     assert shown == {(f"{package}.{home}", name) for name, home in module._HOMES.items()}
     assert set(module.__all__) <= set(dir(module))
-    for name in module.__all__:
-        assert getattr(module, name) is not None
+    for name, home in module._HOMES.items():
+        assert not inspect.ismodule(getattr(module, name)), "a module of this name hides it"
+        assert name != home

@@ -135,7 +135,7 @@ def plan(
 
 
 def diagnose(
-    model: str | Path,
+    model: Any,
     target: str | Path,
     calibration_data: Any,
     evaluation_data: Any = None,
@@ -158,7 +158,7 @@ def diagnose(
         job = Job(device, calibration, options, progress)
         return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
     except ValueError as error:  # of a pass: it names the node
-        raise UnsupportedError(f"{model}: {error}") from error
+        raise UnsupportedError(f"{_shown(model, imported)}: {error}") from error
 
 
 def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, BitWidths | None]:

@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding=
 
 
 def test_the_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     data = samples(network(), 8)
     names: dict[str, Any] = {"mod": network(), "samples": data}
     exec(compile(code, "embedding.md", "exec"), names)

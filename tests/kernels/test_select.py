@@ -95,6 +95,11 @@ def test_a_kernel_of_the_wrong_kind_is_refused():
         conv((0, 0, 0, 0)).steps(replace(ARM, ops=rules))
 
 
+def test_a_kind_of_target_without_kernels_is_refused():
+    with pytest.raises(ValueError, match="there are no kernels for TVM targets of kind metal"):
+        conv((0, 0, 0, 0)).steps(replace(ARM, tvm={"kind": "metal"}))
+
+
 def test_shapes_that_do_not_belong_together_are_refused():
     case = conv((0, 0, 0, 0))
     wrong = replace(case.layer(), out=replace(type_of(case.expected()), shape=(1, 5, 5, 16)))

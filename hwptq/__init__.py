@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .data.preprocess import Preprocess as Preprocess
     from .data.preprocess import load_preprocess as load_preprocess
     from .diagnosis.diagnosis import Diagnosis as Diagnosis
+    from .diagnosis.repair import Repair as Repair
     from .errors import AccuracyError as AccuracyError
     from .errors import BudgetError as BudgetError
     from .errors import HwptqError as HwptqError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .flow import compile as compile
     from .flow import diagnose as diagnose
     from .flow import plan as plan
+    from .flow import repair as repair
     from .notices import Warning as Warning
     from .options import Metric as Metric
     from .options import Options as Options
@@ -66,7 +68,8 @@ _PUBLIC = {
     ),
     "evaluate.interpret": ("Interpreter",),
     "diagnosis.diagnosis": ("Diagnosis",),
-    "flow": ("compile", "diagnose", "plan"),
+    "diagnosis.repair": ("Repair",),
+    "flow": ("compile", "diagnose", "plan", "repair"),
     "notices": ("Warning",),
     "options": ("Metric", "Options"),
     "progress": ("Progress",),

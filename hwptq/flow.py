@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.diagnosis import diagnosis
 from hwptq.diagnosis.diagnosis import Diagnosis
+from hwptq.diagnosis.repair import Repair
+from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
@@ -149,14 +152,47 @@ def diagnose(
     It looks at the first samples of the evaluation data, as many as a few minutes allow. Raises a HwptqError
     as compile does.
     """
-    options, progress = options_of(options, **words), progress or Progress()
+    options = options_of(options, **words)
+    case = model, target, calibration_data, evaluation_data, preprocess, options, progress or Progress()
+    with _imported(*case) as (imported, job, evaluation):
+        return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
+
+
+def repair(
+    model: Any,
+    target: str | Path,
+    calibration_data: Any,
+    evaluation_data: Any = None,
+    preprocess: str | Path | Preprocess | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    **words: Unpack[OptionWords],
+) -> Repair:
+    """The cheapest change of the options, of those that `diagnose` tries, with which no more than `max_drop`
+    is lost; `Repair.applied` gives the options for `compile`.
+
+    Raises a HwptqError: AccuracyError where nothing suffices.
+    """
+    options = options_of(options, **words)
+    if options.max_drop is None:
+        raise InputError("a repair needs --max-drop: the points that may be lost")
+    case = model, target, calibration_data, evaluation_data, preprocess, options, progress or Progress()
+    with _imported(*case) as (imported, job, evaluation):
+        return find_repair(imported.module, job, evaluation, options.max_drop)
+
+
+@contextmanager
+def _imported(
+    model: Any, target: str | Path, calibration_data: Any, evaluation_data: Any, preprocess: Any,
+    options: Options, progress: Progress,
+) -> Iterator[tuple[Model, Job, Dataset]]:  # fmt: skip
+    """A model, its job and its evaluation data, to be looked at; errors of passes become the user's."""
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
         imported = read_model(model, options.axes)
         calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
     try:
-        job = Job(device, calibration, options, progress)
-        return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
+        yield imported, Job(device, calibration, options, progress), evaluation
     except ValueError as error:  # of a pass: it names the node
         raise UnsupportedError(f"{_shown(model, imported)}: {error}") from error
 

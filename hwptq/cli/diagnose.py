@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,11 @@ def diagnose_command(
     calibration_method: Annotated[str | None, typer.Option(metavar="METHOD")] = None,
     recipe: Annotated[str, typer.Option(metavar="fast|default|best")] = "default",
     steps: Annotated[list[str] | None, typer.Option("--set", metavar="STEP=VALUE")] = None,
+    repair_it: Annotated[
+        bool, typer.Option("--repair", help="find the cheapest remedies that hold --max-drop, and compile")
+    ] = False,
+    max_drop: Annotated[float | None, typer.Option(metavar="POINTS", min=0)] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="of --repair: folder to write")] = Path("out"),
     as_json: Annotated[bool, typer.Option("--json", help="print all that was found as JSON")] = False,
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show what libraries print")] = False,
@@ -49,14 +56,14 @@ def diagnose_command(
 
     Remedies are options of hwptq compile, ready to be pasted.
     """
-    from hwptq.flow import diagnose
+    from hwptq.flow import compile, diagnose, repair
     from hwptq.options import options_of
     from hwptq.recipe import recipe as named_recipe
 
     from .show_diagnosis import show_diagnosis
-    from .terminal import TerminalProgress
+    from .terminal import TerminalProgress, show_report
 
-    context.obj.begin(None, verbose)
+    context.obj.begin(output if repair_it else None, verbose)
     if calibration_data is None:
         raise InputError("diagnose quantizes the model: give --calibration-data")
     options = options_of(
@@ -69,12 +76,23 @@ def diagnose_command(
         keep_float=keep_float,
         lower_ends=lower_ends,
         samples=samples,
+        max_drop=max_drop,
         metric=metric,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *observer_setting(calibration_method)]),
     )
+    case = model, target, calibration_data, evaluation_data, preprocess
+    if repair_it:
+        with TerminalProgress(quiet) as progress:
+            repaired = repair(*case, options, progress)
+            compile(*case, output, replace(repaired.applied(options), max_drop=None), progress)
+        arguments = repaired.change.arguments(options)
+        print(f"{shlex.join(arguments) or 'nothing to mend'}: loses {repaired.drop:.2f} points")
+        if not quiet:
+            show_report(output)
+        return
     with TerminalProgress(quiet) as progress:
-        found = diagnose(model, target, calibration_data, evaluation_data, preprocess, options, progress)
+        found = diagnose(*case, options, progress)
     if as_json:
         print(json.dumps({"model": model.stem, "target": target, **found.row()}, indent=2))
     else:

@@ -14,7 +14,7 @@ import tvm
 from hwptq import passes
 from hwptq.backends.backend import backend_of
 from hwptq.data.dataset import Dataset, Sample
-from hwptq.errors import InputError
+from hwptq.errors import InputError, UnsupportedError
 from hwptq.ir.macs import float_macs
 from hwptq.pipeline.stages import Quantized, lower
 from hwptq.pipeline.step import Job
@@ -95,6 +95,8 @@ def diagnose(
     trials = Trials(module, job)
     quantized = trials.quantized(options)
     found = places(quantized.float32, quantized.qdq)
+    if not found:
+        raise UnsupportedError(f"nothing of the model can be quantized for {job.target.name}")
     macs = max(1, float_macs(quantized.float32))
     samples = _first(evaluation, _within(_MEASURED_MACS / macs, _MEASURED_SAMPLES))
     few = _within(_ALONE_MACS / macs / max(1, len(found)), _ALONE_SAMPLES)

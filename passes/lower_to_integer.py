@@ -112,9 +112,12 @@ class _Lowering:
         value: Any = self.values.get(expr)
         if dequantizes(value):
             return rescaled(self.e, self.e.operand(expr), out)
-        if not out.in_floats and op_name(value) == "clip" and not dequantizes(self.values.get(value.args[0])):
+        while not out.in_floats and op_name(value) == "clip":
+            if dequantizes(self.values.get(value.args[0])):
+                break
             limits = out.code_bounds(*(float(a.value) for a in value.args[1:3]))
-            return self._lowered(value.args[0], replace(out, limits=limits))
+            expr, out = value.args[0], replace(out, limits=limits)
+            value = self.values.get(expr)
         root = elementwise_root(expr, self.values)
         if root is not expr and dequantizes(self.values.get(root)):
             return lower_function(self.e, expr, root, out)
@@ -169,10 +172,13 @@ class _Lowering:
 
     def _feeds_quantize(self, var: Any) -> bool:
         """Whether a quantize reads `var`, perhaps behind the clip of an int4 tensor."""
-        followers = {u: self.values.get(u) for u in self._readers.get(var, [])}
-        return any(
-            quantizes(v) or (op_name(v) == "clip" and self._feeds_quantize(u)) for u, v in followers.items()
-        )
+        waiting = [var]
+        while waiting:
+            followers = {u: self.values.get(u) for u in self._readers.get(waiting.pop(), [])}
+            if any(map(quantizes, followers.values())):
+                return True
+            waiting += [u for u, v in followers.items() if op_name(v) == "clip"]
+        return False
 
     def _output(self, origin: Origin, scale: float, zero: int, stored: Format, source: Any) -> Output:
         if stored.is_float or reads_floats(self.e.mod, self.values, source):

@@ -38,6 +38,7 @@ class NormalizeQDQ:
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         dtypes: dict[str, dict[str, tuple[str, str]]] = {}
+        unquantized = _unquantized(mod)
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             name = op_name(value)
@@ -47,7 +48,7 @@ class NormalizeQDQ:
                 return _boundary(r, value)
             if name == "permute_dims" and _weight(r, value.args[0]) is not None:
                 return _transposed(r, value)
-            if _ties(r, value) and _scale_of(r, value.args[0]) is not None and not _is_quantized(r, var):
+            if var in unquantized and _ties(r, value) and _scale_of(r, value.args[0]) is not None:
                 return _tied(r, value)
             if name in WEIGHTED_HEADS:
                 weight = _weight(r, value.args[1])
@@ -109,10 +110,15 @@ def _scale_of(r: Any, expr: Any) -> tuple[Any, Any] | None:
     return (value.args[1], value.args[2]) if shape_of(value.args[1]) == () else None
 
 
-def _is_quantized(r: Any, var: Any) -> bool:
-    """Whether every reader of an old var is a quantize."""
-    values = dict(bindings(r.func))
-    return all(op_name(values.get(u)) == "quantize" for u in users(r.func).get(var, []))
+def _unquantized(mod: tvm.IRModule) -> set[Any]:
+    """The vars that something else than a quantize reads."""
+    found = set()
+    for _, func in main_functions(mod):
+        values = dict(bindings(func))
+        for var, readers in users(func).items():
+            if any(op_name(values.get(u)) != "quantize" for u in readers):
+                found.add(var)
+    return found
 
 
 def _transposed(r: Any, call: Any) -> Any:

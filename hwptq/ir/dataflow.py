@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,6 +103,18 @@ def users(func: Any) -> dict[Any, list[Any]]:
         for source in reads(value):
             found.setdefault(source, []).append(var)
     return found
+
+
+def made_of(var: Any, root: Any, values: Mapping[Any, Any]) -> list[Any]:
+    """What `var` is computed from, itself included, back to `root`; each var behind those that it reads."""
+    found: dict[Any, None] = {}
+    waiting = [var]
+    while waiting:
+        missing = [v for v in reads(values[waiting[-1]]) if v != root and v not in found]
+        waiting += missing
+        if not missing:
+            found[waiting.pop()] = None
+    return list(found)
 
 
 def op_name(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tvm import relax
@@ -23,18 +24,44 @@ def is_elementwise(value: Any) -> bool:
     return name in BINARY and any(c is not None and c.size == 1 for c in map(constant, value.args))
 
 
-def elementwise_root(var: Any, values: dict[Any, Any]) -> Any:
+def elementwise_root(var: Any, values: Mapping[Any, Any]) -> Any:
     """The tensor of the same shape that `var` is an elementwise function of; `var` itself if there is none.
 
     x * sigmoid(x) has the root x, a * sigmoid(b) has none.
     """
+    roots: dict[Any, Any] = {}
+    waiting = [var]
+    while waiting:
+        missing = [t for t in _operands(waiting[-1], values) if t not in roots]
+        waiting += missing
+        if not missing:
+            last = waiting.pop()
+            roots[last] = _root(last, values, roots)
+    return roots[var]
+
+
+def elementwise_roots(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The elementwise root of each var; `values` has them in the order of their bindings."""
+    roots: dict[Any, Any] = {}
+    for var in values:
+        roots[var] = _root(var, values, roots)
+    return roots
+
+
+def _root(var: Any, values: Mapping[Any, Any], roots: Mapping[Any, Any]) -> Any:
+    """The root of a var, from those of what it reads."""
+    found = {roots.get(tensor, tensor) for tensor in _operands(var, values)}
+    if len(found) != 1:
+        return var
+    (root,) = found
+    return root if shape_of(root) == shape_of(var) else var
+
+
+def _operands(var: Any, values: Mapping[Any, Any]) -> list[Any]:
+    """The tensors that a var is an elementwise function of, scalars aside; none if it is no such function."""
     value: Any = values.get(var)
     if op_name(value) not in UNARY | BINARY:
-        return var
-    tensors = [a for a in value.args if isinstance(a, relax.Var)]
-    scalars = [c for c in map(constant, value.args) if c is not None]
-    roots = {elementwise_root(t, values) for t in tensors}
-    if len(roots) != 1 or any(c.size != 1 for c in scalars):
-        return var
-    (root,) = roots
-    return root if shape_of(root) == shape_of(var) else var
+        return []
+    if any(c is not None and c.size != 1 for c in map(constant, value.args)):
+        return []
+    return [a for a in value.args if isinstance(a, relax.Var)]

@@ -20,7 +20,7 @@ Values = Mapping[Any, Any]
 
 def reads_floats(mod: tvm.IRModule, values: Values, expr: Any) -> bool:
     """Whether `expr` is made of a tensor in a short float, or of the unrounded result of such a layer."""
-    root = elementwise_root(expr, dict(values))
+    root = elementwise_root(expr, values)
     value: Any = values.get(root)
     if dequantizes(value):
         return _of_floats(value)

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.ir.dataflow import constant
+from hwptq.ir.dataflow import constant, made_of
 
 
 def tabulate(
@@ -20,20 +20,16 @@ def tabulate(
     builder = relax.BlockBuilder()
     new: dict[Any, Any] = {root: x}
 
-    def build(node: Any) -> Any:
+    def argument(node: Any) -> Any:
         value = constant(node)
-        if value is not None:
-            return relax.const(value.reshape(()))
-        if not isinstance(node, relax.Var):
-            return node
-        if node not in new:
-            call = values[node]
-            args = [build(a) for a in call.args]
-            new[node] = builder.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
-        return new[node]
+        return relax.const(value.reshape(())) if value is not None else new.get(node, node)
 
     with builder.function("main", [x]):
-        builder.emit_func_output(build(expr))
+        for var in made_of(expr, root, values):
+            call: Any = values[var]
+            args = [argument(a) for a in call.args]
+            new[var] = builder.emit(relax.Call(call.op, args, call.attrs, call.ty_args))
+        builder.emit_func_output(new[expr])
     with np.errstate(all="ignore"):
         (result,) = Interpreter(builder.get()).run({"x": points})
     return result

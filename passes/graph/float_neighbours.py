@@ -73,16 +73,15 @@ def _read_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, 
 
     def moved(var: Any) -> list[Any] | None:
         """Data movement between `var` and its readers, where those are all in float; else None."""
-        between = []
-        for user in readers.get(var, []):
-            if left.get(user) in _MOVED:
-                behind = moved(user)
-                if behind is None:
-                    return None
-                between += [user, *behind]
-            elif not in_float(values, left, user):
+        between, waiting = [], [var]
+        while waiting:
+            users = readers.get(waiting.pop(), [])
+            moving = [user for user in users if left.get(user) in _MOVED]
+            if not users or any(u not in moving and not in_float(values, left, u) for u in users):
                 return None
-        return between if readers.get(var) else None
+            between += moving
+            waiting += moving
+        return between
 
     for var in reversed(values):
         if _gains_nothing(var, values, left):

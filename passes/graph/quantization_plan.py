@@ -17,7 +17,7 @@ from hwptq.ir.composite import is_clamped, read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes
-from hwptq.lowering.elementwise import elementwise_root
+from hwptq.lowering.elementwise import elementwise_roots
 from hwptq.lowering.rules import family_of, rule_of
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
@@ -88,6 +88,7 @@ class QuantizationPlan:
         self._leave(kept_in_float(self.values, self.kinds, self.readers))
         self._leave_split_ends()
         self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
+        self.roots = elementwise_roots(self.lookups)
         self.groups = self._groups()
         self.qparams: dict[Any, QParams] = {}
         self.weights: dict[Any, QuantizedWeight] = {}
@@ -141,7 +142,7 @@ class QuantizationPlan:
 
     def _root(self, var: Any) -> Any:
         """The tensor that `var` becomes a table of; itself where it becomes none."""
-        return elementwise_root(var, self.lookups)
+        return self.roots.get(var, var)
 
     def _inside(self, var: Any) -> bool:
         """Whether `var` is only a step of one elementwise function."""

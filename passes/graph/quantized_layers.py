@@ -141,13 +141,11 @@ def _layer(
 
 def _quantize_of(var: Any, values: Any, readers: Any) -> Any:
     """The quantize that alone reads `var`, perhaps behind the clip of an int4 tensor."""
-    who = readers.get(var, [])
-    if len(who) != 1 or who[0] is None:
-        return None
-    value = values[who[0]]
-    if op_name(value) == "clip":
-        return _quantize_of(who[0], values, readers)
-    return value if quantizes(value) else None
+    while len(who := readers.get(var, [])) == 1 and who[0] is not None:
+        (var,) = who
+        if op_name(values[var]) != "clip":
+            return values[var] if quantizes(values[var]) else None
+    return None
 
 
 def _stays_real(var: Any, unit: Composite, values: Any, readers: Any) -> bool:

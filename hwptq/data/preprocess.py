@@ -161,7 +161,7 @@ def load_preprocess(path: str | Path) -> Preprocess:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: can't read the preprocess file: {error.strerror or error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
     check = _Checker()
     inputs = {name: check.transform(name, table) for name, table in tables.items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwptq.errors import InputError, UnsupportedError
 
+_LARGEST = 2**31 - 1  # size of an axis
 _NO_NAMES = ("", "?")  # what exporters write for an axis without a name
 
 
@@ -47,8 +48,10 @@ def _symbolic_axes(name: str, dims: Sequence[int | str]) -> list[_SymbolicAxis]:
     return found
 
 
-def _check_names(axes: Iterable[str], symbolic: Sequence[_SymbolicAxis]) -> None:
-    for name in axes:
+def _check_names(axes: Mapping[str, int], symbolic: Sequence[_SymbolicAxis]) -> None:
+    for name, size in axes.items():
+        if size > _LARGEST:
+            raise InputError(f"--axis {name}={size}: give at most {_LARGEST}")
         if not any(name in (axis.place, axis.symbol) for axis in symbolic):
             there = ", ".join(dict.fromkeys(axis.option for axis in symbolic))
             raise InputError(f"--axis {name}: no symbolic axis has this name; there is {there or 'none'}")

@@ -13,6 +13,8 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from .limits import check_result, check_shapes
+
 #: Weights keep their Q and DQ, random numbers are drawn anew, and branches are not ours to choose.
 _KEPT = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
@@ -28,17 +30,22 @@ def fold_shapes(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -
     """The model with the shapes of its inputs, and no node whose outputs these determine.
 
     Nodes keep their names and order. A node that can't be evaluated stays, and so does one that gives an
-    output of the model.
+    output of the model. Raises UnsupportedError where a result would be too large, or empty.
     """
     if model.ByteSize() >= _LARGEST:
         return model
     model = with_inputs(model, inputs)
-    while folded := _constants(model):
+    shapes: dict[str, tuple[int, ...]] = {}  # first comes what no input determines: inference computes it too
+    while (folded := _constants(model, shapes)) or not shapes:
         graph = model.graph
         kept = [node for node in graph.node if not all(o in folded for o in node.output if o)]
         del graph.node[:]
         graph.node.extend(kept)
         graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in folded.items())
+        shapes = static_shapes(model)
+        if not shapes:
+            break
+        check_shapes(graph, shapes)
     return model
 
 
@@ -57,9 +64,8 @@ def with_inputs(model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -
     return model
 
 
-def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+def _constants(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """The outputs of nodes that are constant, by name, as far as one pass over the shapes tells."""
-    shapes = static_shapes(model)
     known = {t.name: t for t in model.graph.initializer}
     outputs = {value.name for value in model.graph.output}
     values: dict[str, np.ndarray] = {}
@@ -77,6 +83,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         else:
             continue
         if all(name in feeds for name in node.input if name) and outputs.isdisjoint(node.output):
+            check_result(node, [feeds[name] for name in node.input if name])
             values.update(_evaluated(node, feeds, model))
     return values
 

@@ -13,15 +13,17 @@ import numpy as np
 import onnx
 from tvm import relax
 
-from hwptq.errors import InputError, UnsupportedError
+from hwptq.errors import UnsupportedError
 
 from ..model import Model
 from .check_import import Imported
 from .float_types import widen_floats, widen_nibbles
 from .fold_shapes import fold_shapes
+from .importer_errors import said_by_importer
 from .input_shapes import input_shapes
 from .node_origins import with_node_origins
 from .operators import TracingImporter
+from .read_file import check_onnx, read_onnx
 
 #: ONNX's own operators, and those that ONNX Runtime adds.
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -33,23 +35,14 @@ def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Mode
     Raises InputError (file, names of axes) or UnsupportedError (operators, shapes).
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of an ONNX model")
-    try:
-        proto = onnx.load(str(path))
-    except Exception as error:
-        raise InputError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
-    return import_proto(proto, path.stem, axes, str(path))
+    return import_proto(read_onnx(path), path.stem, axes, str(path))
 
 
 def import_proto(
     proto: onnx.ModelProto, name: str, axes: Mapping[str, int] | None = None, path: str = "the model"
 ) -> Model:
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
-    try:
-        _check(proto)
-    except Exception as error:
-        raise InputError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
+    check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if opset < 9:
         raise UnsupportedError(f"{path}: opset {opset}; export the model with opset 9 or newer")
@@ -78,7 +71,7 @@ def _to_relax(
             warnings.simplefilter("ignore")
             raw = importer.from_onnx(proto.graph, opset)
     except Exception as error:
-        raise UnsupportedError(f"{path}: {_first_line(error)}") from error
+        raise UnsupportedError(f"{path}: {said_by_importer(error, importer.at)}") from error
     try:
         module = with_node_origins(relax.transform.FoldConstant()(raw), importer.results)
     except ValueError as error:  # control flow
@@ -95,11 +88,6 @@ def _check(proto: onnx.ModelProto) -> None:
     onnx.checker.check_model(proto)
     for tensor in unknown:
         tensor.ClearField("shape")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _dtype(value: Any) -> str:

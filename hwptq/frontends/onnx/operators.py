@@ -22,12 +22,13 @@ _SMALLEST = np.finfo(np.float32).tiny
 class TracingImporter(onnx_frontend.ONNXGraphImporter):
     """Knows which vars are the outputs of nodes; Clip, Pad and Split become operators that passes can read.
 
-    results: var -> origin, of what has been converted so far.
+    results: var -> origin, of what has been converted so far. at: the node that is being converted.
     """
 
     def __init__(self, shapes: dict[str, list[int]], dtypes: dict[str, str]):
         super().__init__(shapes, dtypes, sanitize=False)  # inputs keep the names that the file gives them
         self.results: dict[Any, Origin] = {}
+        self.at = ""
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """As TVM does it, but for the operators that are converted here."""
@@ -36,13 +37,14 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         super()._check_for_unsupported_ops(known)
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+        self.at = f"node {attrs['tvm_custom']['name']!r} ({op_name})"
         given = [*inputs, None, None, None, None]
         if op_name == "Conv":
             attrs = _with_explicit_pads(given, attrs)
         result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
-        origin, known = Origin(attrs["tvm_custom"]["name"]), set(self._nodes.values())
+        origin, known = Origin(attrs["tvm_custom"]["name"]), [i for i in inputs if isinstance(i, relax.Var)]
         if isinstance(result, relax.Tuple):
             outputs = [replace(origin, output=i) for i in range(len(result.fields))]
             fields = zip(result.fields, outputs, strict=True)
@@ -50,7 +52,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         return self._traced(result, origin, known)
 
     def _traced(self, expr: Any, origin: Origin, known: Container[Any]) -> Any:
-        """The var of an output of a node. known: what earlier nodes gave, which this one may hand on."""
+        """The var of an output of a node. known: what the node reads, which it may hand on."""
         if isinstance(expr, relax.Call):
             expr = self.bb.emit(with_origin(expr, origin), name_hint=origin.hint)
         if isinstance(expr, relax.Var) and expr not in known:

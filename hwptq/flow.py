@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.diagnosis import diagnosis
 from hwptq.diagnosis.diagnosis import Diagnosis
+from hwptq.diagnosis.isolated import isolated
 from hwptq.diagnosis.repair import Repair
 from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.frontends.frontend import read_model
@@ -102,10 +103,23 @@ def compile(
             widths.check(program.weight_bytes)
         with progress.stage("verify"):
             evidence = verify(graphs, program, device, evaluation, score, progress, options.executor)
+        looks = options.isolate and not passes.is_quantized(imported.module)
+        alone = isolated(graphs.float32, graphs.qdq, evaluation, progress) if looks else {}
         own_data = evaluation_data is None
         warnings += [*quantized.warnings, *_result_warnings(evidence, program, graphs, own_data)]
         _write(
-            folder, imported, device, graphs, program, evidence, checked, warnings, widths, tuning, progress
+            folder,
+            imported,
+            device,
+            graphs,
+            program,
+            evidence,
+            checked,
+            warnings,
+            widths,
+            tuning,
+            alone,
+            progress,
         )
     result = load(output, options.executor, options.trust_descriptor)
     _gate(result.report, evidence, warnings, options)
@@ -262,7 +276,7 @@ def _result_warnings(evidence: Evidence, program: Program, graphs: Graphs, own_d
 def _write(
     folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: Program,
     evidence: Evidence, checked: ImportCheck, warnings: Sequence[Warning], widths: BitWidths | None,
-    tuning: Tuning | None, progress: Progress,
+    tuning: Tuning | None, alone: Mapping[str, dict[str, Any]], progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
     write_golden(folder / "golden.npz", arrays)
@@ -270,6 +284,8 @@ def _write(
     packed = layer_bytes(graphs.integer, target)
     for row in report["bits"]:
         row["packed_bytes"] = packed.get(row["name"], 0)
+    for row in report["layers"]:
+        row |= alone.get(row["name"], {})
     report["assignment"] = widths.report(program.weight_bytes) if widths else None
     report["import_check"] = checked.row()
     report["tuning"] = tuning.report() if tuning else None

@@ -44,6 +44,7 @@ class Options:
     samples: int | None = None  # evaluate the first N samples only
     metric: str | Metric | None = None  # "top1" | "module:function" | a function
     strict: bool = False  # a warning is an error
+    isolate: bool = False  # measure every layer quantized alone too, for the report
     trust_descriptor: bool = False
     executor: str | None = None  # what runs the code to verify it; None = a process of its own
     threads: int = 1  # the most threads that the emitted code can use
@@ -89,6 +90,7 @@ class OptionWords(TypedDict, total=False):
     samples: int | None
     metric: str | Metric | None
     strict: bool
+    isolate: bool
     executor: str | None
     trust_descriptor: bool
     threads: int

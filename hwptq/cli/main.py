@@ -128,6 +128,9 @@ def compile_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the dtypes of each layer and their cost, and stop")
     ] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="measure every layer quantized alone too, for the report")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="a warning is an error, exit code 5")] = False,
     dump_ir: Annotated[
         Path | None, typer.Option("--dump-ir", metavar="DIR", help="write the module after each pass")
@@ -161,6 +164,7 @@ def compile_command(
         tune_cache=tune_cache,
         metric=metric,
         strict=strict,
+        isolate=isolate,
         dump_ir=dump_ir,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *observer_setting(calibration_method)]),

@@ -21,6 +21,7 @@ from hwptq.pipeline.step import Job
 from hwptq.report.accuracy import load_metric
 from hwptq.report.verify import verify
 
+from .isolated import samples_alone, within
 from .losses import CLOSELY, PartLoss, PlaceLoss, by_place, closely, split
 from .places import places
 from .remedies import Case, proposals
@@ -28,9 +29,8 @@ from .treatment import Treated, Treatment
 from .trials import Trials
 from .yardstick import Effect, Yardstick
 
-#: Multiply-accumulates that the network may be evaluated with: as a whole, and for single places.
-_MEASURED_MACS, _ALONE_MACS = 2e10, 1e11
-_MEASURED_SAMPLES, _ALONE_SAMPLES = (16, 256), (2, 16)  # least, most
+#: Multiply-accumulates that the network may be evaluated with as a whole, and bounds of the samples.
+_MEASURED_MACS, _MEASURED_SAMPLES = 2e10, (16, 256)
 _MEASURED_REMEDIES = 5
 _COMPARED_SAMPLES = 2
 
@@ -98,8 +98,8 @@ def diagnose(
     if not found:
         raise UnsupportedError(f"nothing of the model can be quantized for {job.target.name}")
     macs = max(1, float_macs(quantized.float32))
-    samples = _first(evaluation, _within(_MEASURED_MACS / macs, _MEASURED_SAMPLES))
-    few = _within(_ALONE_MACS / macs / max(1, len(found)), _ALONE_SAMPLES)
+    samples = _first(evaluation, within(_MEASURED_MACS / macs, _MEASURED_SAMPLES))
+    few = samples_alone(quantized.float32, found)
     with progress.stage("measure"):
         yardstick = Yardstick.of(quantized.float32, samples, options.metric)
         before = yardstick.module(trials.integers(quantized))
@@ -150,7 +150,3 @@ def _lowering(quantized: Quantized, job: Job, evaluation: Dataset, outputs: tupl
 
 def _first(data: Dataset, count: int) -> list[Sample]:
     return list(islice(data, count))
-
-
-def _within(count: float, bounds: tuple[int, int]) -> int:
-    return int(min(max(count, bounds[0]), bounds[1]))

@@ -97,10 +97,13 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """The SQNR of a layer's output in dB; None where it is exact."""
+    """The SQNR of a layer's output in dB; None where it is exact. isolated: where it alone is quantized, of
+    its own output and of the model's; None where nobody asked."""
 
     name: str
     sqnr_db: float | None
+    isolated_sqnr_db: float | None = None
+    isolated_output_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True)

@@ -44,3 +44,14 @@ def test_repair_needs_to_know_what_may_be_lost(hwptq: Command):
     outcome = hwptq("diagnose", hwptq.folder / "model.onnx", *files, "--repair")
     assert outcome.code == 2
     assert "--max-drop" in outcome.error
+
+
+def test_a_report_of_every_layer_alone(hwptq: Command):
+    assert hwptq.compile("--isolate").code == 0
+    report = json.loads((hwptq.folder / "out" / "report.json").read_text(encoding="utf-8"))
+    rows = {row["name"]: row for row in report["layers"]}
+    for name in ("conv", "dense"):
+        assert rows[name]["isolated_sqnr_db"] > 25
+        assert rows[name]["isolated_output_sqnr_db"] > 25
+    last = rows["dense"]  # what it gives is the model's output
+    assert last["isolated_sqnr_db"] == last["isolated_output_sqnr_db"]

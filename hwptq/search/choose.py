@@ -191,6 +191,8 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
         raise InputError("--lower-ends is about --precision or --max-drop alone: give one of them")
     if quantized and (options.precision or options.budget):
         raise InputError("the model is quantized already: --precision and --budget need a model in float")
+    if quantized and (options.exclude or options.keep_float):
+        raise InputError("the model is quantized already: --exclude and --keep-float need a model in float")
     dtype = options.budget.dtype if options.budget else None
     if dtype and all(dtype != weight for rule in target.ops for _, weight in rule.pairs):
         raise InputError(f"--budget {options.budget}: target {target.name} offers no {dtype} weights")

@@ -122,6 +122,26 @@ def test_each_function_has_statistics_of_its_own(names: tuple[str, ...]) -> None
             assert np.array_equal(Interpreter(together, name).run(sample)[0], wanted)
 
 
+def test_a_function_that_another_calls_is_calibrated_by_what_reaches_it() -> None:
+    builder = relax.BlockBuilder()
+    inner = builder.add_func(network()["main"].with_attr("global_symbol", "inner"), "inner")
+    image = relax.Var("image", relax.TensorType((1, 3, 7, 6), "float32"))
+    with builder.function("entry", [image]):
+        with builder.dataflow():
+            scaled = builder.emit(op.multiply(image, relax.const(3.0)))
+            out = builder.emit_output(builder.emit(relax.Call(inner, [scaled])))
+        builder.emit_func_output(out)
+    mod = fused(builder.get())
+    data = [{"image": s["x"]} for s in samples(network(), 4)]
+    stats = calibrate(mod, data)
+    seen = [np.abs(3 * s["image"]).max() for s in data]
+    assert max(map(abs, stats.range_of("x", function="inner"))) == max(seen)
+    lowered = apply(passes.LowerToInteger(TARGET), apply(passes.InsertQDQ(TARGET, stats), mod))
+    for sample in data:
+        (exact,), (found,) = (Interpreter(m, "entry").run(sample) for m in (mod, lowered))
+        assert np.abs(exact - found).max() < 0.1 * np.abs(exact).max()
+
+
 def test_a_sample_that_no_function_takes_is_refused() -> None:
     with pytest.raises(InputError, match="a sample holds z; the model takes x"):
         calibrate(network(), [{"z": normal(0, 1, 3, 7, 6)}])

@@ -12,8 +12,8 @@ from hwptq.formats import INT8, Format
 
 from .errors import InputError
 from .evaluate.interpret import UnfitSample, observe_all
-from .ir.dataflow import bindings, main_functions
-from .ir.provenance import Origin
+from .ir.dataflow import main_functions
+from .ir.provenance import Origin, origins
 from .quant.observers import OBSERVERS, Observer, rows_of
 
 #: Formats that no float module may have.
@@ -114,10 +114,10 @@ def calibrate(
 def _check_dtypes(mod: tvm.IRModule) -> None:
     """Raise InputError for a module in half precision."""
     for _, func in main_functions(mod):
-        for var in [*func.params, *(var for var, _ in bindings(func))]:
+        for var, origin in origins(func).items():
             dtype = str(getattr(var.ty, "dtype", ""))
             if dtype in _HALF:
                 raise InputError(
-                    f"calibration: {str(var.name)!r} is {dtype}: give a module in float32; ToMixedPrecision "
+                    f"calibration: {origin.label!r} is {dtype}: give a module in float32; ToMixedPrecision "
                     "may stand behind LowerToInteger"
                 )

@@ -24,7 +24,7 @@ from hwptq.ir.dataflow import (
     users,
 )
 from hwptq.ir.operator import Operator
-from hwptq.ir.provenance import Origin, Part
+from hwptq.ir.provenance import Origin, Part, origins
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 from hwptq.lowering.elementwise import elementwise_root
 from hwptq.lowering.emitter import Emitter, tensor_params
@@ -69,12 +69,14 @@ class LowerToInteger:
 def _check_weights(mod: tvm.IRModule) -> None:
     """Raise ValueError for a layer whose quantized weights another pass has turned back."""
     for _, func in main_functions(mod):
-        dtypes = layer_dtypes(func)
+        dtypes, named = layer_dtypes(func), origins(func)
         for var, value in bindings(func):
-            weight = constant(value.args[1]) if str(var.name) in dtypes else None
+            label = named[var].label
+            is_layer = label in dtypes and named[var].part is Part.RESULT
+            weight = constant(value.args[1]) if is_layer else None
             if weight is not None and weight.dtype == np.float32:
                 raise ValueError(
-                    f"{var.name}: its quantized weights are in float again; no FoldConstant may stand "
+                    f"{label}: its quantized weights are in float again; no FoldConstant may stand "
                     "between InsertQDQ and LowerToInteger"
                 )
 

@@ -8,15 +8,15 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hwptq.formats import INT4, INT8, UINT8
+from hwptq.formats import INT4, INT8, INT16, UINT8, format_of
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.provenance import Part
 from hwptq.lowering.rules import rule_of
 
 from .graph.quantizable import WEIGHTED_HEADS, with_layer_dtypes
 
-#: What is taken from the codes of a format for those of int8.
-_SHIFTS = {f.name: int(f.qmin - INT8.qmin) for f in (INT8, UINT8)}
+#: The format that takes the place of another one.
+_FORMS = {INT8.name: INT8, UINT8.name: INT8, INT16.name: INT16}
 
 
 def is_quantized(mod: tvm.IRModule) -> bool:
@@ -68,7 +68,7 @@ def _ties(r: Any, value: Any) -> bool:
 
 
 def _boundary(r: Any, call: Any) -> Any:
-    """quantize or dequantize between float and int8."""
+    """quantize or dequantize between float and integers with a sign."""
     source, (scale, zero) = call.args[0], (constant(a) for a in call.args[1:3])
     given = r.get(source)
     if op_name(call) == "quantize":
@@ -78,15 +78,16 @@ def _boundary(r: Any, call: Any) -> Any:
         dtype = str(source.ty.dtype)
         codes = isinstance(given, relax.Var)
         origin = r.emitted.get(given, r.origin).with_part(Part.REAL) if codes else r.origin
-    if scale is None or zero is None or dtype not in _SHIFTS:
+    if scale is None or zero is None or dtype not in _FORMS:
         return r.keep(call)
-    shift, raw = _SHIFTS[dtype], constant(given)
+    form, raw = _FORMS[dtype], constant(given)
+    shift = int(format_of(dtype).qmin - form.qmin)
     if raw is not None:
-        given = relax.const((raw.astype(np.int16) - shift).astype(INT8.held))
-    params = (relax.const(scale), relax.const((zero.astype(np.int16) - shift).astype(INT8.zero_dtype)))
+        given = relax.const((raw.astype(np.int32) - shift).astype(form.held))
+    params = (relax.const(scale), relax.const((zero.astype(np.int32) - shift).astype(form.zero_dtype)))
     axis = int(call.attrs.axis) if scale.size > 1 else -1
     if op_name(call) == "quantize":
-        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype=INT8.held), origin)
+        return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype=form.held), origin)
     return r.emit(relax.op.dequantize(given, *params, axis=axis, out_dtype="float32"), origin)
 
 
@@ -136,7 +137,9 @@ def _transposed(r: Any, call: Any) -> Any:
 def _tied(r: Any, call: Any) -> Any:
     """DQ(Q(call)) in the scale of its input, which holds every value of the output."""
     params: Any = _scale_of(r, call.args[0])
+    source: Any = _definition(r, call.args[0])
+    held = str(source.args[0].ty.dtype)
     moved = r.emit(r.keep(call), r.origin)
     codes, real = r.origin.with_part(Part.CODES), r.origin.with_part(Part.REAL)
-    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype=INT8.held), codes)
+    ints = r.emit(relax.op.quantize(moved, *params, axis=-1, out_dtype=held), codes)
     return r.emit(relax.op.dequantize(ints, *params, axis=-1, out_dtype="float32"), real)

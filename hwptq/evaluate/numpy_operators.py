@@ -169,6 +169,7 @@ _OPERATORS: dict[str, Callable[[Any], Evaluate | None]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "astype": _cast,
+    "builtin.stop_lift_params": lambda call: lambda x: x,
 }
 
 

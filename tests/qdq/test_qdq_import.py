@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tvm
 from onnx_models import expected, model, node, normal, save
 
+import hwptq
 from hwptq import passes
 from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
@@ -60,7 +62,7 @@ def _network(dtype: type, zero: int, limit: int = 127) -> onnx.ModelProto:
     }
     for name, scale in SCALES.items():
         constants |= {f"{name}_scale": np.float32(scale), f"{name}_zero": dtype(zero)}
-    return model(nodes, {"x": [1, 3, 8, 8]}, constants, ["y"], opset=19)
+    return model(nodes, {"x": [1, 3, 8, 8]}, constants, ["y"], opset=21 if dtype is np.int16 else 19)
 
 
 def _normalized(proto: onnx.ModelProto, folder: Path) -> tvm.IRModule:
@@ -69,7 +71,9 @@ def _normalized(proto: onnx.ModelProto, folder: Path) -> tvm.IRModule:
     return tvm.ir.transform.Sequential([normalize, passes.FuseConvRelu(), normalize])(module)
 
 
-@pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 128), (np.uint8, 7), (np.int8, 0), (np.int8, -100)])
+@pytest.mark.parametrize(
+    ("dtype", "zero"), [(np.uint8, 128), (np.uint8, 7), (np.int8, 0), (np.int8, -100), (np.int16, 0)]
+)
 def test_normalizing_keeps_every_value(dtype: type, zero: int, tmp_path: Path) -> None:
     proto = _network(dtype, zero)
     inputs = {"x": normal(3, 1, 3, 8, 8, spread=3.0)}
@@ -78,7 +82,7 @@ def test_normalizing_keeps_every_value(dtype: type, zero: int, tmp_path: Path) -
     assert np.mean(found[0] == expected(proto, inputs)[0]) > 0.9  # a float sum may round to the other side
 
 
-@pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 128), (np.int8, -3)])
+@pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 128), (np.int8, -3), (np.int16, 0)])
 def test_lowers_to_integers_throughout(dtype: type, zero: int, tmp_path: Path) -> None:
     normalized = _normalized(_network(dtype, zero), tmp_path)
     integer = passes.LowerToInteger(ARM)(normalized)
@@ -144,3 +148,15 @@ def test_is_quantized_tells_a_float_model(tmp_path: Path) -> None:
     float_model = model([node("Relu", "x", "y")], {"x": [1, 4]})
     assert not passes.is_quantized(import_onnx(save(float_model, tmp_path, "float")).module)
     assert passes.is_quantized(import_onnx(save(_network(np.int8, 0), tmp_path, "qdq")).module)
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [(np.uint8, 128), (np.int16, 0)])
+def test_a_model_of_another_tool_compiles(
+    dtype: type, zero: int, runnable: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = save(_network(dtype, zero), tmp_path)
+    data = {"x": normal(5, 3, 3, 8, 8, spread=2.0)}
+    report = hwptq.compile(path, runnable("x86-64-avx2"), None, data, output=tmp_path / "out").report
+    assert report["bit_exact"]["mismatches"] == 0
+    assert report["coverage"]["nodes_float"] == []
+    assert {row["activation"] for row in report["bits"]} == {"int16" if dtype is np.int16 else "int8"}

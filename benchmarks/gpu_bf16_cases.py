@@ -13,14 +13,14 @@ from gpu_operator_case import CONVS, MODEL, Case, Values
 from hwptq.formats import bf16
 from hwptq.operators.add import FloatAdd
 from hwptq.operators.avg_pool import FloatAvgPool
-from hwptq.operators.clamp import FloatClamp
+from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2dToFloat, FloatConv2d
 from hwptq.operators.dense import DenseToFloat, FloatDense
 from hwptq.operators.dequantize import FloatDequantize
-from hwptq.operators.lookup import FloatLookup, Lookup
-from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import FloatMul
-from hwptq.operators.pad import FloatPad
+from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import FloatQuantize
 
 #: In order on plain cores, and on the tensor cores of Hopper.
@@ -95,13 +95,13 @@ def _between(v: Values) -> Iterator[Case]:
             yield Case(f"mul_{a}_{b}_{out}_bf16", FloatMul(0.3, 0.0, inf, *zeros), (x, y))
     x = v.bf16(*shape, spread=WIDE)
     for out in (BFLOAT16, E4M3, "int8"):
-        yield Case(f"lookup_bf16_{out}", FloatLookup(), (x,), (v.of(out, 1 << 16),))
+        yield Case(f"lookup_bf16_{out}", Lookup(), (x,), (v.of(out, 1 << 16),))
     yield Case("lookup_int8_bf16", Lookup(), (v.int8(*shape),), (v.bf16(256),))
-    yield Case("lookup_fp8_bf16", FloatLookup(), (v.e4m3(*shape),), (v.bf16(256),))
+    yield Case("lookup_fp8_bf16", Lookup(), (v.e4m3(*shape),), (v.bf16(256),))
     limits = np.sort(bf16.decode(v.bf16(2, 20)), axis=0)
-    yield Case("clamp_bf16", FloatClamp(), (x,), tuple(bf16.encode(limit) for limit in limits))
-    yield Case("max_bf16", FloatMaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (x,))
-    yield Case("pad_bf16", FloatPad((0, 1, 0, 2), (0, 0, 3, 1), 0x3F80), (x,))
+    yield Case("clamp_bf16", Clamp(), (x,), tuple(bf16.encode(limit) for limit in limits))
+    yield Case("max_bf16", MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (x,))
+    yield Case("pad_bf16", Pad((0, 1, 0, 2), (0, 0, 3, 1), 0x3F80), (x,))
     for out, zero in ((BFLOAT16, 0), ("int8", 4)):
         mean = FloatAvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 0, out, zero)
         yield Case(f"mean_bf16_{out}", mean, (v.bf16(*shape),), (v.reals(0.1, 0.3, 8),))

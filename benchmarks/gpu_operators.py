@@ -22,15 +22,15 @@ from gpu_operator_case import CONVS, MODEL, Case, Values
 from hwptq.formats import fp8
 from hwptq.operators.add import Add, FloatAdd
 from hwptq.operators.avg_pool import AvgPool, FloatAvgPool
-from hwptq.operators.clamp import Clamp, FloatClamp
+from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d, Conv2dToFloat, FloatConv2d
 from hwptq.operators.dense import Dense, DenseFloat, DenseToFloat, FloatDense
 from hwptq.operators.dequantize import Dequantize, FloatDequantize
-from hwptq.operators.lookup import FloatLookup, Lookup
+from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
-from hwptq.operators.max_pool import FloatMaxPool, MaxPool
+from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import FloatMul, Mul
-from hwptq.operators.pad import FloatPad, Pad
+from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import FloatQuantize, Quantize
 
 
@@ -92,7 +92,7 @@ def others(v: Values) -> Iterator[Case]:
             yield Case(f"add_{a}_{b}_{out}", FloatAdd(0.3, -1.7, -inf, 90.0, *ends), (x, y))
             yield Case(f"mul_{a}_{b}_{out}", FloatMul(0.3, 0.0, inf, *ends), (x, y))
         table = v.of(b, 256)
-        lookup = FloatLookup() if a == E4M3 else Lookup()
+        lookup = Lookup()
         yield Case(f"lookup_{a}_{b}", lookup, (v.of(a, *shape),), (table,))
         mean = FloatAvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 2 if a == "int8" else 0, b, 0)
         yield Case(f"mean_{a}_{b}", mean, (v.of(a, *shape),), (v.reals(0.1, 0.3, 8),))
@@ -104,13 +104,13 @@ def others(v: Values) -> Iterator[Case]:
     yield Case("clamp_int8", Clamp(), (x,), (limits[0], limits[1]))
     low = fp8.as_float8(fp8.encode(v.reals(-1, 0, 20)))
     high = fp8.as_float8(fp8.encode(v.reals(0, 1, 20)))
-    yield Case("clamp_fp8", FloatClamp(), (v.e4m3(*shape),), (low, high))
+    yield Case("clamp_fp8", Clamp(), (v.e4m3(*shape),), (low, high))
     yield Case("max_int8", MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (x,))
-    yield Case("max_fp8", FloatMaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (v.e4m3(*shape),))
+    yield Case("max_fp8", MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), (v.e4m3(*shape),))
     average = AvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), 2**10, 3, -5, -128, 127)
     yield Case("mean_int8", average, (x,), (v.fixed(8, 6)[1], np.full(8, 13, np.int32)))
     yield Case("pad_int8", Pad((0, 1, 0, 2), (0, 0, 3, 1), -7), (x,))
-    yield Case("pad_fp8", FloatPad((0, 1, 0, 2), (0, 0, 3, 1), 0x38), (v.e4m3(*shape),))
+    yield Case("pad_fp8", Pad((0, 1, 0, 2), (0, 0, 3, 1), 0x38), (v.e4m3(*shape),))
     real = v.rng.standard_normal(shape, np.float32) * 40
     yield Case("quantize_int8", Quantize(1 / 3, -4), (real,))
     yield Case("dequantize_int8", Dequantize(0.0137, -4), (x,))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from hwptq.formats import holds_floats
 from hwptq.operators.dense import DenseFloat
-from hwptq.operators.float_operator import FloatOperator
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
@@ -31,7 +31,7 @@ class CpuSelector(Selector):
 
     def steps(self, layer: Layer, tile: int = 0) -> tuple[Step, ...]:
         """Raises ValueError for operators of float formats too."""
-        if isinstance(layer.op, FloatOperator):
+        if any(holds_floats(t.dtype) for t in (*layer.activations, layer.out)):
             name, kind = self.target.name, layer.op.kind
             raise ValueError(f"{name} computes in integers, and a {kind} of the model is in e4m3")
         return self._maker(layer, tile).steps(layer)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.formats import holds_floats
 from hwptq.ir.composite import Composite
 from hwptq.ir.operator import Operator
 from hwptq.ir.provenance import Origin, Part
@@ -19,18 +20,22 @@ from hwptq.tir.builder import Expr, Flat, clamp, loop
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
-from .float_operator import FloatOperator
+from .code_operator import CodeOperator
 
 
 @dataclass(frozen=True)
-class Clamp(Operator):
-    """(x [..., C], lo [C], hi [C]), integers of one dtype -> x limited to [lo, hi], channel by channel."""
+class Clamp(CodeOperator):
+    """(x [..., C], lo [C], hi [C]), of one dtype -> x in [lo, hi], channel by channel; NaN becomes lo."""
 
     kind: ClassVar[str] = "clamp"
     without_rule: ClassVar[str] = "a layer with bounds by channel"
 
     def reference(self, x, lo, hi) -> np.ndarray:
-        return np.clip(x, lo, hi)
+        if not holds_floats(str(x.dtype)):
+            return np.clip(x, lo, hi)
+        y, low, high = (value(t) for t in (x, lo, hi))
+        y = np.where(y > low, y, low)
+        return store(np.where(y < high, y, high), str(x.dtype))
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
@@ -51,20 +56,6 @@ class Clamp(Operator):
         return emit
 
 
-@dataclass(frozen=True)
-class FloatClamp(FloatOperator):
-    """(x [..., C], lo [C], hi [C]), of one dtype -> x in [lo, hi], channel by channel; NaN becomes lo."""
-
-    kind: ClassVar[str] = "float_clamp"
-    family: ClassVar[str] = "clamp"
-    without_rule: ClassVar[str] = "a layer with bounds by channel"
-
-    def reference(self, x, lo, hi) -> np.ndarray:
-        y, low, high = (value(t) for t in (x, lo, hi))
-        y = np.where(y > low, y, low)
-        return store(np.where(y < high, y, high), str(x.dtype))
-
-
 def emit_clamped(
     e: Emitter, op: Operator, tensors: list[Any], constants: tuple[np.ndarray, ...], shape: tuple[int, ...],
     unit: Composite, out: Output, origin: Origin,
@@ -76,5 +67,4 @@ def emit_clamped(
     if out.real:
         raise NotInteger("a clamp that differs by channel, of a result in float32")
     y = e.call(op, tensors, constants, shape, out.dtype, origin.with_part(Part.UNCLAMPED))
-    clamp = FloatClamp() if out.format.is_float else Clamp()
-    return e.call(clamp, [y], limits, shape, out.dtype, origin)
+    return e.call(Clamp(), [y], limits, shape, out.dtype, origin)

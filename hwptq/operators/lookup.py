@@ -9,26 +9,25 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwptq.formats import format_of
-from hwptq.ir.operator import Operator
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger, Operand
 from hwptq.lowering.output import Output
 from hwptq.lowering.table import tabulate
-from hwptq.quant.float_values import codes
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.lookup import emit_lookup, one_by_one
 from hwptq.tir.vector_unit import VectorUnit
 
-from .float_operator import FloatOperator
+from .code_operator import CodeOperator
 
 _BYTES = 256
 
 
 @dataclass(frozen=True)
-class Lookup(Operator):
-    """(x, table [256]) -> table[x + 128]: any function of one int8 tensor, exact, in the table's dtype.
+class Lookup(CodeOperator):
+    """(x, table) -> table[place of x among all codes of its format]: any function of one tensor, exact.
 
-    Of an int16 tensor the table has all its 65,536 codes.
+    A table has 256 entries, 65,536 of int16 and bfloat16, and the result its dtype. Codes of integers are in
+    the order of their values, those of floats in that of their bits.
     """
 
     kind: ClassVar[str] = "lookup"
@@ -53,21 +52,6 @@ class Lookup(Operator):
         return emit_lookup(inputs[0], out, single, one_by_one(inputs[0], out), lanes=1)
 
 
-@dataclass(frozen=True)
-class FloatLookup(FloatOperator):
-    """(x, table [256] or, for bfloat16, [65536]) -> table[code of x]: any function of one tensor, exact.
-
-    The result has the table's dtype.
-    """
-
-    kind: ClassVar[str] = "float_lookup"
-    family: ClassVar[str] = "lookup"
-    without_rule: ClassVar[str] = "a function of one tensor, element by element"
-
-    def reference(self, x, table) -> np.ndarray:
-        return table[codes(x)]
-
-
 def lower_function(e: Emitter, expr: Any, root: Any, out: Output) -> Any:
     """The table of `expr`, an elementwise function of the quantized tensor `root`."""
     x = e.operand(root)
@@ -82,4 +66,4 @@ def emit_table(e: Emitter, x: Operand, real: np.ndarray, out: Output) -> Any:
         raise NotInteger("the function is not finite")
     if not out.in_floats:
         real = np.where(np.isnan(real), np.float32(0), real)
-    return e.elementwise(FloatLookup() if x.format.is_float else Lookup(), x, (out.quantized(real),), out)
+    return e.elementwise(Lookup(), x, (out.quantized(real),), out)

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.formats import holds_floats
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import four, pair
 from hwptq.lowering.output import Output
@@ -22,13 +22,13 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 from hwptq.tir.windows import emit_pool
 
-from .float_operator import FloatOperator
+from .code_operator import CodeOperator
 from .rescale import rescaled
 
 
 @dataclass(frozen=True)
-class MaxPool(Operator):
-    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins."""
+class MaxPool(CodeOperator):
+    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins, and neither does NaN."""
 
     kind: ClassVar[str] = "max_pool"
     writes_layouts: ClassVar[bool] = True
@@ -39,7 +39,13 @@ class MaxPool(Operator):
     out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
 
     def reference(self, x) -> np.ndarray:
-        return pooled(self, x, self.dilation, np.iinfo(x.dtype).min).max(axis=(4, 5))
+        if not holds_floats(str(x.dtype)):
+            return pooled(self, x, self.dilation, np.iinfo(x.dtype).min).max(axis=(4, 5))
+        view = pooled(self, value(x), self.dilation, np.float32(-np.inf))
+        best = np.full(view.shape[:4], -np.inf, np.float32)
+        for ky, kx in np.ndindex(*self.pool_size):
+            best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
+        return store(best, str(x.dtype))
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
@@ -59,36 +65,15 @@ class MaxPool(Operator):
         )
 
 
-@dataclass(frozen=True)
-class FloatMaxPool(FloatOperator):
-    """(x [N,H,W,C]) -> [N,OH,OW,C]; padding never wins, and neither does NaN."""
-
-    kind: ClassVar[str] = "float_max_pool"
-    family: ClassVar[str] = "max_pool"
-    pool_size: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    out_shape: tuple[int, int]  # OH, OW: ceil mode is resolved here
-
-    def reference(self, x) -> np.ndarray:
-        view = pooled(self, value(x), self.dilation, np.float32(-np.inf))
-        best = np.full(view.shape[:4], -np.inf, np.float32)
-        for ky, kx in np.ndindex(*self.pool_size):
-            best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
-        return store(best, str(x.dtype))
-
-
 def _why_not(call: Any) -> str | None:
     return None if str(call.attrs.layout) == "NCHW" else f"pooling of layout {call.attrs.layout}"
 
 
-@lowers("nn.max_pool2d", family="max_pool", makes=(MaxPool, FloatMaxPool), why_not=_why_not, selects=True)
+@lowers("nn.max_pool2d", family="max_pool", makes=(MaxPool,), why_not=_why_not, selects=True)
 def lower_max_pool(e: Emitter, call: Any, out: Output) -> Any:
     """The largest codes, brought to the scale of the result."""
     x, attrs = e.operand(call.args[0]), call.attrs
     n, c, h, w = shape_of(call)
     window = pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
-    op = FloatMaxPool(*window) if x.format.is_float else MaxPool(*window)
-    y = e.call(op, [e.images(x.tensor)], (), (n, h, w, c), x.dtype, out.image)
+    y = e.call(MaxPool(*window), [e.images(x.tensor)], (), (n, h, w, c), x.dtype, out.image)
     return rescaled(e, replace(x, tensor=e.from_images(y), shape=(n, c, h, w)), out)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.formats import holds_floats
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
@@ -20,13 +20,16 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import merged, row_major, walk
 from hwptq.tir.vector_unit import VectorUnit
 
-from .float_operator import FloatOperator
+from .code_operator import CodeOperator
 from .rescale import rescaled
 
 
 @dataclass(frozen=True)
-class Pad(Operator):
-    """(x) -> x padded with `value` by `before[i]`, `after[i]` elements on axis i."""
+class Pad(CodeOperator):
+    """(x) -> x padded with `value` by `before[i]`, `after[i]` elements on axis i.
+
+    value: an integer, or the bits of a float.
+    """
 
     kind: ClassVar[str] = "pad"
     before: tuple[int, ...]
@@ -34,7 +37,9 @@ class Pad(Operator):
     value: int
 
     def reference(self, x) -> np.ndarray:
-        return np.pad(x, list(zip(self.before, self.after, strict=True)), constant_values=self.value)
+        bits = codes(x) if holds_floats(str(x.dtype)) else x
+        widths = list(zip(self.before, self.after, strict=True))
+        return np.pad(bits, widths, constant_values=self.value).view(x.dtype)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
@@ -52,22 +57,7 @@ class Pad(Operator):
         return emit
 
 
-@dataclass(frozen=True)
-class FloatPad(FloatOperator):
-    """(x) -> x padded with `value` (a code) by `before[i]`, `after[i]` elements on axis i."""
-
-    kind: ClassVar[str] = "float_pad"
-    family: ClassVar[str] = "pad"
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    value: int
-
-    def reference(self, x) -> np.ndarray:
-        widths = list(zip(self.before, self.after, strict=True))
-        return np.pad(codes(x), widths, constant_values=self.value).view(x.dtype)
-
-
-@lowers("nn.pad", family="data_movement", makes=(Pad, FloatPad), selects=True)
+@lowers("nn.pad", family="data_movement", makes=(Pad,), selects=True)
 def lower_pad(e: Emitter, call: Any, out: Output) -> Any:
     """Padding with a constant, rounded and clamped as any value of the tensor is."""
     x = e.operand(call.args[0])
@@ -80,10 +70,7 @@ def lower_pad(e: Emitter, call: Any, out: Output) -> Any:
     order = (0, 2, 3, 1) if images else tuple(range(len(widths) // 2))
     before, after = (tuple(widths[2 * i + k] for i in order) for k in (0, 1))
     code = x.format.encode(np.asarray(float(call.attrs.pad_value)), x.scale, x.zero)
-    if x.format.is_float:
-        op: Operator = FloatPad(before, after, int(codes(code)))
-    else:
-        op = Pad(before, after, int(code))
+    op = Pad(before, after, int(codes(code) if x.format.is_float else code))
     tensor = e.images(x.tensor) if images else x.tensor
     shape = tuple(shape_of(call)[i] for i in order)
     y = e.call(op, [tensor], (), shape, x.dtype)

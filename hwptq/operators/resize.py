@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.nearest import nearest_pixels, why_not_nearest
 from hwptq.lowering.operand import NotInteger
@@ -20,13 +19,14 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
+from .code_operator import CodeOperator
 from .rescale import rescaled
 
 _COST = 4  # multiply-accumulates that take as long as a byte
 
 
 @dataclass(frozen=True)
-class Resize(Operator):
+class Resize(CodeOperator):
     """(x [N,H,W,C], rows int32 [OH], columns int32 [OW]) -> [N,OH,OW,C]: x[n, rows[i], columns[j], c].
 
     Resizing to the nearest neighbour, by whatever rule that is chosen.
@@ -74,8 +74,6 @@ class Resize(Operator):
 def lower_resize(e: Emitter, call: Any, out: Output) -> Any:
     """The nearest pixels, brought to the scale of the result."""
     x, why_not = e.operand(call.args[0]), why_not_nearest(call)
-    if x.format.is_float:
-        why_not = "a resize has no float form"
     if why_not:
         raise NotInteger(why_not)
     n, c, h, w = shape_of(call)

@@ -21,15 +21,16 @@ from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select
 from hwptq.operators.add import FloatAdd
 from hwptq.operators.avg_pool import FloatAvgPool
-from hwptq.operators.clamp import FloatClamp
+from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import FloatConv2d
 from hwptq.operators.dense import FloatDense
 from hwptq.operators.dequantize import FloatDequantize
-from hwptq.operators.lookup import FloatLookup, Lookup
-from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import FloatMul
-from hwptq.operators.pad import FloatPad
+from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import FloatQuantize
+from hwptq.operators.resize import Resize
 from hwptq.targets import load_target
 from hwptq.tir.kernel import TensorType
 
@@ -114,7 +115,7 @@ def test_operators_without_weights(out: str) -> None:
         check(FloatAdd(0.3, -1.7, -inf, 90.0, *zeros), x, y)
         check(FloatMul(30.0, 0.0, inf, *zeros), x, y)
     x = v.of(BF16, *shape, spread=240)
-    check(FloatLookup(), x, constants=(v.of(out, 1 << 16),))
+    check(Lookup(), x, constants=(v.of(out, 1 << 16),))
     mean = FloatAvgPool((2, 3), (2, 2), (0, 1, 0, 1), (2, 4), -inf, inf, 0, out, zero)
     check(mean, v.of(BF16, *shape), constants=(v.reals(8),))
 
@@ -123,9 +124,11 @@ def test_values_that_stay_bfloat16() -> None:
     v, shape = Values(3), (2, 5, 7, 3)
     x = v.of(BF16, *shape, spread=240)
     x.reshape(-1)[:4] = bf16.encode(np.array([np.inf, -np.inf, np.nan, -0.0], np.float32))
-    check(FloatMaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), np.nan_to_num(x))
-    check(FloatPad((0, 1, 0, 2), (0, 0, 3, 1), 0x3F80), x)
-    check(FloatClamp(), x, constants=(bf16.encode(-v.reals(3)), bf16.encode(v.reals(3))))
+    check(MaxPool((3, 2), (2, 2), (1, 1, 1, 0), (1, 1), (3, 4)), np.nan_to_num(x))
+    check(Pad((0, 1, 0, 2), (0, 0, 3, 1), 0x3F80), x)
+    tables = (np.int32([2, 0, 0, 1]), np.int32([4, 1, 1]))
+    check(Resize(), x, constants=tables)
+    check(Clamp(), x, constants=(bf16.encode(-v.reals(3)), bf16.encode(v.reals(3))))
     check(Lookup(), v.of("int8", *shape), constants=(v.of(BF16, 256),))
 
 

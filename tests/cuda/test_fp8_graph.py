@@ -16,7 +16,7 @@ from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.operator import integer_operator
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select
-from hwptq.operators.lookup import FloatLookup
+from hwptq.operators.lookup import Lookup
 from hwptq.passes import InsertQDQ, LowerToInteger, SelectKernels
 from hwptq.pipeline.stages import fuse
 from hwptq.targets import load_target
@@ -73,8 +73,8 @@ def operators(mod: tvm.IRModule) -> dict[str, object]:
 def test_every_node_computes_in_fp8(graphs) -> None:
     kinds = sorted(op.kind for op in operators(graphs[1]).values())
     assert kinds == [
-        "float_avg_pool", "float_conv2d", "float_conv2d", "float_conv2d", "float_dense", "float_lookup",
-        "float_max_pool", "float_quantize",
+        "float_avg_pool", "float_conv2d", "float_conv2d", "float_conv2d", "float_dense", "float_quantize",
+        "lookup", "max_pool",
     ]  # fmt: skip
 
 
@@ -122,5 +122,5 @@ def test_the_descriptor_of_the_accumulator_reaches_the_operators(graphs) -> None
 
 def test_an_operator_in_e4m3_is_refused_where_there_is_none() -> None:
     x, table = TensorType((4,), FP8), np.zeros(256, np.int8)
-    with pytest.raises(ValueError, match="x86-64-vnni computes in integers, and a float_lookup of the model"):
-        select(Layer(FloatLookup(), (x,), (table,), x), load_target("x86-64-vnni"))
+    with pytest.raises(ValueError, match="x86-64-vnni computes in integers, and a lookup of the model"):
+        select(Layer(Lookup(), (x,), (table,), x), load_target("x86-64-vnni"))

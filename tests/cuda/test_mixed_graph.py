@@ -167,8 +167,8 @@ def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
         assert error[1] < max(error[0] / 2, 0.02 * np.abs(model.exact).max())
 
 
-@pytest.mark.parametrize(("pair", "kind"), [(FP8, "float_clamp"), (INT8, "clamp"), (BF16, "float_clamp")])
-def test_clamps_by_channel(pair: Any, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pair", [FP8, INT8, BF16])
+def test_clamps_by_channel(pair: Any, tmp_path: Path) -> None:
     """Equalization makes a clip differ by channel. Rounding keeps the order: so it may follow behind."""
     nodes = [
         om.node("Conv", "x w0", "c", "first"),
@@ -185,7 +185,7 @@ def test_clamps_by_channel(pair: Any, kind: str, tmp_path: Path) -> None:
     batches = [{"x": om.normal(10 + i, 1, 3, 5, 5)} for i in range(4)]
     insert = InsertQDQ(TARGET, calibrate(equalized, batches), assignment={"first": pair, "last": pair})
     lowered = LOWER(tvm.ir.transform.Sequential([insert])(equalized))
-    assert kind in [op.kind for _, op, _ in integer_nodes(lowered)]
+    assert "clamp" in [op.kind for _, op, _ in integer_nodes(lowered)]
     exact, found = (np.concatenate([Interpreter(m).run(b)[0] for b in batches]) for m in (module, lowered))
     assert np.linalg.norm(exact - found) < 0.06 * np.linalg.norm(exact)
 

@@ -13,11 +13,11 @@ from hwptq.formats import fp8
 from hwptq.operators.add import FloatAdd
 from hwptq.operators.avg_pool import FloatAvgPool
 from hwptq.operators.conv2d import FloatConv2d
-from hwptq.operators.lookup import FloatLookup
+from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import FloatMatMul
-from hwptq.operators.max_pool import FloatMaxPool
+from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import FloatMul
-from hwptq.operators.pad import FloatPad
+from hwptq.operators.pad import Pad
 from hwptq.quant.float_values import clamp
 from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator, product
@@ -122,14 +122,14 @@ def test_elementwise_and_pooling() -> None:
     assert np.array_equal(fp8.as_codes(add), fp8.encode(x * np.float32(0.5) + y * np.float32(3)))
     mul = FloatMul(0.5, 0.0, 1.0).reference(a, b)
     assert np.array_equal(fp8.as_codes(mul), fp8.encode(np.clip(x * y * np.float32(0.5), 0, 1)))
-    pool = FloatMaxPool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 3))
+    pool = MaxPool((2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 3))
     windows = x.reshape(1, 2, 2, 3, 2, 3)
     assert np.array_equal(pool.reference(a).astype(np.float32), windows.max(axis=(2, 4)))
     mean = FloatAvgPool((2, 2), (2, 2), (0, 0, 0, 0), (2, 3), -INFINITY, INFINITY)
     found = mean.reference(a, np.full(6, 0.25, np.float32))
     assert np.array_equal(fp8.as_codes(found), fp8.encode(windows.mean(axis=(2, 4), dtype=np.float64)))
     table = codes(3, 256)
-    assert np.array_equal(FloatLookup().reference(a, table), table[fp8.as_codes(a)])
-    padded = FloatPad((0, 1), (0, 2), 0x38).reference(codes(4, 2, 2))
+    assert np.array_equal(Lookup().reference(a, table), table[fp8.as_codes(a)])
+    padded = Pad((0, 1), (0, 2), 0x38).reference(codes(4, 2, 2))
     assert padded[:, 0].astype(np.float32).tolist() == [1, 1]
     assert padded.shape == (2, 5)

@@ -10,24 +10,19 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.add import FloatAdd
 from hwptq.operators.avg_pool import FloatAvgPool
-from hwptq.operators.clamp import FloatClamp
 from hwptq.operators.conv2d import Conv2dToFloat, FloatConv2d
 from hwptq.operators.dense import DenseToFloat, FloatDense
 from hwptq.operators.dequantize import FloatDequantize
 from hwptq.operators.layers import LayerToFloat
-from hwptq.operators.lookup import FloatLookup
-from hwptq.operators.max_pool import FloatMaxPool
 from hwptq.operators.mul import FloatMul
-from hwptq.operators.pad import FloatPad
 from hwptq.operators.quantize import FloatQuantize
-from hwptq.tir.builder import Expr, Flat, cast, constant
+from hwptq.tir.builder import Expr, Flat
 from hwptq.tir.kernel import TensorType
 
 from .element import Element, element_of
 from .flat import add, clamped, fma, multiply, real, register, stored, value_of
 from .int8_elementwise import dense_sum, integer_sum, layer
-from .operand import item_bytes
-from .places import convolved, operand_offsets, pooled, unpadded
+from .places import convolved, operand_offsets, pooled
 from .results import result
 
 
@@ -39,17 +34,6 @@ def _quantize(op: FloatQuantize, inputs: Sequence[TensorType], out: TensorType) 
 @element_of.register(FloatDequantize)
 def _dequantize(op: FloatDequantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
     return lambda at, x: multiply(value_of(x, at), real(op.scale))
-
-
-@element_of.register(FloatLookup)
-def _lookup(op: FloatLookup, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    bits = _bits(inputs[0].dtype)
-    return lambda at, x, table: table.load(cast(T.reinterpret(bits, x.load(at)), "int32"))
-
-
-def _bits(dtype: str) -> str:
-    """The dtype of the codes of a tensor."""
-    return f"uint{8 * item_bytes(dtype)}"
 
 
 def _finished(op: Any, value: Expr) -> Expr:
@@ -70,42 +54,6 @@ def _binary(op: FloatAdd | FloatMul, inputs: Sequence[TensorType], out: TensorTy
         return _finished(op, fma(x, real(op.a_factor), multiply(y, real(op.b_factor))))
 
     return element
-
-
-@element_of.register(FloatClamp)
-def _clamp(op: FloatClamp, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    channels = out.shape[-1]
-
-    def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
-        channel = T.floormod(at, channels)
-        low, high = value_of(lo, channel), value_of(hi, channel)
-        return stored(T.min(T.max(value_of(x, at), low), high), out.dtype)
-
-    return element
-
-
-@element_of.register(FloatPad)
-def _pad(op: FloatPad, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    x = inputs[0]
-    place = unpadded(op, x, out)
-
-    def element(at: Expr, tensor: Flat) -> Expr:
-        inside, offset = place(at)
-        fill = T.reinterpret(out.dtype, constant(op.value, _bits(out.dtype)))
-        return T.if_then_else(inside, tensor.load(offset), fill)
-
-    return element
-
-
-@element_of.register(FloatMaxPool)
-def _max_pool(op: FloatMaxPool, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    x = inputs[0]
-
-    def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
-        return T.max(best, value_of(tensor, offset))
-
-    window = pooled(op, op.dilation, x, out, partial(register, -float("inf")), larger)
-    return lambda at, tensor: stored(window(at, tensor), out.dtype)
 
 
 @element_of.register(FloatAvgPool)

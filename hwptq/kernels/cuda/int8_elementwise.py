@@ -13,25 +13,21 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.add import Add
 from hwptq.operators.avg_pool import AvgPool
-from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.dequantize import Dequantize
 from hwptq.operators.layers import IntegerLayer
-from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
-from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import LEFT_SHIFT, Mul
-from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
-from hwptq.tir.builder import Expr, Flat, cast, clamp, constant, loop
+from hwptq.tir.builder import Expr, Flat, cast, constant, loop
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides
 from hwptq.tir.requantize import Bounds, requantize
 
 from .element import Element, element_of
 from .flat import divide, indices, multiply, real, register, stored, value_of
-from .places import convolved, operand_offsets, pooled, unpadded
+from .places import convolved, operand_offsets, pooled
 from .results import result
 
 
@@ -43,11 +39,6 @@ def _quantize(op: Quantize, inputs: Sequence[TensorType], out: TensorType) -> El
 @element_of.register(Dequantize)
 def _dequantize(op: Dequantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
     return lambda at, x: multiply(value_of(x, at, op.zero_point), real(op.scale))
-
-
-@element_of.register(Lookup)
-def _lookup(op: Lookup, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    return lambda at, x, table: table.load(_int32(x, at) + 128)
 
 
 @element_of.register(Conv2d)
@@ -71,17 +62,6 @@ def _scaled(op: Any, acc: Expr) -> Expr:
     return requantize(acc, multiplier, shift, _bounds(op), 1)
 
 
-@element_of.register(Clamp)
-def _clamp(op: Clamp, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    channels = out.shape[-1]
-
-    def element(at: Expr, x: Flat, lo: Flat, hi: Flat) -> Expr:
-        channel = T.floormod(at, channels)
-        return clamp(x.load(at), lo.load(channel), hi.load(channel))
-
-    return element
-
-
 @element_of.register(Add)
 @element_of.register(Mul)
 def _binary(op: Add | Mul, inputs: Sequence[TensorType], out: TensorType) -> Element:
@@ -95,28 +75,6 @@ def _binary(op: Add | Mul, inputs: Sequence[TensorType], out: TensorType) -> Ele
         return _scaled(op, x * op.a_factor + y * op.b_factor)
 
     return element
-
-
-@element_of.register(Pad)
-def _pad(op: Pad, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    x = inputs[0]
-    place = unpadded(op, x, out)
-
-    def element(at: Expr, tensor: Flat) -> Expr:
-        inside, offset = place(at)
-        return T.if_then_else(inside, tensor.load(offset), constant(op.value, "int8"))
-
-    return element
-
-
-@element_of.register(MaxPool)
-def _max_pool(op: MaxPool, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    x = inputs[0]
-
-    def larger(best: Expr, tensor: Flat, offset: Expr) -> Expr:
-        return T.max(best, tensor.load(offset))
-
-    return pooled(op, op.dilation, x, out, partial(register, -128, "int8"), larger)
 
 
 @element_of.register(AvgPool)

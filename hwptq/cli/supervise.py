@@ -22,6 +22,8 @@ _SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.S
 _PREFIX = "hwptq-run-"  # of folders for temporary files
 _LOG = "libraries.log"
 _PR_SET_PDEATHSIG = 1
+#: Products of matrices here are small: more threads gain little, and on a busy machine they wait.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def main() -> None:
@@ -145,6 +147,8 @@ def _work(scratch: Path, log: int, messages: int) -> int:
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # as it may write to the terminal from its group
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     _end_with_parent()
+    for name in _ONE_THREAD:
+        os.environ.setdefault(name, "1")
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
 
     from .session import Session, quiet_libraries

@@ -21,8 +21,8 @@ from hwptq.ir.macs import float_macs
 from hwptq.ir.provenance import Origin, origins
 
 from ..model import ImportCheck
-from .fold_shapes import static_shapes, with_inputs
 from .peer import Peer, by_reference, by_runtime
+from .rewrites.fold_shapes import static_shapes, with_inputs
 
 #: The time that the other evaluator has, and the multiply-accumulates that are worth starting on.
 SECONDS = 30.0
@@ -96,7 +96,7 @@ class Imported:
         read |= {o.name for o in self.proto.graph.output}
         for node, name in _results(self.proto):
             tensor = self.tensors.get(name)
-            value = seen.get(named[tensor]) if isinstance(tensor, relax.Var) else constant(tensor)
+            value = seen.get(named.get(tensor)) if isinstance(tensor, relax.Var) else constant(tensor)
             if name in read and name in peer.values and value is not None:
                 difference = _difference(peer.values[name], value)
                 if difference > noise:

@@ -18,13 +18,14 @@ from hwptq.errors import UnsupportedError
 from ..model import Model
 from .check_import import Imported
 from .float_types import widen_floats, widen_nibbles
-from .fold_shapes import fold_shapes
 from .importer_errors import said_by_importer
 from .input_shapes import input_shapes
 from .node_origins import with_node_origins
-from .operators import TracingImporter
+from .operators import TracingImporter, known_operators
 from .read_file import check_onnx, read_onnx
+from .simplify import simplified
 
+_OLDEST = 7  # opset; broadcasting was another before
 #: ONNX's own operators, and those that ONNX Runtime adds.
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 
@@ -44,21 +45,33 @@ def import_proto(
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
     check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
-    if opset < 9:
-        raise UnsupportedError(f"{path}: opset {opset}; export the model with opset 9 or newer")
-    for node in proto.graph.node:  # TVM looks at the name of an operator only
-        if node.domain not in _DOMAINS:
-            raise UnsupportedError(f"{path}: operator {node.op_type} of domain {node.domain} is not known")
+    if opset < _OLDEST:
+        raise UnsupportedError(f"{path}: opset {opset}; export the model with opset {_OLDEST} or newer")
     warned = widen_floats(proto)
     widen_nibbles(proto)
     weights = {i.name for i in proto.graph.initializer}
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
-    imported = _to_relax(proto, _name_nodes(fold_shapes(proto, shapes)), opset, inputs, path)
+    imported = _to_relax(proto, _simplified(proto, shapes, path), opset, inputs, path)
     imported.check_shapes(shapes)
     outputs = tuple(o.name for o in proto.graph.output)
     return Model(name, imported.module, inputs, outputs, tuple(warned), imported.check_values)
+
+
+def _simplified(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], path: str) -> onnx.ModelProto:
+    """The model that TVM's importer reads. Raises UnsupportedError."""
+    try:
+        proto = simplified(proto, shapes, known_operators())
+    except (RuntimeError, ValueError) as error:  # of ONNX
+        raise UnsupportedError(f"{path}: {said_by_importer(error, '')}") from error
+    for node in proto.graph.node:  # TVM looks at the name of an operator only
+        if node.domain not in _DOMAINS:
+            raise UnsupportedError(
+                f"{path}: node {node.name!r}: operator {node.op_type} of domain {node.domain} is not known; "
+                f"export the model without it"
+            )
+    return proto
 
 
 def _to_relax(
@@ -92,10 +105,3 @@ def _check(proto: onnx.ModelProto) -> None:
 
 def _dtype(value: Any) -> str:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
-
-
-def _name_nodes(proto: Any) -> Any:
-    """The model with a name on every node: its own, or that of its first output."""
-    for node in proto.graph.node:
-        node.name = node.name or node.output[0]
-    return proto

@@ -60,6 +60,11 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         return expr
 
 
+def known_operators() -> set[str]:
+    """The operators that there is a converter for, here or in TVM."""
+    return {*_CONVERTERS, *onnx_frontend._get_convert_map(), "If", "Constant"}
+
+
 def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:
     """The attributes of a Conv with pads instead of auto_pad SAME_*, for which TVM pads the image before."""
     mode = attrs.get("auto_pad", b"NOTSET")
@@ -185,6 +190,8 @@ def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
     Pixel i of the output is pixel i / scale of the input, rounded down, or between its neighbours.
     """
     x, second, third, sizes = inputs[:4]
+    if "scales" in attrs:  # of opset 7
+        second = relax.const(np.float32(attrs["scales"]))
     by_scales = second is not None and third is None and sizes is None
     scales = constant(second if by_scales else third) if by_scales or third is not None else None
     if scales is None or len(scales) != len(shape_of(x)):

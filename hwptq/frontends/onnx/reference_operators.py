@@ -96,7 +96,7 @@ class ConvTranspose(OpRun):
             total = [w + p - o for w, p, o in zip(whole, more, output_shape, strict=True)]
             half = [t // 2 for t in total]
             rest = [t - h for t, h in zip(total, half, strict=True)]
-            begin = half if auto_pad == "SAME_UPPER" else rest
+            begin = [max(b, 0) for b in (half if auto_pad == "SAME_UPPER" else rest)]
         else:
             before, after = _pads(auto_pad, pads, sizes, extents, strides)
             begin = before
@@ -107,7 +107,7 @@ class ConvTranspose(OpRun):
         full = np.zeros((X.shape[0], group * W.shape[1], *room), X.dtype)
         for tap, cut in _taps(kernel, dilations, strides, sizes):
             full[cut] += (w[(..., *tap)].swapaxes(1, 2) @ x).reshape(X.shape[0], -1, *sizes)
-        places = [slice(max(b, 0), max(b, 0) + o) for b, o in zip(begin, output_shape, strict=True)]
+        places = [slice(b, b + o) for b, o in zip(begin, output_shape, strict=True)]
         out = full[(slice(None), slice(None), *places)]
         return (out if B is None else out + B.reshape(-1, *[1] * rank),)
 

@@ -1,0 +1,47 @@
+"""The rules in their order, over a graph whose input shapes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from .absent_inputs import absent_inputs
+from .explicit_padding import explicit_padding
+from .finite_constants import finite_constants
+from .fold_shapes import static_shapes
+from .height_one import with_height
+from .parametric_relu import parametric_relu
+from .resize_axes import resize_axes
+from .surroundings import Rule, Surroundings
+
+#: By operator; those of one operator follow each other.
+_RULES: Mapping[str, tuple[Rule, ...]] = {
+    "Concat": (absent_inputs,),
+    "ConvTranspose": (explicit_padding,),
+    "PRelu": (parametric_relu,),
+    "Resize": (absent_inputs, resize_axes),
+}
+
+
+def apply_rewrites(model: onnx.ModelProto) -> None:
+    """Change `model` in place. Raises UnsupportedError for what no rule can make right."""
+    finite_constants(model.graph)
+    _each(model, _RULES)
+    with_height(model.graph, Surroundings(model.graph, static_shapes(model)))
+    _each(model, _RULES)  # what has a height now
+
+
+def _each(model: onnx.ModelProto, rules: Mapping[str, tuple[Rule, ...]]) -> None:
+    graph = model.graph
+    if not any(node.op_type in rules for node in graph.node):
+        return
+    around = Surroundings(graph, static_shapes(model))
+    nodes = list(graph.node)
+    for op, chain in rules.items():
+        for rule in chain:
+            nodes = [new for node in nodes for new in ((node.op_type == op and rule(around, node)) or [node])]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    graph.initializer.extend(around.added)

@@ -1,0 +1,28 @@
+"""From a file's model to the one that the importer reads: every step ONNX -> ONNX, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx
+
+from .apply import apply_rewrites
+from .fold_shapes import fold_shapes
+from .function_bodies import with_bodies
+from .known_branches import take_known_branches
+
+
+def simplified(
+    model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], known: Collection[str]
+) -> onnx.ModelProto:
+    """The model without functions, arithmetic of shapes, known branches, and nodes that a rule rewrites.
+
+    inputs: their shapes; known: the operators that have a converter. The argument stays as it is.
+    """
+    model = fold_shapes(with_bodies(model, inputs, known), inputs)
+    while take_known_branches(model.graph):
+        model = fold_shapes(with_bodies(model, inputs, known), inputs)
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
+    apply_rewrites(model)
+    return model

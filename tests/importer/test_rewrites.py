@@ -1,0 +1,208 @@
+"""What has no form in the passes is written with what has: the same values, by the operators wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import model, node, normal, save
+
+from hwptq.errors import UnsupportedError
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.ir.dataflow import bindings, op_name
+
+
+def imported(proto: onnx.ModelProto, folder: Path, **inputs: np.ndarray) -> Model:
+    """An imported model, which computes what another evaluator says of the file."""
+    found = import_onnx(save(proto, folder))
+    values = {n: inputs.get(n, normal(i, *s)) for i, (n, (s, _)) in enumerate(found.inputs.items())}
+    row = found.check(values)
+    assert row["difference"] is not None, row
+    assert row["difference"] < 1e-5
+    return found
+
+
+def operators(found: Model) -> list[str]:
+    return [name for _, value in bindings(found.module["main"]) if (name := op_name(value))]
+
+
+# --- convolutions of signals ---
+
+
+def test_a_network_of_signals_becomes_one_of_images(tmp_path: Path):
+    """The height goes through what computes element by element: one reshape at each end."""
+    nodes = [
+        node("Conv", "x w0 b0", "a", "first", pads=[1, 2], strides=[2]),
+        node("BatchNormalization", "a g h m v", "n", "norm"),
+        node("Relu", "n", "b"),
+        node("Conv", "b w1", "c", "depthwise", pads=[1, 1], group=4, dilations=[1]),
+        node("Add", "c b", "d"),
+        node("Mul", "d gain", "e"),
+        node("MaxPool", "e", "f", "pool", kernel_shape=[2], strides=[2]),
+        node("ConvTranspose", "f w2", "g1", "up", strides=[2], output_padding=[1]),
+        node("AveragePool", "g1", "h1", "mean", kernel_shape=[3], count_include_pad=1, pads=[1, 1]),
+        node("GlobalAveragePool", "h1", "y", "whole"),
+    ]
+    constants = {
+        "w0": normal(0, 4, 3, 4), "b0": normal(1, 4), "w1": normal(2, 4, 1, 3), "w2": normal(3, 4, 2, 3),
+        "g": normal(4, 4), "h": normal(5, 4), "m": normal(6, 4), "v": np.abs(normal(7, 4)) + 1,
+        "gain": normal(8, 4, 1),
+    }  # fmt: skip
+    found = imported(model(nodes, {"x": ["N", 3, 17]}, constants), tmp_path)
+    kinds = operators(found)
+    assert kinds.count("reshape") == 2
+    assert {"nn.conv2d", "nn.conv2d_transpose", "nn.max_pool2d", "nn.avg_pool2d"} <= set(kinds)
+    assert not any("1d" in kind for kind in kinds)
+
+
+def test_signals_that_others_read_lose_the_height_again(tmp_path: Path):
+    nodes = [
+        node("Conv", "x w", "a", "conv"),
+        node("Softmax", "a", "p", axis=2),
+        node("Transpose", "a", "t", perm=[0, 2, 1]),
+        node("MatMul", "p t", "y", "product"),
+    ]
+    proto = model(nodes, {"x": ["N", 3, 9]}, {"w": normal(0, 4, 3, 3)}, ["y", "a"])
+    kinds = operators(imported(proto, tmp_path))
+    assert kinds.count("reshape") == 2
+    assert kinds.count("nn.conv2d") == 1
+
+
+# --- transposed convolutions ---
+
+
+@pytest.mark.parametrize("mode", ["NOTSET", "SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("size", [[15, 13], [16, 16], [17, 17], [18, 18]], ids=str)
+def test_transposed_convolutions_with_an_output_shape(tmp_path: Path, mode: str, size: list[int]):
+    up = node("ConvTranspose", "x w", "y", "up", strides=[2, 2], output_shape=size, auto_pad=mode)
+    found = imported(model([up], {"x": ["N", 3, 8, 8]}, {"w": normal(0, 3, 4, 3, 3)}), tmp_path)
+    assert bindings(found.module["main"])[-1][0].ty.shape.values[2:] == size
+
+
+def test_an_output_shape_out_of_reach_is_refused(tmp_path: Path):
+    up = node("ConvTranspose", "x w", "y", "up", strides=[2, 2], output_shape=[30, 30])
+    path = save(model([up], {"x": ["N", 3, 8, 8]}, {"w": normal(0, 3, 4, 3, 3)}), tmp_path)
+    with pytest.raises(UnsupportedError, match=r"node 'up': .* reaches beyond its kernel; give it a Pad"):
+        import_onnx(path)
+
+
+# --- activations, constants, optional inputs ---
+
+
+@pytest.mark.parametrize(
+    ("slope", "kinds"),
+    [
+        (np.full((4, 1, 1), 0.25, np.float32), ["nn.leakyrelu"]),
+        (normal(1, 4, 1, 1), ["nn.relu", "clip", "nn.conv2d", "add"]),
+        (normal(1, 1, 5, 1), ["nn.prelu"]),
+    ],
+    ids=["one", "by channel", "by row"],
+)
+def test_parametric_relu(tmp_path: Path, slope: np.ndarray, kinds: list[str]):
+    found = imported(model([node("PRelu", "x s", "y", "act")], {"x": ["N", 4, 5, 6]}, {"s": slope}), tmp_path)
+    if kinds == ["nn.prelu"]:
+        assert "nn.conv2d" not in operators(found)
+    else:
+        assert operators(found) == kinds
+
+
+def test_infinite_constants_become_finite(tmp_path: Path):
+    infinite = np.float32(-np.inf)
+    nodes = [
+        node("Greater", "x zero", "mask"),
+        node("Where", "mask x low", "s"),
+        node("Max", "s low", "m"),
+        node("Softmax", "m", "y", axis=1),
+    ]
+    found = imported(model(nodes, {"x": ["N", 7]}, {"low": infinite, "zero": np.float32(0)}), tmp_path)
+    seen: list[np.ndarray] = []
+    Interpreter(found.module).run({"x": normal(0, 1, 7)}, lambda *tensor: seen.append(tensor[-1]))
+    assert all(np.isfinite(values).all() for values in seen)
+
+
+def test_empty_inputs_are_missing_ones(tmp_path: Path):
+    empty = np.zeros(0, np.float32)
+    nodes = [
+        node("Resize", "x roi scales sizes", "r", mode="nearest"),
+        node("Concat", "r nothing", "y", axis=1),
+    ]
+    constants = {
+        "roi": empty, "scales": empty, "sizes": np.array([1, 2, 6, 8]),
+        "nothing": np.zeros((1, 0, 6, 8), np.float32),
+    }  # fmt: skip
+    found = imported(model(nodes, {"x": ["N", 2, 3, 4]}, constants, opset=11), tmp_path)
+    assert operators(found) == ["image.resize2d"]
+
+
+@pytest.mark.parametrize(("key", "values"), [("scales", [3.0, 2.0]), ("sizes", [8, 9])])
+def test_resizing_some_axes(tmp_path: Path, key: str, values: list[float]):
+    inputs = "x - factors" if key == "scales" else "x - - factors"
+    resize = node("Resize", inputs, "y", axes=[3, 2] if key == "scales" else [2, 3])
+    factors = np.array(values, np.float32 if key == "scales" else np.int64)
+    imported(model([resize], {"x": ["N", 2, 4, 3]}, {"factors": factors}, opset=18), tmp_path)
+
+
+# --- functions and branches ---
+
+
+def test_operators_that_onnx_defines_by_others(tmp_path: Path):
+    nodes = [
+        node("RMSNormalization", "x g", "n", "norm"),
+        node("Attention", "n n n", "a", "attention", q_num_heads=4, kv_num_heads=4),
+        node("Celu", "a", "y", "celu", alpha=0.7),
+    ]
+    proto = model(nodes, {"x": ["N", 6, 16]}, {"g": normal(1, 16)}, opset=23)
+    proto.ir_version = 11
+    found = imported(proto, tmp_path)
+    assert {"matmul", "nn.softmax"} <= set(operators(found))
+    named = {str(var.name) for var, _ in bindings(found.module["main"])}
+    assert any(name.startswith("attention") for name in named)
+
+
+def test_functions_of_the_file(tmp_path: Path):
+    body = [node("Relu", "a", "b"), node("Mul", "b c", "d")]
+    function = helper.make_function("own", "Scaled", ["a", "c"], ["d"], body, [helper.make_opsetid("", 17)])
+    call = node("Scaled", "x g", "y", "call")
+    call.domain = "own"
+    proto = model([node("Mul", "x g", "y")], {"x": ["N", 4]}, {"g": normal(0, 4)})
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    proto.functions.append(function)
+    proto.graph.node[0].CopyFrom(call)
+    assert operators(imported(proto, tmp_path)) == ["nn.relu", "multiply"]
+
+
+@pytest.mark.parametrize(("wanted", "kind"), [(4, "nn.relu"), (5, "negative")])
+def test_a_branch_whose_condition_follows_from_shapes(tmp_path: Path, wanted: int, kind: str):
+    value = helper.make_tensor_value_info("t", TensorProto.FLOAT, None)
+    inner = numpy_helper.from_array(np.float32(3), "k")
+    branches = {
+        "then_branch": helper.make_graph(
+            [node("Relu", "a", "r"), node("Mul", "r k", "t")], "then", [], [value], [inner]
+        ),
+        "else_branch": helper.make_graph([node("Neg", "a", "t")], "else", [], [value]),
+    }
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("Shape", "a", "s"),
+        node("Gather", "s one", "d"),
+        node("Equal", "d n", "c"),
+        node("If", "c", "b", "choice", **branches),
+        node("MatMul", "b v", "y"),
+    ]
+    constants = {"w": normal(0, 3, 4), "v": normal(1, 4, 2), "one": np.int64(1), "n": np.int64(wanted)}
+    assert kind in operators(imported(model(nodes, {"x": ["N", 3]}, constants), tmp_path))
+
+
+def test_old_opsets(tmp_path: Path):
+    nodes = [
+        node("Upsample", "x", "u", "up", mode="nearest", scales=[1.0, 1.0, 2.0, 3.0]),
+        node("BatchNormalization", "u g g g v", "y", "norm", spatial=1),
+    ]
+    constants = {"g": normal(0, 4), "v": np.abs(normal(1, 4))}
+    proto: Any = model(nodes, {"x": ["N", 4, 3, 2]}, constants, opset=7)
+    assert "image.resize2d" in operators(imported(proto, tmp_path))

@@ -96,7 +96,7 @@ class Imported:
         read |= {o.name for o in self.proto.graph.output}
         for node, name in _results(self.proto):
             tensor = self.tensors.get(name)
-            value = seen.get(named.get(tensor)) if isinstance(tensor, relax.Var) else constant(tensor)
+            value = seen.get(named[tensor]) if tensor in named else constant(tensor)
             if name in read and name in peer.values and value is not None:
                 difference = _difference(peer.values[name], value)
                 if difference > noise:

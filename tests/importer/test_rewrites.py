@@ -147,6 +147,28 @@ def test_resizing_some_axes(tmp_path: Path, key: str, values: list[float]):
     imported(model([resize], {"x": ["N", 2, 4, 3]}, {"factors": factors}, opset=18), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("op", "indices", "updates", "attributes"),
+    [
+        ("ScatterND", [[0, 1], [0, -1]], (2, 4), {}),
+        ("ScatterND", [[[0]]], (1, 1, 3, 4), {}),
+        ("ScatterElements", [[[2, 0, 1, 1]]], (1, 1, 4), {"axis": 1}),
+        ("ScatterElements", [[[0, -1], [3, 1]]], (1, 2, 2), {"axis": 2}),
+    ],
+)
+def test_scattering_to_known_places(
+    tmp_path: Path, op: str, indices: list[Any], updates: tuple[int, ...], attributes: dict[str, int]
+):
+    inputs = {"x": [1, 3, 4], "u": updates}
+    imported(model([node(op, "x i u", "y", "put", **attributes)], inputs, {"i": np.array(indices)}), tmp_path)
+
+
+def test_scattering_to_computed_places_is_refused(tmp_path: Path):
+    nodes = [node("Cast", "x", "i", to=TensorProto.INT64), node("ScatterElements", "x i x", "y", "put")]
+    with pytest.raises(UnsupportedError, match=r"node 'put': ScatterElements has code only for indices that"):
+        import_onnx(save(model(nodes, {"x": [3, 4]}), tmp_path))
+
+
 # --- functions and branches ---
 
 

@@ -13,6 +13,7 @@ from .fold_shapes import static_shapes
 from .height_one import with_height
 from .parametric_relu import parametric_relu
 from .resize_axes import resize_axes
+from .scatter import scatter
 from .surroundings import Rule, Surroundings
 
 #: By operator; those of one operator follow each other.
@@ -21,6 +22,8 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ConvTranspose": (explicit_padding,),
     "PRelu": (parametric_relu,),
     "Resize": (absent_inputs, resize_axes),
+    "ScatterElements": (scatter,),
+    "ScatterND": (scatter,),
 }
 
 

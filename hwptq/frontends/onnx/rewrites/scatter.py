@@ -1,0 +1,47 @@
+"""ScatterND and ScatterElements at places that are known, as one Gather."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx
+
+from hwptq.errors import UnsupportedError
+
+from .surroundings import Surroundings, attribute, part_of
+
+
+def scatter(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """out[i] = (data, updates)[source[i]], both as vectors; of several updates of a place the last holds.
+
+    Raises UnsupportedError for places that are computed, and for reductions.
+    """
+    data, places, updates = node.input
+    shape, indices, size = around.shape(data), around.constant(places), around.shape(updates)
+    if shape is None or size is None or indices is None or attribute(node, "reduction", "none") != "none":
+        raise UnsupportedError(
+            f"node {node.name!r}: {node.op_type} has code only for indices that are constants, without a "
+            f"reduction; write it with Where or Concat"
+        )
+    source = np.arange(prod(shape)).reshape(shape)
+    new = prod(shape) + np.arange(prod(size)).reshape(size)
+    if node.op_type == "ScatterND":
+        for place in np.ndindex(*indices.shape[:-1]):
+            source[tuple(indices[place])] = new[place]
+    else:
+        axis = int(attribute(node, "axis", 0))
+        for place in np.ndindex(*indices.shape):
+            target = list(place)
+            target[axis] = int(indices[place])
+            source[tuple(target)] = new[place]
+    flat = around.add(np.array([-1]), f"{node.name}_flat")
+    parts = [around.fresh(f"{name}_vector") for name in (data, updates)]
+    both, taken = around.fresh(f"{node.name}_both"), around.fresh(f"{node.name}_taken")
+    return [
+        part_of(node, "Reshape", [data, flat], parts[0]),
+        part_of(node, "Reshape", [updates, flat], parts[1]),
+        part_of(node, "Concat", parts, both, axis=0),
+        part_of(node, "Gather", [both, around.add(source.ravel(), f"{node.name}_source")], taken),
+        part_of(node, "Reshape", [taken, around.add(np.array(shape), f"{node.name}_shape")], node.output[0]),
+    ]

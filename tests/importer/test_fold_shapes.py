@@ -7,7 +7,7 @@ import onnx
 from onnx import numpy_helper
 from onnx_models import expected, model, node, normal
 
-from hwptq.frontends.onnx.rewrites.fold_shapes import fold_shapes
+from hwptq.frontends.onnx.fold_shapes import fold_shapes
 
 INTS = {"zero": np.array(0), "one": np.array([1]), "two": np.array([2]), "all": np.array([-1])}
 FLATTEN = [  # x.reshape(shape(x)[0], -1), as exporters write it

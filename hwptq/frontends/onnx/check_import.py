@@ -21,8 +21,8 @@ from hwptq.ir.macs import float_macs
 from hwptq.ir.provenance import Origin, origins
 
 from ..model import ImportCheck
+from .fold_shapes import static_shapes, with_inputs
 from .peer import Peer, by_reference, by_runtime
-from .rewrites.fold_shapes import static_shapes, with_inputs
 
 #: The time that the other evaluator has, and the multiply-accumulates that are worth starting on.
 SECONDS = 30.0

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 
 import onnx
 
-from .apply import apply_rewrites
+from .apply_rewrites import apply_rewrites
 from .fold_shapes import fold_shapes
 from .function_bodies import with_bodies
-from .known_branches import take_known_branches
+from .rewrites.known_branches import take_known_branches
 
 
 def simplified(

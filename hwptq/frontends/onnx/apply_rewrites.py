@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import onnx
 
-from .absent_inputs import absent_inputs
-from .explicit_padding import explicit_padding
-from .finite_constants import finite_constants
 from .fold_shapes import static_shapes
-from .height_one import with_height
-from .parametric_relu import parametric_relu
-from .resize_axes import resize_axes
-from .scatter import scatter
-from .surroundings import Rule, Surroundings
+from .rewrites.absent_inputs import absent_inputs
+from .rewrites.explicit_padding import explicit_padding
+from .rewrites.finite_constants import finite_constants
+from .rewrites.height_one import with_height
+from .rewrites.parametric_relu import parametric_relu
+from .rewrites.resize_axes import resize_axes
+from .rewrites.scatter import scatter
+from .rewrites.surroundings import Rule, Surroundings
 
 #: By operator; those of one operator follow each other.
 _RULES: Mapping[str, tuple[Rule, ...]] = {

@@ -18,21 +18,23 @@ from hwptq.errors import InputError, UnsupportedError
 from hwptq.ir.macs import float_macs
 from hwptq.pipeline.stages import Quantized, lower
 from hwptq.pipeline.step import Job
+from hwptq.progress import Progress
 from hwptq.report.accuracy import load_metric
 from hwptq.report.verify import verify
 
 from .isolated import samples_alone, within
 from .losses import CLOSELY, PartLoss, PlaceLoss, by_place, closely, split
 from .places import places
-from .remedies import Case, proposals
+from .remedies import Case, Remedy, proposals
 from .treatment import Treated, Treatment
 from .trials import Trials
 from .yardstick import Effect, Yardstick
 
 #: Multiply-accumulates that the network may be evaluated with as a whole, and bounds of the samples.
-_MEASURED_MACS, _MEASURED_SAMPLES = 2e10, (16, 256)
-_MEASURED_REMEDIES = 5
+_MEASURED_MACS, _MEASURED_SAMPLES = 1e10, (8, 256)
+_MEASURED_REMEDIES = 4
 _COMPARED_SAMPLES = 2
+_CLOSELY_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def diagnose(
     if not found:
         raise UnsupportedError(f"nothing of the model can be quantized for {job.target.name}")
     macs = max(1, float_macs(quantized.float32))
-    samples = _first(evaluation, within(_MEASURED_MACS / macs, _MEASURED_SAMPLES))
+    samples = _first(evaluation, options.samples or within(_MEASURED_MACS / macs, _MEASURED_SAMPLES))
     few = samples_alone(quantized.float32, found)
     with progress.stage("measure"):
         yardstick = Yardstick.of(quantized.float32, samples, options.metric)
@@ -108,11 +110,20 @@ def diagnose(
     with progress.stage("layers"):
         losses = by_place(quantized.float32, found, samples[:few], progress.track)
     with progress.stage("look closely"):
-        worst = closely(quantized.float32, found, losses[:CLOSELY], yardstick, few, progress.track)
+        fewer = min(few, _CLOSELY_SAMPLES)
+        worst = closely(quantized.float32, found, losses[:CLOSELY], yardstick, fewer, progress.track)
         losses = [*worst, *losses[CLOSELY:]]
     lowering = _lowering(quantized, job, evaluation, outputs) if outputs else None
     remedies = proposals(Case(quantized.float32, options, job.target, parts, losses))
     treatment = Treatment(trials, options, found, yardstick, before, few)
+    return Diagnosis(
+        yardstick.name, yardstick.best, len(samples), simulated, before, tuple(parts), tuple(losses),
+        _treated(treatment, remedies, progress), lowering,
+    )  # fmt: skip
+
+
+def _treated(treatment: Treatment, remedies: Sequence[Remedy], progress: Progress) -> tuple[Treated, ...]:
+    """All remedies that help as predicted, those that promise most as measured; the best first."""
     with progress.stage("remedies"):
         tracked = progress.track(remedies, len(remedies))
         predicted = list(filter(None, map(treatment.predicted, tracked)))
@@ -120,11 +131,8 @@ def diagnose(
         chosen = progress.track(_most_promising(predicted), _MEASURED_REMEDIES)
         measured = list(map(treatment.measured, chosen))
     tried = {t.remedy for t in measured}
-    treated = [*measured, *(t for t in predicted if t.remedy not in tried)]
-    return Diagnosis(
-        yardstick.name, yardstick.best, len(samples), simulated, before, tuple(parts), tuple(losses),
-        tuple(sorted(treated, key=lambda t: -t.worth)), lowering,
-    )  # fmt: skip
+    found = [*measured, *(t for t in predicted if t.remedy not in tried)]
+    return tuple(sorted(found, key=lambda t: -t.worth))
 
 
 def _most_promising(predicted: Sequence[Treated]) -> list[Treated]:

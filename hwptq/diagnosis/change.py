@@ -11,8 +11,8 @@ from hwptq.options import Options
 
 @dataclass(frozen=True)
 class Change:
-    """granularity: of weights; precision: as --precision has it, instead of a budget; steps: "STEP=VALUE" of
-    the recipe; exclude and keep_float: names of layers and nodes, beside those that the options match.
+    """granularity: of weights; precision: as --precision has it; steps: "STEP=VALUE" of the recipe; exclude
+    and keep_float: names of layers and nodes, beside those that the options match.
     """
 
     granularity: str | None = None
@@ -50,7 +50,6 @@ class Change:
             options,
             weight_granularity=self.granularity or options.weight_granularity,
             precision=self.precision or options.precision,
-            budget=None if self.precision else options.budget,
             recipe=options.recipe.adjusted(self.steps),
             exclude=_pattern(options.exclude, self.exclude),
             keep_float=_pattern(options.keep_float, self.keep_float),

@@ -100,7 +100,8 @@ def _for_activations(case: Case) -> Iterator[Remedy]:
             why = f"{recipe.observer} ranges are too wide, or too narrow"
             yield Remedy(why, Change(steps=(f"observer={method}",)))
     wide = [p for rule in case.target.ops for p in rule.pairs if is_wide(p)]
-    if word := next(filter(None, map(precision_word, wide)), None):
+    word = next(filter(None, map(precision_word, wide)), None)
+    if word and case.options.budget is None:  # which leaves no choice to a precision
         yield Remedy("activations have few bits", Change(precision=word))
     if not recipe.smooth:
         yield Remedy("some channels behind a layer norm are outliers", Change(steps=("smooth=on",)))

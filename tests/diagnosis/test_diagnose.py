@@ -79,6 +79,13 @@ def test_names_join_the_users_pattern(tmp_path: Path):
     assert all(p.startswith("depthwise|^") for p in patterns)
 
 
+def test_a_budget_is_held_by_every_remedy(tmp_path: Path):
+    found = diagnosed(tmp_path, constants(), budget="weights=0.91x")
+    assert main_part(found) == Part.WEIGHTS
+    assert any(loss.place.layer and loss.place.layer.pair[1] == "int4" for loss in found.losses)
+    assert not any("--precision" in treated.arguments for treated in found.remedies)
+
+
 def test_nothing_to_mend(tmp_path: Path):
     """What a network that quantizes well loses is shown, and that no change of the recipe would help much."""
     found = diagnosed(tmp_path, constants(), recipe="default")

@@ -99,6 +99,14 @@ def test_other_floats_are_compared_in_float32(tmp_path: Path, dtype: int):
     )
 
 
+def test_what_has_no_code_is_refused_in_one_line(tmp_path: Path):
+    proto = model([node("Shape", "x", "y", "shape")], {"x": ["N", 3]})
+    imported = import_onnx(save(proto, tmp_path))
+    with pytest.raises(UnsupportedError, match="was imported, but can't be computed: ") as caught:
+        imported.check({"x": normal(0, 1, 3)})
+    assert "\n" not in str(caught.value)
+
+
 def test_the_model_given_is_what_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Not what the importer's own steps made of it."""
     seen = []

@@ -22,6 +22,7 @@ from hwptq.ir.provenance import Origin, origins
 
 from ..model import ImportCheck
 from .fold_shapes import static_shapes, with_inputs
+from .importer_errors import said_by_importer
 from .peer import Peer, by_reference, by_runtime
 
 #: The time that the other evaluator has, and the multiply-accumulates that are worth starting on.
@@ -107,9 +108,16 @@ class Imported:
 def _run(
     module: tvm.IRModule, inputs: Mapping[str, np.ndarray], observe: Observe | None = None
 ) -> list[np.ndarray]:
-    """The outputs of a module whose parameters are in the order of `inputs`, whatever their names."""
+    """The outputs of a module whose parameters are in the order of `inputs`, whatever their names.
+
+    Raises UnsupportedError where an operator has no code, as TVM then says in its own words.
+    """
     params = [str(p.name) for p in module["main"].params]
-    return Interpreter(module).run(dict(zip(params, inputs.values(), strict=True)), observe)
+    try:
+        return Interpreter(module).run(dict(zip(params, inputs.values(), strict=True)), observe)
+    except (ValueError, RuntimeError) as error:  # those of TVM are of the latter
+        said = said_by_importer(error, "")
+        raise UnsupportedError(f"the model was imported, but can't be computed: {said}") from error
 
 
 def _disagreement(where: str, difference: float, peer: str) -> str:

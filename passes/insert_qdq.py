@@ -16,7 +16,7 @@ from hwptq.ir.provenance import Origin, Part
 from hwptq.quant.qparams import QParams
 
 from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
-from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight
+from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight, Stats
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.InsertQDQ")
@@ -45,6 +45,7 @@ class InsertQDQ:
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         _check_composites(mod)
+        _check_statistics(mod, self.stats)
         plans = [
             QuantizationPlan(mod, str(gv.name_hint), self.target, self.stats, self._choices(f))
             for gv, f in main_functions(mod)
@@ -92,6 +93,17 @@ class InsertQDQ:
         if self.choices.assignment is not None:
             return self.choices
         return replace(self.choices, assignment=assignment(func))
+
+
+def _check_statistics(mod: tvm.IRModule, stats: Stats) -> None:
+    """Raise ValueError where the statistics are of other functions: everything would stay in float."""
+    seen = {function for function, _ in stats.observers}
+    names = [str(gv.name_hint) for gv, _ in main_functions(mod)]
+    if not seen & set(names):
+        there = ", ".join(sorted(seen)) or "nothing"
+        raise ValueError(
+            f"{', '.join(names)}: there are statistics of {there} only; calibrate the module itself"
+        )
 
 
 def _dtypes(plan: QuantizationPlan) -> dict[str, Pair]:

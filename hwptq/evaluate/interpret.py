@@ -24,6 +24,7 @@ from hwptq.ir.dataflow import (
     only_function,
     op_name,
     reads,
+    shape_of,
 )
 from hwptq.ir.operator import ATTRIBUTE, from_json
 from hwptq.ir.provenance import Origin, origins
@@ -187,7 +188,7 @@ def _is_data(argument: Any) -> bool:
 
 
 class UnfitSample(ValueError):
-    """A sample without the inputs of the model."""
+    """A sample that lacks inputs of the model, or has them in other shapes."""
 
 
 def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], observe: Observe) -> int:
@@ -203,9 +204,17 @@ def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], obs
             wanted = " or ".join(", ".join(sorted(names)) for names in inputs)
             raise UnfitSample(f"a sample holds {', '.join(batch)}; the model takes {wanted}")
         for interpreter in fitting:
+            _check_shapes(interpreter.func, batch)
             interpreter.run(batch, observe)
         number += 1
     return number
+
+
+def _check_shapes(func: Any, batch: Mapping[str, np.ndarray]) -> None:
+    for param in func.params:
+        shape, found = shape_of(param), np.shape(batch[str(param.name)])
+        if shape != found:
+            raise UnfitSample(f"input {str(param.name)!r} is {list(found)}; the model takes {list(shape)}")
 
 
 def _last_readers(func: Any) -> dict[Any, Any]:

@@ -124,5 +124,6 @@ def lower_node(e: Emitter, value: Any, out: Output) -> Any:
     """Emit the operators of a node. Raises NotInteger with the reason where there is no exact form."""
     rule = rule_of(e.mod, value)
     if rule is None:
-        raise NotInteger(f"{op_name(value) or 'call'} has no {'float' if out.in_floats else 'integer'} form")
+        called = op_name(value) or getattr(getattr(value, "op", None), "name_hint", "call")
+        raise NotInteger(f"{called} has no {'float' if out.in_floats else 'integer'} form")
     return rule.lower(e, read_composite(e.mod, value) or value, out)

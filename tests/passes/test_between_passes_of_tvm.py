@@ -91,6 +91,21 @@ def test_a_symbolic_batch_must_be_bound() -> None:
         sequential([passes.InsertQDQ(TARGET, stats), passes.LowerToInteger(TARGET)], prepared(mod))
 
 
+def test_samples_have_the_batch_of_the_module() -> None:
+    mod = graph(lambda emit, x: emit(nn.conv2d(x, const(4, 3, 1, 1)), "conv"), x=(2, 3, 4, 4))
+    assert quantized(prepared(mod)) is not None
+    with pytest.raises(InputError, match=r"input 'x' is \[1, 3, 4, 4\]; the model takes \[2, 3, 4, 4\]"):
+        calibrate(prepared(mod), [{"x": np.ones((1, 3, 4, 4), np.float32)}])
+
+
+def test_statistics_of_another_function_are_refused() -> None:
+    mod = prepared(network())
+    stats = calibrate(mod, samples(mod, 1))
+    other = tvm.IRModule({"forward": network()["main"].with_attr("global_symbol", "forward")})
+    with pytest.raises(ValueError, match="forward: there are statistics of main only; calibrate the module"):
+        passes.InsertQDQ(TARGET, stats)(prepared(other))
+
+
 def other_generator() -> Any:
     """A pass that gives the sigmoid to a code generator of somebody else."""
     pattern = [("other.sigmoid", is_op("relax.sigmoid")(wildcard()))]

@@ -33,7 +33,7 @@ class Search:
             open_dataset(str(DEMO / f"{name}.npz"), model.inputs, preprocess).take(SAMPLES)
             for name in ("calibration", "evaluation")
         )
-        job = Job(TARGET, calibration, hwptq.Options(recipe=RECIPES["fast"]))
+        job = Job(TARGET, calibration, hwptq.Options(max_drop=0.0, recipe=RECIPES["fast"]))
         prepared = prepare(model.module, job)
         self.chooser = Chooser(prepared, job)
         self.trial = Trial(prepared, job, model.outputs, evaluation)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import hwptq
 from hwptq.bitwidths.budget import Budget, parse_budget
 from hwptq.cli.main import app
+from hwptq.cli.session import Session
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.errors import AccuracyError, BudgetError, InputError, UnsupportedError
@@ -215,7 +216,7 @@ def test_contradictions_are_one_line(options: dict[str, Any], message: str) -> N
 def test_dry_run_prints_and_writes_nothing(tmp_path: Path) -> None:
     command = ["compile", MODEL, "--target", TARGET, "--calibration-data", CALIBRATION]
     command += ["--preprocess", PREPROCESS, "--output", str(tmp_path / "out")]
-    result = CliRunner().invoke(app, [*command, "--budget", "macs-int4=50%", "--dry-run"])
+    result = CliRunner().invoke(app, [*command, "--budget", "macs-int4=50%", "--dry-run"], obj=Session())
     assert result.exit_code == 0, result.output
     assert "of the multiply-accumulates" in result.output
     assert "int4" in result.output

@@ -33,6 +33,9 @@ _MARGIN = 2.001  # output scale over product of input and weight scale: keeps mu
 #: By how much the range of the last quantized tensors exceeds what calibration saw. A logit beyond the range
 #: of its dtype would tie with others: the answer to a sample that is clearer than those seen would be lost.
 HEADROOM = 1.25
+#: The same for every tensor in an integer of more than 8 bits: its steps stay fine, and cutting off what
+#: calibration did not see would lose more than all rounding does.
+WIDE_HEADROOM = 4.0
 
 
 class Stats(Protocol):
@@ -208,10 +211,7 @@ class QuantizationPlan:
         ranges = [
             [self._fixed(v) or self._seen(v, d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
-        room = [
-            HEADROOM if self._is_last(g) and not d.is_float and not any(map(self._fixed, g)) else 1.0
-            for g, d in zip(self.groups, dtypes, strict=True)
-        ]
+        room = [self._room(g, d) for g, d in zip(self.groups, dtypes, strict=True)]
         spans = [
             (k * min(r[0] for r in rs), k * max(r[1] for r in rs)) for k, rs in zip(room, ranges, strict=True)
         ]
@@ -239,6 +239,14 @@ class QuantizationPlan:
         """The range that all results of the node of `var` lie in, if it is one of those that have such."""
         rule = rule_of(self.mod, self.values[var]) if self.kinds.get(var) is not None else None
         return rule.output_range if rule else None
+
+    def _room(self, group: set[Any], dtype: Format) -> float:
+        """By how much the range of a group exceeds what calibration saw."""
+        if dtype.is_float or any(map(self._fixed, group)):
+            return 1.0
+        if dtype.bits > 8:
+            return WIDE_HEADROOM
+        return HEADROOM if self._is_last(group) else 1.0
 
     def _is_last(self, group: set[Any]) -> bool:
         """Whether no node that is quantized reads the tensors of a group."""

@@ -12,7 +12,7 @@ from real_models import MODELS, RealModel
 
 import hwptq
 
-DEMO, KWS = MODELS["demo"], MODELS["tiny-kws"]
+DEMO = MODELS["demo"]
 
 
 def _report(model: RealModel, target: str, precision: str, folder: Path, calibration: int) -> Any:
@@ -30,16 +30,14 @@ def test_the_demo_is_bit_exact(name: str, runnable: Callable[[str], str], tmp_pa
     assert report["coverage"]["nodes_float"] == []
 
 
-@pytest.mark.parametrize(("model", "gain"), [(DEMO, 4.0), (KWS, 10.0)], ids=["digits", "kws"])
-def test_more_of_the_signal_is_left(
-    model: RealModel, gain: float, runnable: Callable[[str], str], tmp_path: Path
-) -> None:
-    """By how many dB; the rest is the rounding of weights, the same in both."""
+@pytest.mark.parametrize("name", ["demo", "resnet20", "tiny-kws"])
+def test_more_of_the_signal_is_left(name: str, runnable: Callable[[str], str], tmp_path: Path) -> None:
+    """10 dB at least; what is lost then is lost by the rounding of weights."""
     target = runnable("x86-64-avx2")
-    reports = [_report(model, target, word, tmp_path, 32) for word in ("w8a8", "w8a16")]
+    reports = [_report(MODELS[name], target, word, tmp_path, 32) for word in ("w8a8", "w8a16")]
     assert [r["bit_exact"]["mismatches"] for r in reports] == [0, 0]
     before, after = (r["accuracy"]["sqnr_db"]["emitted"] for r in reports)
-    assert after >= before + gain
+    assert after >= before + 10
 
 
 def test_four_bits_of_weights_with_sixteen_of_activations(

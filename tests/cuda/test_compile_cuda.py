@@ -11,9 +11,10 @@ import onnx_models as om
 import pytest
 
 import hwptq
-from hwptq.backends import toolchain
+from hwptq.backends import backend
 from hwptq.backends.backend import why_not_run
 from hwptq.backends.toolchain import find_program
+from hwptq.backends.tvm_cuda import backend as cuda_backend
 from hwptq.backends.tvm_cuda.sass import instructions
 from hwptq.errors import InputError
 from hwptq.targets import load_target
@@ -33,7 +34,7 @@ def small_model(folder: Path) -> Path:
 
 
 def test_without_nvcc_there_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "find_program", lambda name: None)
+    monkeypatch.setattr(backend, "find_program", lambda name: None)
     with pytest.raises(InputError, match=r"nvcc not found on PATH; .*hwptq\[cuda\]"):
         hwptq.compile(small_model(tmp_path), TARGET.name, SAMPLES, output=tmp_path / "out")
 
@@ -88,7 +89,7 @@ def test_a_target_that_was_never_run_says_so(tmp_path: Path) -> None:
 
 
 def test_code_for_another_gpu_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "_gpu_arch", lambda: "sm_90")
+    monkeypatch.setattr(cuda_backend, "gpu_architecture", lambda: "sm_90")
     here = replace(TARGET.toolchain, device_file="/dev/null")
     assert why_not_run(replace(TARGET, toolchain=here)) is None
     ada = replace(load_target("nvidia-ada-fp8"), toolchain=here)

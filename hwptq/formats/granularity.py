@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 class Granularity(ABC):
     """Which values of a tensor share a scale."""
@@ -14,10 +16,22 @@ class Granularity(ABC):
     def scale_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the scales of a tensor, of its rank; a scale serves a block of the tensor."""
 
+    @property
+    def group(self) -> int:
+        """Values of a group; 0 where there are no groups."""
+        return 0
+
+    def shared(self, scales: np.ndarray) -> np.ndarray:
+        """The scales that channels have which would each need one of `scales` [channels] for itself."""
+        return scales
+
 
 @dataclass(frozen=True)
 class PerTensor(Granularity):
     """One scale. [8, 3, 3, 3] -> [1, 1, 1, 1]."""
+
+    def shared(self, scales: np.ndarray) -> np.ndarray:
+        return np.full_like(scales, scales.max())
 
     def scale_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         return (1,) * len(shape)
@@ -47,6 +61,10 @@ class PerGroup(Granularity):
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"a group of {self.size} values")
+
+    @property
+    def group(self) -> int:
+        return self.size
 
     def scale_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         axis = _place(self.axis, shape)

@@ -52,11 +52,12 @@ def _row(name: str, op: Operator, args: list[Any], macs: int) -> dict[str, Any]:
     factor = args[op.activations if weighted else 1]
     weight = constant(factor) if weighted else None
     width = getattr(op, "weight_bits", format_of(str(factor.ty.dtype)).bits)
-    size = 0 if weight is None else weight_bytes(weight.size, width) + _factors(op, weight)
+    held = _format_name(factor, width)
+    size = 0 if weight is None else format_of(held).packed_bytes(weight.size) + _factors(op, weight)
     return {
         "name": name,
         "op": op.family,
-        "weight": _format_name(factor, width),
+        "weight": held,
         "activation": _format_name(args[0], getattr(op, "activation_bits", 0)),
         "macs": macs,
         "weight_bytes": size,
@@ -73,11 +74,6 @@ def _factors(op: Any, weight: Any) -> int:
     """Factors of groups of weights, a byte each."""
     size = getattr(op, "weight_group", 0)
     return weight.size // weight.shape[-1] * -(-weight.shape[-1] // size) if size else 0
-
-
-def weight_bytes(count: int, bits: int) -> int:
-    """Bytes that `count` weights take, without what a kernel adds to fill its vectors."""
-    return -(-count * bits // 8)
 
 
 def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 import tvm
 
-from hwptq.formats import INT8, Format, Pair, format_of
+from hwptq.formats import INT8, Format, Granularity, Pair, PerAxis, format_of, parse_granularity
 from hwptq.ir.composite import is_clamped, read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
 from hwptq.ir.provenance import origins
@@ -60,14 +60,19 @@ class Choices:
 class QuantizedWeight:
     """The weight of a layer: its values in int8 or a float, float32 scales along `axis`, the dtype they fit.
 
-    group: input channels that share a factor, which the int8 values hold (quant/weight_groups.py); 0 = none.
+    Values per group hold the factors of their groups (quant/weight_groups.py).
     """
 
     values: np.ndarray
     scale: np.ndarray
     axis: int
     dtype: Format
-    group: int = 0
+    granularity: Granularity
+
+    @property
+    def group(self) -> int:
+        """Input channels that share a factor; 0 = none."""
+        return self.granularity.group
 
 
 class QuantizationPlan:
@@ -286,27 +291,30 @@ class QuantizationPlan:
         weight = weight_of(value)
         assert weight is not None
         axis, dtype = (0 if weight.ndim == 4 else 1), format_of(self.pair(var)[1])
-        group = self._group(var, value, weight, dtype)
+        granularity = self._granularity(var, value, weight, axis, dtype)
+        group = granularity.group
         held = INT8 if group else dtype
         limit = bias_limit(value, source.scale, weight.shape[axis], held)
         if group:
-            return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, group)
-        scale = weight_scales(weight, axis, limit, dtype)
-        if self._granularity(var) == "tensor":
-            scale = np.full_like(scale, scale.max())
-        return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype)
+            return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, granularity)
+        scale = granularity.shared(weight_scales(weight, axis, limit, dtype))
+        return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype, granularity)
 
-    def _granularity(self, var: Any) -> str:
-        return self.choices.granularity or str(self.target.rule(self.kinds[var]).granularity)
-
-    def _group(self, var: Any, value: Any, weight: np.ndarray, dtype: Format) -> int:
-        """Input channels of a group of weights; 0 where the layer has no groups."""
+    def _granularity(
+        self, var: Any, value: Any, weight: np.ndarray, axis: int, dtype: Format
+    ) -> Granularity:  # fmt: skip
+        """That of the user or of the descriptor; a scale a channel where a layer can't have groups."""
+        word = self.choices.granularity or str(self.target.rule(self.kinds[var]).granularity)
         size = self.target.weight_group(self.kinds[var])
-        if self._granularity(var) != "group" or dtype != GROUPED or not size:
-            return 0
+        wanted = parse_granularity(word, axis, 1 - axis, max(size, 1))
+        fits = not wanted.group or (size and dtype == GROUPED and self._takes_groups(value, weight, size))
+        return wanted if fits else PerAxis(axis)
+
+    def _takes_groups(self, value: Any, weight: np.ndarray, size: int) -> bool:
+        """Whether the weight of a layer can be cut into groups of `size` input channels."""
         channels, *window = weight.shape[1:] if weight.ndim == 4 else weight.shape[:1]
         whole = weight.ndim == 2 or channels == shape_of(value.args[0])[1]
-        return size if whole and takes_groups(channels, prod(window), size) else 0
+        return whole and takes_groups(channels, prod(window), size)
 
 
 def bias_limit(call: Any, input_scale: float, channels: int, dtype: Format) -> np.ndarray | None:

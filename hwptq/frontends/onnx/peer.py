@@ -29,7 +29,7 @@ class Peer:
 def by_runtime(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Peer | None:
     """The outputs of `proto` by ONNX Runtime, where it is installed and takes the model."""
     try:
-        import onnxruntime  # type: ignore[import-not-found, unused-ignore]
+        import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4

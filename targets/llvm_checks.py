@@ -15,9 +15,10 @@ from typing import Any
 from .fields.problems import Problems, join, show, suggest
 from .isolate import Crash, can_isolate, isolated
 from .schema import Requantize
-from .templates.intrinsics import Call, Vector
+from .templates.intrinsics import Address, Call, Immediate, Operand, Vector
 
 Finding = list[str]
+_MEMORY = 4096  # bytes behind an address
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
 
 
@@ -187,7 +188,9 @@ def name_findings(calls: list[Call]) -> list[Finding]:
             continue
         base = str(codegen.llvm_get_intrinsic_name(number))
         suffix = call.name.removeprefix(base)
-        fitting = {"", f".{call.result}", f".{call.result}.{call.operands[-1]}"}
+        fitting = {""}
+        if call.result is not None:
+            fitting |= {f".{call.result}", f".{call.result}.{call.operands[-1]}"}
         if suffix not in fitting:
             wanted = min(fitting, key=lambda fit: (abs(fit.count(".") - suffix.count(".")), fit))
             findings.append([call.path, f"{call.why}, so the name ends in {wanted}, not {suffix}"])
@@ -232,13 +235,20 @@ def _calling(call: Call) -> Any:
     def index(vector: Vector) -> list[Any]:
         return [T.ramp(0, 1, vector.lanes) if vector.lanes > 1 else 0]
 
+    def operand(number: int, kind: Operand) -> Any:
+        if isinstance(kind, Immediate):
+            return getattr(T, kind.dtype)(kind.value)
+        if isinstance(kind, Address):
+            return T.arg(f"in{number}", T.buffer((_MEMORY,), "int8")).access_ptr("rw")
+        return T.arg(f"in{number}", T.buffer((kind.lanes,), kind.dtype))[index(kind)]
+
     with IRBuilder() as builder, T.prim_func():
         T.func_name("check")
-        operands = [
-            T.arg(f"in{i}", T.buffer((vector.lanes,), vector.dtype))[index(vector)]
-            for i, vector in enumerate(call.operands)
-        ]
-        out = T.arg("out", T.buffer((call.result.lanes,), call.result.dtype))
-        dtype = call.result.dtype + (f"x{call.result.lanes}" if call.result.lanes > 1 else "")
-        T.buffer_store(out, T.call_llvm_pure_intrin(dtype, call.name, *operands), index(call.result))
+        operands = [operand(i, kind) for i, kind in enumerate(call.operands)]
+        if call.result is None:
+            T.evaluate(T.call_llvm_intrin("void", call.name, *operands))
+        else:
+            out = T.arg("out", T.buffer((call.result.lanes,), call.result.dtype))
+            dtype = call.result.dtype + (f"x{call.result.lanes}" if call.result.lanes > 1 else "")
+            T.buffer_store(out, T.call_llvm_pure_intrin(dtype, call.name, *operands), index(call.result))
     return builder.get()

@@ -66,6 +66,15 @@ class Toolchain:
             like="a path below /dev",
         ),
     )
+    state_component: int = field(
+        default=0,
+        metadata=about(
+            "processor state that Linux gives only to programs that ask for its number (arch_prctl): 18, the "
+            "tiles of AMX; 0 = none",
+            low=0,
+            high=63,
+        ),
+    )
     objdump: tuple[str, ...] = field(
         default=("objdump",), metadata=about("disassembler of the device's code", not_empty=True)
     )

@@ -19,13 +19,29 @@ class Vector:
 
 
 @dataclass(frozen=True)
+class Immediate:
+    """An operand that is a number in the instruction: a register, a stride."""
+
+    value: int
+    dtype: str = "int8"
+
+
+@dataclass(frozen=True)
+class Address:
+    """An operand that points to memory."""
+
+
+Operand = Vector | Immediate | Address
+
+
+@dataclass(frozen=True)
 class Call:
-    """An intrinsic as a kernel will call it."""
+    """An intrinsic as a kernel will call it; one without a result changes memory or registers."""
 
     path: str
     name: str
-    result: Vector
-    operands: tuple[Vector, ...]
+    result: Vector | None
+    operands: tuple[Operand, ...]
     why: str  # the fields that make the operand types
 
 

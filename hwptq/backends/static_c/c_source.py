@@ -20,6 +20,11 @@ _HOOKS = {
 }
 
 
+#: What <prefix>_run returns where the system keeps a state of the processor to itself.
+STATE_REFUSED = -1
+_ASK_FOR_STATE = 0x1023  # ARCH_REQ_XCOMP_PERM of Linux
+
+
 def hook_names(prefix: str) -> dict[str, str]:
     """The pointers that TVM's code looks for, under a name of the model's own: a program may hold several."""
     return {name: f"{prefix}_hook_{what}" for name, what in _HOOKS.items()}
@@ -49,7 +54,9 @@ class Workspace:
         return max(behind + memory.readable_behind, 1)
 
 
-def header(plan: MemoryPlan, prefix: str, memory: Memory, workspace: Workspace) -> str:
+def header(
+    plan: MemoryPlan, prefix: str, memory: Memory, workspace: Workspace, state_component: int = 0
+) -> str:  # fmt: skip
     """model.h: sizes of the interface and the prototype of <prefix>_run."""
     upper, behind = prefix.upper(), memory.readable_behind
     note = [
@@ -75,6 +82,7 @@ def header(plan: MemoryPlan, prefix: str, memory: Memory, workspace: Workspace) 
         "",
         "/* Computes the outputs of one sample; `arena` is its memory. Returns 0, or stops at a kernel that",
         "   asks for more scratch memory than there is, and returns its number, from 1 on.",
+        *(_refusal() if state_component else []),
         *_side_by_side(plan, workspace),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena);",
         "",
@@ -87,6 +95,10 @@ def header(plan: MemoryPlan, prefix: str, memory: Memory, workspace: Workspace) 
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _refusal() -> list[str]:
+    return [f"   Returns {STATE_REFUSED} where the system refuses the registers that it needs."]
 
 
 def _side_by_side(plan: MemoryPlan, workspace: Workspace) -> list[str]:
@@ -107,7 +119,7 @@ def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
     return [*notes, f"#define {upper}_{kind}_BYTES {{ {sizes} }}"]
 
 
-def source(plan: MemoryPlan, prefix: str, workspace: Workspace) -> str:
+def source(plan: MemoryPlan, prefix: str, workspace: Workspace, state_component: int = 0) -> str:
     """model.c: <prefix>_run, which calls every kernel once."""
     arity = {call.function: len(call.args) for call in plan.calls}
     run = "pool_run" if plan.threads > 1 else "calls"
@@ -121,14 +133,30 @@ def source(plan: MemoryPlan, prefix: str, workspace: Workspace) -> str:
         "",
         *(_pool(plan, prefix) if plan.threads > 1 else []),
         *(workspace_source(workspace, prefix, plan) if workspace.size else []),
+        *(state_source(state_component) if state_component else []),
         *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix)),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
+        *([f"    if (use_state()) return {STATE_REFUSED};"] if state_component else []),
         *(["    use_workspace(arena);"] if workspace.size else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
         f"    return {run}(inputs, outputs, arena);",
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def state_source(component: int) -> list[str]:
+    """A function that asks the system for a state of the processor; 0, or it is refused."""
+    return [
+        "#include <sys/syscall.h>",
+        "long syscall(long, ...);",
+        "static int use_state(void) {",
+        "    static int given; /* by all threads the same value is written */",
+        f"    if (!given) given = !syscall(SYS_arch_prctl, {_ASK_FOR_STATE:#x}, {component});",
+        "    return !given;",
+        "}",
+        "",
+    ]
 
 
 def _calls(plan: MemoryPlan, prefix: str) -> list[str]:

@@ -20,7 +20,7 @@ from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 
-from .c_source import Workspace, data_file, workspace_source
+from .c_source import Workspace, data_file, state_source, workspace_source
 from .instruction_counter import InstructionCounter
 from .raw_functions import lower, workspaces, write_object
 from .static_program import rename_hooks, runtime_sources
@@ -85,9 +85,13 @@ def _build(layers: Sequence[Candidates], target: Descriptor, folder: Path, main:
             calls.append(f"static int candidate_{i}_{j}(void) {{ return {' | '.join(lines)}; }}")
     scratch = Workspace(max(workspaces(lowered, alignment).values(), default=0), alignment, in_arena=False)
     text = data_file(main)
+    component = target.toolchain.state_component
+    starts = ["if (use_state()) return 3;"] * bool(component) + ["use_workspace(0);"] * bool(scratch.size)
+    sources = [*(state_source(component) if component else [])]
+    sources += workspace_source(scratch, _PREFIX) if scratch.size else []
     for key, value in {
-        "WORKSPACE": "\n".join(workspace_source(scratch, _PREFIX)) if scratch.size else "",
-        "START": "use_workspace(0);" if scratch.size else "",
+        "WORKSPACE": "\n".join(sources),
+        "START": " ".join(starts),
         "MEMORY": f"static uint8_t memory[{size + target.memory.readable_behind}]"
         f" __attribute__((aligned({alignment})));",
         "PROTOTYPES": "\n".join(

@@ -143,8 +143,8 @@ def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Pa
     write_object(lowered, device, folder / "kernels.o")
     workspace = _workspace(workspaces(lowered, alignment), target)
     texts = {
-        f"{prefix}.h": header(plan, prefix, target.memory, workspace),
-        "calls.c": source(plan, prefix, workspace),
+        f"{prefix}.h": header(plan, prefix, target.memory, workspace, target.toolchain.state_component),
+        "calls.c": source(plan, prefix, workspace, target.toolchain.state_component),
         "main.c": main_program(plan, prefix, target.memory, timed=target.toolchain.runtime == LIBC),
         "weights.s": weights_assembly(prefix, "weights.bin", target.memory),
     }

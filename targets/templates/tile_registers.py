@@ -1,0 +1,79 @@
+"""Registers that hold matrices: an instruction multiplies two of them and adds to a third (AMX)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from hwptq.targets.fields.about import INTRINSIC, about
+from hwptq.targets.fields.problems import Problems, join
+
+from .base import Kernel
+from .intrinsics import Address, Call, Immediate, Operand
+
+_LEAST = 3  # registers: an accumulator, an activation, a weight
+
+
+@dataclass(frozen=True)
+class TileRegistersKernel(Kernel):
+    """acc[row][column] += sum over k of activation[row][k] * weight[column][k], a row is a pixel.
+
+    A register has up to `rows` rows of `row_bytes` bytes, as the layer configures it. That of the weights
+    holds a group of 4 inputs in a row: [k / 4][column][4].
+    """
+
+    template: ClassVar[str] = "tile_registers"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    multiply: str = field(
+        metadata=about(
+            "LLVM intrinsic of (accumulator, activations, weights), numbers of registers, of int8 by int8: "
+            "llvm.x86.tdpbssd",
+            not_empty=True,
+            **INTRINSIC,
+        )
+    )
+    load: str = field(
+        metadata=about("LLVM intrinsic of (register, address, stride)", not_empty=True, **INTRINSIC)
+    )
+    store: str = field(
+        metadata=about("LLVM intrinsic of (register, address, stride)", not_empty=True, **INTRINSIC)
+    )
+    configure: str = field(
+        metadata=about(
+            "LLVM intrinsic of the address of 64 bytes: palette 1, bytes of a row from byte 16, rows from "
+            "byte 48",
+            not_empty=True,
+            **INTRINSIC,
+        )
+    )
+    release: str = field(
+        metadata=about("LLVM intrinsic that gives the registers back", not_empty=True, **INTRINSIC)
+    )
+    registers: int = field(default=8, metadata=about("registers that hold matrices", low=1, high=8))
+    rows: int = field(default=16, metadata=about("rows of a register", low=1, high=16))
+    row_bytes: int = field(default=64, metadata=about("bytes of a row", low=4, high=64))
+
+    @property
+    def columns(self) -> int:
+        """Output channels of an accumulator: its rows hold int32."""
+        return self.row_bytes // 4
+
+    def check(self, path: str, registers: int | None, problems: Problems) -> None:
+        if self.row_bytes & (self.row_bytes - 1):
+            problems.add(join(path, "row_bytes"), f"must be a power of two, not {self.row_bytes}")
+        if self.registers < _LEAST:
+            problems.add(join(path, "registers"), f"at least {_LEAST}: accumulator, activations, weights")
+
+    def intrinsics(self, path: str) -> tuple[Call, ...]:
+        moved: tuple[Operand, ...] = (Immediate(0), Address(), Immediate(self.row_bytes, "int64"))
+        calls: tuple[tuple[str, str, tuple[Operand, ...]], ...] = (
+            ("multiply", self.multiply, (Immediate(0), Immediate(1), Immediate(2))),
+            ("load", self.load, moved),
+            ("store", self.store, moved),
+            ("configure", self.configure, (Address(),)),
+            ("release", self.release, ()),
+        )
+        return tuple(
+            Call(join(path, key), name, None, operands, "registers are numbers, memory is an address")
+            for key, name, operands in calls
+        )

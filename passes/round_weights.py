@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -35,7 +35,13 @@ from .graph.quantized_layers import (
 )
 from .lower_to_integer import LowerToInteger
 
+#: Columns (tokens, pixels) of the layer that has fewest with which more samples tell little new.
+ENOUGH = 2**13
 _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
+
+
+#: Items and their number -> the items, seen as they are taken.
+Track = Callable[[Iterable[Any], "int | None"], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,16 @@ class RoundWeights:
     have one scale for all channels, it stays one.
 
     float_module: the module that InsertQDQ was given; samples: dicts of its inputs, of which the first ones
-    are used, as many as fit `options.memory`; target: as in LowerToInteger.
+    are used, as many as fit `options.memory`; target: as in LowerToInteger. track: passes the
+    layers of a function on, of which the total is given too, and so sees how far the rounding has come.
     """
 
     def __init__(
         self, float_module: tvm.IRModule, samples: Iterable[dict[str, np.ndarray]],
-        target: Descriptor, options: RoundingOptions | None = None,
+        target: Descriptor, options: RoundingOptions | None = None, track: Track | None = None,
     ):  # fmt: skip
         self.float_module, self.samples, self.target = float_module, samples, target
-        self.options = options or RoundingOptions()
+        self.options, self.track = options or RoundingOptions(), track or (lambda items, total: items)
         rounding_method(self.options.method)  # it is known
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -79,7 +86,7 @@ class RoundWeights:
         integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         entries = entry_functions(integer)
         needed = max(live_bytes(self.float_module[f]) + live_bytes(integer[f]) for f in entries)
-        most = self.options.memory // needed
+        most = min(self.options.memory // needed, _enough(layers))
         if _sums_floats(integer):
             most = min(most, FLOAT_SAMPLES)
         samples = list(islice(self.samples, max(1, most)))
@@ -103,14 +110,13 @@ class RoundWeights:
         values, named = dict(bindings(func)), origins(func)
         floats = {(function, named[v].label): (v, value) for v, value in values.items()}
         of_integer = origins(integer[function])
-        new: dict[Place, LayerConstants] = {}
+        steps = []
         for var, value in bindings(integer[function]):
             op, place = integer_operator(integer, value), (function, of_integer[var].layer)
-            if (
-                not isinstance(op, IntegerLayer | LayerToFloat)
-                or not {place} <= layers.keys() & floats.keys()
-            ):
-                continue
+            if isinstance(op, IntegerLayer | LayerToFloat) and place in layers and place in floats:
+                steps.append((var, value, op, place))
+        new: dict[Place, LayerConstants] = {}
+        for var, value, op, place in self.track(steps, len(steps)):
             quantized.run_to(var)
             new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized)
         return new
@@ -139,6 +145,12 @@ class RoundWeights:
         result_of = evaluated(op, layer, chosen)
         quantized.settle([result_of(ints[source]) for ints in quantized.values])
         return chosen
+
+
+def _enough(layers: Mapping[Place, QuantizedLayer]) -> int:
+    """So many samples that every layer has columns enough: tokens and pixels count as much as samples do."""
+    fewest = min((layer.columns for layer in layers.values()), default=1)
+    return -(-ENOUGH // fewest)
 
 
 def _sums_floats(integer: tvm.IRModule) -> bool:

@@ -170,15 +170,20 @@ class Interpreter:
         if set(reads(value)) - set(tensors):  # some are inside tuples
             tensors = reads(value)
         atoms = [self._atom(t) for t in tensors]
+        held = {i: t.value for i, t in enumerate(tensors) if isinstance(t, Constant)}  # not copied each time
 
         def step(env: Mapping[Any, Any]) -> Any:
             if value not in self._compiled:
                 self._compiled[value] = compiled_alone(self.mod, value, tensors)
-            arrays = [np.ascontiguousarray(atom(env)) for atom in atoms]
-            result = self._compiled[value](*[tvm.runtime.tensor(a) for a in arrays])
+            arrays = [held[i] if i in held else _tensor(atom(env)) for i, atom in enumerate(atoms)]
+            result = self._compiled[value](*arrays)
             return result.numpy() if hasattr(result, "numpy") else tuple(r.numpy() for r in result)
 
         return step
+
+
+def _tensor(array: np.ndarray) -> Any:
+    return tvm.runtime.tensor(np.ascontiguousarray(array))
 
 
 def _is_data(argument: Any) -> bool:

@@ -63,7 +63,11 @@ QUANTIZE = (
     Step(
         "RoundWeights",
         lambda job, now: passes.RoundWeights(
-            now.float32, job.batches, job.target, passes.RoundingOptions(job.options.recipe.rounding)
+            now.float32,
+            job.batches,
+            job.target,
+            passes.RoundingOptions(job.options.recipe.rounding),
+            job.progress.track,
         ),
         when=lambda job, now: _rounds(job, now.module),
         stage="round weights",

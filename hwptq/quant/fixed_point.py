@@ -51,10 +51,14 @@ def requantize(
     wide = np.asarray(acc, dtype=np.int64)
     if wide.size and max(int(wide.max()), -int(wide.min())) > ACCUMULATOR_LIMIT:
         raise ValueError("accumulator exceeds 2^30 - 1")
-    v = (wide * multiplier + 2**30) >> 31
-    half = np.left_shift(np.int64(1), np.asarray(shift, dtype=np.int64) - 1)
-    y = ((v + half) >> np.asarray(shift, dtype=np.int64)) + zero_point
-    return np.clip(y, lo, hi).astype(dtype)
+    by = np.asarray(shift, dtype=np.int64)
+    v = wide * multiplier
+    v += 2**30
+    v >>= 31
+    v = v + np.left_shift(np.int64(1), by - 1)
+    v >>= by
+    v += zero_point
+    return np.clip(v, lo, hi).astype(dtype)
 
 
 def shortened(acc: np.ndarray, by: int) -> np.ndarray:

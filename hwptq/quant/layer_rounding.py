@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .adaround import adaround
-from .rounding import compensation, descend, gptq, nearest, refit_scale, rounding_loss
+from .rounding import compensation, descended, gptq, nearest, refit_scale, rounding_loss
 
-_REFITS = 3  # alternations between integers and scales
+_REFITS = 3  # alternations between integers and scales, at most
+_WORTH = 1e-3  # the part of the loss that one must save for another to follow
 _CLAMPED_ROUNDS = 4  # of targets set anew
 _FRACTIONS = np.linspace(1.0, 0.4, 25)
+_SCREENED = 2  # of them that are compared by the whole metric
 _COARSE_FRACTIONS = np.linspace(1.0, 0.5, 11)
 _FINE = 127  # with so many steps, a scale found for the nearest integers serves
 
@@ -36,6 +38,10 @@ class RoundingProblem:
         if self.shared:
             return np.clip(scale, self.scale_min.max(), max(self.scale_max.min(), self.scale_min.max()))
         return np.clip(scale, self.scale_min, np.maximum(self.scale_max, self.scale_min))
+
+    def total(self, lost: np.ndarray) -> np.ndarray:
+        """What each scale is judged by: the loss [G,R] of its row, or that of all rows that share it."""
+        return np.full_like(lost, lost.sum()) if self.shared else lost
 
     def loss(self, q: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """[G,R]."""
@@ -79,7 +85,7 @@ class Nearest(RoundingMethod):
     name = "nearest"
 
     def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
-        scale = search_scale(problem, _nearest, _FRACTIONS)
+        scale = nearest_scale(problem)
         return _nearest(problem, scale), scale
 
 
@@ -89,7 +95,7 @@ class AdaRound(RoundingMethod):
     name = "adaround"
 
     def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
-        scale = search_scale(problem, _nearest, _FRACTIONS)
+        scale = nearest_scale(problem)
         return adaround(problem.target, problem.gram, scale, problem.qmax, problem.factor), scale
 
 
@@ -99,7 +105,7 @@ class Gptq(RoundingMethod):
     name = "gptq"
 
     def solve(self, problem: RoundingProblem, retarget: Retarget | None = None) -> Rounded:
-        scale = search_scale(problem, _nearest, _FRACTIONS)
+        scale = nearest_scale(problem)
         by = compensation(problem.gram)
 
         def compensated(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:
@@ -138,17 +144,20 @@ class Clamped(Descent):
 
 
 def refine(problem: RoundingProblem, q: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinate descent on the integers, in turn with the scales that fit them best."""
-    target, gram, factor = problem.target, problem.gram, problem.factor
-    q = descend(q, target, gram, scale, problem.qmax, factor=factor)
-    for _ in range(_REFITS):
-        refitted = problem.limited(refit_scale(q * factor, target, gram, scale, problem.shared))
-        moved = descend(q, target, gram, refitted, problem.qmax, factor=factor)
-        gain = problem.loss(q, scale) - problem.loss(moved, refitted)
-        better = np.full(gain.shape, gain.sum() > 0) if problem.shared else gain > 0
-        if not better.any():
+    """Coordinate descent on the integers, in turn with the scales that fit them best, while that pays."""
+    given = problem.target, problem.gram
+    fitted, lost = scale, problem.loss(q, scale)
+    for turn in range(1 + _REFITS):
+        if turn:
+            refitted = refit_scale(q * problem.factor, *given, scale, problem.shared)
+            fitted = problem.limited(refitted)
+        moved = descended(q, *given, fitted, problem.qmax, factor=problem.factor)
+        new, before = problem.loss(moved, fitted), lost.sum()
+        better = problem.total(new) < problem.total(lost) if turn else new < lost
+        q, scale = np.where(better[..., None], moved, q), np.where(better, fitted, scale)
+        lost = np.where(better, new, lost)
+        if turn and before - lost.sum() <= _WORTH * before:
             break
-        q, scale = np.where(better[..., None], moved, q), np.where(better, refitted, scale)
     return q, scale
 
 
@@ -158,17 +167,51 @@ def search_scale(
     fractions: np.ndarray,
 ) -> np.ndarray:
     """Of `fractions` of the scale that just covers the weights, that whose `rounded` integers lose least."""
-    reach = np.abs(problem.target / problem.factor).max(axis=2)
-    if problem.shared:
-        reach = np.full_like(reach, reach.max(initial=0.0))
-    full = np.where(reach > 0, reach, 1.0) / problem.qmax
+    full = _full_scale(problem)
     best, least = problem.limited(full), np.full(full.shape, np.inf)
     for fraction in fractions:
         scale = problem.limited(full * fraction)
-        lost = problem.loss(rounded(problem, scale), scale)
-        lost = np.full_like(lost, lost.sum()) if problem.shared else lost
+        lost = problem.total(problem.loss(rounded(problem, scale), scale))
         best, least = np.where(lost < least, scale, best), np.minimum(lost, least)
     return best
+
+
+def nearest_scale(problem: RoundingProblem) -> np.ndarray:
+    """The scale whose nearest integers lose least.
+
+    Errors of rounding to nearest hardly correlate, so the diagonal of the metric finds the few fractions
+    that all of it is worth being asked about; the first is always among them.
+    """
+    full = _full_scale(problem)
+    variance = np.einsum("gkk->gk", problem.gram)[:, None, :].astype(np.float32)
+    lost = np.stack([problem.total(_diagonal_loss(problem, full * f, variance)) for f in _FRACTIONS])
+    chosen = np.argsort(lost, axis=0, kind="stable")[:_SCREENED]
+    best, least = problem.limited(full), np.full(full.shape, np.inf)
+    for fraction in (_FRACTIONS[:1], *(_FRACTIONS[row] for row in chosen)):
+        scale = problem.limited(full * fraction)
+        exact = problem.total(problem.loss(_nearest(problem, scale), scale))
+        best, least = np.where(exact < least, scale, best), np.minimum(exact, least)
+    return best
+
+
+def _full_scale(problem: RoundingProblem) -> np.ndarray:
+    """That which just covers the weights, [G,R]."""
+    reach = np.abs(problem.target / problem.factor).max(axis=2)
+    if problem.shared:
+        reach = np.full_like(reach, reach.max(initial=0.0))
+    return np.where(reach > 0, reach, 1.0) / problem.qmax
+
+
+def _diagonal_loss(problem: RoundingProblem, full: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """The loss [G,R] of the nearest integers if inputs were uncorrelated; float32 will do."""
+    scale = problem.limited(full)
+    step = (scale[..., None] * problem.factor).astype(np.float32)
+    wanted = problem.target.astype(np.float32)
+    error = np.clip(np.rint(wanted / step), -problem.qmax, problem.qmax)
+    error *= step
+    error -= wanted
+    error *= error
+    return np.einsum("grk,gik->gr", error, variance)
 
 
 def _nearest(problem: RoundingProblem, scale: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ those of the whole, exactly while the terms are integers (quantized inputs are).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,33 +17,30 @@ _RIDGE_OF_FEW = 16.0  # neighbouring pixels are much alike: columns count for fe
 
 @dataclass
 class Moments:
-    """Sums over columns (x [G,K], y [G,R]), float64: count, x, y, x x^T, y x^T and y*y."""
+    """Sums over columns (x [G,K], y [G,R]), float64: count, x, y, x x^T and y x^T."""
 
     count: int
     x: np.ndarray  # [G, K]
     y: np.ndarray  # [G, R]
     xx: np.ndarray  # [G, K, K]
     yx: np.ndarray  # [G, R, K]
-    yy: np.ndarray  # [G, R]
 
     @staticmethod
     def empty(groups: int, rows: int, depth: int) -> Moments:
         """Of no columns yet."""
         x, y = np.zeros((groups, depth)), np.zeros((groups, rows))
-        return Moments(
-            0, x, y, np.zeros((groups, depth, depth)), np.zeros((groups, rows, depth)), np.zeros_like(y)
-        )
+        return Moments(0, x, y, np.zeros((groups, depth, depth)), np.zeros((groups, rows, depth)))
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Columns x [G,N,K] and y [G,N,R]."""
-        x, y = x.astype(np.float64), y.astype(np.float64)
+        """Columns x [G,N,K] and y [G,N,R]; their products are summed in float32 where both are float32."""
+        if x.dtype != np.float32 or y.dtype != np.float32:
+            x, y = x.astype(np.float64), y.astype(np.float64)
         transposed = y.transpose(0, 2, 1)
         self.count += x.shape[1]
-        self.x += x.sum(axis=1)
-        self.y += y.sum(axis=1)
+        self.x += x.sum(axis=1, dtype=np.float64)
+        self.y += y.sum(axis=1, dtype=np.float64)
         self.xx += x.transpose(0, 2, 1) @ x
         self.yx += transposed @ x
-        self.yy += (y * y).sum(axis=1)
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of columns together."""
@@ -53,7 +50,6 @@ class Moments:
             self.y + other.y,
             self.xx + other.xx,
             self.yx + other.yx,
-            self.yy + other.yy,
         )
 
     def statistics(self) -> Statistics:
@@ -78,6 +74,10 @@ class Statistics:
     y_mean: np.ndarray
     gram: np.ndarray
     cross: np.ndarray
+
+    def shifted(self, x: np.ndarray, y: np.ndarray) -> Statistics:
+        """The statistics of columns that lie `x` [G,K] and `y` [G,R] higher."""
+        return replace(self, x_mean=self.x_mean + x, y_mean=self.y_mean + y)
 
     def scaled(self, unit: float) -> Statistics:
         """The statistics of unit * x."""

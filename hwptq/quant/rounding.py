@@ -15,6 +15,9 @@ import numpy as np
 
 Factor = np.ndarray | float
 _BLOCK = 64  # columns that are updated one by one before the others follow in one product
+_SWEPT = 32  # the same of a descent, whose blocks stay in a cache
+_MARGIN = np.float32(1 - 1e-4)  # a move must pay: at half a step two integers are equally good
+_SETTLED = 1e-2  # share of integers that a sweep may move and be the last
 
 
 def loss(error: np.ndarray, gram: np.ndarray) -> np.ndarray:
@@ -82,45 +85,78 @@ def descend(
     q: np.ndarray, target: np.ndarray, gram: np.ndarray, scale: np.ndarray, qmax: int, sweeps: int = 4,
     factor: Factor = 1.0,
 ) -> np.ndarray:  # fmt: skip
-    """Coordinate descent on the loss from `q`: each integer in turn moves to its best value.
+    """Coordinate descent on the loss from `q`, of which no row ends with a larger one: see `descended`."""
+    found = descended(q, target, gram, scale, qmax, sweeps, factor)
+    lost = [rounding_loss(v * factor, scale, target, gram) for v in (found, q)]
+    return np.where((lost[0] <= lost[1])[..., None], found, q)
 
-    No step increases the loss of any row. Stops early where a sweep changes nothing.
+
+def descended(
+    q: np.ndarray, target: np.ndarray, gram: np.ndarray, scale: np.ndarray, qmax: int, sweeps: int = 4,
+    factor: Factor = 1.0,
+) -> np.ndarray:  # fmt: skip
+    """Integers of a smaller loss: each in turn moves to its best value.
+
+    Stops early where a sweep changes next to nothing. Slopes are float32, in units of the mean curvature: the
+    caller judges whether a row has gained.
     """
-    ints = np.ascontiguousarray(q.transpose(0, 2, 1))  # columns contiguous: [G, K, R]
-    wanted = target.transpose(0, 2, 1) / scale[:, None, :]
+    ints = np.ascontiguousarray(q.transpose(0, 2, 1), np.float32)  # columns contiguous: [G, K, R]
     factors = np.broadcast_to(factor, q.shape).transpose(0, 2, 1)
-    slope = gram @ (ints * factors - wanted)  # half the derivative of the loss / scale^2
     curvature = np.einsum("gkk->gk", gram)
-    curvature = np.maximum(curvature, 1e-12 * curvature.max(axis=1, initial=0.0, keepdims=True) + 1e-300)
+    mean = curvature.mean(axis=1, keepdims=True)
+    unit = np.where(mean > 0, mean, 1.0)[:, :, None]
+    metric = (gram / unit).astype(np.float32)
+    off = (ints * factors - target.transpose(0, 2, 1) / scale[:, None, :]).astype(np.float32)
+    steps = Steps.of(metric, factors, qmax)
+    slope = metric @ off  # half the derivative of the loss / scale^2
     for _ in range(sweeps):
-        changed = False
-        for start in range(0, ints.shape[1], _BLOCK):
-            block = slice(start, min(start + _BLOCK, ints.shape[1]))
+        moves = 0
+        for start in range(0, ints.shape[1], _SWEPT):
+            block = slice(start, min(start + _SWEPT, ints.shape[1]))
             before = ints[:, block].copy()
-            _descend_block(ints, slope, gram, curvature, factors, qmax, block)
-            moved = (ints[:, block] - before) * factors[:, block]
-            if np.any(moved):
-                changed = True  # slopes of the block itself are up to date
-                slope[:, : block.start] += gram[:, : block.start, block] @ moved
-                slope[:, block.stop :] += gram[:, block.stop :, block] @ moved
-        if not changed:
+            moves += steps.sweep(ints, slope, block)
+            moved = (ints[:, block] - before) * steps.factors[:, block]
+            if np.any(moved):  # slopes of the block itself are up to date
+                slope[:, : block.start] += metric[:, : block.start, block] @ moved
+                slope[:, block.stop :] += metric[:, block.stop :, block] @ moved
+        if moves <= _SETTLED * ints.size:
             break
-    return np.ascontiguousarray(ints.transpose(0, 2, 1))
+    return ints.transpose(0, 2, 1).astype(np.float64)
 
 
-def _descend_block(
-    q: np.ndarray, slope: np.ndarray, gram: np.ndarray, curvature: np.ndarray, factors: np.ndarray, qmax: int,
-    block: slice,
-) -> None:  # fmt: skip
-    """One sweep over the columns of a block; `slope` is kept true inside it."""
-    for j in range(block.start, block.stop):
-        best = q[:, j] - slope[:, j] / (curvature[:, j, None] * factors[:, j])
-        new = np.clip(np.rint(best), -qmax, qmax)
-        # a move must pay: at half a step two integers are equally good
-        step = np.where(np.abs(new - best) < np.abs(q[:, j] - best) - 1e-9, new - q[:, j], 0.0)
-        if np.any(step):
-            q[:, j] += step
-            slope[:, block] += gram[:, block, j, None] * (step * factors[:, j])[:, None, :]
+@dataclass(frozen=True)
+class Steps:
+    """How far each integer moves, given the slopes of the loss."""
+
+    metric: np.ndarray  # [G, K, K]
+    factors: np.ndarray  # [G, K, R]
+    per_slope: np.ndarray  # [G, K, R or 1]: -1 / (curvature * factor)
+    qmax: int
+
+    @classmethod
+    def of(cls, metric: np.ndarray, factors: np.ndarray, qmax: int) -> Steps:
+        """`factors` may be a broadcast view."""
+        curvature = np.einsum("gkk->gk", metric)[:, :, None]
+        floor = 1e-12 * curvature.max(axis=1, initial=0.0, keepdims=True) + 1e-30
+        if factors.strides == (0, 0, 0):
+            factors = factors[:, :, :1]
+        factors = np.ascontiguousarray(factors, np.float32)
+        return cls(metric, factors, np.float32(-1) / (np.maximum(curvature, floor) * factors), qmax)
+
+    def sweep(self, q: np.ndarray, slope: np.ndarray, block: slice) -> int:
+        """Move the columns of a block once; `slope` is kept true inside it. The number of moves."""
+        moves = 0
+        local = slope[:, block]
+        for j in range(block.start, block.stop):
+            step = np.rint(slope[:, j] * self.per_slope[:, j] * _MARGIN)
+            if not step.any():
+                continue
+            new = np.clip(q[:, j] + step, -self.qmax, self.qmax)
+            step = new - q[:, j]
+            q[:, j] = new
+            moves += int(np.count_nonzero(step))
+            local += self.metric[:, block, j, None] * (step * self.factors[:, j])[:, None, :]
+        return moves
 
 
 def refit_scale(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from .quantized_layers import QuantizedLayer
 
 #: Columns (pixels of an output image, rows of a matrix) that are kept of a layer, over all samples …
 COLUMNS = 2**16
+#: … no more than so many for each weight of an output, which then are known well enough …
+COLUMNS_A_WEIGHT = 2**9
 #: … and the most values of inputs, int16: fewer columns where they are long.
 VALUES = 2**26
+CHUNK = 2**12  #: of them that are summed at once
 _CLAMPS = ("nn.relu", "clip", "maximum", "minimum")
 
 
@@ -42,7 +46,7 @@ class LayerColumns:
     def __init__(self, layer: QuantizedLayer, op: IntegerLayer | LayerToFloat, samples: int, seed: int = 0):
         self._layer, self._op = layer, op
         self._groups, self._rows, self._depth = layer.rows(layer.values).shape
-        columns = min(COLUMNS, VALUES // (self._groups * self._depth))
+        columns = min(COLUMNS, COLUMNS_A_WEIGHT * self._depth, VALUES // (self._groups * self._depth))
         self._per_sample = max(1, columns // samples)
         self._rng = np.random.default_rng(seed)
         self._x: list[np.ndarray] = []
@@ -79,9 +83,21 @@ class LayerColumns:
     def statistics(self) -> Statistics:
         """Of x in real units, and y."""
         moments = Moments.empty(self._groups, self._rows, self._depth)
-        for x, y in zip(self._x, self._y, strict=True):
+        shift = [_mean(values) for values in (self._x, self._y)]
+        for x, y in self._chunks():
+            for values, by in zip((x, y), shift, strict=True):
+                values -= by[:, None, :]
             moments.add(x, y)
-        return moments.statistics().scaled(self._layer.x_scale)
+        return moments.statistics().shifted(*shift).scaled(self._layer.x_scale)
+
+    def _chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The columns, float32, in parts worth a product whose sums a float32 holds."""
+        taken: list[int] = []
+        for i, x in enumerate(self._x):
+            taken.append(i)
+            if i + 1 == len(self._x) or sum(self._x[j].shape[1] for j in taken) + x.shape[1] > CHUNK:
+                yield _joined([self._x[j] for j in taken]), _joined([self._y[j] for j in taken])
+                taken = []
 
     def clamped(self, statistics: Statistics, weight: np.ndarray, bias: np.ndarray) -> Statistics:
         """The statistics with the targets that the layer's clamp leaves, if it now has `weight` [G,R,K] and
@@ -90,11 +106,10 @@ class LayerColumns:
         low, high = (self._bound(b) for b in self._layer.unit.bounds)
         factors = (weight * self._layer.x_scale).astype(np.float32).transpose(0, 2, 1)
         count, mean, cross = 0, np.zeros((self._groups, self._rows)), np.zeros_like(weight)
-        for x, y in zip(self._x, self._y, strict=True):
-            real = x.astype(np.float32)
+        for real, y in self._chunks():
             now = real @ factors + bias[:, None, :].astype(np.float32)
             target = clamped_target(y, now, low, high)
-            count += x.shape[1]
+            count += real.shape[1]
             mean += target.sum(axis=1, dtype=np.float64)
             cross += target.transpose(0, 2, 1) @ real
         return statistics.retargeted(mean / count, cross / count * self._layer.x_scale)
@@ -102,3 +117,15 @@ class LayerColumns:
     def _bound(self, bound: Any) -> np.ndarray:
         channels = np.broadcast_to(np.asarray(bound, np.float32), (self._groups * self._rows,))
         return channels.reshape(self._groups, 1, self._rows)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """[G,N,…] of several samples, contiguous in float32."""
+    groups, _, width = parts[0].shape
+    out = np.empty((groups, sum(part.shape[1] for part in parts), width), np.float32)
+    return np.concatenate(parts, axis=1, out=out, casting="unsafe")
+
+
+def _mean(parts: list[np.ndarray]) -> np.ndarray:
+    """Near the mean of all columns [G,K], float32: that of the first samples."""
+    return np.concatenate(parts[:8], axis=1).mean(axis=1, dtype=np.float64).astype(np.float32)

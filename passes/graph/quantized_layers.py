@@ -16,7 +16,7 @@ from tvm import relax
 
 from hwptq.formats import INT8, Format, format_of, holds_floats
 from hwptq.ir.composite import Composite, emit_layer, is_clamped, read_composite
-from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.operator import Operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
@@ -53,6 +53,12 @@ class QuantizedLayer:
     def place(self) -> Place:
         """What tells it from all other layers of a module."""
         return self.function, self.label
+
+    @property
+    def columns(self) -> int:
+        """Results a sample has of each output channel: pixels of its image, rows of its matrix."""
+        shape = shape_of(self.var)
+        return prod(shape[2:]) if self.unit.kind == "conv2d" else prod(shape[1:-1])
 
     @property
     def groups(self) -> int:

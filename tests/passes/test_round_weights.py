@@ -202,3 +202,27 @@ def test_live_bytes_counts_the_widest_cut():
         return emit(op.mean(b, axis=[1]), "c")
 
     assert live_bytes(graph(build, x=(1, 100))["main"]) == 4 * (100 + 100 + 200)
+
+
+def test_layers_are_counted_as_they_are_rounded():
+    mod, seen = fused(), []
+
+    def track(items, total):
+        for item in items:
+            seen.append((item[-1], total))
+            yield item
+
+    apply(RoundWeights(mod, samples(mod, 2), TARGET, track=track), inserted(mod))
+    assert seen == [(("main", name), 3) for name in ("stem", "depthwise", "dense")]
+
+
+def test_samples_of_many_tokens_need_not_be_many():
+    """A dense layer of 4,096 rows a sample has enough columns after two."""
+
+    def build(emit, x):
+        return emit(op.add(emit(op.matmul(x, const(4, 5)), "dense"), const(5)), "out")
+
+    mod, read = apply(passes.FuseConvRelu(), graph(build, x=(1, 4096, 4))), []
+    data = (read.append(s) or s for s in samples(mod, 9))
+    apply(RoundWeights(mod, data, TARGET), apply(passes.InsertQDQ(TARGET, stats_of(mod)), mod))
+    assert len(read) == 2

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
+from hwptq.quant.layer_rounding import RoundingProblem, nearest_scale, rounding_method
 from hwptq.quant.rounding import (
     compensation,
     descend,
@@ -145,3 +145,17 @@ def test_scales_stay_within_their_limits(shared, method):
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="no rounding method 'up'; known are nearest, adaround"):
         rounding_method("up")
+
+
+@settings(max_examples=30)
+@given(problems())
+def test_the_scale_for_the_nearest_integers_is_hardly_worse_than_the_best_of_all_fractions(problem):
+    """The diagonal screens them: where inputs hardly correlate it finds the best one."""
+    diagonal = np.einsum("gkk->gk", problem.gram)[:, :, None] * np.eye(problem.gram.shape[1])
+    problem = replace(problem, gram=diagonal)
+    scale, full = nearest_scale(problem), full_scale(problem)
+    found = total(problem, nearest(problem.target, scale, problem.qmax), scale)
+    for fraction in np.linspace(1.0, 0.4, 25):
+        other = full * fraction
+        lost = total(problem, nearest(problem.target, other, problem.qmax), other)
+        assert np.all(found <= lost * (1 + 1e-4) + 1e-9 * np.square(problem.target).sum())

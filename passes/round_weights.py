@@ -37,6 +37,9 @@ from .lower_to_integer import LowerToInteger
 
 #: Columns (tokens, pixels) of the layer that has fewest with which more samples tell little new.
 ENOUGH = 2**13
+#: The same of the layer that has most, if there are some samples.
+MOST = 3 * 2**18
+FEWEST_SAMPLES = 32
 _BELOW_HALF = 0.499  # a requantize multiplier must stay under 1/2
 
 
@@ -148,9 +151,9 @@ class RoundWeights:
 
 
 def _enough(layers: Mapping[Place, QuantizedLayer]) -> int:
-    """So many samples that every layer has columns enough: tokens and pixels count as much as samples do."""
-    fewest = min((layer.columns for layer in layers.values()), default=1)
-    return -(-ENOUGH // fewest)
+    """So many samples that more tell little new: tokens and pixels count as much as samples do."""
+    columns = [layer.columns for layer in layers.values()] or [1]
+    return min(-(-ENOUGH // min(columns)), max(FEWEST_SAMPLES, MOST // max(columns)))
 
 
 def _sums_floats(integer: tvm.IRModule) -> bool:

@@ -1,14 +1,17 @@
-"""SmoothActivations: move the outliers of a layer norm's channels into the weights of dense layers behind it.
+"""SmoothActivations: move outliers of an activation's channels into the weights of dense layers behind it.
 
     dense(norm(x; gamma, beta), W) = dense(norm(x; gamma / s, beta / s), s W)
-    s_j = max|X_j|^strength / max|W_j|^(1 - strength)           per channel j, X what the norm gives
 
-Xiao et al. 2023, "SmoothQuant", equation 4. Outputs stay the same; what is quantized per tensor is flatter.
+for layer norms, RMS norms and any product with a constant vector; and where a dense layer made the tensor,
+its own weights are divided: the values of an attention before its output layer, the linear side of a gated
+block. Outputs stay the same; what is quantized is flatter. How s is chosen: quant/smoothing.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,116 +19,180 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.interpret import observe_all
-from hwptq.ir.composite import Composite, read_composite
-from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.dataflow import bindings, constant, main_functions, rewrite
 from hwptq.ir.provenance import Origin, origins
+from hwptq.quant.smoothing import Product, best_factors, factors
+
+from .graph.channel_links import Reader
+from .graph.divisible import Divisible, divisible
+
+#: Samples that are looked at, and rows that are kept of a tensor, over all of them.
+SAMPLES = 128
+ROWS = 512
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SmoothActivations")
 class SmoothActivations:
-    """Smooth every layer norm of constant gamma and beta whose result dense layers read.
+    """Smooth every tensor that dense layers read and that something with constants made (graph/divisible.py).
 
-    Other readers of the norm (a residual, say) go on reading the norm as it was, which then stands beside the
-    smoothed one. samples: dicts of the module's inputs, read once; strength: 0 leaves the outliers in the
-    activations, 1 moves all of them into the weights.
+    Other readers of a norm (a residual, say) go on reading the norm as it was, which then stands beside the
+    smoothed one. samples: dicts of the module's inputs, of which the first ones are read; strength: 0 leaves
+    the outliers in the activations, 1 moves all of them into the weights; None: for each tensor the one that
+    loses least on the samples. per_token: activations get a scale a row, found when they are computed.
     """
 
-    def __init__(self, samples: Iterable[dict[str, np.ndarray]], strength: float = 0.5):
-        if not 0 <= strength <= 1:
+    def __init__(
+        self, samples: Iterable[dict[str, np.ndarray]], strength: float | None = None, per_token: bool = False
+    ):
+        if strength is not None and not 0 <= strength <= 1:
             raise ValueError(f"the strength of smoothing lies in [0, 1], got {strength}")
-        self.samples, self.strength = samples, strength
+        self.samples, self.strength, self.per_token = samples, strength, per_token
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        norms = _norms(mod)
-        if not norms:
+        points = [p for _, func in main_functions(mod) for p in divisible(mod, func)]
+        if not points:
             return mod
-        names = _places(mod, norms)
-        reach = _channel_reach(mod, set(names.values()), self.samples)
-        factors = {var: self._factors(reach[names[var]], layers) for var, layers in norms.items()}
-        smoothed: dict[Any, Any] = {}  # norm -> the smoothed norm
+        inputs = _layer_inputs(mod, points)
+        seen = _observed(mod, set(inputs.values()), islice(self.samples, SAMPLES))
+        weights = _Weights(_bound(mod))
+        chosen: dict[Any, tuple[Divisible, np.ndarray]] = {}
+        for point in sorted(points, key=lambda p: not weights.is_layer(p)):  # layers before norms
+            s = self._factors(point, weights, {r.var: seen[inputs[r.var]] for r in point.readers})
+            if np.any(s != 1):
+                chosen[point.var] = point, s
+                weights.smooth(point, s)
+        return _smoothed(mod, chosen, weights)
 
-        def visit(r: Any, var: Any, value: Any) -> Any:
-            if var in factors:
-                smoothed[var] = r.emit(_divided(r.keep(value), factors[var]))
-                return r.keep(value)
-            source = value.args[0] if isinstance(value, relax.Call) and value.args else None
-            if source not in factors or var not in {v for v, _ in norms[source]}:
-                return r.keep(value)
-            scaled = relax.const((constant(value.args[1]) * factors[source][:, None]).astype(np.float32))
-            call = r.keep(value)
-            return relax.Call(call.op, [smoothed[source], scaled, *call.args[2:]], call.attrs, call.ty_args)
-
-        return rewrite(mod, visit)
-
-    def _factors(self, reach: np.ndarray, layers: list[tuple[Any, Composite]]) -> np.ndarray:
-        """s [K], 1 where a channel is dead on either side."""
-        weights = np.max([np.abs(_weight(unit)).max(axis=1) for _, unit in layers], axis=0)
-        alive = (reach > 0) & (weights > 0)
-        x, w = np.where(alive, reach, 1.0), np.where(alive, weights, 1.0)
-        return np.where(alive, x**self.strength / w ** (1 - self.strength), 1.0)
-
-
-def _norms(mod: tvm.IRModule) -> dict[Any, list[tuple[Any, Composite]]]:
-    """Layer norm over the last axis -> the dense layers that read it, each with its var."""
-    found: dict[Any, list[tuple[Any, Composite]]] = {}
-    for _, func in main_functions(mod):
-        values, readers = dict(bindings(func)), users(func)
-        for var, value in values.items():
-            if op_name(value) != "nn.layer_norm" or any(constant(a) is None for a in value.args[1:3]):
-                continue
-            rank = len(shape_of(var))
-            if [int(a) % rank for a in value.attrs.axes] != [rank - 1]:
-                continue
-            units = [(u, read_composite(mod, values[u])) for u in readers.get(var, ()) if u is not None]
-            layers = [(u, unit) for u, unit in units if unit is not None and _is_dense(unit, var)]
-            if layers:
-                found[var] = layers
-    return found
+    def _factors(self, point: Divisible, weights: _Weights, seen: dict[Any, _Rows]) -> np.ndarray:
+        """s of each channel of a tensor."""
+        channels = 1 + max(int(r.channels.max()) for r in point.readers)
+        reach, largest = np.zeros(channels), np.zeros(channels)
+        products = []
+        for reader in point.readers:
+            rows, weight = seen[reader.var], weights.of(reader.var)
+            at, known = reader.channels, reader.channels >= 0
+            np.maximum.at(reach, at[known], np.maximum(np.abs(rows.low), np.abs(rows.high))[known])
+            np.maximum.at(largest, at[known], np.abs(weight).max(axis=1)[known])
+            products.append((Product(rows.rows(), rows.low, rows.high, weight), at))
+        if self.strength is not None:
+            return factors(reach, largest, self.strength)
+        return best_factors(reach, largest, products, self.per_token)
 
 
-def _is_dense(unit: Composite, source: Any) -> bool:
-    weight = constant(unit.args[1])
-    return unit.kind == "matmul" and unit.args[0] == source and weight is not None and weight.ndim == 2
+def _bound(mod: tvm.IRModule) -> dict[Any, Any]:
+    return {var: value for _, func in main_functions(mod) for var, value in bindings(func)}
 
 
-def _weight(unit: Composite) -> np.ndarray:
-    weight = constant(unit.args[1])
-    assert weight is not None  # _is_dense
-    return weight
+class _Weights:
+    """The weights of dense layers [K,O] while they are smoothed."""
+
+    def __init__(self, values: dict[Any, Any]):
+        self._values = values
+        self.changed: dict[Any, np.ndarray] = {}
+
+    def of(self, layer: Any) -> np.ndarray:
+        """The weight as it is by now."""
+        if layer in self.changed:
+            return self.changed[layer]
+        weight = constant(self._values[layer].args[1])
+        assert weight is not None
+        return weight
+
+    def is_layer(self, point: Divisible) -> bool:
+        """Whether a dense layer made the tensor, so that its weight is among the constants."""
+        return isinstance(self._values[point.var].op, tvm.ir.GlobalVar)
+
+    def smooth(self, point: Divisible, s: np.ndarray) -> None:
+        """Multiply the rows of the readers, divide the columns of the layer that made the tensor."""
+        for reader in point.readers:
+            self.changed[reader.var] = self.of(reader.var) * _spread(reader, s)[:, None]
+        if self.is_layer(point):
+            self.changed[point.var] = self.of(point.var) / s
 
 
-def _places(mod: tvm.IRModule, chosen: Container[Any]) -> dict[Any, tuple[str, str]]:
-    """Function and label of the chosen vars."""
+def _spread(reader: Reader, s: np.ndarray) -> np.ndarray:
+    """The factor of each input channel of a reader."""
+    return np.append(s, 1.0)[reader.channels]
+
+
+def _smoothed(
+    mod: tvm.IRModule, chosen: dict[Any, tuple[Divisible, np.ndarray]], weights: _Weights
+) -> tvm.IRModule:  # fmt: skip
+    """The module with the chosen tensors divided, in a copy where others read them too."""
+    copies: dict[Any, Any] = {}  # tensor -> its divided copy
+    copied = {r.var: v for v, (p, _) in chosen.items() if not p.alone for r in p.readers}
+
+    def visit(r: Any, var: Any, value: Any) -> Any:
+        new = r.keep(value)
+        args = list(new.args) if isinstance(new, relax.Call) else []
+        if var in chosen:
+            point, s = chosen[var]
+            divided = [*args]
+            for i in point.constants:
+                divided[i] = _divided(args[i], s)
+            if not point.alone:
+                copies[var] = r.emit(relax.Call(new.op, divided, new.attrs, new.ty_args))
+            else:
+                args = divided
+        if var in weights.changed:
+            args[1] = relax.const(weights.changed[var].astype(np.float32))
+            args[0] = copies[copied[var]] if var in copied else args[0]
+        return relax.Call(new.op, args, new.attrs, new.ty_args, new.span) if args else new
+
+    return rewrite(mod, visit)
+
+
+def _divided(expr: Any, s: np.ndarray) -> Any:
+    array = constant(expr)
+    assert array is not None
+    return relax.const((array / s).astype(np.float32))
+
+
+@dataclass
+class _Rows:
+    """What is kept of a tensor [..., K]: the range of each channel, and rows spread over all samples."""
+
+    each: int  # rows of a sample
+    low: Any = np.inf
+    high: Any = -np.inf
+    parts: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, value: np.ndarray) -> None:
+        """The tensor of one more sample."""
+        rows = value.reshape(-1, value.shape[-1])
+        self.low, self.high = np.minimum(self.low, rows.min(axis=0)), np.maximum(self.high, rows.max(axis=0))
+        at = np.random.default_rng(len(self.parts)).permutation(len(rows))[: self.each]
+        self.parts.append(rows[np.sort(at)].copy())
+
+    def rows(self) -> np.ndarray:
+        """At most ROWS of those kept, [N,K]."""
+        found = np.concatenate(self.parts)
+        return found[:: max(1, -(-len(found) // ROWS))]
+
+
+def _layer_inputs(mod: tvm.IRModule, points: list[Divisible]) -> dict[Any, tuple[str, str]]:
+    """Function and label of what each reader of the points reads."""
+    wanted = {reader.var for point in points for reader in point.readers}
     return {
-        var: (str(gv.name_hint), origin.label)
+        var: (str(gv.name_hint), named[value.args[0]].label)
         for gv, func in main_functions(mod)
-        for var, origin in origins(func).items()
-        if var in chosen
+        for named in [origins(func)]
+        for var, value in bindings(func)
+        if var in wanted
     }
 
 
-def _channel_reach(
+def _observed(
     mod: tvm.IRModule, tensors: set[tuple[str, str]], samples: Iterable[dict[str, np.ndarray]]
-) -> dict[tuple[str, str], np.ndarray]:
-    """The largest magnitude of each channel (last axis) of tensors, by function and label, over `samples`."""
-    found: dict[tuple[str, str], np.ndarray] = {}
+) -> dict[tuple[str, str], _Rows]:
+    """What `samples` hold in tensors, given by function and label."""
+    found = {tensor: _Rows(ROWS // 16) for tensor in tensors}
 
     def observe(function: str, origin: Origin, value: np.ndarray) -> None:
-        tensor = function, origin.label
-        if tensor in tensors:
-            reach = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
-            found[tensor] = np.maximum(found.get(tensor, reach), reach)
+        if (function, origin.label) in found:
+            found[function, origin.label].add(value)
 
     observe_all(mod, samples, observe)
-    if tensors - found.keys():
+    if not all(rows.parts for rows in found.values()):
         raise ValueError("SmoothActivations needs at least one sample")
     return found
-
-
-def _divided(norm: Any, factors: np.ndarray) -> Any:
-    """A layer norm whose result is divided by `factors`."""
-    gamma, beta = (constant(a) for a in norm.args[1:3])
-    assert gamma is not None
-    assert beta is not None
-    constants = [relax.const((c / factors).astype(np.float32)) for c in (gamma, beta)]
-    return relax.Call(norm.op, [norm.args[0], *constants], norm.attrs, norm.ty_args)

@@ -5,6 +5,7 @@ Equalization and the absorption of biases move a factor or an offset along such 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,27 +61,34 @@ def channel_links(mod: tvm.IRModule, func: Any) -> tuple[list[Link], dict[str, s
     links, reasons = [], {}
     for var, unit in found.items():
         try:
-            readers = _Follower(mod, func, found).readers(var, _labels(var, unit))
+            labels = channel_labels(shape_of(var), 1 if unit.kind == "conv2d" else -1)
+            readers = Follower(mod, func, found).readers(var, labels)
             links.append(Link(var, tuple(readers)))
         except Unlinked as reason:
             reasons[named[var].label] = str(reason)
     return links, reasons
 
 
-def _labels(var: Any, unit: Composite) -> np.ndarray:
-    """An array of the shape of a layer's output that holds at each position the channel there."""
-    shape = shape_of(var)
-    axis = 1 if unit.kind == "conv2d" else len(shape) - 1
+def channel_labels(shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """An array of that shape that holds at each position the channel there: its place along `axis`."""
     spread = [1] * len(shape)
     spread[axis] = shape[axis]
     return np.broadcast_to(np.arange(shape[axis]).reshape(spread), shape)
 
 
-class _Follower:
-    """Follows a tensor to the layers that read it, with the channel of each of its values."""
+#: (an operator's call, one of the tensors that it reads, the labels of that) -> the labels of its result, or
+#: None where that does not commute with a scale.
+Join = Callable[[Any, Any, np.ndarray], "np.ndarray | None"]
 
-    def __init__(self, mod: tvm.IRModule, func: Any, found: dict[Any, Composite]):
-        self._mod = mod
+
+class Follower:
+    """Follows a tensor to the layers that read it, with the channel of each of its values.
+
+    join: what is asked of operators that join it with other tensors; without it the link ends there.
+    """
+
+    def __init__(self, mod: tvm.IRModule, func: Any, found: dict[Any, Composite], join: Join | None = None):
+        self._mod, self._join = mod, join or (lambda *_: None)
         self._values, self._users, self._layers = dict(bindings(func)), users(func), found
         self._origins = origins(func)
 
@@ -102,6 +110,9 @@ class _Follower:
         if op_name(value) == "concat":
             return self.readers(user, _joined(value, source, labels), offsets)
         if isinstance(value, relax.Tuple) or len(reads(value)) != 1:
+            joined = self._join(value, source, labels)
+            if joined is not None:
+                return self.readers(user, joined, False)
             raise Unlinked(f"{self._described(user)} joins it with other tensors")
         moved = _moved(value, labels)
         if moved is None:
@@ -131,6 +142,8 @@ def _moved(value: Any, labels: np.ndarray) -> np.ndarray | None:
         return np.pad(labels, widths, constant_values=_ANY)
     if name == "permute_dims" and value.attrs.axes is not None:
         return labels.transpose([int(a) for a in value.attrs.axes])
+    if name == "broadcast_to":
+        return np.broadcast_to(labels, shape_of(value))
     if name in _MOVEMENT and name != "permute_dims":
         return labels.reshape(shape_of(value))
     return None

@@ -1,0 +1,126 @@
+"""Tensors whose channels can be divided where the dense layers that read them multiply their rows instead.
+
+A norm's result and the output of a dense layer can: their own constants take the divisors. What stands
+between only moves channels, or is linear in them: a product with another tensor (up and down of a gated
+block), a matmul that weighs the rows (values and output of an attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hwptq.ir.composite import Composite, is_clamped, read_composite
+from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, users
+
+from .channel_links import Follower, Reader, Unlinked, channel_labels, layers
+
+#: (constants of a call by their place) of operators whose result is linear in them, channel by channel.
+_LINEAR = {"nn.layer_norm": (1, 2), "nn.rms_norm": (1,)}
+
+
+@dataclass(frozen=True)
+class Divisible:
+    """A tensor, the places of the constants that divide it in its expression, and the dense layers behind.
+
+    alone: nothing else reads it; else a divided copy is to stand beside it.
+    """
+
+    var: Any
+    constants: tuple[int, ...]
+    readers: tuple[Reader, ...]
+    alone: bool
+
+
+def divisible(mod: tvm.IRModule, func: Any) -> list[Divisible]:
+    """Those of a function, in its order."""
+    found = layers(mod, func)
+    dense = {var for var, unit in found.items() if _is_dense(unit)}
+    follower = Follower(mod, func, found, _linear_join(mod))
+    points = []
+    for var, value in bindings(func):
+        places = _constants(value, found.get(var) if var in dense else None)
+        if not places:
+            continue
+        point = _followed(var, places, follower, dense) or _direct(var, places, users(func), found, dense)
+        if point is not None:
+            points.append(point)
+    return points
+
+
+def _constants(value: Any, unit: Composite | None) -> tuple[int, ...]:
+    """Where in a call the constants stand that divide its result; none where it can't be divided."""
+    if unit is not None:
+        ends = not is_clamped(unit) or (
+            np.all(np.asarray(unit.bounds[0]) == 0) and np.all(np.isinf(unit.bounds[1]))
+        )
+        whole = unit.bias is None or unit.bias.size == constant(unit.args[1]).shape[-1]  # type: ignore[union-attr]
+        return tuple(range(1, len(value.args))) if ends and whole and len(value.args) <= 3 else ()
+    name = op_name(value)
+    if name in _LINEAR:
+        rank = len(shape_of(value))
+        last = [int(a) % rank for a in value.attrs.axes] == [rank - 1]
+        held = all(constant(value.args[i]) is not None for i in _LINEAR[name])
+        return _LINEAR[name] if last and held else ()
+    if name == "multiply":
+        channels = shape_of(value)[-1]
+        vectors = [i for i, a in enumerate(value.args) if _is_vector(constant(a), channels)]
+        return tuple(vectors) if len(vectors) == 1 else ()
+    return ()
+
+
+def _is_vector(array: np.ndarray | None, channels: int) -> bool:
+    """Whether an operand has one value for each channel of the last axis, more than one."""
+    return array is not None and array.size == channels > 1 and array.shape[-1] == channels
+
+
+def _followed(var: Any, places: tuple[int, ...], follower: Follower, dense: set[Any]) -> Divisible | None:
+    """All that reads it, if that is dense layers alone."""
+    try:
+        readers = follower.readers(var, channel_labels(shape_of(var), -1))
+    except Unlinked:
+        return None
+    if not all(reader.var in dense for reader in readers):
+        return None
+    return Divisible(var, places, tuple(readers), alone=True)
+
+
+def _direct(
+    var: Any, places: tuple[int, ...], readers: Any, found: dict[Any, Composite], dense: set[Any]
+) -> Divisible | None:  # fmt: skip
+    """The dense layers that read the result of a norm itself, which others read too."""
+    if var in found:
+        return None  # a copy would be a second layer
+    channels = np.arange(shape_of(var)[-1])
+    direct = [u for u in readers.get(var, ()) if u in dense and found[u].args[0] == var]
+    return (
+        Divisible(var, places, tuple(Reader(u, channels, False) for u in direct), alone=False)
+        if direct
+        else None
+    )
+
+
+def _is_dense(unit: Composite) -> bool:
+    weight = constant(unit.args[1])
+    return unit.kind == "matmul" and weight is not None and weight.ndim == 2
+
+
+def _linear_join(mod: tvm.IRModule) -> Callable[[Any, Any, np.ndarray], np.ndarray | None]:
+    """What Follower asks of operators of several tensors: their labels where they are linear in `source`."""
+
+    def join(value: Any, source: Any, labels: np.ndarray) -> np.ndarray | None:
+        shape = shape_of(value)
+        if op_name(value) == "multiply" and list(value.args).count(source) == 1:
+            return np.broadcast_to(labels, shape)
+        unit = read_composite(mod, value)
+        if unit is None or unit.kind != "matmul" or unit.bias is not None or is_clamped(unit):
+            return None
+        if unit.args[1] != source or unit.args[0] == source or np.any(labels != labels[..., :1, :]):
+            return None
+        return np.broadcast_to(labels[..., :1, :], shape)
+
+    return join

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hwptq.data.data_warnings import data_warnings
 from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.data.preprocess import Preprocess, load_preprocess
@@ -22,7 +20,7 @@ from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.coverage import coverage
-from hwptq.report.golden import write_golden
+from hwptq.report.golden import joined, write_golden
 from hwptq.report.report import build_report, write_report
 from hwptq.report.result_warnings import result_warnings
 from hwptq.report.verify import Evidence, verify
@@ -278,7 +276,7 @@ def _write(
     evidence: Evidence, checked: ImportCheck, warnings: Sequence[Warning], widths: BitWidths | None,
     tuning: Tuning | None, alone: Mapping[str, dict[str, Any]], progress: Progress,
 ) -> None:  # fmt: skip
-    arrays = {name: np.concatenate(parts) for name, parts in evidence.golden.items()}
+    arrays = {name: joined(parts) for name, parts in evidence.golden.items()}
     write_golden(folder / "golden.npz", arrays)
     report = build_report(model.name, target, graphs, program, evidence, progress.seconds, warnings)
     packed = layer_bytes(graphs.integer, target)

@@ -87,6 +87,21 @@ def test_quantize_rounds_and_saturates_alike():
     compare(lambda v: quantized(v, 0, -1), np.append(x, np.float32([1e9, -1e9])), 0)
 
 
+def test_of_rank_0_are_arrays_too():
+    """numpy's own functions give numbers."""
+    x = relax.Var("x", relax.TensorType((), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x]):
+        in_numpy = builder.emit(op.multiply(nn.relu(x), op.clip(x, -1, 2)))
+        builder.emit_func_output(builder.emit(op.erf(in_numpy)))
+    seen: list[Any] = []
+    mod = builder.get()
+    (found,) = Interpreter(mod).run({"x": np.float32(0.5)}, lambda _, origin, value: seen.append(value))
+    assert (found.shape, found.dtype) == ((), np.float32)
+    np.testing.assert_allclose(found, 0.2763264, rtol=1e-6)
+    assert [np.shape(value) for value in seen] == [()] * 5
+
+
 def test_interpreters_of_two_threads_share_no_machine():
     """What is alike is compiled once, but runs apart."""
     x = relax.Var("x", relax.TensorType((64, 256), "float32"))

@@ -123,13 +123,14 @@ class Preprocess:
 def fit(
     stored: np.ndarray, transform: InputTransform, shape: tuple[int, ...], dtype: str, where: str
 ) -> np.ndarray:
-    """One stored sample as a value of the graph: `shape` (batch 1) and `dtype`, finite; else InputError.
+    """One stored sample as a value of the graph: `shape` (batch 1, or rank 0) and `dtype`, finite; else
+    InputError.
 
     uint8 [32, 32, 3] with layout NCHW for ((1, 3, 32, 32), "float32") -> float32 [1, 3, 32, 32].
     """
     if stored.dtype.kind not in "biuf":
         raise InputError(f"{where}: holds {stored.dtype} data: only numbers are read")
-    if tuple(shape[:1]) != (1,):
+    if shape and shape[0] != 1:
         raise InputError(
             f"{where}: the graph takes {list(shape)}: export it with a batch, the first axis, of 1 or "
             "dynamic, and give no other size with --axis"
@@ -140,7 +141,7 @@ def fit(
         raise InputError(f"{where}: {error}: correct the data or the preprocess file") from error
     if value.shape != tuple(shape[1:]):
         raise InputError(f"{where}: {_shape_problem(stored.shape, value.shape, tuple(shape[1:]), transform)}")
-    return _cast(value, np.dtype(dtype), where)[np.newaxis]
+    return _cast(value, np.dtype(dtype), where).reshape(shape)
 
 
 def read_image(file: Path, mode: str) -> np.ndarray:

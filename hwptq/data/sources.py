@@ -205,8 +205,10 @@ class Batches:
         ]
 
     def _array(self, value: Any, name: str, where: str) -> np.ndarray:
-        """With its batch axis, which may be left out: [3, 32, 32] for an input [1, 3, 32, 32]."""
-        shape = self._inputs[name][0]
+        """With its batch axis, which may be left out: [3, 32, 32] for an input [1, 3, 32, 32]. Samples of an
+        input of rank 0 are [samples].
+        """
+        shape = self._inputs[name][0] or (1,)
         try:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:

@@ -152,7 +152,7 @@ class Interpreter:
 
         def step(env: Mapping[Any, Any]) -> Any:
             result = evaluate(*[t(env) for t in tensors])
-            return compiled(env) if result is None else result
+            return compiled(env) if result is None else _arrays(result)
 
         return step
 
@@ -162,7 +162,7 @@ class Interpreter:
             return self._by_tvm(value)
         op = from_json(str(func.attrs[ATTRIBUTE]))
         args = [self._atom(a) for a in value.args[1].fields]
-        return lambda env: op.reference(*[a(env) for a in args])
+        return lambda env: np.asarray(op.reference(*[a(env) for a in args]))
 
     def _by_tvm(self, value: Any) -> Step:
         """One operator that numpy does not offer, compiled for this machine when it is first needed."""
@@ -183,7 +183,12 @@ class Interpreter:
 
 
 def _tensor(array: np.ndarray) -> Any:
-    return tvm.runtime.tensor(np.ascontiguousarray(array))
+    return tvm.runtime.tensor(np.asarray(array, order="C"))  # np.ascontiguousarray gives no rank 0
+
+
+def _arrays(result: Any) -> Any:
+    """The same of arrays only: numpy gives numbers where an array of rank 0 is meant."""
+    return result if isinstance(result, np.ndarray | tuple) else np.asarray(result)
 
 
 def _is_data(argument: Any) -> bool:

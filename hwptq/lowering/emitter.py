@@ -134,7 +134,7 @@ class Emitter:
 
 
 def _const(array: np.ndarray) -> Any:
-    return relax.const(np.ascontiguousarray(array))
+    return relax.const(np.asarray(array, order="C"))
 
 
 def tensor_params(call: Any) -> tuple[float, int]:

@@ -13,6 +13,8 @@ import numpy as np
 from hwptq.errors import InputError
 from hwptq.options import Metric
 
+from .golden import joined
+
 
 @dataclass
 class Sqnr:
@@ -157,7 +159,7 @@ class Score:
 
     def _custom(self, kind: str) -> float:
         assert self.custom
-        outputs = [np.concatenate(arrays) for arrays in zip(*self.kept[kind], strict=True)]
+        outputs = [joined(arrays) for arrays in zip(*self.kept[kind], strict=True)]
         labels = None if any(v is None for v in self.labels) else np.asarray(self.labels)
         try:
             score = float(self.custom(outputs, labels))

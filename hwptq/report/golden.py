@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,14 @@ def output_keys(inputs: Collection[str], count: int) -> list[str]:
     return keys
 
 
+def joined(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of one sample each, [1, ...] or of rank 0, along the first axis."""
+    return np.concatenate([np.atleast_1d(array) for array in samples])
+
+
 def write_golden(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an .npz. np.savez takes the names for its own arguments, such as `file`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)

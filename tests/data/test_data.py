@@ -302,6 +302,18 @@ def test_from_batches_counts_a_list_and_keeps_labels() -> None:
     assert from_batches(dataset, IMAGE) is dataset
 
 
+@pytest.mark.parametrize("values", [np.float32([1, 2, 3]), np.float32(2)])
+def test_samples_of_an_input_without_axes(values: np.ndarray) -> None:
+    found = [sample.inputs["gain"] for sample in from_batches({"gain": values}, {"gain": ((), "float32")})]
+    assert [array.shape for array in found] == [()] * values.size
+    assert [float(array) for array in found] == np.atleast_1d(values).tolist()
+
+
+def test_wrong_samples_of_an_input_without_axes() -> None:
+    message = error_of(lambda: from_batches({"gain": np.zeros((2, 1))}, {"gain": ((), "float32")}))
+    assert "input 'gain': has shape (2, 1), the graph expects [samples]" in message
+
+
 def test_an_iterator_is_read_only_once() -> None:
     dataset = from_batches(iter([images()]), IMAGE)
     with pytest.raises(TypeError, match="isn't known"):

@@ -60,6 +60,28 @@ def test_windows_larger_than_their_image(tmp_path: Path, window: str):
         import_onnx(path)
 
 
+CUT = node("Slice", "x at at one", "none", "cut")  # no channels are left of x
+NO_ELEMENTS = {
+    "output 'none' has no elements": [CUT],
+    r"node 'conv' \(Conv\): its image has no elements": [CUT, node("Conv", "none w0", "y", "conv")],
+    r"node 'conv' \(Conv\): it has no output channels": [
+        node("Conv", "x w1", "c", "conv"),
+        node("Concat", "x c", "y", axis=1),
+    ],
+}
+
+
+@pytest.mark.parametrize("message", NO_ELEMENTS)
+def test_what_must_have_elements(tmp_path: Path, message: str):
+    constants = {
+        "at": np.array([2]), "one": np.array([1]), "w0": np.zeros((3, 0, 1, 1), np.float32),
+        "w1": np.zeros((0, 3, 1, 1), np.float32),
+    }  # fmt: skip
+    path = save(model(NO_ELEMENTS[message], {"x": ["N", 3, 4, 4]}, constants), tmp_path)
+    with pytest.raises(UnsupportedError, match=message):
+        import_onnx(path)
+
+
 def test_large_axes(tmp_path: Path):
     path = save(model([node("Relu", "x", "y", "relu")], {"x": ["N", "length"]}), tmp_path)
     with pytest.raises(InputError, match=re.escape(f"--axis length={10**20}: give at most")):

@@ -177,7 +177,7 @@ class _Planner:
     def _place(self, expr: Any) -> Any:
         array = constant(expr)
         if array is not None:
-            return self._weight(np.ascontiguousarray(array))
+            return self._weight(np.asarray(array, order="C"))
         if isinstance(expr, relax.Tuple):
             return tuple(self._place(f) for f in expr.fields)
         if isinstance(expr, relax.TupleGetItem):

@@ -15,22 +15,43 @@ from .read_file import node_name
 
 #: Elements of a tensor: 1 GiB in float32.
 MOST_ELEMENTS = 2**28
-_WINDOWS = ("Conv", "AveragePool", "MaxPool", "LpPool")
+_WINDOWS = ("Conv", "ConvTranspose", "AveragePool", "MaxPool", "LpPool")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_shapes(graph: onnx.GraphProto, shapes: Shapes) -> None:
-    """Raise UnsupportedError at the first node with a result that is too large, or has no elements because
-    its window is larger than the image."""
+    """Raise UnsupportedError at the first node with a result that is too large, at the first window over or
+    with a result of no elements, and for an output of the graph that has none."""
     for node in graph.node:
-        for shape in (shapes[name] for name in node.output if name in shapes):
+        found = [shapes[name] for name in node.output if name in shapes]
+        for shape in found:
             _check_size(node, prod(shape))
-            if node.op_type in _WINDOWS and min(shape, default=1) <= 0:
-                raise UnsupportedError(
-                    f"{node_name(node)}: its window is larger than its image, so that the result has no "
-                    f"elements ({list(shape)}); give larger images (--axis), or leave it out"
-                )
+        if node.op_type in _WINDOWS:
+            _check_window(node, shapes.get(node.input[0], ()), found[0] if found else ())
+    for value in graph.output:
+        shape = shapes.get(value.name, ())
+        if _is_empty(shape):
+            raise UnsupportedError(
+                f"output {value.name!r} has no elements ({list(shape)}); take it out of the model"
+            )
+
+
+def _check_window(node: onnx.NodeProto, image: Sequence[int], result: Sequence[int]) -> None:
+    if _is_empty(image):
+        raise UnsupportedError(
+            f"{node_name(node)}: its image has no elements ({list(image)}); leave out what reads it"
+        )
+    if _is_empty(result):
+        why = "its window is larger than its image" if min(result[2:]) <= 0 else "it has no output channels"
+        raise UnsupportedError(
+            f"{node_name(node)}: {why}, so that the result has no elements ({list(result)}); give larger "
+            f"images (--axis), or leave it out"
+        )
+
+
+def _is_empty(shape: Sequence[int]) -> bool:
+    return min(shape, default=1) <= 0
 
 
 def check_result(node: onnx.NodeProto, inputs: Sequence[np.ndarray]) -> None:

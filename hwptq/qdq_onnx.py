@@ -186,6 +186,7 @@ _PLAIN = {
     "exp": "Exp", "log": "Log", "erf": "Erf", "sqrt": "Sqrt", "abs": "Abs", "negative": "Neg",
     "floor": "Floor", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sin": "Sin", "cos": "Cos",
     "nn.softplus": "Softplus", "where": "Where", "equal": "Equal",
+    "less": "Less", "logical_not": "Not", "logical_or": "Or", "logical_and": "And",
 }  # fmt: skip
 
 
@@ -353,6 +354,23 @@ def _layer_norm(w: _Writer, call: Any, output: str) -> str:
     return w.node("LayerNormalization", inputs, output, axis=first, epsilon=float(call.attrs.epsilon))
 
 
+def _rms_norm(w: _Writer, call: Any, output: str) -> str:
+    rank = len(shape_of(call))
+    if [a % rank for a in _ints(call.attrs.axes)] != [rank - 1]:
+        raise NotExportable(f"{output}: rms_norm over other axes than the last")
+    x, gamma = (w.name(a) for a in call.args)
+    squares = w.node("Mul", [x, x], w.fresh(f"{output}_square"))
+    mean = w.node("ReduceMean", [squares, w.tensor(np.array([-1], np.int64))], w.fresh(f"{output}_mean"))
+    shifted = w.node("Add", [mean, w.tensor(np.float32(call.attrs.epsilon))], w.fresh(f"{output}_eps"))
+    root = w.node("Sqrt", [shifted], w.fresh(f"{output}_root"))
+    return w.node("Mul", [w.node("Div", [x, root], w.fresh(f"{output}_normal")), gamma], output)
+
+
+def _not_equal(w: _Writer, call: Any, output: str) -> str:
+    equal = w.node("Equal", [w.name(a) for a in call.args], w.fresh(f"{output}_equal"))
+    return w.node("Not", [equal], output)
+
+
 def _take(w: _Writer, call: Any, output: str) -> str:
     axis = 0 if call.attrs.axis is None else int(call.attrs.axis)
     return w.node("Gather", [w.name(a) for a in call.args], output, axis=axis)
@@ -396,6 +414,8 @@ _CONVERTERS: dict[str, Callable[[_Writer, Any, str], Any]] = {
     "rsqrt": _rsqrt,
     "astype": _cast,
     "nn.layer_norm": _layer_norm,
+    "nn.rms_norm": _rms_norm,
+    "not_equal": _not_equal,
     "take": _take,
     "split": _split,
 }

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
+    from .fuse_masks import FuseMasks as FuseMasks
+    from .fuse_norms import FuseNorms as FuseNorms
     from .insert_qdq import InsertQDQ as InsertQDQ
     from .keep_unlisted import KeepUnlisted as KeepUnlisted
     from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
@@ -32,6 +34,8 @@ _PUBLIC = {
     "equalize_cross_layer": ("EqualizeCrossLayer",),
     "fold_batch_norm": ("FoldBatchNorm",),
     "fuse_conv_relu": ("FuseConvRelu",),
+    "fuse_masks": ("FuseMasks",),
+    "fuse_norms": ("FuseNorms",),
     "insert_qdq": ("InsertQDQ",),
     "keep_unlisted": ("KeepUnlisted",),
     "lower_conv_transpose": ("LowerConvTranspose",),

@@ -20,6 +20,8 @@ _HEADS = {"nn.conv2d": "hwptq.conv2d", "matmul": "hwptq.matmul", "add": "hwptq.a
 class FuseConvRelu:
     """conv2d|matmul [+ constant bias] [relu|clip] and add [relu|clip] -> Composite "hwptq.*".
 
+    Behind a matmul of two activations it may be multiplied with positive numbers.
+
     Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried along.
     """
 
@@ -65,10 +67,26 @@ def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
         added = op_name(value) == "add" and value.args[0] == chain[-1] and constant(value.args[1]) is not None
         if added and _per_channel(value, op_name(values[head])):
             chain.append(var)
+    while op_name(values[head]) == "matmul" and not weight:
+        var, value = _next(chain[-1], values, readers)
+        if not _scales(value, chain[-1]):
+            break
+        chain.append(var)
     var, value = _next(chain[-1], values, readers)
     if op_name(value) in ("nn.relu", "clip"):
         chain.append(var)
     return chain
+
+
+def _scales(value: Any, source: Any) -> bool:
+    """Whether `value` is `source` times a positive number, or divided by one."""
+    if op_name(value) not in ("multiply", "divide"):
+        return False
+    first, second = value.args if value.args[0] == source else value.args[::-1]
+    number = constant(second)
+    if op_name(value) == "divide" and value.args[0] != source:
+        return False
+    return bool(first == source and number is not None and number.size == 1 and number.reshape(()) > 0)
 
 
 def _per_channel(add: Any, kind: str) -> bool:

@@ -53,18 +53,26 @@ class InsertQDQ:
         quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
         weights = {v: w for plan in plans for v, w in plan.weights.items()}
 
+        narrow = {v: q for plan in plans for v, q in plan.narrow.items()}
+        bytes_read = {v for plan in plans for v in plan.values if plan.reads_bytes(v)}
         kinds = {v: kind for plan in plans for v, kind in plan.kinds.items()}
         unrounded: dict[Any, Any] = {}  # what operators in float, and the graph's user, read as it is
+        narrowed: dict[Any, Any] = {}  # wide tensors as products read them
 
         def begin(r: Any) -> None:
             for p in r.func.params:
                 if p in quantized:
                     unrounded[p] = p
                     r.env[p] = _activation(r, p, r.origins[p], quantized[p])
+                    keep_narrow(r, p, r.env[p], r.origins[p])
+
+        def keep_narrow(r: Any, var: Any, real: Any, origin: Origin) -> None:
+            if var in narrow:
+                narrowed[var] = _activation(r, real, origin, narrow[var])
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             in_float = kinds[var] is None
-            with r.reading(unrounded if in_float else {}):
+            with r.reading(unrounded if in_float else narrowed if var in bytes_read else {}):
                 new = r.keep(value)
             if var in weights:
                 weight = _weight(r, weights[var])
@@ -74,7 +82,9 @@ class InsertQDQ:
             tensor = r.emit(new, r.origin)
             if in_float:
                 unrounded[var] = tensor
-            return _activation(r, tensor, r.origin, quantized[var])
+            real = _activation(r, tensor, r.origin, quantized[var])
+            keep_narrow(r, var, real, r.origin)
+            return real
 
         def result(r: Any) -> Any:
             with r.reading(unrounded):

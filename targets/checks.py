@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwptq.formats import INT8
+from hwptq.formats import INT8, INT16
 
 from .fields.problems import Problems, join, show, suggest
 from .generators import GENERATORS
-from .op_kinds import WEIGHTED_OPS
+from .op_kinds import STREAM_OPS, WEIGHTED_OPS
 from .schema import Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
 from .templates.limits import check_operands
 
 #: What the instructions of [assembly] must name.
+#: What operators without weights may list beside bytes, where they read a residual stream.
+_WIDE = (INT16.name, INT8.name)
 _OPERANDS = {
     "register": ("number",),
     "operand": ("number",),
@@ -80,7 +82,9 @@ def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
         path = f"op[{rule.op}].pairs[{i}]"
         if pair in rule.pairs[:i]:
             problems.add(path, f"{list(pair)} is there twice")
-        elif rule.op not in WEIGHTED_OPS and pair != plain:
+        elif rule.op in STREAM_OPS and pair != plain and pair != _WIDE:
+            problems.add(path, f"{rule.op} has no weights: only {list(plain)} and {list(_WIDE)} are possible")
+        elif rule.op not in (*WEIGHTED_OPS, *STREAM_OPS) and pair != plain:
             problems.add(path, f"{rule.op} has no weights: only {list(plain)} is possible")
         elif known is not None and pair not in known:
             takes = " and ".join(str(list(p)) for p in known)

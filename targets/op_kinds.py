@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
-OTHER_OPS = ("matmul", "add", "mul", "lookup", "max_pool", "avg_pool", "resize", "concat", "data_movement")
+#: What sums products.
+PRODUCTS = (*WEIGHTED_OPS, "matmul")
+#: What may read a residual stream: the first dtype of a pair is what is read.
+STREAM_OPS = ("softmax", "layer_norm", "rms_norm")
+OTHER_OPS = (
+    "matmul", "add", "mul", "lookup", *STREAM_OPS, "max_pool", "avg_pool", "resize",
+    "concat", "data_movement",
+)  # fmt: skip
 
 #: Kinds of operators that are defined elsewhere, and whether all devices that run portable code compute them.
 _ADDED: dict[str, bool] = {}

@@ -20,7 +20,7 @@ _PREFIX = "hwptq."
 
 @dataclass(frozen=True)
 class Composite:
-    """clamp(head(args) + bias) as a call of an outlined function."""
+    """clamp(factor * head(args) + bias) as a call of an outlined function."""
 
     kind: str  # conv2d, matmul or add
     head: Any  # the first operator inside; read its attributes only
@@ -28,6 +28,7 @@ class Composite:
     bias: np.ndarray | None  # [channels] or [1]
     bounds: tuple[Any, Any]  # (low, high): each a float, or one value per channel
     result: Any  # the caller's expression
+    factor: float = 1.0  # of a product of two activations
 
 
 #: Kinds of composites that are layers where their second argument is a weight.
@@ -65,13 +66,17 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
     func = mod[call.op]
     actual = dict(zip(func.params, call.args, strict=True))
     (_, head), *rest = bindings(func)
-    bias = None
+    bias, factor = None, 1.0
     low: Any = -np.inf
     high: Any = np.inf
     for _, value in rest:
         match op_name(value):
             case "add":
                 bias = constant(actual[value.args[1]]).reshape(-1)  # type: ignore[union-attr]
+            case "multiply":
+                factor *= _scalar(actual, value)
+            case "divide":
+                factor /= _scalar(actual, value)
             case "nn.relu":
                 low = 0.0
             case "clip":
@@ -81,7 +86,13 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
             case "minimum":
                 high = _per_channel(actual[value.args[1]])
     args = tuple(actual.get(a, a) for a in head.args)
-    return Composite(kind, head, args, bias, (low, high), call)
+    return Composite(kind, head, args, bias, (low, high), call, factor)
+
+
+def _scalar(actual: Any, value: Any) -> float:
+    """The number of a product or quotient inside of a composite."""
+    numbers = [constant(actual.get(a, a)) for a in value.args]
+    return next(float(n.reshape(())) for n in numbers if n is not None)
 
 
 def emit_layer(r: Any, unit: Composite, data: Any, weight: Any, bias: Any, bounds: Any) -> Any:

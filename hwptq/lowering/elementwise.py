@@ -24,6 +24,17 @@ def is_elementwise(value: Any) -> bool:
     return name in BINARY and any(c is not None and c.size == 1 for c in map(constant, value.args))
 
 
+def is_linear(value: Any) -> bool:
+    """Whether `value` is its one tensor times a number."""
+    name = op_name(value)
+    if name == "negative":
+        return True
+    number = {"multiply": 0, "divide": 1}.get(name)
+    return number is not None and any(
+        c is not None and c.size == 1 for c in map(constant, list(value.args)[number:])
+    )
+
+
 def elementwise_root(var: Any, values: Mapping[Any, Any]) -> Any:
     """The tensor of the same shape that `var` is an elementwise function of; `var` itself if there is none.
 

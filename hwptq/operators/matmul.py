@@ -146,7 +146,8 @@ def _in_integers(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Outpu
     if unit.bias is not None or (wide <= 8 and depth * 255 * 255 > ACCUMULATOR_LIMIT):
         raise NotInteger("its 32-bit accumulator could overflow")
     by = shortening(depth * a.reach * b.reach)
-    multiplier, shift = multiplier_of(float(a.scale) * float(b.scale) * 2.0**by / out.scale)
+    product = float(a.scale) * float(b.scale) * unit.factor
+    multiplier, shift = multiplier_of(product * 2.0**by / out.scale)
     bounds = out.code_bounds(*unit.bounds)
     return MatMul(a.zero, b.zero, multiplier, shift, out.zero, *bounds, wide, out.dtype, by)
 
@@ -158,5 +159,5 @@ def _in_floats(e: Emitter, unit: Composite, a: Operand, b: Operand, out: Output)
         raise NotInteger("a product of a constant")
     if a.dtype != b.dtype or not a.format.is_float:
         raise NotInteger("operands of different dtypes")
-    factor = float(np.float32(float(a.scale) * float(b.scale) / out.scale))
+    factor = float(np.float32(float(a.scale) * float(b.scale) * unit.factor / out.scale))
     return FloatMatMul(factor, *out.real_bounds(*unit.bounds), out.dtype, e.accumulator(a), out.zero)

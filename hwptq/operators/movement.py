@@ -45,6 +45,13 @@ def lower_reshape(e: Emitter, call: Any, out: Output) -> Any:
     return _moved(e, call, x, e.reshaped(x.tensor, shape_of(call)) if shuffled is None else shuffled, out)
 
 
+@lowers("broadcast_to", family="data_movement", selects=True)
+def lower_broadcast(e: Emitter, call: Any, out: Output) -> Any:
+    """The same values several times."""
+    x = e.operand(call.args[0])
+    return _moved(e, call, x, e.keep(call, x.tensor), out)
+
+
 @lowers("squeeze", "expand_dims", "flatten", family="data_movement", selects=True)
 def lower_new_shape(e: Emitter, call: Any, out: Output) -> Any:
     """Another shape."""

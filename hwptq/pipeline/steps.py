@@ -25,7 +25,9 @@ def plain(a_pass: Any) -> Step:
 
 
 #: float -> float: one form for what means the same
-FUSE = (passes.LowerConvTranspose, passes.FoldBatchNorm, passes.FuseConvRelu)
+FUSE = (
+    passes.FuseNorms, passes.FuseMasks, passes.LowerConvTranspose, passes.FoldBatchNorm, passes.FuseConvRelu,
+)  # fmt: skip
 PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
     *map(plain, FUSE),
     CheckPatterns(),  # before anything that takes time

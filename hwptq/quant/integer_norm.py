@@ -23,9 +23,11 @@ import numpy as np
 
 #: The most values of a row: C * sum x^2 of int16 fits 60 bits.
 LONGEST = 2**14
-_NORMALIZED_BITS = 16
-_LARGEST_LIFT = 20
-_ROOT_BITS = 62  # V is shifted to below 2^62 before its root is taken
+NORMALIZED_BITS = 16
+LARGEST_LIFT = 20
+#: The most that is added to V, so that both fit 61 bits: beside it no variance counts.
+LARGEST_EPS = 2**60
+ROOT_BITS = 62  # V is shifted to below 2^62 before its root is taken
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,13 @@ def norm_constants(
     factor = gamma.astype(np.float64) / out_scale
     largest = max(float(np.abs(factor).max()), 2.0**-20)
     # v is y in steps of 2^-shift; the largest multiplier is just below 2^31
-    shift = int(np.clip(_NORMALIZED_BITS - frexp(largest)[1], 1, 20))
-    multiplier = np.rint(factor * 2.0 ** (31 - _NORMALIZED_BITS + shift))
+    shift = int(np.clip(NORMALIZED_BITS - frexp(largest)[1], 1, 20))
+    multiplier = np.rint(factor * 2.0 ** (31 - NORMALIZED_BITS + shift))
     bias = np.rint(beta.astype(np.float64) / out_scale * 2.0**shift)
     if np.abs(multiplier).max() >= 2**31 or np.abs(bias).max() >= 2**29:
         raise ValueError("a norm whose scale or offset is too large for its output's scale")
-    return NormConstants(
-        multiplier.astype(np.int32), bias.astype(np.int32), shift, round(eps * (count / in_scale) ** 2)
-    )
+    added = min(round(eps * (count / in_scale) ** 2), LARGEST_EPS)
+    return NormConstants(multiplier.astype(np.int32), bias.astype(np.int32), shift, added)
 
 
 def normalize(
@@ -89,13 +90,13 @@ def row_multiplier(variance: np.ndarray, count: int, bits: int) -> tuple[np.ndar
     The multiplier lies in [2^30, 2^31), the shift in 1 … 31, the lift in 0 … 20.
     """
     variance = np.maximum(variance, 1)
-    double = (_ROOT_BITS - bit_length(variance)) // 2
+    double = (ROOT_BITS - bit_length(variance)) // 2
     root = integer_sqrt(variance << (2 * double))
     room = 31 - count.bit_length()
     quotient = (np.int64(count) << (room + 31)) // root
     halved = (quotient >= 2**31).astype(np.int64)
-    shift = room - _NORMALIZED_BITS + bits - double - halved
-    return quotient >> halved, np.clip(shift, 1, 31), np.clip(1 - shift, 0, _LARGEST_LIFT)
+    shift = room - NORMALIZED_BITS + bits - double - halved
+    return quotient >> halved, np.clip(shift, 1, 31), np.clip(1 - shift, 0, LARGEST_LIFT)
 
 
 def bit_length(x: np.ndarray) -> np.ndarray:

@@ -115,6 +115,8 @@ def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
             continue
         if any(holds_codes(str(getattr(t.ty, "dtype", ""))) for t in [var, *reads(value)]):
             continue  # data movement of integers
+        if not any(str(getattr(t.ty, "dtype", "")).startswith("float") for t in [var, *reads(value)]):
+            continue  # arithmetic of indices and masks
         name, op = named[var].label, op_name(value)
         if isinstance(value.op, tvm.ir.GlobalVar):
             op = str(composite_name(mod[value.op])).removeprefix("hwptq.")

@@ -10,7 +10,7 @@ and m < 2^31 bound v + 2^(s-1) by 2^31 - 1, so the second step stays in 32 bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,24 @@ def finish(
     return cast(acc, "float32", lanes) * scale
 
 
+def multiply_high(value: Expr, multiplier: Expr, lanes: int, target: Requantize = GENERIC) -> Expr:
+    """(value * multiplier + 2^30) >> 31 of int32 vectors, the first step alone."""
+    if lanes % target.lanes == 0 and (target.wide_products or target.multiply_high):
+        form = _high_of_wide_products if target.wide_products else _high_by_intrinsics
+        width = target.lanes
+        parts = [
+            form(_part(value, first, width, lanes), _part(multiplier, first, width, lanes), target)
+            for first in range(0, lanes, width)
+        ]
+        return T.bind(parts[0] if len(parts) == 1 else shuffle(parts, range(lanes)))
+    return T.bind(_high(value, multiplier, lanes))
+
+
+def rounding_shift(value: Expr, shift: Expr, lanes: int) -> Expr:
+    """(value + 2^(shift-1)) >> shift of int32 vectors, the second step alone."""
+    return T.bind(_shifted(value, shift, lanes))
+
+
 def bounded(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
@@ -112,7 +130,7 @@ def narrowed(
     """int32 results that are scaled already -> int8 values, stored as `dtype`."""
     bounds, rest = _split(bounds, dtype, target)
     width = target.lanes
-    if target.pack_bytes and lanes > width and lanes % width == 0:
+    if target.pack_bytes and bounds.narrow and lanes > width and lanes % width == 0:
         parts = [_part(value, first, width, lanes) for first in range(0, lanes, width)]
         return encoded(_pack(parts, bounds, target), rest, lanes)
     return encoded(_narrow(value, bounds, lanes, target), rest, lanes)
@@ -186,10 +204,13 @@ def _part(vector: Expr, first: int, width: int, lanes: int) -> Expr:
 
 
 def _generic(acc: Expr, multiplier: Expr, shift: Expr, lanes: int) -> Expr:
+    return _shifted(_high(acc, multiplier, lanes), shift, lanes)
+
+
+def _high(acc: Expr, multiplier: Expr, lanes: int) -> Expr:
     product = cast(acc, "int64", lanes) * cast(multiplier, "int64", lanes)
     rounded = product + constant(2**30, "int64", lanes)
-    high = cast(T.shift_right(rounded, constant(31, "int64", lanes)), "int32", lanes)
-    return _shifted(high, shift, lanes)
+    return cast(T.shift_right(rounded, constant(31, "int64", lanes)), "int32", lanes)
 
 
 def _shifted(high: Expr, shift: Expr, lanes: int) -> Expr:
@@ -199,13 +220,17 @@ def _shifted(high: Expr, shift: Expr, lanes: int) -> Expr:
 
 def _by_intrinsics(acc: Expr, multiplier: Expr, shift: Expr, target: Requantize) -> Expr:
     lanes = target.lanes
-    dtype = dtype_of("int32", lanes)
-    factors = (acc, multiplier)
-    low = [T.call_llvm_pure_intrin(dtype, target.multiply_low, *factors)] if target.multiply_low else []
-    high = T.call_llvm_pure_intrin(dtype, target.multiply_high, *low, *factors)
+    high = _high_by_intrinsics(acc, multiplier, target)
     if not target.rounding_shift:
         return _shifted(T.bind(high), shift, lanes)
-    return T.call_llvm_pure_intrin(dtype, target.rounding_shift, high, constant(0, "int32", lanes) - shift)
+    by = constant(0, "int32", lanes) - shift
+    return T.call_llvm_pure_intrin(dtype_of("int32", lanes), target.rounding_shift, high, by)
+
+
+def _high_by_intrinsics(acc: Expr, multiplier: Expr, target: Requantize) -> Expr:
+    dtype, factors = dtype_of("int32", target.lanes), (acc, multiplier)
+    low = [T.call_llvm_pure_intrin(dtype, target.multiply_low, *factors)] if target.multiply_low else []
+    return T.call_llvm_pure_intrin(dtype, target.multiply_high, *low, *factors)
 
 
 def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requantize) -> Expr:
@@ -213,9 +238,24 @@ def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requanti
 
     Floors nest, so it is the same as taking the upper halves of the sums and shifting them by s - 1.
     """
+    unit = constant(2**30, "int64", target.lanes // 2)
+    upper = _upper_halves(
+        lambda pick: pick(acc) * pick(multiplier) + (unit + T.shift_left(unit, pick(shift))), target
+    )
+    return T.shift_right(upper, shift - constant(1, "int32", target.lanes))
+
+
+def _high_of_wide_products(acc: Expr, multiplier: Expr, target: Requantize) -> Expr:
+    """The first step as the upper halves of 2 * acc * m + 2^31."""
+    half = target.lanes // 2
+    unit, one = constant(2**31, "int64", half), constant(1, "int64", half)
+    return _upper_halves(lambda pick: T.shift_left(pick(acc) * pick(multiplier), one) + unit, target)
+
+
+def _upper_halves(sums: Callable[[Callable[[Expr], Expr]], Expr], target: Requantize) -> Expr:
+    """The upper 32 bits of 64-bit sums of even and of odd lanes, in the order of the lanes."""
     lanes, half = target.lanes, target.lanes // 2
-    wide = dtype_of("int64", half)
-    word, unit = constant(32, "int64", half), constant(2**30, "int64", half)
+    wide, word = dtype_of("int64", half), constant(32, "int64", half)
 
     def even(vector: Expr) -> Expr:
         return T.shift_right(T.shift_left(T.reinterpret(wide, vector), word), word)
@@ -223,15 +263,8 @@ def _by_wide_products(acc: Expr, multiplier: Expr, shift: Expr, target: Requanti
     def odd(vector: Expr) -> Expr:
         return T.shift_right(T.reinterpret(wide, vector), word)
 
-    sums = [
-        T.reinterpret(
-            dtype_of("int32", lanes),
-            pick(acc) * pick(multiplier) + (unit + T.shift_left(unit, pick(shift))),
-        )
-        for pick in (even, odd)
-    ]
-    upper = [i for k in range(1, lanes, 2) for i in (k, lanes + k)]
-    return T.shift_right(shuffle(sums, upper), shift - constant(1, "int32", lanes))
+    found = [T.reinterpret(dtype_of("int32", lanes), sums(pick)) for pick in (even, odd)]
+    return shuffle(found, [i for k in range(1, lanes, 2) for i in (k, lanes + k)])
 
 
 def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr:

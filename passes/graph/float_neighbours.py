@@ -32,7 +32,7 @@ def kept_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, s
     """The nodes of `kinds` that stay in float, with the reason."""
     left = dict(kinds)
     found: dict[Any, str] = {}
-    for step in (_islands, _made_in_float, _read_in_float):
+    for step in (_islands, _made_in_float, _last_softmax, _read_in_float):
         new = step(values, left, readers)
         found |= new
         left |= dict.fromkeys(new)
@@ -65,6 +65,17 @@ def _made(var: Any, values: Values, kinds: Kinds) -> bool:
     while kinds.get(var) in _MOVED:
         (var,) = data_of(values[var])
     return in_float(values, kinds, var)
+
+
+def _last_softmax(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
+    """A softmax that the graph's user reads: steps of 1/256 would be too coarse for small probabilities."""
+
+    def read_in_integers(var: Any) -> bool:
+        users = [u for u in readers.get(var, []) if kinds.get(u) is not None]
+        return any(kinds[u] not in _MOVED or read_in_integers(u) for u in users)
+
+    last = [v for v in values if kinds[v] == "softmax" and not read_in_integers(v)]
+    return dict.fromkeys(last, READ_IN_FLOAT)
 
 
 def _read_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:

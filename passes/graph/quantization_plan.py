@@ -12,19 +12,20 @@ import networkx as nx
 import numpy as np
 import tvm
 
-from hwptq.formats import INT8, Format, Granularity, Pair, PerAxis, format_of, parse_granularity
+from hwptq.formats import INT8, INT16, Format, Granularity, Pair, PerAxis, format_of, parse_granularity
 from hwptq.ir.composite import is_clamped, read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes
-from hwptq.lowering.elementwise import elementwise_roots
+from hwptq.lowering.elementwise import elementwise_roots, is_linear
 from hwptq.lowering.rules import family_of, rule_of
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
-from hwptq.targets.op_kinds import WEIGHTED_OPS
+from hwptq.targets.op_kinds import PRODUCTS, WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
+from .stream_dtypes import wide_groups
 from .summand import fused_summand
 
 _ROUNDS = 100  # more than any chain of raised scales is long
@@ -79,8 +80,9 @@ class QuantizationPlan:
     """Kinds of the nodes, groups of tensors that share a scale, and the parameters chosen for both.
 
     Attributes: values (var -> its expression), kinds (var -> operator kind or None), groups (sets of vars),
-    qparams (var -> QParams), weights (var -> QuantizedWeight), labels (var -> that of its origin), reasons
-    (label -> why it stays in float).
+    qparams (var -> QParams), narrow (var -> QParams of the bytes that operators read of a wide tensor),
+    weights (var -> QuantizedWeight), labels (var -> that of its origin), reasons (label -> why it stays in
+    float).
     """
 
     def __init__(self, mod: tvm.IRModule, function: str, target: Any, stats: Stats, choices: Choices):
@@ -98,6 +100,9 @@ class QuantizationPlan:
         self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
         self.roots = elementwise_roots(self.lookups)
         self.groups = self._groups()
+        joins = {v: None if self._is_table(v) else kind for v, kind in self.kinds.items()}
+        self._wide = wide_groups(self.values, joins, self.readers, self.groups, self._wants_wide)
+        self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
         self.weights: dict[Any, QuantizedWeight] = {}
         self._choose()
@@ -109,7 +114,25 @@ class QuantizationPlan:
 
     def input_dtype(self, var: Any) -> Format:
         """The dtype of the activation that a layer reads."""
-        return self.qparams[self.values[var].args[0]].dtype
+        source = self.values[var].args[0]
+        return (
+            (self.narrow if self.reads_bytes(var) else self.qparams).get(source, self.qparams[source]).dtype
+        )
+
+    def reads_bytes(self, var: Any) -> bool:
+        """Whether a node takes the bytes of wide tensors: products, and tables, which are small then."""
+        kind = self.kinds.get(var)
+        if kind in PRODUCTS:
+            return format_of(self.pair(var)[0]).bits <= INT8.bits
+        return self._is_table(var) and not (self._root(var) in self.values[var].args and self._scales(var))
+
+    def _is_table(self, var: Any) -> bool:
+        """Whether a node is a function of one tensor, element by element, or a step of one."""
+        return self.kinds.get(var) == "lookup" or self._root(var) != var
+
+    def _scales(self, var: Any) -> bool:
+        """Whether a table is a product with a number, which takes wide tensors; no step of another one."""
+        return is_linear(self.values[var]) and not self._inside(var)
 
     def _kind(self, var: Any, value: Any) -> str | None:
         """The kind of operator to quantize; else None, with a reason noted unless it is quantized already."""
@@ -209,10 +232,21 @@ class QuantizationPlan:
         add = self.values[readers[0]]
         return fused_summand(self.mod, add, self.values, self.readers) == var
 
+    def _wants_wide(self, kind: str) -> bool:
+        """Whether the operators of a kind read int16 best."""
+        rule = self.target.rule(kind)
+        return rule is not None and format_of(rule.pairs[0][0]) == INT16
+
+    def _narrow(self) -> dict[Any, QParams]:
+        """The parameters of wide tensors as products and tables read them."""
+        wide = [v for i in self._wide for v in self.groups[i]]
+        read = [v for v in wide if any(map(self.reads_bytes, self.readers.get(v, [])))]
+        return {v: activation_qparams(*(self._fixed(v) or self._seen(v, INT8))) for v in read}
+
     def _choose(self) -> None:
         """Parameters of every group and weight. A scale raised for one layer may raise those that follow."""
         member = {v: i for i, g in enumerate(self.groups) for v in g}
-        dtypes = [self._dtype(g) for g in self.groups]
+        dtypes = [self._dtype(g, i in self._wide) for i, g in enumerate(self.groups)]
         ranges = [
             [self._fixed(v) or self._seen(v, d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
@@ -226,6 +260,8 @@ class QuantizationPlan:
             for var, value in self.values.items():
                 if self.kinds[var] in WEIGHTED_OPS and value.args[0] in member:
                     source = chosen[member[value.args[0]]]
+                    if self.reads_bytes(var):
+                        source = self.narrow.get(value.args[0], source)
                     if var not in member and not self._stays_unrounded(var):
                         continue
                     self.weights[var] = self._weight(var, value, source)
@@ -258,10 +294,11 @@ class QuantizationPlan:
         readers = {u for v in group for u in self.readers.get(v, [])} - group
         return all(self.kinds.get(u) is None for u in readers)
 
-    def _dtype(self, group: set[Any]) -> Format:
-        """That of the layers that read a tensor: of several a float before an integer, then the more precise.
-        Where no layer reads it, the most precise of those of the layers it comes from. Integers of less than
-        8 bits only where every reader of every tensor is such a layer.
+    def _dtype(self, group: set[Any], wide: bool) -> Format:
+        """int16 where it is `wide` and no float; else that of the layers that read a tensor: of several a
+        float before an integer, then the more precise. Where no layer reads it, the most precise of those of
+        the layers it comes from. Integers of less than 8 bits only where every reader of every tensor is such
+        a layer.
         """
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
         layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED_OPS]
@@ -270,6 +307,8 @@ class QuantizationPlan:
             found = max(wanted, key=lambda d: (d.is_float, d.precision))
         else:
             found = max(wanted, key=lambda d: d.precision, default=INT8)
+        if wide and not found.is_float:
+            return INT16
         if found.is_float or (layers and len(layers) == len(readers)):
             return found
         return max(found, INT8, key=lambda d: d.bits)

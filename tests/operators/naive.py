@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import product
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,12 @@ from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import Mul
+from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
 from hwptq.operators.rescale import Rescale
 from hwptq.operators.resize import Resize
+from hwptq.operators.softmax import Softmax
 
 
 def evaluate(op: Operator, *args: np.ndarray) -> np.ndarray:
@@ -214,6 +216,49 @@ def _dequantize(op: Dequantize, x) -> np.ndarray:
     return _fill(x.shape, lambda *i: (int(x[i]) - op.zero_point) * float(np.float32(op.scale)), np.float32)
 
 
+def _softmax(op: Softmax, x, *hidden) -> np.ndarray:
+    masked = np.broadcast_to(hidden[0], x.shape) if hidden else np.zeros(x.shape, np.int8)
+    out = np.empty(x.shape, np.int8)
+    for row in np.ndindex(*x.shape[:-1]):
+        values = [int(v) for v in x[row]]
+        seen = [v for v, m in zip(values, masked[row], strict=True) if not m]
+        e = [
+            _exponential(op, max(seen) - v) if not m else 0 for v, m in zip(values, masked[row], strict=True)
+        ]
+        total = sum(e)
+        out[row] = [min((2 * v * (2**30 // total) + 2**22) // 2**23, 255) - 128 if total else -128 for v in e]
+    return out
+
+
+def _exponential(op: Softmax, difference: int) -> int:
+    t = _shortened(min(difference, op.reach) * op.factor, op.shift)
+    f, u = t % 2**15, 240
+    for coefficient in (1773, 7862, 22713, 2**15 - 1):
+        u = coefficient - (2 * u * f + 2**15) // 2**16
+    return _shortened(u, t // 2**15)
+
+
+def _norm(op: LayerNorm | RmsNorm, x, multiplier, bias) -> np.ndarray:
+    count, f = x.shape[-1], 29 - 8 * x.dtype.itemsize
+    out = np.empty(x.shape, op.out)
+    for row in np.ndindex(*x.shape[:-1]):
+        values = [int(v) for v in x[row]]
+        total = sum(values) if op.centered else 0
+        mean = (2 * 2**f * total + count) // (2 * count)
+        variance = max(count * sum(v * v for v in values) - total * total + op.eps, 1)
+        double = (62 - variance.bit_length()) // 2
+        room = 31 - count.bit_length()
+        factor, by = (count << (room + 31)) // isqrt(variance << 2 * double), room - 16 + f - double
+        if factor >= 2**31:
+            factor, by = factor // 2, by - 1
+        lift, by = min(max(1 - by, 0), 20), min(max(by, 1), 31)
+        for c, v in enumerate(values):
+            n = _shortened(_shortened((2**f * v - mean) * 2**lift * factor, 31), by)
+            y = _shortened(_shortened(n * int(multiplier[c]), 31) + int(bias[c]), op.shift)
+            out[(*row, c)] = max(op.lo, min(op.hi, y + op.out_zero_point))
+    return out
+
+
 _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Conv2d: _conv2d,
     Dense: _dense,
@@ -224,6 +269,9 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Clamp: _clamp,
     Lookup: _lookup,
     Rescale: _rescale,
+    Softmax: _softmax,
+    LayerNorm: _norm,
+    RmsNorm: _norm,
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     Resize: _resize,

@@ -6,6 +6,7 @@ import int16_cases
 import naive
 import numpy as np
 import pytest
+import transformer_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -216,10 +217,12 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
     np.testing.assert_array_equal(exact_matmul(a, b), a @ b)
 
 
-@pytest.mark.parametrize("kind", int16_cases.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [*int16_cases.KINDS, *transformer_cases.KINDS], ids=lambda kind: kind.__name__
+)
 @settings(max_examples=10, deadline=None)
 @given(random=st.randoms(use_true_random=False))
-def test_int16(kind, random):
+def test_int16_and_transformers(kind, random):
     case = kind(random)
     check(case.op, *case.activations, *case.constants)
 

@@ -8,6 +8,7 @@ import elementwise_cases
 import int16_cases
 import kernel_cases
 import pytest
+import transformer_cases
 
 from hwptq.ir.operator import Operator, from_json, operators, to_json
 from hwptq.lowering.rules import rules
@@ -41,7 +42,12 @@ def test_a_rule_or_what_it_is_emitted_for(op: type[Operator]) -> None:
 
 
 def test_kernels_of_all_operators_on_integers_are_compared_with_their_references() -> None:
-    makers = [*elementwise_cases.CPU_KINDS, *int16_cases.KINDS, kernel_cases.random_case]
+    makers = [
+        *elementwise_cases.CPU_KINDS,
+        *int16_cases.KINDS,
+        *transformer_cases.KINDS,
+        kernel_cases.random_case,
+    ]
     tried = {type(make(Random(seed)).op) for make in makers for seed in range(40)}
     assert tried == {op for op in OURS.values() if not issubclass(op, FloatOperator)}
 

@@ -15,8 +15,11 @@ from hwptq.operators.dense import DenseFloat
 from hwptq.passes import CorrectBias, FuseConvRelu, InsertQDQ, LowerToInteger, RoundWeights
 from hwptq.report.coverage import bits, coverage, integer_nodes
 from hwptq.targets import load_target
+from hwptq.targets.op_kinds import STREAM_OPS
 
-ARM = load_target("arm-cortex-a")
+_ARM = load_target("arm-cortex-a")
+#: Without softmax and norms in integers.
+ARM = replace(_ARM, ops=tuple(rule for rule in _ARM.ops if rule.op not in STREAM_OPS))
 INT8_ONLY = replace(ARM, ops=tuple(replace(rule, float_output=False) for rule in ARM.ops))
 BITS = {"w8": ("int8", "int8"), "w4": ("int8", "int4"), "a4": ("int4", "int4")}
 

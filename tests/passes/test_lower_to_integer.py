@@ -175,7 +175,13 @@ REASONS = {
     "a resize of a region of interest has no integer form": lambda x: resize(
         x, (9, 9), "tf_crop_and_resize", "round"
     ),
-    "nn.softmax has no integer form": nn.softmax,
+    "a softmax over another axis than the last": lambda x: nn.softmax(x, axis=1),
+    "a norm over other axes than the last": lambda x: nn.layer_norm(
+        x, op.ones((6, 7, 9), "float32"), op.zeros((6, 7, 9), "float32"), [1, 2, 3]
+    ),
+    "a norm whose scale or offset is computed": lambda x: nn.layer_norm(
+        x, op.ones((9,), "float32"), op.zeros((9,), "float32"), [-1]
+    ),
 }
 
 

@@ -151,6 +151,12 @@ def _layer_norm(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.Tuple([out, relax.const(0.0), relax.const(0.0)])
 
 
+def _cast(inputs: Sequence[Any], attrs: Any) -> Any:
+    """A Cast to the dtype that its input has gives its input; else None."""
+    to = onnx.helper.tensor_dtype_to_np_dtype(int(attrs["to"])).name
+    return inputs[0] if isinstance(inputs[0], relax.Var) and str(inputs[0].ty.dtype) == to else None
+
+
 def _dropout(inputs: Sequence[Any], attrs: Any) -> Any:
     """Dropout, which in inference gives its input; with its mask asked for, TVM's own converter is used."""
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
@@ -210,6 +216,7 @@ def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
 
 
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
+    "Cast": _cast,
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
     "Dropout": _dropout,

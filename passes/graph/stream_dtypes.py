@@ -1,0 +1,51 @@
+"""Which tensors carry more than a byte between products: residual streams, and what norms and gates read.
+
+A byte is enough for an operand of a product, which sums many roundings. Where sums go on from block to block,
+where a norm takes the mean off, or where few factors are multiplied, one rounding is a part of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hwptq.ir.dataflow import data_of
+from hwptq.targets.op_kinds import STREAM_OPS
+
+_SUMS = ("add", "mul")
+_PRODUCTS = ("dense", "matmul")
+
+Kinds = Mapping[Any, str | None]
+Values = Mapping[Any, Any]
+Readers = Mapping[Any, Sequence[Any]]
+
+
+def wide_groups(
+    values: Values, kinds: Kinds, readers: Readers, groups: Sequence[set[Any]], wants: Callable[[str], bool]
+) -> set[int]:
+    """The numbers of the groups of tensors that are wide. `wants`: whether an operator of STREAM_OPS reads
+    wide tensors; where none does, nothing is wide.
+
+    1. What such operators read.
+    2. The operands of sums and of products by element that are wide themselves.
+    3. The operands of sums and of products by element that a matrix product reads: gates, rotary positions.
+    """
+    member = {v: i for i, group in enumerate(groups) for v in group}
+    sinks = [v for v in values if (k := kinds.get(v)) in STREAM_OPS and wants(str(k))]
+    if not sinks:
+        return set()
+    wide = {member[a] for v in sinks for a in data_of(values[v]) if a in member}
+    joins = [v for v in values if kinds.get(v) in _SUMS]
+    into_products = {v for v in joins if _feeds_product(v, kinds, readers, groups, member)}
+    for v in reversed(joins):  # operands are bound before what reads them
+        if v in into_products or member.get(v) in wide:
+            wide |= {member[a] for a in data_of(values[v]) if a in member}
+    return wide
+
+
+def _feeds_product(
+    var: Any, kinds: Kinds, readers: Readers, groups: Sequence[set[Any]], member: Mapping[Any, int]
+) -> bool:
+    """Whether a matrix product reads `var`, moved or not: what moves it shares its scale."""
+    moved = groups[member[var]] if var in member else {var}
+    return any(kinds.get(u) in _PRODUCTS for v in moved for u in readers.get(v, ()))

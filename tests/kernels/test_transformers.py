@@ -1,0 +1,50 @@
+"""Softmax and norms in portable code against the reference, exactly, on every target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from integer_targets import INTEGER_TARGETS
+from kernel_cases import Case, check
+from program_batch import run_batch
+from transformer_cases import KINDS
+
+from hwptq.backends.backend import why_not_run
+from hwptq.operators.softmax import Softmax
+from hwptq.quant.integer_softmax import exponent
+from hwptq.targets import load_target
+
+AVX2 = load_target("x86-64-avx2")
+native = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}: {why_not_run(AVX2)}")
+
+
+@native
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@settings(max_examples=15, deadline=None)
+@given(random=st.randoms(use_true_random=False), threads=st.sampled_from((1, 3)))
+def test_random_operators(kind: Callable, random: Random, threads: int) -> None:
+    check(kind(random), AVX2, threads)
+
+
+@native
+def test_rows_that_are_masked_whole_are_zeros() -> None:
+    by = exponent(0.1)
+    x = np.arange(66, dtype=np.int8).reshape(2, 33)
+    case = Case(Softmax(by.factor, by.shift, by.reach, True), (x, np.array([[1], [0]], np.int8)), ())
+    check(case, AVX2)
+    assert (case.expected()[0] == -128).all()
+    assert (case.expected()[1] > -128).any()
+
+
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
+def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
+    target = load_target(runnable(name))
+    cases = [kind(Random(seed)) for seed in range(12) for kind in KINDS]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))

@@ -1,0 +1,52 @@
+"""Random operators of transformers: odd rows, extremes, masks of every shape."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+from int16_cases import int16
+from kernel_cases import Case, int8
+
+from hwptq.operators.norm import LayerNorm, RmsNorm
+from hwptq.operators.softmax import Softmax
+from hwptq.quant.integer_norm import norm_constants
+from hwptq.quant.integer_softmax import exponent
+
+_LEADS: tuple[tuple[int, ...], ...] = ((), (3,), (2, 3), (2, 1, 4))
+_COUNTS = (1, 2, 7, 16, 33, 64, 100, 129, 257)
+
+
+def softmax(random: Random) -> Case:
+    """A Softmax; a mask hides values of its own, of each row, of each matrix, or whole rows."""
+    lead, count = random.choice(_LEADS), random.choice(_COUNTS)
+    x, by = (
+        random.choice((int8, int16))(random, *lead, count),
+        exponent(random.choice((1e-4, 0.01, 0.1, 30.0))),
+    )
+    fields = by.factor, by.shift, by.reach
+    if random.choice((True, False)):
+        return Case(Softmax(*fields), (x,), ())
+    shape = random.choice(((*lead, count), (count,), (*lead, 1), (*(1 for _ in lead), count)))
+    rng = np.random.default_rng(random.getrandbits(32))
+    hidden = (rng.random(shape) < random.choice((0.0, 0.5, 1.0))).astype(np.int8)
+    return Case(Softmax(*fields, masked=True), (x, hidden), ())
+
+
+def norm(random: Random) -> Case:
+    """A LayerNorm or an RmsNorm, of rows of any spread."""
+    kind, lead, count = random.choice((LayerNorm, RmsNorm)), random.choice(_LEADS), random.choice(_COUNTS)
+    x = random.choice((int8, int16))(random, *lead, count)
+    x = (x >> random.choice((0, 0, 3, 7))).astype(x.dtype)
+    rng = np.random.default_rng(random.getrandbits(32))
+    gamma, beta = rng.normal(size=(2, count))
+    out = random.choice(("int8", "int16"))
+    scale, eps = 2.0 ** -random.randint(2, 12), random.choice((0.0, 1e-12, 1e-5, 1.0))
+    found = norm_constants(gamma, beta, eps, 2.0 ** -random.randint(0, 12), scale)
+    wide = np.iinfo(out)
+    zero = random.choice((-128, 0, 5)) if out == "int8" else 0
+    op = kind(found.eps, found.shift, zero, int(wide.min), int(wide.max), out)
+    return Case(op, (x,), (found.multiplier, found.bias))
+
+
+KINDS = (softmax, norm)

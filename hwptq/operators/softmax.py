@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.formats import INT8
 from hwptq.ir.composite import Composite
 from hwptq.ir.dataflow import constant as array_of
 from hwptq.ir.dataflow import shape_of
@@ -188,8 +189,9 @@ def _lowered(e: Emitter, x: Operand, mask: Any, out: Output) -> Any:
     by = exponent(float(x.scale))
     op = Softmax(by.factor, by.shift, by.reach, masked=mask is not None)
     tensors = [x.tensor] if mask is None else [x.tensor, mask]
-    if (out.dtype, out.scale, out.zero) == ("int8", SCALE, ZERO_POINT):
-        return e.call(op, tensors, (), x.shape, "int8", out.tensor)
-    codes = e.call(op, tensors, (), x.shape, "int8")
+    direct = (out.dtype, out.scale, out.zero) == (INT8.held, SCALE, ZERO_POINT)
+    codes = e.call(op, tensors, (), x.shape, INT8.held, out.tensor if direct else None)
+    if direct:
+        return codes
     probabilities = Operand(codes, np.asarray(SCALE, np.float32), ZERO_POINT, x.shape)
     return emit_table(e, probabilities, probabilities.points, out)

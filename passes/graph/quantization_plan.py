@@ -233,9 +233,9 @@ class QuantizationPlan:
         return fused_summand(self.mod, add, self.values, self.readers) == var
 
     def _wants_wide(self, kind: str) -> bool:
-        """Whether the operators of a kind read int16 best."""
+        """Whether the operators of a kind read more than bytes best."""
         rule = self.target.rule(kind)
-        return rule is not None and format_of(rule.pairs[0][0]) == INT16
+        return rule is not None and format_of(rule.pairs[0][0]).bits > INT8.bits
 
     def _narrow(self) -> dict[Any, QParams]:
         """The parameters of wide tensors as products and tables read them."""

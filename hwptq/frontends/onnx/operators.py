@@ -157,6 +157,19 @@ def _cast(inputs: Sequence[Any], attrs: Any) -> Any:
     return inputs[0] if isinstance(inputs[0], relax.Var) and str(inputs[0].ty.dtype) == to else None
 
 
+def _group_norm(inputs: Sequence[Any], attrs: Any) -> Any:
+    """GroupNormalization, and InstanceNormalization, whose groups are single channels; None where nothing
+    lies behind the channels."""
+    data, scale, bias = inputs[:3]
+    shape = shape_of(data)
+    if len(shape) < 3:
+        return None
+    groups, epsilon = int(attrs.get("num_groups", shape[1])), float(attrs.get("epsilon", 1e-5))
+    if groups < 1 or shape[1] % groups:
+        raise ValueError(f"{groups} groups of {shape[1]} channels")
+    return relax.op.nn.group_norm(data, scale, bias, groups, 1, list(range(2, len(shape))), epsilon)
+
+
 def _dropout(inputs: Sequence[Any], attrs: Any) -> Any:
     """Dropout, which in inference gives its input; with its mask asked for, TVM's own converter is used."""
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
@@ -220,6 +233,8 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
     "Dropout": _dropout,
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Max": _folded(relax.op.maximum),

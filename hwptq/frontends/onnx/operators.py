@@ -15,6 +15,8 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.provenance import Origin, with_origin
 
+from .recurrent_layers import converters
+
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SMALLEST = np.finfo(np.float32).tiny
 
@@ -33,7 +35,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """As TVM does it, but for the operators that are converted here."""
         known = onnx.GraphProto()
-        known.node.extend(node for node in graph.node if node.op_type not in _CONVERTERS)
+        known.node.extend(node for node in graph.node if node.op_type not in {*_CONVERTERS, *_LAYERS})
         super()._check_for_unsupported_ops(known)
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
@@ -42,6 +44,8 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         if op_name == "Conv":
             attrs = _with_explicit_pads(given, attrs)
         result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
+        if op_name in _LAYERS:
+            result = _LAYERS[op_name](self.bb, inputs, attrs)
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         origin, known = Origin(attrs["tvm_custom"]["name"]), [i for i in inputs if isinstance(i, relax.Var)]
@@ -62,7 +66,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
 
 def known_operators() -> set[str]:
     """The operators that there is a converter for, here or in TVM."""
-    return {*_CONVERTERS, *onnx_frontend._get_convert_map(), "If", "Constant"}
+    return {*_CONVERTERS, *_LAYERS, *onnx_frontend._get_convert_map(), "If", "Constant"}
 
 
 def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:
@@ -228,6 +232,7 @@ def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
     )  # fmt: skip
 
 
+_LAYERS = converters()
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Cast": _cast,
     "Clip": _clip,

@@ -301,7 +301,8 @@ def lower_recurrent(e: Emitter, call: Any, out: Output) -> Any:
     limits = out.code_bounds()
     op = Recurrent(
         **asdict(real), hidden_factor=factors[0], cell_factor=factors[1], out_zero_point=out.zero,
-        lo=limits[0], hi=limits[1], out=out.dtype, state_bits=8 if x.bits <= 8 else 16, activation_bits=x.bits,
+        lo=limits[0], hi=limits[1], out=out.dtype,
+        state_bits=8 if x.bits <= 8 else 16, activation_bits=x.bits,
     )  # fmt: skip
     tensors = [x.tensor, *(e.r.get(t) for t in given)]
     return e.call(op, tensors, constants, shape_of(call), out.dtype, out.tensor)

@@ -13,12 +13,22 @@ from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
 
-_HEADS = {"nn.conv2d": "hwptq.conv2d", "matmul": "hwptq.matmul", "add": "hwptq.add"}
+_HEADS = {
+    "nn.conv2d": "hwptq.conv2d",
+    "matmul": "hwptq.matmul",
+    "add": "hwptq.add",
+    "nn.group_norm": "hwptq.group_norm",
+}
+#: What becomes a Composite only with a clamp behind it.
+_PLAIN = ("nn.group_norm",)
+#: What has no weight that a bias goes with.
+_UNBIASED = ("add", "nn.group_norm")
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.FuseConvRelu")
 class FuseConvRelu:
-    """conv2d|matmul [+ constant bias] [relu|clip] and add [relu|clip] -> Composite "hwptq.*".
+    """conv2d|matmul [+ constant bias] [relu|clip], add [relu|clip] and group_norm relu|clip -> Composite
+    "hwptq.*".
 
     Behind a matmul of two activations it may be multiplied with positive numbers.
 
@@ -33,6 +43,8 @@ class FuseConvRelu:
             for var, value in values.items():
                 if op_name(value) in _HEADS and var not in inner and not _adds_scalar(value):
                     chain = _chain(var, values, readers)
+                    if op_name(value) in _PLAIN and len(chain) == 1:
+                        continue
                     chains[chain[-1]] = [(v, values[v]) for v in chain]
                     inner.update(chain[:-1])
                     inner.add(chain[-1])
@@ -62,7 +74,7 @@ def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
         constant(values[head].args[1]) is not None
         or op_name(values.get(values[head].args[1])) == "dequantize"
     )
-    if op_name(values[head]) != "add" and weight:
+    if op_name(values[head]) not in _UNBIASED and weight:
         var, value = _next(chain[-1], values, readers)
         added = op_name(value) == "add" and value.args[0] == chain[-1] and constant(value.args[1]) is not None
         if added and _per_channel(value, op_name(values[head])):

@@ -8,7 +8,7 @@ PRODUCTS = (*WEIGHTED_OPS, "matmul")
 #: What may read a residual stream: the first dtype of a pair is what is read.
 STREAM_OPS = ("softmax", "layer_norm", "rms_norm")
 OTHER_OPS = (
-    "matmul", "add", "mul", "lookup", *STREAM_OPS, "max_pool", "avg_pool", "resize",
+    "matmul", "add", "mul", "lookup", *STREAM_OPS, "group_norm", "max_pool", "avg_pool", "resize",
     "concat", "data_movement",
 )  # fmt: skip
 

@@ -16,19 +16,11 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
-from hwptq.quant.integer_norm import (
-    LARGEST_LIFT,
-    LONGEST,
-    NORMALIZED_BITS,
-    ROOT_BITS,
-    NormConstants,
-    fraction_bits,
-    norm_constants,
-    normalize,
-)
-from hwptq.tir.builder import Expr, Flat, cast, constant, local, loop, splat
+from hwptq.quant.integer_norm import LONGEST, NormConstants, fraction_bits, norm_constants, normalize
+from hwptq.tir.builder import Expr, Flat, cast, constant, splat
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.requantize import Bounds, multiply_high, narrowed, rounding_shift
+from hwptq.tir.row_multiplier import mean_of, multiplier_of_row
 from hwptq.tir.rows import each_row, every_element, total
 from hwptq.tir.vector_unit import VectorUnit
 
@@ -65,9 +57,9 @@ class _Norm(Operator):
             def row(at: list[Expr], number: Expr) -> None:
                 source, target = x.behind(number * count), y.behind(number * count)
                 summed, squares = self._sums(source, count, unit)
-                mean = T.bind(_mean(summed, count, bits))
+                mean = T.bind(mean_of(summed, count, bits))
                 variance = count * squares + constant(self.eps, "int64")
-                factor, by, lift = _row_multiplier(
+                factor, by, lift = multiplier_of_row(
                     variance - cast(summed, "int64") * cast(summed, "int64"), count, bits
                 )
 
@@ -124,48 +116,6 @@ class RmsNorm(_Norm):
 
     kind: ClassVar[str] = "rms_norm"
     centered: ClassVar[bool] = False
-
-
-def _mean(summed: Expr, count: int, bits: int) -> Expr:
-    """2^bits times the mean, rounded, halves up: int32."""
-    twice = T.shift_left(cast(summed, "int64"), constant(bits + 1, "int64")) + constant(count, "int64")
-    return cast(T.floordiv(twice, constant(2 * count, "int64")), "int32")
-
-
-def _row_multiplier(variance: Expr, count: int, bits: int) -> tuple[Expr, Expr, Expr]:
-    """Multiplier, shift and lift of a row, int32: quant/integer_norm.row_multiplier."""
-    one = constant(1, "int64")
-    v = T.bind(T.max(variance, one))
-    zeros = T.call_llvm_pure_intrin("int64", "llvm.ctlz.i64", v, constant(0, "bool"))
-    double = T.bind(T.shift_right(zeros - constant(64 - ROOT_BITS, "int64"), one))
-    root = _integer_sqrt(T.shift_left(v, double + double))
-    room = 31 - count.bit_length()
-    quotient = T.bind(T.truncdiv(constant(count << (room + 31), "int64"), root))
-    halved = T.bind(cast(quotient >= constant(2**31, "int64"), "int64"))
-    shift = T.bind(cast(constant(room - NORMALIZED_BITS + bits, "int64") - double - halved, "int32"))
-    factor = T.bind(cast(T.shift_right(quotient, halved), "int32"))
-    by = T.max(T.min(shift, constant(31, "int32")), constant(1, "int32"))
-    lift = T.max(T.min(constant(1, "int32") - shift, constant(LARGEST_LIFT, "int32")), constant(0, "int32"))
-    return factor, T.bind(by), T.bind(lift)
-
-
-def _integer_sqrt(x: Expr) -> Expr:
-    """floor(sqrt(x)) of an int64 in [2^60, 2^62): a bit at a time, as on paper."""
-    rest, root = local(1, "int64"), local(1, "int64")
-    rest.store(0, x)
-    root.store(0, constant(0, "int64"))
-
-    def step(i: Expr) -> None:
-        bit = T.shift_left(constant(1, "int64"), constant(ROOT_BITS - 2, "int64") - cast(i + i, "int64"))
-        found, left = T.bind(root.load(0)), T.bind(rest.load(0))
-        tried = T.bind(found + bit)
-        fits = T.bind(left >= tried)
-        half = T.shift_right(found, constant(1, "int64"))
-        rest.store(0, T.Select(fits, left - tried, left))
-        root.store(0, T.Select(fits, half + bit, half))
-
-    loop(ROOT_BITS // 2, step)
-    return T.bind(root.load(0))
 
 
 def _why_not(call: Any) -> str | None:

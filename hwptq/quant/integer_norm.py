@@ -10,7 +10,7 @@ Of a row of C values x in steps of `scale`, with f = fraction_bits(x):
     y  = clamp(((v + bias[c] + 2^(shift-1)) >> shift) + zero_point)
 
 Only the sum of squares, the square root and the division of a row need 64 bits. The magnitude of a normalized
-value is at most sqrt(C), so n fits 24 bits; where the spread of a row is small, d is shifted to the left
+value is at most sqrt(C), so n fits 28 bits; where the spread of a row is small, d is shifted to the left
 first, which cannot overflow for the same reason.
 """
 
@@ -21,8 +21,10 @@ from math import frexp
 
 import numpy as np
 
-#: The most values of a row: C * sum x^2 of int16 fits 60 bits.
-LONGEST = 2**14
+#: The most values of a row, by bytes of a value: C * sum x^2 fits 60 bits.
+_LONGEST = {1: 2**22, 2: 2**14}
+#: Of rows of any dtype.
+LONGEST = min(_LONGEST.values())
 NORMALIZED_BITS = 16
 LARGEST_LIFT = 20
 #: The most that is added to V, so that both fit 61 bits: beside it no variance counts.
@@ -40,16 +42,24 @@ class NormConstants:
     eps: int
 
 
+def longest(dtype: np.dtype | str) -> int:
+    """The most values of a row."""
+    return _LONGEST[np.dtype(dtype).itemsize]
+
+
 def fraction_bits(dtype: np.dtype | str) -> int:
     """f: bits behind the point of d, which fits 30 bits with its sign."""
     return 29 - 8 * np.dtype(dtype).itemsize
 
 
 def norm_constants(
-    gamma: np.ndarray, beta: np.ndarray, eps: float, in_scale: float, out_scale: float
+    gamma: np.ndarray, beta: np.ndarray, eps: float, in_scale: float, out_scale: float, count: int = 0
 ) -> NormConstants:
-    """The constants of y = gamma * n + beta (float, [C]). Raises ValueError where they fit no shift."""
-    count = gamma.size
+    """The constants of y = gamma * n + beta (float, [C]) for rows of `count` values, C if not given.
+
+    Raises ValueError where they fit no shift.
+    """
+    count = count or gamma.size
     factor = gamma.astype(np.float64) / out_scale
     largest = max(float(np.abs(factor).max()), 2.0**-20)
     # v is y in steps of 2^-shift; the largest multiplier is just below 2^31
@@ -68,11 +78,11 @@ def normalize(
     """x int8 or int16 [..., C] -> int32 [..., C] in lo … hi.
 
     centered: a layer norm, for which the zero point of x does not matter; else an RMS norm, of x with zero
-    point 0. Raises ValueError for rows longer than LONGEST.
+    point 0. The constants may differ by row too: [..., C]. Raises ValueError for rows longer than `longest`.
     """
     count, bits = x.shape[-1], fraction_bits(x.dtype)
-    if count > LONGEST:
-        raise ValueError(f"a norm of rows of {count} values; at most {LONGEST} can be summed")
+    if count > longest(x.dtype):
+        raise ValueError(f"a norm of rows of {count} values; at most {longest(x.dtype)} can be summed")
     wide = x.astype(np.int64)
     total = wide.sum(axis=-1, keepdims=True) if centered else np.zeros((*x.shape[:-1], 1), np.int64)
     variance = count * (wide * wide).sum(axis=-1, keepdims=True) - total * total + constants.eps

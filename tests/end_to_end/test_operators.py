@@ -94,10 +94,36 @@ def _two_activations() -> onnx.ModelProto:
     return model(nodes, {"x": [1, 5, 8]}, constants)
 
 
+def _norms() -> onnx.ModelProto:
+    """An instance norm with a clamp, and a group norm as an exporter writes it, with a SiLU."""
+    nodes = [
+        node("Conv", "x w0", "a", "first", pads=[1, 1, 1, 1]),
+        node("InstanceNormalization", "a g0 b0", "b", "instance"),
+        node("Relu", "b", "c", "relu"),
+        node("Conv", "c w1", "d", "second", pads=[1, 1, 1, 1], strides=[2, 1]),
+        node("Reshape", "d rows", "e", "before"),
+        node("InstanceNormalization", "e g1 b1", "f", "group"),
+        node("Reshape", "f whole", "h", "behind"),
+        node("Mul", "h g2", "i", "scale"),
+        node("Add", "i b2", "j", "offset"),
+        node("Sigmoid", "j", "k", "sigmoid"),
+        node("Mul", "j k", "l", "silu"),
+        node("Conv", "l w2", "y", "third"),
+    ]
+    constants = {
+        "w0": normal(0, 9, 3, 3, 3), "g0": normal(1, 9), "b0": normal(2, 9),
+        "w1": normal(3, 12, 9, 3, 3, spread=0.3), "rows": np.array([1, 3, -1], INT64),
+        "g1": np.ones(3, np.float32), "b1": np.zeros(3, np.float32), "whole": np.array([1, 12, 4, 7], INT64),
+        "g2": normal(4, 12, 1, 1), "b2": normal(5, 12, 1, 1), "w2": normal(6, 4, 12, 1, 1),
+    }  # fmt: skip
+    return model(nodes, {"x": ["N", 3, 7, 7]}, constants)
+
+
 MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], set[str]]] = {
     "convolutions": (_convolutions, {"conv2d", "dense"}),
     "pools and movement": (_pools_and_movement, {"dense"}),
     "two activations": (_two_activations, {"dense", "matmul"}),
+    "norms": (_norms, {"conv2d"}),
 }
 
 

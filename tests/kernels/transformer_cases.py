@@ -1,4 +1,4 @@
-"""Random operators of transformers: odd rows, extremes, masks of every shape."""
+"""Random operators of transformers, and group norms: odd rows, extremes, masks of every shape."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from int16_cases import int16
 from kernel_cases import Case, int8
 
+from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.softmax import Softmax
 from hwptq.quant.integer_norm import norm_constants
@@ -49,4 +50,23 @@ def norm(random: Random) -> Case:
     return Case(op, (x,), (found.multiplier, found.bias))
 
 
-KINDS = (softmax, norm)
+def group_norm(random: Random) -> Case:
+    """A GroupNorm of images, of any spread, groups and channels, those between two vectors too."""
+    groups, size = random.choice(((1, 1), (1, 7), (3, 1), (4, 8), (2, 17), (33, 1), (5, 13), (1, 64)))
+    shape = random.choice((1, 2)), random.randint(1, 5), random.randint(1, 5), groups * size
+    x = random.choice((int8, int16))(random, *shape)
+    x = (x >> random.choice((0, 0, 3, 7))).astype(x.dtype)
+    rng = np.random.default_rng(random.getrandbits(32))
+    gamma, beta = rng.normal(size=(2, groups * size))
+    out = random.choice(("int8", "int16"))
+    scale, eps = 2.0 ** -random.randint(2, 12), random.choice((0.0, 1e-12, 1e-5, 1.0))
+    count = size * shape[1] * shape[2]
+    found = norm_constants(gamma, beta, eps, 2.0 ** -random.randint(0, 12), scale, count)
+    wide = np.iinfo(out)
+    zero = random.choice((-128, 0, 5)) if out == "int8" else 0
+    low = random.choice((int(wide.min), zero))
+    op = GroupNorm(groups, found.eps, found.shift, zero, low, int(wide.max), out)
+    return Case(op, (x,), (found.multiplier, found.bias))
+
+
+KINDS = (softmax, norm, group_norm)

@@ -21,6 +21,7 @@ from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.max_pool import MaxPool
@@ -261,6 +262,18 @@ def _norm(op: LayerNorm | RmsNorm, x, multiplier, bias) -> np.ndarray:
     return out
 
 
+def _group_norm(op: GroupNorm, x, multiplier, bias) -> np.ndarray:
+    """Group by group as a layer norm of rows, whose constants differ by channel."""
+    size, out = x.shape[3] // op.groups, np.empty(x.shape, op.out)
+    plain = LayerNorm(op.eps, op.shift, op.out_zero_point, op.lo, op.hi, op.out)
+    for b, g in np.ndindex(x.shape[0], op.groups):
+        mine = slice(g * size, (g + 1) * size)
+        row = x[b, :, :, mine]
+        of_row = [np.broadcast_to(v[mine], row.shape).reshape(-1) for v in (multiplier, bias)]
+        out[b, :, :, mine] = _norm(plain, row.reshape(-1), *of_row).reshape(row.shape)
+    return out
+
+
 _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Conv2d: _conv2d,
     Dense: _dense,
@@ -274,6 +287,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Softmax: _softmax,
     LayerNorm: _norm,
     RmsNorm: _norm,
+    GroupNorm: _group_norm,
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     Resize: _resize,

@@ -123,6 +123,19 @@ def test_adding_a_scalar_is_a_function_of_one_tensor():
     fuse(lambda emit, x: emit(nn.relu(emit(op.add(x, relax.const(3.0))))), ["add", "nn.relu"], x=IMAGE)
 
 
+@pytest.mark.parametrize("clamp", CLAMPS)
+def test_group_norm(clamp: str):
+    """With a clamp only; what is added to it is no bias."""
+    function, bounds = CLAMPS[clamp]
+
+    def build(emit: Any, x: Any) -> Any:
+        y = emit(nn.group_norm(x, const(4), const(4, seed=1), 2, 1, [2, 3]))
+        return emit(op.add(emit(function(y)), const(4, 1, 1)))
+
+    found = fuse(build, ["nn.group_norm" if clamp == "none" else "group_norm", "add"], x=IMAGE)
+    assert [(c.kind, c.bounds) for c in found[:-1]] == ([] if clamp == "none" else [("group_norm", bounds)])
+
+
 def test_a_network():
     before = apply(FoldBatchNorm(), network())
     after = apply(FuseConvRelu(), before)

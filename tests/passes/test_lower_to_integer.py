@@ -179,6 +179,9 @@ REASONS = {
     "a norm over other axes than the last": lambda x: nn.layer_norm(
         x, op.ones((6, 7, 9), "float32"), op.zeros((6, 7, 9), "float32"), [1, 2, 3]
     ),
+    "a group norm of something else than images": lambda x: nn.group_norm(
+        x, relax.const(np.ones(9, np.float32)), relax.const(np.zeros(9, np.float32)), 3, 3, [1, 2]
+    ),
     "a norm whose scale or offset is computed": lambda x: nn.layer_norm(
         x, op.ones((9,), "float32"), op.zeros((9,), "float32"), [-1]
     ),

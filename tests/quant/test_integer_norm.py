@@ -13,6 +13,7 @@ from hwptq.quant.integer_norm import (
     bit_length,
     fraction_bits,
     integer_sqrt,
+    longest,
     norm_constants,
     normalize,
     row_multiplier,
@@ -91,10 +92,26 @@ def test_a_row_that_is_too_long_is_refused() -> None:
     gamma = np.ones(LONGEST + 1)
     with pytest.raises(ValueError, match="a norm of rows of 16385 values"):
         normalize(
-            np.zeros((1, gamma.size), np.int8), norm_constants(gamma, gamma, EPS, 1.0, 1.0), 0, -128, 127
+            np.zeros((1, gamma.size), np.int16), norm_constants(gamma, gamma, EPS, 1.0, 1.0), 0, -128, 127
         )
 
 
 def test_what_fits_no_shift_is_refused() -> None:
     with pytest.raises(ValueError, match="too large for its output's scale"):
         norm_constants(np.ones(4), np.full(4, 1e12), EPS, 1.0, 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("kind", ["one", "halves", "two steps"])
+def test_the_longest_rows(dtype: type, kind: str) -> None:
+    """One value that sticks out, which is the largest that can be; values at both limits; next to none."""
+    count, limits = longest(dtype), np.iinfo(dtype)
+    x = np.zeros((1, count), dtype)
+    x[0, 0] = limits.min if kind == "one" else 1
+    if kind == "halves":
+        x[0] = np.where(np.arange(count) % 2, limits.min, limits.max)
+    out_scale = 2.0**-10
+    constants = norm_constants(np.ones(count), np.zeros(count), EPS, 0.01, out_scale)
+    found = normalize(x, constants, 0, -WIDE, WIDE)
+    exact = real_norm(x, 0.01, np.ones(1), np.zeros(1), True) / out_scale
+    assert (np.abs(found - exact) <= 1 + 2.0**-12 * np.abs(exact)).all()

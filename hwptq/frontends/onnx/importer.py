@@ -18,6 +18,7 @@ from hwptq.errors import UnsupportedError
 from ..model import Model
 from .check_import import Imported
 from .float_types import widen_floats, widen_nibbles
+from .fused_operators import name_domains
 from .importer_errors import said_by_importer
 from .input_shapes import input_shapes
 from .node_origins import with_node_origins
@@ -43,6 +44,7 @@ def import_proto(
     proto: onnx.ModelProto, name: str, axes: Mapping[str, int] | None = None, path: str = "the model"
 ) -> Model:
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
+    name_domains(proto.graph)
     check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if opset < _OLDEST:

@@ -9,6 +9,7 @@ import onnx
 from .apply_rewrites import apply_rewrites
 from .fold_shapes import fold_shapes
 from .function_bodies import with_bodies
+from .fused_operators import unfused
 from .rewrites.known_branches import take_known_branches
 
 
@@ -19,7 +20,7 @@ def simplified(
 
     inputs: their shapes; known: the operators that have a converter. The argument stays as it is.
     """
-    model = fold_shapes(with_bodies(model, inputs, known), inputs)
+    model = fold_shapes(with_bodies(unfused(model), inputs, known), inputs)
     while take_known_branches(model.graph):
         model = fold_shapes(with_bodies(model, inputs, known), inputs)
     for node in model.graph.node:

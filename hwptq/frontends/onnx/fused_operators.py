@@ -1,0 +1,58 @@
+"""Operators that ONNX Runtime's optimizer makes, as the standard nodes that they stand for.
+
+They come before anything looks at shapes: ONNX infers none behind an operator of another domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from .rewrites.fused_norms import simplified_layer_norm, skip_norm
+from .rewrites.grouped_query_attention import grouped_query_attention
+from .rewrites.quick_gelu import quick_gelu
+from .rewrites.surroundings import Rule, Surroundings
+
+_RULES: Mapping[str, Rule] = {
+    "GroupQueryAttention": grouped_query_attention,
+    "QuickGelu": quick_gelu,
+    "SimplifiedLayerNormalization": simplified_layer_norm,
+    "SkipLayerNormalization": skip_norm,
+    "SkipSimplifiedLayerNormalization": skip_norm,
+}
+_DOMAIN = "com.microsoft"
+#: An operator that files name without a domain, though the standard has none of that name.
+_NAMELESS = ("SimplifiedLayerNormalization",)
+
+
+def name_domains(graph: onnx.GraphProto) -> None:
+    """Give operators their domain where files leave it out, so that the standard is not asked for them."""
+    for node in graph.node:
+        if node.op_type in _NAMELESS and not node.domain:
+            node.domain = _DOMAIN
+
+
+def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with standard nodes in the place of fused ones; itself where there are none. Raises
+    UnsupportedError for what a node asks for and no rule knows."""
+    if not any(_is_fused(node) for node in model.graph.node):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    for node in graph.node:
+        node.name = node.name or node.output[0]
+    around = Surroundings(graph, {})
+    nodes = [
+        n for node in graph.node for n in (_RULES[node.op_type](around, node) if _is_fused(node) else [node])
+    ]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    graph.initializer.extend(around.added)
+    return copy
+
+
+def _is_fused(node: onnx.NodeProto) -> bool:
+    return node.domain == _DOMAIN and node.op_type in _RULES

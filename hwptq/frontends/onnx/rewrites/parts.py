@@ -1,0 +1,55 @@
+"""Builds the standard nodes that stand for one node of another domain, whose shapes nobody infers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .surroundings import Surroundings, part_of
+
+
+class Parts:
+    """Nodes so far, in order. Sizes are tensors computed from shapes, which fold_shapes makes constants."""
+
+    def __init__(self, around: Surroundings, node: onnx.NodeProto):
+        self._around, self._node = around, node
+        self.nodes: list[onnx.NodeProto] = []
+
+    def op(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """A new node; the name of its only output."""
+        output = output or self._around.fresh(f"{self._node.output[0]}_{op}")
+        self.nodes.append(part_of(self._node, op, inputs, output, **attributes))
+        return output
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """The name of a new constant."""
+        return self._around.add(np.asarray(value, dtype), f"{self._node.output[0]}_constant")
+
+    def ints(self, *values: int) -> str:
+        """A vector of int64."""
+        return self.constant(values, np.int64)
+
+    def size(self, tensor: str, axis: int) -> str:
+        """The size of an axis, int64 of rank 0."""
+        return self.op("Gather", [self.op("Shape", [tensor]), self.constant(axis, np.int64)])
+
+    def reshaped(self, tensor: str, *shape: int) -> str:
+        """To a shape in which 0 keeps an axis, and -1 takes what is left."""
+        return self.op("Reshape", [tensor, self.ints(*shape)])
+
+    def sliced(self, tensor: str, axis: int, begin: int, end: int, step: int = 1) -> str:
+        """Elements along an axis."""
+        return self.op("Slice", [tensor, *(self.ints(v) for v in (begin, end, axis, step))])
+
+
+def given(node: onnx.NodeProto, index: int) -> str:
+    """The name of an input, "" where it is left out."""
+    return node.input[index] if index < len(node.input) else ""
+
+
+def made(node: onnx.NodeProto, index: int) -> str:
+    """The name of an output, "" where nobody wants it."""
+    return node.output[index] if index < len(node.output) else ""

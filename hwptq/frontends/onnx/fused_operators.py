@@ -45,7 +45,7 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = node.name or node.output[0]
     around = Surroundings(graph, {})
     nodes = [
-        n for node in graph.node for n in (_RULES[node.op_type](around, node) if _is_fused(node) else [node])
+        n for node in graph.node for n in ((_is_fused(node) and _RULES[node.op_type](around, node)) or [node])
     ]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]

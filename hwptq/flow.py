@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwptq.data.data_warnings import data_warnings
 from hwptq.data.dataset import Dataset, from_batches, open_dataset
+from hwptq.data.made_up import MADE_UP, made_up
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.diagnosis import diagnosis
 from hwptq.diagnosis.diagnosis import Diagnosis
@@ -39,7 +40,7 @@ from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
 from .output_folder import staged
 from .pipeline.ir_dump import IrDump
-from .pipeline.stages import Graphs, Quantized, insert, integers, kernels, normalize, prepare
+from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, kernels, normalize, prepare
 from .pipeline.step import Job, first_tile
 from .progress import Progress
 from .qdq_onnx import save_qdq
@@ -90,6 +91,8 @@ def compile(
         with progress.stage("check the import"):
             checked = imported.check(first.inputs if first else None)
         warnings = [*imported.warnings, *data_warnings(calibration, evaluation)]
+        if calibration_data is None and evaluation_data is None:
+            warnings.append(MADE_UP)
         try:
             quantized, widths = _quantized(imported, job, evaluation)
             graphs, tuning = _lowered(quantized, job)
@@ -143,6 +146,7 @@ def plan(
         imported = read_model(model, options.axes)
         calibration, _ = _datasets(imported, calibration_data, None, preprocess, options)
     check_wishes(options, device, passes.is_quantized(imported.module))
+    _needs_static(options, "--dry-run")
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
     job = Job(device, calibration, options, progress)
@@ -165,6 +169,7 @@ def diagnose(
     as compile does.
     """
     options = options_of(options, **words)
+    _needs_static(options, "diagnose")
     case = model, target, calibration_data, evaluation_data, preprocess, options, progress or Progress()
     with _imported(*case) as (imported, job, evaluation):
         return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
@@ -188,9 +193,15 @@ def repair(
     options = options_of(options, **words)
     if options.max_drop is None:
         raise InputError("a repair needs --max-drop: the points that may be lost")
+    _needs_static(options, "a repair")
     case = model, target, calibration_data, evaluation_data, preprocess, options, progress or Progress()
     with _imported(*case) as (imported, job, evaluation):
         return find_repair(imported.module, job, evaluation, options.max_drop)
+
+
+def _needs_static(options: Options, what: str) -> None:
+    if options.activations == "dynamic":
+        raise InputError(f"{what} is about scales of calibration: leave --activations dynamic out")
 
 
 @contextmanager
@@ -216,6 +227,8 @@ def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, 
     job.dump("import", model.module)
     if already:
         return normalize(model.module, job), None
+    if job.options.activations == "dynamic":
+        return dynamic(model.module, job), None
     prepared = prepare(model.module, job)
     widths = bit_widths(prepared, job, model.outputs, evaluation)
     return insert(widths.recorded(prepared) if widths else prepared, job), widths
@@ -261,6 +274,8 @@ def _datasets(
 
     first = open_data(calibration)
     second = open_data(evaluation) or first
+    if second is None and options.activations == "dynamic":
+        second = from_batches(made_up(model.inputs), model.inputs)
     if second is None:
         raise InputError("there is no data: give calibration data, and evaluation data to measure accuracy")
     return first, second if options.samples is None else second.take(options.samples)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: (outputs, labels) -> score, higher is better. outputs: one array [N, …] for each output of the model, N the
 #: number of samples; labels: array [N], or None where a sample has none.
 Metric = Callable[[list[np.ndarray], "np.ndarray | None"], float]
+#: Whether scales of activations come from calibration, or are found for each row when it is computed.
+ACTIVATIONS = ("static", "dynamic")
 GRANULARITIES = ("tensor", "channel", "group")
 _MOST_THREADS = 16
 
@@ -34,6 +36,7 @@ class Options:
     """
 
     weight_granularity: str | None = None  # "tensor" | "channel" | "group"; None = the descriptor's
+    activations: str = "static"  # "dynamic": dense layers alone, a scale for each token
     precision: str | None = None  # "w8a8", "w4a8" …: the dtypes of every layer that can have them
     budget: Budget | None = None  # what the choice of dtypes may cost
     exclude: str | None = None  # regular expression of layers that keep the highest precision offered
@@ -60,6 +63,8 @@ class Options:
         self._parse("dump_ir", str, Path)
         if self.weight_granularity not in (None, *GRANULARITIES):
             raise InputError(f"--weight-granularity {self.weight_granularity}: give tensor, channel or group")
+        if self.activations not in ACTIVATIONS:
+            raise InputError(f"--activations {self.activations}: give static or dynamic")
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
             _check_pattern(option, value)
         for name, size in self.axes.items():
@@ -80,6 +85,7 @@ class OptionWords(TypedDict, total=False):
     """The fields of Options as keywords, with the forms in which they may be given."""
 
     weight_granularity: str | None
+    activations: str
     precision: str | None
     budget: Budget | str | None
     exclude: str | None

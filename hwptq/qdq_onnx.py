@@ -18,10 +18,12 @@ from tvm import relax
 
 from hwptq.formats import format_of
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, slice_bounds
+from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import quantizes
 
 from . import __version__
+from .qdq_rows import rows_as_onnx
 
 OPSET = 19  # or a newer one that a format asks for
 #: Roundings of a coordinate that ONNX knows.
@@ -174,6 +176,11 @@ class _Writer:
         output = self.fresh(name)
         if op in _PLAIN:
             return self.node(_PLAIN[op], [self.name(a) for a in call.args], output)
+        if op == "call_tir":
+            inputs = [self.name(a) for a in call.args[1].fields]
+            found = rows_as_onnx(self, integer_operator(self.mod, call), inputs, output)
+            if found is not None:
+                return found
         if op not in _CONVERTERS:
             raise NotExportable(f"{name}: {op or 'call'} has no ONNX form")
         return _CONVERTERS[op](self, call, output)
@@ -371,24 +378,6 @@ def _not_equal(w: _Writer, call: Any, output: str) -> str:
     return w.node("Not", [equal], output)
 
 
-def _group_norm(w: _Writer, call: Any, output: str) -> str:
-    """InstanceNormalization of [N, G, -1], which older opsets than that of GroupNormalization have."""
-    shape, groups, axes = shape_of(call), int(call.attrs.num_groups), _ints(call.attrs.axes)
-    if int(call.attrs.channel_axis) != 1 or sorted(axes) != list(range(2, len(shape))):
-        raise NotExportable(f"{output}: group_norm over other axes than those behind the channels")
-    x, *vectors = (w.name(a) for a in call.args)
-    epsilon = float(call.attrs.epsilon)
-    if groups == shape[1]:
-        return w.node("InstanceNormalization", [x, *vectors], output, epsilon=epsilon)
-    ones, zeros = (w.tensor(np.full(groups, value, np.float32)) for value in (1, 0))
-    rows = w.node("Reshape", [x, w.tensor(np.array([shape[0], groups, -1], np.int64))])
-    normal = w.node("InstanceNormalization", [rows, ones, zeros], epsilon=epsilon)
-    y = w.node("Reshape", [normal, w.tensor(np.array(shape, np.int64))])
-    spread = w.tensor(np.array([-1, *(1 for _ in axes)], np.int64))
-    scale, bias = (w.node("Reshape", [v, spread]) for v in vectors)
-    return w.node("Add", [w.node("Mul", [y, scale]), bias], output)
-
-
 def _take(w: _Writer, call: Any, output: str) -> str:
     axis = 0 if call.attrs.axis is None else int(call.attrs.axis)
     return w.node("Gather", [w.name(a) for a in call.args], output, axis=axis)
@@ -434,7 +423,6 @@ _CONVERTERS: dict[str, Callable[[_Writer, Any, str], Any]] = {
     "nn.layer_norm": _layer_norm,
     "nn.rms_norm": _rms_norm,
     "not_equal": _not_equal,
-    "nn.group_norm": _group_norm,
     "take": _take,
     "split": _split,
 }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
     from .fuse_masks import FuseMasks as FuseMasks
     from .fuse_norms import FuseNorms as FuseNorms
+    from .insert_dynamic_qdq import InsertDynamicQDQ as InsertDynamicQDQ
     from .insert_qdq import InsertQDQ as InsertQDQ
     from .keep_unlisted import KeepUnlisted as KeepUnlisted
     from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
@@ -36,6 +37,7 @@ _PUBLIC = {
     "fuse_conv_relu": ("FuseConvRelu",),
     "fuse_masks": ("FuseMasks",),
     "fuse_norms": ("FuseNorms",),
+    "insert_dynamic_qdq": ("InsertDynamicQDQ",),
     "insert_qdq": ("InsertQDQ",),
     "keep_unlisted": ("KeepUnlisted",),
     "lower_conv_transpose": ("LowerConvTranspose",),

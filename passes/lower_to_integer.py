@@ -13,6 +13,7 @@ import numpy as np
 import tvm
 
 from hwptq.formats import FLOAT32, Format, format_of, holds_floats
+from hwptq.ir.composite import read_composite
 from hwptq.ir.dataflow import (
     Rewriter,
     bindings,
@@ -37,6 +38,7 @@ from hwptq.operators.dequantize import Dequantize, FloatDequantize
 from hwptq.operators.lookup import lower_function
 from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.operators.rescale import rescaled
+from hwptq.operators.rows import lower_dense, row_codes
 from hwptq.targets.schema import Descriptor
 
 from .graph.quantizable import float_reasons, layer_dtypes, weight_groups, with_float_reasons
@@ -100,6 +102,8 @@ class _Lowering:
         if dequantizes(value) and constant(value.args[0]) is None:
             source = self.r.get(value.args[0])
             return e.call(_dequantize(value), [source], (), shape_of(value), "float32", self.r.origin)
+        if self._reads_rows(value):
+            return self._row_dense(var, value)
         if is_real_dense(e.mod, self.values, value) and not self._feeds_quantize(var):
             return self._real_dense(var, value)
         if self._leaves_as_float(var, value):
@@ -160,6 +164,20 @@ class _Lowering:
         """A dense layer whose result is float32; the float operator where it has no integer form."""
         try:
             return self._lowered(var, self._integer_output(self.r.origin, 1.0, 0, FLOAT32))
+        except NotInteger as error:
+            self.reasons[self.r.origin.label] = str(error)
+            return self.r.keep(value)
+
+    def _reads_rows(self, value: Any) -> bool:
+        unit = read_composite(self.e.mod, value)
+        return unit is not None and unit.kind == "matmul" and row_codes(self.e, unit.args[0]) is not None
+
+    def _row_dense(self, var: Any, value: Any) -> Any:
+        """A dense layer on rows with a scale each; the float operator where it has no integer form."""
+        unit = read_composite(self.e.mod, value)
+        assert unit is not None
+        try:
+            return lower_dense(self.e, unit, self.r.origin)
         except NotInteger as error:
             self.reasons[self.r.origin.label] = str(error)
             return self.r.keep(value)

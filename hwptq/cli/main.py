@@ -76,6 +76,12 @@ def compile_command(
     weight_granularity: Annotated[
         str | None, typer.Option(metavar="tensor|channel|group", help="scales of weights")
     ] = None,
+    activations: Annotated[
+        str,
+        typer.Option(
+            metavar="static|dynamic", help="dynamic: a scale a token in dense layers, no calibration"
+        ),
+    ] = "static",
     precision: Annotated[
         str | None,
         typer.Option(metavar="w8a8|w4a8|w4a4|w8a16|w4a16|fp8|bf16", help="dtypes of weights and activations"),
@@ -151,6 +157,7 @@ def compile_command(
     options = options_of(
         None,
         weight_granularity=weight_granularity,
+        activations=activations,
         axes=axes_of(axes or ()),
         precision=precision,
         budget=budget,

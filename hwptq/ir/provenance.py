@@ -31,6 +31,7 @@ class Part(Enum):
     REAL = "dq"  # dequantized again
     IMAGE = "nhwc"  # codes of an image, channels last
     UNCLAMPED = "unclamped"  # codes before the clamp that gives the result
+    SUMS = "sums"  # of a layer, before the scale of their row
     PACKED = "packed"  # codes as the kernels behind it want them
 
 

@@ -17,7 +17,17 @@ from hwptq.targets import Descriptor
 
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
-from .steps import FUSE, LOWER, NORMALIZE, PREPARE, QUANTIZE, SELECT, rounds
+from .steps import (
+    FUSE,
+    LOWER,
+    NORMALIZE,
+    PREPARE,
+    PREPARE_DYNAMIC,
+    QUANTIZE,
+    QUANTIZE_DYNAMIC,
+    SELECT,
+    rounds,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,12 @@ def insert(prepared: Prepared, job: Job) -> Quantized:
     """A prepared module quantized, with the dtypes recorded on it, else the first of the target's."""
     now = run(QUANTIZE, job, State(prepared.float32, prepared.float32, prepared.stats))
     return Quantized(prepared.float32, now.module, tuple(scale_warnings(prepared.stats, now.module)))
+
+
+def dynamic(module: tvm.IRModule, job: Job) -> Quantized:
+    """An imported float module whose dense layers take int8 with a scale for each row; all else stays."""
+    float32 = run(PREPARE_DYNAMIC, job, State(module)).module
+    return Quantized(float32, run(QUANTIZE_DYNAMIC, job, State(float32)).module)
 
 
 def normalize(module: tvm.IRModule, job: Job) -> Quantized:

@@ -83,6 +83,24 @@ QUANTIZE = (
         stage="correct bias",
     ),
 )
+#: float -> float, where activations are dynamic: what needs no ranges
+PREPARE_DYNAMIC: tuple[Step | Calibrate | CheckPatterns, ...] = (
+    *map(plain, FUSE),
+    CheckPatterns(),
+    Step(
+        "SmoothActivations",
+        lambda job, now: passes.SmoothActivations(job.batches, per_token=True),
+        when=lambda job, now: job.options.recipe.smooth and job.data is not None,
+        stage="smooth",
+    ),
+)
+#: float -> QDQ, dense layers alone
+QUANTIZE_DYNAMIC = (
+    Step(
+        "InsertDynamicQDQ",
+        lambda job, now: passes.InsertDynamicQDQ(job.target, job.options.keep_float),
+    ),
+)
 NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales
     plain(passes.NormalizeQDQ),

@@ -17,6 +17,7 @@ import numpy as np
 STRENGTHS = (0.35, 0.5, 0.65, 0.8)
 _ACTIVATION_STEPS = 255
 _WORTH = 0.97  # what is left of the error where smoothing is worth it
+_WORTH_A_TOKEN = 0.5  # the same beside scales for each token, which bear most outliers by themselves
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def best_factors(
     tried = [factors(reach, weights, strength) for strength in STRENGTHS]
     plain, errors = error(np.ones(channels)), [error(s) for s in tried]
     best = int(np.argmin(errors))
-    return tried[best] if errors[best] < _WORTH * plain else np.ones(channels)
+    worth = _WORTH_A_TOKEN if per_token else _WORTH
+    return tried[best] if errors[best] < worth * plain else np.ones(channels)
 
 
 def _rounded(x: np.ndarray, scale: np.ndarray) -> np.ndarray:

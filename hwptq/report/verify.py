@@ -23,6 +23,7 @@ from hwptq.ir.dataflow import bindings, rewrite
 from hwptq.ir.provenance import Origin, Part, origins
 from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.operators.dense import DenseFloat
+from hwptq.operators.rows import RowRescale
 from hwptq.pipeline.stages import Graphs
 from hwptq.progress import Progress
 from hwptq.targets import Descriptor
@@ -142,6 +143,10 @@ def run_emitted(
         yield waiting.popleft(), arrays
 
 
+#: Operators whose float32 results are those of layers.
+_GIVES_REAL = (DenseFloat, RowRescale)
+
+
 class _Watch:
     """Runs the float and the reference graph, and compares them layer by layer on the first samples."""
 
@@ -149,7 +154,8 @@ class _Watch:
         self.float32, self.integer = Interpreter(graphs.float32), Interpreter(graphs.integer)
         self.scales = _scales(graphs.qdq)
         named = origins(graphs.integer["main"])
-        self.real = {named[v] for v, op, _ in integer_nodes(graphs.integer) if isinstance(op, DenseFloat)}
+        layers = (v for v, op, _ in integer_nodes(graphs.integer) if isinstance(op, _GIVES_REAL))
+        self.real = {named[v] for v in layers if named[v].part is Part.RESULT}
         self.evidence = evidence
         self.exact: list[np.ndarray] = []
 

@@ -10,7 +10,7 @@ from typing import Any
 from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError
-from hwptq.formats import Pair, parse_precision, precision_word
+from hwptq.formats import INT8, Pair, parse_precision, precision_word
 from hwptq.ir.dataflow import only_function
 from hwptq.options import Options
 from hwptq.passes.assign_bit_widths import (
@@ -31,6 +31,8 @@ from hwptq.targets import Descriptor
 from hwptq.targets.op_kinds import WEIGHTED_OPS
 
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
+
+_DYNAMIC = INT8.name, INT8.name  # what dense layers take where activations are dynamic
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     """Raise InputError for options about dtypes that say nothing, or contradict each other or the model."""
     if options.precision is not None:
         _check_precision(options.precision, target)
+    if options.activations == "dynamic":
+        _check_dynamic(options, target, quantized)
     if options.precision and options.budget:
         raise InputError("--precision leaves a budget nothing to choose: give one of the two")
     if options.weight_granularity == "group" and not any(target.weight_group(rule.op) for rule in target.ops):
@@ -196,6 +200,19 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     dtype = options.budget.dtype if options.budget else None
     if dtype and all(dtype != weight for rule in target.ops for _, weight in rule.pairs):
         raise InputError(f"--budget {options.budget}: target {target.name} offers no {dtype} weights")
+
+
+def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> None:
+    """Raise InputError where dynamic activations leave an option nothing to say, or the target has none."""
+    if quantized:
+        raise InputError("the model is quantized already: --activations dynamic needs a model in float")
+    if options.precision not in (None, "w8a8") or options.budget or options.lower_ends:
+        raise InputError("--activations dynamic is int8 by int8: --precision and --budget have no choice")
+    if options.weight_granularity not in (None, "channel"):
+        raise InputError("--activations dynamic has a scale for each channel of a weight")
+    rule = target.rule("dense")
+    if rule is None or not rule.float_output or _DYNAMIC not in rule.pairs:
+        raise InputError(f"--activations dynamic: {target.name} offers no dense layers from int8 to float32")
 
 
 def _check_precision(word: str, target: Descriptor) -> None:

@@ -143,3 +143,35 @@ def test_the_module_is_the_command(tmp_path: Path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "hwptq: absent.onnx: no such file; give the path of an ONNX model\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@native
+def test_dynamic_activations_need_no_data(hwptq: Command):
+    arguments = hwptq.folder / "model.onnx", "--target", TARGET, "--output", hwptq.folder / "out"
+    outcome = hwptq("compile", *arguments, "--activations", "dynamic", "--keep-float", "conv|relu|flatten")
+    assert outcome.code == 0
+    found = report(hwptq.folder)
+    assert found["bit_exact"]["mismatches"] == 0
+    assert found["bit_exact"]["samples"] > 0
+    assert "made-up-data" in {w["kind"] for w in found["warnings"]}
+    assert [(row["op"], row["weight"], row["activation"]) for row in found["bits"]] == [
+        ("dense", "int8", "int8")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--activations", "sometimes"), "--activations sometimes: give static or dynamic"),
+        (("--activations", "dynamic", "--precision", "w4a8"), "is int8 by int8"),
+        (("--activations", "dynamic", "--weight-granularity", "tensor"), "a scale for each channel"),
+        (("--activations", "dynamic", "--dry-run"), "leave --activations dynamic out"),
+    ],
+)
+def test_dynamic_activations_leave_little_to_choose(hwptq: Command, options, message):
+    assert message in hwptq.refused(2, *options)
+
+
+def test_dynamic_activations_need_dense_layers_with_float_results(hwptq: Command):
+    error = hwptq.refused(2, "--activations", "dynamic", target="hexagon-v66-npu")
+    assert "hexagon-v66-npu offers no dense layers from int8 to float32" in error

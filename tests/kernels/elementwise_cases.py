@@ -18,6 +18,7 @@ from hwptq.operators.mul import Mul
 from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
 from hwptq.operators.resize import Resize
+from hwptq.operators.rows import RowQuantize, RowRescale, RowScale
 from hwptq.quant.window import conv_output_shape
 
 _CHANNELS = (1, 3, 10, 16, 31, 64, 100, 128, 130, 200, 257)
@@ -112,5 +113,18 @@ def border(random: Random) -> Case:
 
 
 #: What every target computes, and what CPUs and HVX do.
+def rows(random: Random) -> Case:
+    """A scale for each row, its codes, or what is multiplied by it; a row of zeros now and then."""
+    rng = np.random.default_rng(random.getrandbits(32))
+    shape = (*random.choice(((1,), (3,), (2, 3))), random.choice(_CHANNELS))
+    x = rng.standard_normal(shape) * 10.0 ** rng.uniform(-4, 4, (*shape[:-1], 1))
+    x = (x * random.choice((1, 1, 0, 1e-35))).astype(np.float32)
+    scale = RowScale().reference(x)
+    bias = rng.standard_normal(shape[-1]).astype(np.float32)
+    bounds = random.choice(((-np.inf, np.inf), (0.0, np.inf), (-1.0, 2.0)))
+    rescaled = Case(RowRescale(*bounds), (x, scale), (bias,))
+    return random.choice((Case(RowScale(), (x,), ()), Case(RowQuantize(), (x, scale), ()), rescaled))
+
+
 KINDS = (binary, clamp, lookup, pool, pad, matmul, border)
-CPU_KINDS = (*KINDS, resize)
+CPU_KINDS = (*KINDS, resize, rows)

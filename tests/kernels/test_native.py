@@ -95,6 +95,12 @@ def test_dense_with_float_results(random, target):
     check(dense_float_case(random), target)
 
 
+@settings(max_examples=30, deadline=None)
+@given(randoms)
+def test_scales_of_rows(random):
+    check(elementwise_cases.rows(random), AVX2)
+
+
 @needs_vnni
 @settings(max_examples=80, deadline=None)
 @given(randoms)

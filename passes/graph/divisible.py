@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+from tvm import relax
 
 from hwptq.ir.composite import Composite, is_clamped, read_composite
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, users
@@ -113,6 +114,8 @@ def _linear_join(mod: tvm.IRModule) -> Callable[[Any, Any, np.ndarray], np.ndarr
     """What Follower asks of operators of several tensors: their labels where they are linear in `source`."""
 
     def join(value: Any, source: Any, labels: np.ndarray) -> np.ndarray | None:
+        if not isinstance(value, relax.Call):
+            return None  # it leaves the graph beside others
         shape = shape_of(value)
         if op_name(value) == "multiply" and list(value.args).count(source) == 1:
             return np.broadcast_to(labels, shape)

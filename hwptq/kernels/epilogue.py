@@ -9,19 +9,20 @@ from typing import Protocol
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.operators.add import Add, Addend, added, stored_addend
+from hwptq.operators.add import Add, Addend, added, factored_sum, stored_addend
 from hwptq.operators.clamp import Clamp
 from hwptq.tir.builder import Expr, Flat, clamp
 from hwptq.tir.encoding import encoded
 from hwptq.tir.kernel import Argument, TensorType
-from hwptq.tir.layout import Padding
+from hwptq.tir.layout import PLAIN, Padding
 from hwptq.tir.requantize import Bounds, bounded, finish
 from hwptq.tir.vector_unit import VectorUnit
 
 
 @dataclass(frozen=True)
 class Follower:
-    """An operator whose operand is the int8 result before it: a Clamp, or an Add of as large an `other`.
+    """An operator whose operand is the result before it: a Clamp, or an Add of as large an `other`; all are
+    of one dtype.
 
     `constants` are lo and hi of a Clamp. `second`: the result before it is operand b.
     """
@@ -110,12 +111,16 @@ def finished(
 
 
 def _followed(result: Addend, placed: Placed, spot: Spot, lanes: int, unit: VectorUnit, dtype: str) -> Expr:
-    """What one follower makes of int8 results."""
+    """What one follower makes of results."""
     follower, arrays = placed.follower, placed.arrays
     if isinstance(follower.op, Clamp):
         limits = map(spot.channels, arrays)
         return T.bind(encoded(clamp(T.bind(result.vector), *limits), dtype, lanes))
     (array,) = arrays
+    if follower.other is not None and follower.other.dtype != PLAIN.dtype:  # no layouts
+        wide = Addend(spot.elements(array, placed.pixels))
+        both = (wide, result) if follower.second else (result, wide)
+        return T.bind(factored_sum(follower.op, *both, lanes, unit))
     other = stored_addend(spot.elements(array, placed.pixels), array.dtype, lanes)
     operands = (other, result) if follower.second else (result, other)
     return T.bind(added(follower.op, *operands, lanes, unit, dtype))

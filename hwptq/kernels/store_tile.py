@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.tir.builder import Expr, Flat, powers, shuffle
@@ -22,11 +23,12 @@ def store_tile(
     """Finish acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.
 
     `scales` are multiplier and shift, or the float32 scale, by channel; `tail` follows. As many vectors as
-    make a whole one of int8 go together.
+    make a whole one of the result go together.
     """
     lanes, vectors = output.lanes, len(acc[0])
     everything = [(i, j) for i in range(len(acc)) for j in range(vectors)]
-    for group in _groups(everything, output, unit.whole_lanes if output.bounds else 0):
+    whole = unit.whole_lanes // np.dtype(y.dtype).itemsize if output.bounds else 0
+    for group in _groups(everything, output, whole):
         cells, width = Cells(group, v0, output), len(group) * lanes
         value = T.bind(joined([acc[i][j] for i, j in group]))
         result = finished(value, scales, output.bounds, tail, cells, width, unit, y.dtype)

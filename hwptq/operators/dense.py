@@ -29,7 +29,7 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .clamp import emit_clamped
 from .float_operator import FloatOperator, FloatProducts, stored
-from .in_bytes import in_bytes
+from .in_bytes import reads_bytes
 from .matmul import FloatMatMul, MatMul, lower_matmul
 from .residual import with_residual
 
@@ -107,7 +107,7 @@ class Dense(_IntegerDense):
     acc_shift: int = 0
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
-        return super().rule(constants) if in_bytes(self) else ""
+        return super().rule(constants) if reads_bytes(self) else ""
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
         acc = self._acc(x, w, bias)

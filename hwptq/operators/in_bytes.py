@@ -16,6 +16,11 @@ class WithBits(Protocol):
     def out(self) -> str: ...
 
 
+def reads_bytes(op: WithBits) -> bool:
+    """Whether activations are bytes: kernels of products give any integers."""
+    return op.activation_bits <= 8
+
+
 def in_bytes(op: WithBits) -> bool:
     """Whether activations and result are bytes; with others, the portable code computes an operator."""
     return op.activation_bits <= 8 and op.out == PLAIN.dtype

@@ -27,7 +27,7 @@ from hwptq.tir.loops import broadcast_strides, row_major
 from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatProducts, stored
-from .in_bytes import in_bytes
+from .in_bytes import reads_bytes
 
 
 class _Product(Operator):
@@ -63,7 +63,7 @@ class MatMul(_Product):
     acc_shift: int = 0
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
-        return super().rule(constants) if in_bytes(self) else ""
+        return super().rule(constants) if reads_bytes(self) else ""
 
     def reference(self, a, b) -> np.ndarray:
         centred = (a.astype(np.int32) - self.a_zero_point, b.astype(np.int32) - self.b_zero_point)

@@ -19,7 +19,7 @@ from hwptq.data.dataset import Dataset, Sample
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.executors.executor import Executor, executor_for
 from hwptq.formats import format_of, holds_codes
-from hwptq.ir.dataflow import bindings, rewrite
+from hwptq.ir.dataflow import bindings, reads, rewrite
 from hwptq.ir.provenance import Origin, Part, origins
 from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.operators.dense import DenseFloat
@@ -233,12 +233,18 @@ class _Tapped:
         integer = {var for var, _, _ in self.nodes}
         for var, value in bindings(self.reference.func):
             origin = self.origins[var]
-            if var in integer or _holds_codes(var):
+            exact = _holds_codes(var) or (_is_whole(var) and all(v in values for v in reads(value)))
+            if var in integer or exact:
                 values[var] = self.reference.evaluate(value, values)
                 if origin in emitted:
                     evidence.compare(origin.label, values[var], emitted[origin])
             if origin in emitted:
                 values[var] = emitted[origin]
+
+
+def _is_whole(var: Any) -> bool:
+    """Whether `var` holds indices or a mask, which any code computes alike."""
+    return str(getattr(var.ty, "dtype", "")).startswith(("int", "bool"))
 
 
 def _holds_codes(var: Any) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, check
 from program_batch import run_batch
-from transformer_cases import KINDS
+from transformer_cases import KINDS, residual
 
 from hwptq.backends.backend import why_not_run
 from hwptq.operators.group_norm import GroupNorm
@@ -32,6 +32,15 @@ native = pytest.mark.skipif(why_not_run(AVX2) is not None, reason=f"{AVX2.name}:
 @given(random=st.randoms(use_true_random=False), threads=st.sampled_from((1, 3)))
 def test_random_operators(kind: Callable, random: Random, threads: int) -> None:
     check(kind(random), AVX2, threads)
+
+
+@native
+@settings(max_examples=15, deadline=None)
+@given(random=st.randoms(use_true_random=False))
+def test_residual_sums_join_the_layer_before_them(random: Random) -> None:
+    case = residual(random)
+    assert case.steps(AVX2)[-1].name.startswith("dense_dot_product")
+    check(case, AVX2)
 
 
 @native
@@ -61,6 +70,8 @@ def test_a_norm_of_more_pixels_than_32_bits_can_sum(value: int | None) -> None:
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
 def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
-    cases = [kind(Random(seed)) for seed in range(8) for kind in KINDS]
+    cases = [kind(Random(seed)) for seed in range(6) for kind in KINDS]
+    if not target.memory.scratchpad:
+        cases += [residual(Random(seed)) for seed in range(3)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))

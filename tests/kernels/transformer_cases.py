@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 from int16_cases import int16
-from kernel_cases import Case, int8
+from kernel_cases import Case, dense_case, int8, matmul_case
 
+from hwptq.kernels.epilogue import Follower
+from hwptq.operators.add import WIDE_FRACTION_BITS, Add
+from hwptq.operators.dense import Dense
 from hwptq.operators.group_norm import GroupNorm
+from hwptq.operators.matmul import MatMul
 from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.softmax import Softmax
 from hwptq.quant.integer_norm import norm_constants
@@ -69,4 +74,31 @@ def group_norm(random: Random) -> Case:
     return Case(op, (x,), (found.multiplier, found.bias))
 
 
-KINDS = (softmax, norm, group_norm)
+def product(random: Random) -> Case:
+    """A Dense or a MatMul from bytes to int16; behind a Dense may be an Add of the same."""
+    case = random.choice((dense_case, matmul_case))(random)
+    lo, hi = random.choice(((-(2**15), 2**15 - 1), (0, 12345)))
+    shift = random.choice((1, 9, 14))
+    op: Dense | MatMul
+    if isinstance(case.op, Dense):
+        weight, bias, multiplier, shifts = case.constants
+        op = replace(case.op, out_zero_point=0, lo=lo, hi=hi, out="int16")
+        return replace(case, op=op, constants=(weight, bias, multiplier, np.full_like(shifts, shift)))
+    assert isinstance(case.op, MatMul)
+    return replace(case, op=replace(case.op, out_zero_point=0, lo=lo, hi=hi, out="int16", shift=shift))
+
+
+def residual(random: Random) -> Case:
+    """A Dense to int16 and an Add behind it."""
+    case = product(random)
+    if not isinstance(case.op, Dense):
+        return residual(random)
+    one = 2**WIDE_FRACTION_BITS
+    factors = [random.choice((one, -one, 4321)) for _ in range(2)]
+    rest = random.randrange(2**30, 2**31), random.choice((1, 9, 14)), 0, -(2**15), 2**15 - 1
+    follower = Follower(Add(0, 0, *factors, *rest, out="int16"), second=random.choice((True, False)))
+    other = int16(random, *case.expected().shape)
+    return replace(case, activations=(*case.activations, other), followers=(follower,))
+
+
+KINDS = (softmax, norm, group_norm, product)

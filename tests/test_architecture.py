@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.search",),
     ("hwptq.diagnosis",),
     ("hwptq.*",),
+    ("hwptq.consistency",),
     ("hwptq.cli", "hwptq.__main__"),
 )
 

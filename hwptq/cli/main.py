@@ -1,4 +1,4 @@
-"""The command line: hwptq compile, hwptq diagnose, hwptq targets list | show | check."""
+"""The command line: hwptq compile, diagnose, consistency, and targets list | show | check."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from hwptq import __version__
 from hwptq.errors import HwptqError
 
+from .consistency import consistency_command
 from .diagnose import diagnose_command
 from .explain import INTERNAL, explained
 from .session import Session
@@ -196,6 +197,7 @@ def compile_command(
 
 
 app.command("diagnose")(diagnose_command)
+app.command("consistency")(consistency_command)
 
 
 @targets_app.command("list")

@@ -1,0 +1,1 @@
+"""How well two towers agree: retrieval, ranks and noise, beside float32."""

@@ -378,6 +378,24 @@ def _not_equal(w: _Writer, call: Any, output: str) -> str:
     return w.node("Not", [equal], output)
 
 
+def _group_norm(w: _Writer, call: Any, output: str) -> str:
+    """InstanceNormalization of [N, G, -1], which older opsets than that of GroupNormalization have."""
+    shape, groups, axes = shape_of(call), int(call.attrs.num_groups), _ints(call.attrs.axes)
+    if int(call.attrs.channel_axis) != 1 or sorted(axes) != list(range(2, len(shape))):
+        raise NotExportable(f"{output}: group_norm over other axes than those behind the channels")
+    x, *vectors = (w.name(a) for a in call.args)
+    epsilon = float(call.attrs.epsilon)
+    if groups == shape[1]:
+        return w.node("InstanceNormalization", [x, *vectors], output, epsilon=epsilon)
+    ones, zeros = (w.tensor(np.full(groups, value, np.float32)) for value in (1, 0))
+    rows = w.node("Reshape", [x, w.tensor(np.array([shape[0], groups, -1], np.int64))])
+    normal = w.node("InstanceNormalization", [rows, ones, zeros], epsilon=epsilon)
+    y = w.node("Reshape", [normal, w.tensor(np.array(shape, np.int64))])
+    spread = w.tensor(np.array([-1, *(1 for _ in axes)], np.int64))
+    scale, bias = (w.node("Reshape", [v, spread]) for v in vectors)
+    return w.node("Add", [w.node("Mul", [y, scale]), bias], output)
+
+
 def _take(w: _Writer, call: Any, output: str) -> str:
     axis = 0 if call.attrs.axis is None else int(call.attrs.axis)
     return w.node("Gather", [w.name(a) for a in call.args], output, axis=axis)
@@ -423,6 +441,7 @@ _CONVERTERS: dict[str, Callable[[_Writer, Any, str], Any]] = {
     "nn.layer_norm": _layer_norm,
     "nn.rms_norm": _rms_norm,
     "not_equal": _not_equal,
+    "nn.group_norm": _group_norm,
     "take": _take,
     "split": _split,
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,27 +120,32 @@ class Preprocess:
         return {name: bound.get(name, InputTransform()) for name in names}
 
 
+def sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a stored sample for an input of the graph: a batch of 1 is left out, another first axis,
+    as of steps or of a state, is a part of the sample. (1, 3, 8, 8) -> (3, 8, 8); (2, 1, 64) -> (2, 1, 64).
+    """
+    return tuple(shape[1:]) if tuple(shape[:1]) == (1,) else tuple(shape)
+
+
 def fit(
     stored: np.ndarray, transform: InputTransform, shape: tuple[int, ...], dtype: str, where: str
 ) -> np.ndarray:
-    """One stored sample as a value of the graph: `shape` (batch 1, or rank 0) and `dtype`, finite; else
-    InputError.
+    """One stored sample as a value of the graph: `shape` and `dtype`, finite; else InputError.
 
     uint8 [32, 32, 3] with layout NCHW for ((1, 3, 32, 32), "float32") -> float32 [1, 3, 32, 32].
     """
     if stored.dtype.kind not in "biuf":
         raise InputError(f"{where}: holds {stored.dtype} data: only numbers are read")
-    if shape and shape[0] != 1:
-        raise InputError(
-            f"{where}: the graph takes {list(shape)}: export it with a batch, the first axis, of 1 or "
-            "dynamic, and give no other size with --axis"
-        )
     try:
         value = transform(stored)
     except ValueError as error:
         raise InputError(f"{where}: {error}: correct the data or the preprocess file") from error
-    if value.shape != tuple(shape[1:]):
-        raise InputError(f"{where}: {_shape_problem(stored.shape, value.shape, tuple(shape[1:]), transform)}")
+    wanted = sample_shape(shape)
+    if value.shape != wanted:
+        problem = _shape_problem(stored.shape, value.shape, wanted, transform)
+        if shape and len(wanted) == len(shape):
+            problem += "; if its first axis is the batch, export it with a batch of 1 or a dynamic one"
+        raise InputError(f"{where}: {problem}")
     return _cast(value, np.dtype(dtype), where).reshape(shape)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from hwptq.errors import HwptqError, InputError
 
-from .preprocess import batch_of, read_image
+from .preprocess import batch_of, read_image, sample_shape
 
 Inputs = Mapping[str, tuple[tuple[int, ...], str]]  # graph input -> (shape with batch 1, dtype)
 
@@ -205,18 +205,16 @@ class Batches:
         ]
 
     def _array(self, value: Any, name: str, where: str) -> np.ndarray:
-        """With its batch axis, which may be left out: [3, 32, 32] for an input [1, 3, 32, 32]. Samples of an
-        input of rank 0 are [samples].
-        """
-        shape = self._inputs[name][0] or (1,)
+        """With its batch axis, which may be left out: [3, 32, 32] for an input [1, 3, 32, 32]."""
+        shape = sample_shape(self._inputs[name][0])
         try:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:
             raise InputError(f"{where}, input '{name}': not an array ({_line(error)})") from error
-        if array.ndim not in (len(shape) - 1, len(shape)):
-            problem = f"has shape {array.shape}, the graph expects {batch_of(shape[1:])}"
+        if array.ndim not in (len(shape), len(shape) + 1):
+            problem = f"has shape {array.shape}, the graph expects {batch_of(shape)}"
             raise InputError(f"{where}, input '{name}': {problem}")
-        return array if array.ndim == len(shape) else array[np.newaxis]
+        return array if array.ndim > len(shape) else array[np.newaxis]
 
 
 def is_function(spec: str) -> bool:

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from .dataflow import bindings, op_name, shape_of
+from .real_operator import real_operator
 
 _CONVOLUTIONS = ("nn.conv1d", "nn.conv2d", "nn.conv3d")
 _TRANSPOSED = ("nn.conv1d_transpose", "nn.conv2d_transpose", "nn.conv3d_transpose")
@@ -23,7 +24,9 @@ def node_macs(mod: tvm.IRModule, value: Any) -> int:
     """Multiply-accumulates of one node; those inside it for a call of an outlined function."""
     if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
         return sum(node_macs(mod, inner) for _, inner in bindings(mod[value.op]))
-    name = op_name(value)
+    name, real = op_name(value), real_operator(mod, value)
+    if real is not None:
+        return real.macs([shape_of(a) for a in value.args[1].fields], shape_of(value))
     if name in _CONVOLUTIONS:
         return prod(shape_of(value)) * prod(shape_of(value.args[1])[1:])
     if name in _TRANSPOSED:

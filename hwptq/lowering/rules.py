@@ -10,22 +10,26 @@ A rule is registered where its operator is defined, in this package or in anybod
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import tvm
 from tvm import relax
 
+from hwptq.formats import Format
 from hwptq.ir.composite import composite_kind, read_composite
 from hwptq.ir.dataflow import op_name
 from hwptq.ir.operator import Operator
+from hwptq.ir.real_operator import real_operator
 from hwptq.targets.op_kinds import register_op
 
 from .elementwise import is_elementwise
 from .emitter import Emitter
 from .operand import NotInteger
 from .output import Output
+
+Ends = tuple[float, float]
 
 #: The package whose modules register the rules of ours.
 _HOME = "hwptq.operators"
@@ -46,7 +50,9 @@ class Rule:
     why_not: Callable[[Any], str | None]
     makes: tuple[type[Operator], ...]
     selects: bool
-    output_range: tuple[float, float] | None
+    output_range: Callable[[tvm.IRModule, Any], Ends | None]
+    output_format: Callable[[tvm.IRModule, Any], Format | None]
+    real_operands: Callable[[tvm.IRModule, Any], Sequence[Any]]
 
 
 _RULES: dict[str, Rule] = {}
@@ -58,17 +64,21 @@ def lowers(
     makes: tuple[type[Operator], ...] = (),
     why_not: Callable[[Any], str | None] = lambda call: None,
     selects: bool = False,
-    output_range: tuple[float, float] | None = None,
+    output_range: Ends | Callable[[tvm.IRModule, Any], Ends] | None = None,
+    output_format: Callable[[tvm.IRModule, Any], Format | None] = lambda mod, call: None,
+    real_operands: Callable[[tvm.IRModule, Any], Sequence[Any]] = lambda mod, call: (),
     everywhere: bool = False,
 ) -> Callable[[Lower], Lower]:
     """Register a rule for Relax operators of these names ("nn.max_pool2d"), or for composites
-    ("composite.conv2d"). Raises ValueError for a name that has one.
+    ("composite.conv2d"), or for operators of ours on real numbers ("real.recurrent"). Raises ValueError for a
+    name that has one.
 
     family: the name under which descriptors list what computes such nodes, perhaps by module and call; None
     where one can't be quantized. everywhere: descriptors need not list it, see op_kinds.register_op.
     makes: the operators that the rule emits. why_not: why it can't lower a call, None where it can. selects:
     results are values of the input, so both have one scale. output_range: the least and the greatest real
-    value of results, where they are the same for all inputs.
+    value of results, where they are the same for all inputs. output_format: the format of the result, where
+    readers do not decide. real_operands: what is read as it is, unrounded.
     """
 
     def of(mod: tvm.IRModule, call: Any) -> str | None:
@@ -76,13 +86,16 @@ def lowers(
             return None
         return family if isinstance(family, str) else family(mod, call)
 
+    def range_of(mod: tvm.IRModule, call: Any) -> Ends | None:
+        return output_range(mod, call) if callable(output_range) else output_range
+
     def register(lower: Lower) -> Lower:
         if isinstance(family, str):
             register_op(family, everywhere)
         for name in names:
             if name in _RULES:
                 raise ValueError(f"there is a rule for {name} already")
-            _RULES[name] = Rule(lower, of, why_not, makes, selects, output_range)
+            _RULES[name] = Rule(lower, of, why_not, makes, selects, range_of, output_format, real_operands)
         return lower
 
     return register
@@ -103,7 +116,9 @@ def rule_of(mod: tvm.IRModule, value: Any) -> Rule | None:
 def node_kind(mod: tvm.IRModule, value: Any) -> str:
     """What rules are registered for: the name of an operator, "composite." and the kind of a composite; ""
     for anything else."""
-    kind = composite_kind(mod, value)
+    kind, real = composite_kind(mod, value), real_operator(mod, value)
+    if real is not None:
+        return f"real.{real.kind}"
     return f"composite.{kind}" if kind else op_name(value)
 
 

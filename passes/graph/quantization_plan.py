@@ -191,7 +191,7 @@ class QuantizationPlan:
         graph = nx.Graph()
         for var, value in self.values.items():
             if self.kinds[var] is not None:
-                found = [v for v in [*data_of(value), var] if not self._stays_unrounded(v)]
+                found = [v for v in [*self._rounded_operands(value), var] if not self._stays_unrounded(v)]
                 graph.add_nodes_from(v for v in found if self._observed(v) and not self._inside(v))
         for var, value in self.values.items():
             if self.kinds[var] is not None and self._selects(value):
@@ -199,6 +199,12 @@ class QuantizationPlan:
                 tied = [a for a in data_of(value) if a in graph and var in graph and a not in apart]
                 graph.add_edges_from((var, a) for a in tied)
         return list(nx.connected_components(graph))
+
+    def _rounded_operands(self, value: Any) -> list[Any]:
+        """The activations that a node reads as codes."""
+        rule = rule_of(self.mod, value)
+        real = set(rule.real_operands(self.mod, value)) if rule else set()
+        return [v for v in data_of(value) if v not in real]
 
     def _selects(self, value: Any) -> bool:
         """Whether the results of a node are values of its inputs, so that both have one scale."""
@@ -279,7 +285,12 @@ class QuantizationPlan:
     def _fixed(self, var: Any) -> tuple[float, float] | None:
         """The range that all results of the node of `var` lie in, if it is one of those that have such."""
         rule = rule_of(self.mod, self.values[var]) if self.kinds.get(var) is not None else None
-        return rule.output_range if rule else None
+        return rule.output_range(self.mod, self.values[var]) if rule else None
+
+    def _given_format(self, var: Any) -> Format | None:
+        """The format that the result of a node has whatever reads it."""
+        rule = rule_of(self.mod, self.values[var]) if self.kinds.get(var) is not None else None
+        return rule.output_format(self.mod, self.values[var]) if rule else None
 
     def _room(self, group: set[Any], dtype: Format) -> float:
         """By how much the range of a group exceeds what calibration saw."""
@@ -295,11 +306,14 @@ class QuantizationPlan:
         return all(self.kinds.get(u) is None for u in readers)
 
     def _dtype(self, group: set[Any], wide: bool) -> Format:
-        """int16 where it is `wide` and no float; else that of the layers that read a tensor: of several a
-        float before an integer, then the more precise. Where no layer reads it, the most precise of those of
-        the layers it comes from. Integers of less than 8 bits only where every reader of every tensor is such
-        a layer.
+        """That which a node gives its result whatever reads it; else int16 where it is `wide` and no float;
+        else that of the layers that read a tensor: of several a float before an integer, then the more
+        precise. Where no layer reads it, the most precise of those of the layers it comes from. Integers of
+        less than 8 bits only where every reader of every tensor is such a layer.
         """
+        given = [f for f in map(self._given_format, group) if f]
+        if given:
+            return max(given, key=lambda f: f.precision)
         readers = [u for v in group for u in self.readers.get(v, []) if u not in group]
         layers = [u for u in readers if u is not None and self.kinds.get(u) in WEIGHTED_OPS]
         wanted = [format_of(self.pair(u)[0]) for u in layers or self._makers(group)]

@@ -12,6 +12,7 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
+from naive_recurrent import recurrent
 
 from hwptq.ir.operator import Operator
 from hwptq.operators.add import Add
@@ -28,6 +29,7 @@ from hwptq.operators.mul import Mul
 from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
+from hwptq.operators.recurrent import Recurrent
 from hwptq.operators.rescale import Rescale
 from hwptq.operators.resize import Resize
 from hwptq.operators.softmax import Softmax
@@ -290,6 +292,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     AvgPool: _avg_pool,
     Resize: _resize,
     Pad: _pad,
+    Recurrent: recurrent,
     Quantize: _quantize,
     Dequantize: _dequantize,
 }

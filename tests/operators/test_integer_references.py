@@ -9,6 +9,7 @@ import pytest
 import transformer_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recurrent_cases import recurrent_case
 
 from hwptq.ir.operator import Operator, from_json, operators, to_json
 from hwptq.operators.add import Add
@@ -218,7 +219,7 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
 
 
 @pytest.mark.parametrize(
-    "kind", [*int16_cases.KINDS, *transformer_cases.KINDS], ids=lambda kind: kind.__name__
+    "kind", [*int16_cases.KINDS, *transformer_cases.KINDS, recurrent_case], ids=lambda kind: kind.__name__
 )
 @settings(max_examples=10, deadline=None)
 @given(random=st.randoms(use_true_random=False))

@@ -9,6 +9,7 @@ import int16_cases
 import kernel_cases
 import pytest
 import transformer_cases
+from recurrent_cases import recurrent_case
 
 from hwptq.ir.operator import Operator, from_json, operators, to_json
 from hwptq.lowering.rules import rules
@@ -47,6 +48,7 @@ def test_kernels_of_all_operators_on_integers_are_compared_with_their_references
         *int16_cases.KINDS,
         *transformer_cases.KINDS,
         kernel_cases.random_case,
+        recurrent_case,
     ]
     tried = {type(make(Random(seed)).op) for make in makers for seed in range(40)}
     assert tried == {op for op in OURS.values() if not issubclass(op, FloatOperator)}

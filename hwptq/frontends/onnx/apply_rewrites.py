@@ -10,6 +10,7 @@ from .fold_shapes import static_shapes
 from .rewrites.absent_inputs import absent_inputs
 from .rewrites.explicit_padding import explicit_padding
 from .rewrites.finite_constants import finite_constants
+from .rewrites.grouped_norm import with_grouped_norms
 from .rewrites.height_one import with_height
 from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
@@ -31,6 +32,7 @@ def apply_rewrites(model: onnx.ModelProto) -> None:
     """Change `model` in place. Raises UnsupportedError for what no rule can make right."""
     finite_constants(model.graph)
     _each(model, _RULES)
+    with_grouped_norms(model.graph, Surroundings(model.graph, static_shapes(model)))
     with_height(model.graph, Surroundings(model.graph, static_shapes(model)))
     _each(model, _RULES)  # what has a height now
 

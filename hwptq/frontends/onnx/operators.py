@@ -15,6 +15,8 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.provenance import Origin, with_origin
 
+from .recurrent_layers import converters
+
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SMALLEST = np.finfo(np.float32).tiny
 
@@ -33,7 +35,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """As TVM does it, but for the operators that are converted here."""
         known = onnx.GraphProto()
-        known.node.extend(node for node in graph.node if node.op_type not in _CONVERTERS)
+        known.node.extend(node for node in graph.node if node.op_type not in {*_CONVERTERS, *_LAYERS})
         super()._check_for_unsupported_ops(known)
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
@@ -42,6 +44,8 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         if op_name == "Conv":
             attrs = _with_explicit_pads(given, attrs)
         result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
+        if op_name in _LAYERS:
+            result = _LAYERS[op_name](self.bb, inputs, attrs)
         if result is None:
             result = super()._convert_operator(op_name, inputs, attrs, opset)
         origin, known = Origin(attrs["tvm_custom"]["name"]), [i for i in inputs if isinstance(i, relax.Var)]
@@ -62,7 +66,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
 
 def known_operators() -> set[str]:
     """The operators that there is a converter for, here or in TVM."""
-    return {*_CONVERTERS, *onnx_frontend._get_convert_map(), "If", "Constant"}
+    return {*_CONVERTERS, *_LAYERS, *onnx_frontend._get_convert_map(), "If", "Constant"}
 
 
 def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:
@@ -157,6 +161,19 @@ def _cast(inputs: Sequence[Any], attrs: Any) -> Any:
     return inputs[0] if isinstance(inputs[0], relax.Var) and str(inputs[0].ty.dtype) == to else None
 
 
+def _group_norm(inputs: Sequence[Any], attrs: Any) -> Any:
+    """GroupNormalization, and InstanceNormalization, whose groups are single channels; None where nothing
+    lies behind the channels."""
+    data, scale, bias = inputs[:3]
+    shape = shape_of(data)
+    if len(shape) < 3:
+        return None
+    groups, epsilon = int(attrs.get("num_groups", shape[1])), float(attrs.get("epsilon", 1e-5))
+    if groups < 1 or shape[1] % groups:
+        raise ValueError(f"{groups} groups of {shape[1]} channels")
+    return relax.op.nn.group_norm(data, scale, bias, groups, 1, list(range(2, len(shape))), epsilon)
+
+
 def _dropout(inputs: Sequence[Any], attrs: Any) -> Any:
     """Dropout, which in inference gives its input; with its mask asked for, TVM's own converter is used."""
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
@@ -215,11 +232,14 @@ def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
     )  # fmt: skip
 
 
+_LAYERS = converters()
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Cast": _cast,
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
     "Dropout": _dropout,
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _group_norm,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Max": _folded(relax.op.maximum),

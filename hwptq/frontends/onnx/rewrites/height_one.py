@@ -17,7 +17,7 @@ from .surroundings import Surroundings, attribute, changed
 _WITH_WEIGHTS = ("Conv", "ConvTranspose")
 _WINDOWS = (*_WITH_WEIGHTS, "MaxPool", "AveragePool", "LpPool")
 _WHOLE = ("GlobalAveragePool", "GlobalMaxPool")
-#: Of one tensor and scalars, whatever its shape; BatchNormalization and Dropout besides.
+#: Of one tensor and scalars, whatever its shape; norms by channel and Dropout besides.
 _ELEMENTWISE = {
     *(
         "Relu",
@@ -33,7 +33,7 @@ _ELEMENTWISE = {
         "Mish",
     ),
     *("Softplus", "Softsign", "Exp", "Log", "Sqrt", "Abs", "Neg", "Erf", "Sin", "Cos", "Identity"),
-    *("BatchNormalization", "Dropout"),
+    *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "Dropout"),
 }
 _OF_TWO = {"Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu"}
 

@@ -15,6 +15,7 @@ from hwptq.ir.dataflow import main_functions, rewrite
 from hwptq.ir.provenance import Origin, Part
 from hwptq.quant.qparams import QParams
 
+from .graph.embeddings import embedding_tables
 from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
 from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight, Stats
 
@@ -52,6 +53,7 @@ class InsertQDQ:
         ]
         quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
         weights = {v: w for plan in plans for v, w in plan.weights.items()}
+        tables = {v: w for plan in plans for v, w in embedding_tables(plan).items()}
 
         narrow = {v: q for plan in plans for v, q in plan.narrow.items()}
         bytes_read = {v for plan in plans for v in plan.values if plan.reads_bytes(v)}
@@ -77,6 +79,9 @@ class InsertQDQ:
             if var in weights:
                 weight = _weight(r, weights[var])
                 new = relax.Call(new.op, [new.args[0], weight, *new.args[2:]], new.attrs, new.ty_args)
+            if var in tables:
+                rows = _weight(r, tables[var])
+                new = relax.Call(new.op, [rows, *new.args[1:]], new.attrs, new.ty_args)
             if var not in quantized:
                 return new
             tensor = r.emit(new, r.origin)

@@ -105,7 +105,7 @@ def _read_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, 
 def _gains_nothing(var: Any, values: Values, kinds: Kinds) -> bool:
     """Whether integers save nothing before operators in float: elementwise nodes, and data movement that is
     fed with floats."""
-    return kinds[var] in ELEMENTWISE or (kinds[var] in _MOVED and _made(var, values, kinds))
+    return kinds[var] in (*ELEMENTWISE, "embedding") or (kinds[var] in _MOVED and _made(var, values, kinds))
 
 
 def in_float(values: Values, kinds: Mapping[Any, str | None], var: Any) -> bool:

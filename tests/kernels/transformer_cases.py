@@ -12,6 +12,7 @@ from kernel_cases import Case, dense_case, int8, matmul_case
 from hwptq.kernels.epilogue import Follower
 from hwptq.operators.add import WIDE_FRACTION_BITS, Add
 from hwptq.operators.dense import Dense
+from hwptq.operators.embedding import Embedding
 from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.norm import LayerNorm, RmsNorm
@@ -101,4 +102,18 @@ def residual(random: Random) -> Case:
     return replace(case, activations=(*case.activations, other), followers=(follower,))
 
 
-KINDS = (softmax, norm, group_norm, product)
+def embedding(random: Random) -> Case:
+    """An Embedding, of numbers beyond the table too."""
+    rows, count = random.choice((1, 5, 40)), random.choice(_COUNTS)
+    rng = np.random.default_rng(random.getrandbits(32))
+    index = rng.integers(-2, rows + 2, random.choice(_LEADS)).astype(random.choice((np.int32, np.int64)))
+    multiplier = rng.integers(2**30, 2**31, rows).astype(np.int32)
+    shift = rng.integers(10, 24, rows).astype(np.int32)
+    out = random.choice(("int8", "int16"))
+    wide = np.iinfo(out)
+    zero = random.choice((-128, 0, 5)) if out == "int8" else 0
+    op = Embedding(zero, int(wide.min), int(wide.max), out)
+    return Case(op, (index,), (int8(random, rows, count), multiplier, shift))
+
+
+KINDS = (softmax, norm, group_norm, product, embedding)

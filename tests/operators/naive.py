@@ -21,6 +21,7 @@ from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.dequantize import Dequantize
+from hwptq.operators.embedding import Embedding
 from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
@@ -219,6 +220,14 @@ def _dequantize(op: Dequantize, x) -> np.ndarray:
     return _fill(x.shape, lambda *i: (int(x[i]) - op.zero_point) * float(np.float32(op.scale)), np.float32)
 
 
+def _embedding(op: Embedding, index, table, multiplier, shift) -> np.ndarray:
+    def value(*at: int) -> int:
+        row = max(0, min(len(table) - 1, int(index[at[:-1]])))
+        return requantize(int(table[row, at[-1]]) * 2**22, multiplier[row], shift[row], op)
+
+    return _fill((*index.shape, table.shape[1]), value, op.out)
+
+
 def _softmax(op: Softmax, x, *hidden) -> np.ndarray:
     masked = np.broadcast_to(hidden[0], x.shape) if hidden else np.zeros(x.shape, np.int8)
     out = np.empty(x.shape, np.int8)
@@ -285,6 +294,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Lookup: _lookup,
     Rescale: _rescale,
     Softmax: _softmax,
+    Embedding: _embedding,
     LayerNorm: _norm,
     RmsNorm: _norm,
     GroupNorm: _group_norm,

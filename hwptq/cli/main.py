@@ -19,7 +19,7 @@ from .session import Session
 from .words import axes_of, observer_setting
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )  # plain help: tables would cut the names of options in a narrow terminal
 targets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at target descriptors.")
 app.add_typer(targets_app, name="targets")

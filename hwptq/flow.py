@@ -20,6 +20,7 @@ from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.accuracy import drop, load_metric
+from hwptq.report.asked import asked
 from hwptq.report.coverage import coverage
 from hwptq.report.golden import joined, write_golden
 from hwptq.report.report import build_report, write_report
@@ -107,6 +108,8 @@ def compile(
         looks = options.isolate and not passes.is_quantized(imported.module)
         alone = isolated(graphs.float32, graphs.qdq, evaluation, progress) if looks else {}
         own_data = evaluation_data is None
+        data = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
+        wish = asked(model, target, data, options)
         warnings += [*quantized.warnings, *_result_warnings(evidence, program, graphs, own_data)]
         _write(
             folder,
@@ -120,6 +123,7 @@ def compile(
             widths,
             tuning,
             alone,
+            wish,
             progress,
         )
     result = load(output, options.executor, options.trust_descriptor)
@@ -289,7 +293,7 @@ def _result_warnings(evidence: Evidence, program: Program, graphs: Graphs, own_d
 def _write(
     folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: Program,
     evidence: Evidence, checked: ImportCheck, warnings: Sequence[Warning], widths: BitWidths | None,
-    tuning: Tuning | None, alone: Mapping[str, dict[str, Any]], progress: Progress,
+    tuning: Tuning | None, alone: Mapping[str, dict[str, Any]], wish: dict[str, Any], progress: Progress,
 ) -> None:  # fmt: skip
     arrays = {name: joined(parts) for name, parts in evidence.golden.items()}
     write_golden(folder / "golden.npz", arrays)
@@ -303,7 +307,8 @@ def _write(
     report["import_check"] = checked.row()
     report["tuning"] = tuning.report() if tuning else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
-    write_report(report, folder)
+    report["asked"] = wish
+    write_report(report, folder, evidence.examples)
     write_metadata(folder, model.name, target.name, program)
 
 

@@ -55,6 +55,7 @@ class Options:
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization
+    command: tuple[str, ...] = ()  # the command line, for the report
 
     def __post_init__(self) -> None:
         self._parse("budget", str, parse_budget)
@@ -104,6 +105,7 @@ class OptionWords(TypedDict, total=False):
     tune: bool
     tune_cache: Path | str | None
     recipe: Recipe | str
+    command: tuple[str, ...]
 
 
 def options_of(options: Options | None, **words: Unpack[OptionWords]) -> Options:

@@ -43,6 +43,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.progress", "hwptq.recipe"),
     ("hwptq.options", "hwptq.calibration"),
     ("hwptq.pipeline",),
+    ("hwptq.page.charts",),
+    ("hwptq.page",),
     ("hwptq.report",),
     ("hwptq.tuning",),
     ("hwptq.search",),

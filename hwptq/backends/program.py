@@ -55,6 +55,17 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Stay:
+    """A tensor in the arena: its bytes, `size` from `first` on, and the calls of kernels (the first is 0),
+    from the one that writes it to the last that reads it."""
+
+    first: int
+    size: int
+    born: int
+    last: int
+
+
+@dataclass(frozen=True)
 class Program:
     """A compiled model on disk.
 
@@ -72,6 +83,8 @@ class Program:
     library: Library | None = None
     arena_bytes: int = 0  # of activations
     weight_bytes: int = 0
+    calls: tuple[str, ...] = ()  # kernels in the order in which they are called, without the prefix
+    stays: tuple[Stay, ...] = ()  # what lies in the arena when, where it is planned
 
     @property
     def command(self) -> list[str]:

@@ -176,6 +176,7 @@ def compile_command(
         dump_ir=dump_ir,
         trust_descriptor=trust_descriptor,
         recipe=named_recipe(recipe, [*(steps or ()), *observer_setting(calibration_method)]),
+        command=("hwptq", *sys.argv[1:]),
     )
     if dry_run:
         with TerminalProgress(quiet) as progress:

@@ -150,3 +150,8 @@ def integer_operator(mod: tvm.IRModule, value: Any) -> Operator | None:
         return None
     attrs = mod[value.args[0]].attrs
     return from_json(str(attrs[ATTRIBUTE])) if attrs and ATTRIBUTE in attrs else None
+
+
+def kernel_name(value: Any) -> str:
+    """The name of the PrimFunc that a call_tir calls, or "" for anything else."""
+    return str(value.args[0].name_hint) if op_name(value) == "call_tir" else ""

@@ -11,13 +11,18 @@ from hwptq import __version__
 from hwptq.backends.program import Program
 from hwptq.ir.provenance import origins
 from hwptq.notices import Warning, caution
+from hwptq.page.page import html_report
 from hwptq.passes.graph.quantizable import equalization
 from hwptq.pipeline.stages import Graphs
 from hwptq.targets import Descriptor
 
 from .accuracy import layer_rows
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
-from .html_report import html_report
+from .examples import Example, example_row, picture
+from .histograms import histograms
+from .layer_details import with_details
+from .memory_map import memory_map
+from .model_graph import kernels_of, model_graph
 from .verify import Evidence
 
 SCHEMA = 1
@@ -35,6 +40,9 @@ def build_report(
     """The report as plain data. `seconds` by stage."""
     named = origins(graphs.integer["main"])
     order = dict.fromkeys(named[var].label for var, _, _ in integer_nodes(graphs.integer))
+    rows, graph = bits(graphs.integer), model_graph(graphs.integer)
+    layers = layer_rows(evidence.layers, list(order))
+    outputs = [tensor.name for tensor in program.outputs]
     return {
         "schema": SCHEMA,
         "model": model,
@@ -46,7 +54,7 @@ def build_report(
             **coverage(graphs.float32, graphs.integer),
             "nodes_scalar": scalar_nodes(graphs.kernels),
         },
-        "bits": bits(graphs.integer),
+        "bits": rows,
         "weight_bytes": {"float32": float_weight_bytes(graphs.float32), "quantized": program.weight_bytes},
         "arena_bytes": program.arena_bytes,
         "bit_exact": {
@@ -57,7 +65,11 @@ def build_report(
             "first_mismatch": evidence.first_mismatch,
         },
         "accuracy": _accuracy(evidence, program),
-        "layers": layer_rows(evidence.layers, list(order)),
+        "layers": with_details(layers, graph, kernels_of(graphs.kernels), rows),
+        "graph": [node.row() for node in graph],
+        "histograms": histograms(graphs, evidence.seen),
+        "memory": memory_map(program, graphs.kernels),
+        "examples": [example_row(example, outputs) for example in evidence.examples],
         "equalization": [
             {"name": name, "reason": why} for name, why in equalization(graphs.float32["main"]).items()
         ],
@@ -73,11 +85,14 @@ def _accuracy(evidence: Evidence, program: Program) -> dict[str, Any]:
     return accuracy
 
 
-def write_report(report: dict[str, Any], folder: Path) -> None:
-    """Write report.json and report.html; infinities become null, since JSON has none."""
+def write_report(report: dict[str, Any], folder: Path, examples: Sequence[Example] = ()) -> None:
+    """Write report.json and report.html; infinities become null, since JSON has none. examples: those of the
+    report's `examples`, for their pictures."""
     finite = _finite(report)
     (folder / "report.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(html_report(finite), encoding="utf-8")
+    (folder / "report.html").write_text(
+        html_report(finite, [picture(example) for example in examples]), encoding="utf-8"
+    )
 
 
 def _finite(value: Any) -> Any:

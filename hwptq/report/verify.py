@@ -26,11 +26,14 @@ from hwptq.operators.dense import DenseFloat
 from hwptq.operators.rows import RowRescale
 from hwptq.pipeline.stages import Graphs
 from hwptq.progress import Progress
+from hwptq.quant.histogram import Histogram
 from hwptq.targets import Descriptor
 
 from .accuracy import Score, Sqnr
 from .coverage import float_nodes, integer_nodes
+from .examples import EXAMPLES, Example
 from .golden import output_keys
+from .histograms import SAMPLES, histogram_of
 
 #: The executor where the reference stands in for a chip whose sums it models bit for bit.
 EMULATOR = "emulator"
@@ -50,6 +53,8 @@ class Evidence:
     first_mismatch: str | None = None  # the layer or output that differs first
     layers: dict[str, Sqnr] = field(default_factory=dict)
     golden: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    seen: dict[str, Histogram] = field(default_factory=dict)  # what float32 activations held, by label
+    examples: list[Example] = field(default_factory=list)
 
     def compare(self, name: str, expected: np.ndarray, found: np.ndarray) -> None:
         """Count the values that differ in their bits."""
@@ -58,6 +63,21 @@ class Evidence:
         self.mismatches += differ
         if differ and self.first_mismatch is None:
             self.first_mismatch = name
+
+    def look(self, label: str, exact: np.ndarray) -> None:
+        """Count what a float32 activation holds in one of the first samples."""
+        if self.samples < SAMPLES and exact.size and exact.dtype == np.float32:
+            held = histogram_of(exact)
+            self.seen[label] = self.seen[label].merge(held) if label in self.seen else held
+
+    def show(
+        self, sample: Sample, exact: list[np.ndarray], others: dict[str, list[np.ndarray] | None]
+    ) -> None:  # fmt: skip
+        """Keep one of the first samples, and the last of the other outputs that there are, to be seen."""
+        if len(self.examples) < EXAMPLES:
+            kind, found = [(k, o) for k, o in others.items() if o is not None][-1]
+            outputs = {"float32": exact, kind: found}
+            self.examples.append(Example(sample.inputs, sample.label, outputs))
 
     def keep(self, sample: Sample, outputs: list[np.ndarray]) -> None:
         """Put one of the first samples and its outputs among the golden ones."""
@@ -109,6 +129,7 @@ def verify(
                 emitted = reference_outputs
             outputs = {"float32": exact, "reference": reference_outputs}
             score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
+            evidence.show(sample, exact, {"reference": reference_outputs, "emitted": emitted})
             evidence.keep(sample, reference_outputs if emitted is None else emitted)
             evidence.samples += 1
     return evidence
@@ -166,6 +187,9 @@ class _Watch:
             return self.integer.run(sample.inputs)
         real: dict[Origin, np.ndarray] = {}
         self.exact = self.float32.run(sample.inputs, lambda _, origin, value: real.update({origin: value}))
+        for result in self.scales:
+            if (value := real.get(result, sample.inputs.get(result.node))) is not None:
+                self.evidence.look(result.label, value)
 
         def compare(_: str, origin: Origin, q: np.ndarray) -> None:
             layer, result = origin.label, origin.with_part(Part.RESULT)

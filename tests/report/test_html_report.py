@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hwptq.report.html_report import html_report
+from hwptq.page.page import html_report
 
 REPORT = {
     "schema": 1,
@@ -35,7 +35,8 @@ REPORT = {
         "sqnr_db": {"reference": 20.5, "emitted": 20.5}, "cosine": {"reference": 0.99, "emitted": 0.99},
     },
     "layers": [
-        {"name": "conv1", "sqnr_db": 30.0}, {"name": "pool", "sqnr_db": 25.0}, {"name": "x", "sqnr_db": None},
+        {"name": "conv1", "sqnr_db": 30.0, "operator": "conv2d", "kernel": "dot_product", "macs": 10},
+        {"name": "pool", "sqnr_db": 25.0, "change_db": -5.0}, {"name": "x", "sqnr_db": None},
     ],
     "seconds": {"import": 0.5, "verify": 12.25},
 }  # fmt: skip
@@ -44,7 +45,7 @@ REPORT = {
 class _Text(HTMLParser):
     """The words of a page, and a check that its tags close in the order in which they opened."""
 
-    VOID = ("meta",)
+    VOID = ("meta", "input", "img", "br")
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,4 +130,4 @@ def test_shows_how_the_dtypes_were_chosen() -> None:
 
 def test_shows_warnings() -> None:
     report = copy.deepcopy(REPORT) | {"warnings": [{"kind": "sqnr", "where": "y", "text": "below 15 dB"}]}
-    assert "sqnr y below 15 dB" in " ".join(_read(report).words)
+    assert "sqnr y: below 15 dB" in " ".join(_read(report).words)

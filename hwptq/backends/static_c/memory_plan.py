@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
 
-from hwptq.backends.program import Tensor
+from hwptq.backends.program import Stay, Tensor
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.ir.provenance import label_of
 from hwptq.tir.builder import CYCLES
@@ -38,6 +38,15 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Allocation:
+    """From a call on (the first is 0) bytes of the arena belong to a new tensor."""
+
+    call: int
+    at: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """Everything a runtime-free program needs beside the kernels."""
 
@@ -49,6 +58,7 @@ class MemoryPlan:
     weights: bytes
     functions: dict[str, Any]  # PrimFuncs by name
     threads: int = 1  # that can share a kernel
+    allocations: tuple[Allocation, ...] = ()
 
 
 def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int) -> MemoryPlan:
@@ -90,15 +100,16 @@ class _Planner:
         self.threads = int((mod.attrs or {}).get(THREADS, 1))
         self.storage: dict[Any, tuple[int, int]] = {}  # first byte, bytes
         self.arena = 0
+        self.calls: list[Call] = []
+        self.allocations: list[Allocation] = []
         self.weights = bytearray()
         self.known: dict[bytes, Place] = {}
 
     def plan(self) -> MemoryPlan:
-        calls = []
         for var, value in bindings(self.func):
             call = self._bind(var, value)
             if call is not None:
-                calls.append(call)
+                self.calls.append(call)
         result = self.func.body.body
         place = self._place(result)
         results = place if isinstance(place, tuple) else (place,)
@@ -111,12 +122,13 @@ class _Planner:
         return MemoryPlan(
             tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in self.func.params),
             outputs,
-            tuple(replace(c, args=tuple(moved.get(a, a) for a in c.args)) for c in calls),
+            tuple(replace(c, args=tuple(moved.get(a, a) for a in c.args)) for c in self.calls),
             copies,
             self.arena,
             bytes(self.weights),
             {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)},
             self.threads,
+            tuple(self.allocations),
         )
 
     def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
@@ -154,7 +166,9 @@ class _Planner:
         elif name == "relax.memory.alloc_tensor":
             start, room = self.storage[value.args[0]]
             offset = int(getattr(value.args[1], "value", value.args[1]))
-            self.places[var] = Place("arena", start + (offset or self._centre(var, room)))
+            at, nbytes = start + (offset or self._centre(var, room)), _nbytes(var)
+            self.places[var] = Place("arena", at)
+            self.allocations.append(Allocation(len(self.calls), at, nbytes))
         else:  # a tensor that leaves the function
             self.places[var] = Place("result", len(self.places))
 
@@ -166,7 +180,7 @@ class _Planner:
         """
         if self.threads == 1:
             return 0
-        spare = room - prod(shape_of(var)) * np.dtype(str(var.ty.dtype)).itemsize
+        spare = room - _nbytes(var)
         return spare // 2 // self.alignment * self.alignment
 
     def _reserve(self, nbytes: int) -> int:
@@ -192,3 +206,25 @@ class _Planner:
             self.known[data] = Place("weights", len(self.weights))
             self.weights += data
         return self.known[data]
+
+
+def _nbytes(var: Any) -> int:
+    return prod(shape_of(var)) * np.dtype(str(var.ty.dtype)).itemsize
+
+
+def stays(plan: MemoryPlan) -> tuple[Stay, ...]:
+    """When each tensor of the arena is there: from the call that writes it to the last that takes it."""
+    now: dict[int, int] = {}  # index of the allocation that holds a place
+    last = [a.call for a in plan.allocations]
+    waiting = 0
+    for number, call in enumerate(plan.calls):
+        while waiting < len(plan.allocations) and plan.allocations[waiting].call <= number:
+            now[plan.allocations[waiting].at] = waiting
+            waiting += 1
+        for place in call.args:
+            if place.kind == "arena":
+                last[now[place.at]] = number
+    for place, _, _ in plan.copies:
+        if place.kind == "arena":
+            last[now[place.at]] = len(plan.calls)
+    return tuple(Stay(a.at, a.nbytes, a.call, end) for a, end in zip(plan.allocations, last, strict=True))

@@ -22,7 +22,7 @@ from .c_source import (
     source,
     weights_assembly,
 )
-from .memory_plan import MemoryPlan, plan_memory
+from .memory_plan import MemoryPlan, plan_memory, stays
 from .raw_functions import lower, workspaces, write_object
 
 LIBC = "libc"
@@ -66,7 +66,7 @@ def build_program(
         head.write_text((work / f"{prefix}.h").read_text(encoding="utf-8"), encoding="utf-8")
     return Program(
         program, plan.inputs, plan.outputs, _machine(target), tools.run, obj, head, shared,
-        plan.arena_bytes, len(plan.weights),
+        plan.arena_bytes, len(plan.weights), tuple(call.function for call in plan.calls), stays(plan),
     )  # fmt: skip
 
 

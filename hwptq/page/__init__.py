@@ -1,0 +1,1 @@
+"""report.html: a report as one page, without scripts or anything from outside."""

@@ -1,0 +1,1 @@
+"""One chart a module: from parts of a report to SVG."""

@@ -4,15 +4,40 @@ Passes raise plain ValueError, because TVM's FFI turns any other class into Runt
 a Sequential. These classes are for everything outside the passes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """The text in one line: control characters as Python writes them, lines joined by spaces."""
+    joined = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in joined)
+
 
 class HwptqError(Exception):
     """Base of all errors shown to the user as one line; `exit_code` is the command's status."""
 
     exit_code = 2
 
+    def lines(self) -> tuple[str, ...]:
+        """What the user reads: one line, whatever a name in it holds."""
+        return (printable(str(self)),)
+
 
 class InputError(HwptqError):
     """The model, the data, the descriptor or an option is wrong: exit code 2."""
+
+
+class ManyErrors(InputError):
+    """All that is wrong with a file at once, a line each."""
+
+    def __init__(self, lines: Iterable[str]):
+        self._lines = tuple(map(printable, lines))
+        super().__init__("\n".join(self._lines))
+
+    def lines(self) -> tuple[str, ...]:
+        return self._lines
 
 
 class UnsupportedError(HwptqError):

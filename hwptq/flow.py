@@ -94,13 +94,11 @@ def compile(
         warnings = [*imported.warnings, *data_warnings(calibration, evaluation)]
         if calibration_data is None and evaluation_data is None:
             warnings.append(MADE_UP)
-        try:
+        with _of_passes(model, imported):
             quantized, widths = _quantized(imported, job, evaluation)
             graphs, tuning = _lowered(quantized, job)
             with progress.stage("build"):
                 program = backend.build(graphs.kernels, imported.outputs, imported.name, folder)
-        except ValueError as error:  # of a pass: it names the node
-            raise UnsupportedError(f"{_shown(model, imported)}: {error}") from error
         if widths:
             widths.check(program.weight_bytes)
         with progress.stage("verify"):
@@ -154,7 +152,8 @@ def plan(
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
     job = Job(device, calibration, options, progress)
-    return Chooser(prepare(imported.module, job), job).choose(options.budget).report()
+    with _of_passes(model, imported):
+        return Chooser(prepare(imported.module, job), job).choose(options.budget).report()
 
 
 def diagnose(
@@ -218,9 +217,16 @@ def _imported(
     with progress.stage("import"):
         imported = read_model(model, options.axes)
         calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
-    try:
+    with _of_passes(model, imported):
         yield imported, Job(device, calibration, options, progress), evaluation
-    except ValueError as error:  # of a pass: it names the node
+
+
+@contextmanager
+def _of_passes(model: Any, imported: Model) -> Iterator[None]:
+    """What passes raise, a ValueError that names the node, is a UnsupportedError of that model."""
+    try:
+        yield
+    except ValueError as error:
         raise UnsupportedError(f"{_shown(model, imported)}: {error}") from error
 
 

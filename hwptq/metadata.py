@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from .errors import InputError
 from .output_folder import GENERATOR, METADATA, manifest
 from .targets.trust import harmless_run
 
-SCHEMA = 2
+SCHEMA = 3
 _LARGEST = 2**40  # bytes of a tensor or an arena
+_LARGEST_ALIGNMENT = 1 << 16
 _DTYPE_KINDS = "biufV"  # V: bfloat16 and float8
 
 
@@ -37,6 +39,7 @@ def write_metadata(folder: Path, model: str, target: str, program: Program) -> N
         "outputs": [asdict(t) for t in program.outputs],
         "files": manifest(folder),
     }
+    data["interface"] = _interface(data)
     (folder / METADATA).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -75,7 +78,7 @@ class _Reader:
         if not self._trust and not harmless_run(run):
             raise ValueError(f"run: {' '.join(run)!r} is no emulator that hwptq knows; trust=True allows it")
         library = data["library"]
-        return Program(
+        found = Program(
             self._file(data["program"], "program"),
             _each(data["inputs"], "inputs", _tensor),
             _each(data["outputs"], "outputs", _tensor),
@@ -83,6 +86,9 @@ class _Reader:
             run,
             library=None if library is None else self._library(library),
         )
+        if data["interface"] != _interface(data):
+            raise ValueError("its tensors or sizes aren't those that the code was made for")
+        return found
 
     def _file(self, value: Any, what: str) -> Path:
         """A file that lies in the folder itself."""
@@ -99,9 +105,18 @@ class _Reader:
         sizes = (
             _whole(table[key], f"library.{key}") for key in ("arena_bytes", "alignment", "readable_behind")
         )
-        return Library(
+        found = Library(
             self._file(table["file"], "library.file"), _word(table["symbol"], "library.symbol"), *sizes
         )
+        if not 0 < found.alignment <= _LARGEST_ALIGNMENT or found.alignment & (found.alignment - 1):
+            raise ValueError(f"library.alignment: {found.alignment} is no power of two")
+        return found
+
+
+def _interface(data: dict[str, Any]) -> str:
+    """A hash of what the code in the folder takes for granted: with other buffers it would leave them."""
+    parts = [data[key] for key in ("inputs", "outputs", "library")]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _machine(value: Any) -> Machine:

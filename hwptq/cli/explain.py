@@ -15,7 +15,7 @@ _NO_MEMORY = ("bad_alloc", "Cannot allocate memory", "Unable to allocate", "out 
 def explained(error: Exception) -> tuple[int, str]:
     """The exit code, and the line; descriptors name all their mistakes, one a line."""
     if isinstance(error, HwptqError):
-        return error.exit_code, str(error)
+        return error.exit_code, "\n".join(error.lines())
     if isinstance(error, MemoryError) or any(part in str(error) for part in _NO_MEMORY):
         return 3, "there is not enough memory for this model and its data; try smaller inputs (--axis)"
     if isinstance(error, OSError):

@@ -10,7 +10,8 @@ import tvm
 from tvm import relax
 from tvm_ffi import StructuralKey
 
-from hwptq.ir.dataflow import Constant
+from hwptq.ir.dataflow import Constant, op_name
+from hwptq.ir.provenance import origin_of
 
 _ONE_BUILDER = Lock()  # TVM keeps one stack of BlockBuilders for all threads
 #: The structure of a module of one operator -> what was compiled from it.
@@ -24,13 +25,27 @@ def is_array(expr: Any) -> bool:
 
 
 def compiled_alone(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> Callable[..., Any]:
-    """A function of `tensors`, the vars and constants among the operands of `value`, a call in `mod`."""
+    """A function of `tensors`, the vars and constants among the operands of `value`, a call in `mod`.
+
+    Raises ValueError that names the node where TVM has no code for it.
+    """
     with _ONE_BUILDER:
-        module = _module(mod, value, tensors)
-        key = StructuralKey(module)  # type: ignore[call-arg, unused-ignore]
-        if key not in _COMPILED:
-            _COMPILED[key] = tvm.compile(module, target="llvm")
+        try:
+            module = _module(mod, value, tensors)
+            key = StructuralKey(module)  # type: ignore[call-arg, unused-ignore]
+            if key not in _COMPILED:
+                _COMPILED[key] = tvm.compile(module, target="llvm")
+        except MemoryError:
+            raise
+        except Exception as error:  # TVM takes attributes unchecked, and its own Python falls over them
+            raise ValueError(_uncomputable(value, error)) from error
         return relax.VirtualMachine(_COMPILED[key], tvm.cpu())["only"]  # one VM serves one thread at a time
+
+
+def _uncomputable(value: Any, error: Exception) -> str:
+    origin, lines = origin_of(value), [line.strip() for line in str(error).splitlines() if line.strip()]
+    where = f"node {origin.node!r}: " if origin else ""
+    return f"{where}TVM can't compute {op_name(value)} as it is here ({lines[-1] if lines else 'no reason'})"
 
 
 def _module(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> tvm.IRModule:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hwptq.errors import InputError
+from hwptq.errors import ManyErrors
 
 SHOWN_PROBLEMS = 50
 MAX_PROBLEMS = 500  # counted; a file of garbage must not take long
@@ -76,7 +76,7 @@ class Problems:
         ]
         if len(self.found) > SHOWN_PROBLEMS:
             lines.append(f"{self.file}: and {len(self.found) - SHOWN_PROBLEMS} more problems")
-        raise InputError("\n".join(lines))
+        raise ManyErrors(lines)
 
     def _origin(self, path: str) -> str:
         while path and path not in self.origins:

@@ -228,3 +228,10 @@ def test_wrong_usage(hwptq: Command, arguments: list[str]):
     outcome = hwptq(*arguments)
     assert outcome.code == 2
     assert "Traceback" not in outcome.stderr
+
+
+def test_an_error_is_one_line_whatever_a_name_holds(hwptq: Command, tmp_path: Path):
+    (tmp_path / "preprocess.toml").write_text('[x]\n"a\\nb\\u001b[0m" = 1\n', encoding="utf-8")
+    error = hwptq.refused(2, "--preprocess", tmp_path / "preprocess.toml")
+    assert error.isprintable()
+    assert "x.a b" in error

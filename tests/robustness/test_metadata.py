@@ -67,6 +67,13 @@ def refused(folder: Path, match: str = "") -> None:
         (lambda d: d["outputs"][0].update(shape=[2**39, 2**39]), "is no tensor of a model"),
         (lambda d: d["outputs"][0].update(shape=[1e3]), "is no size"),
         (lambda d: d["outputs"][0].update(shape="ab"), "no list"),
+        (lambda d: d["library"].update(alignment=0), "alignment: 0 is no power of two"),
+        (lambda d: d["library"].update(alignment=48), "alignment: 48 is no power of two"),
+        (lambda d: d["library"].update(alignment=2**40), "alignment: 1099511627776 is no power of two"),
+        (lambda d: d["outputs"].clear(), "aren't those that the code was made for"),
+        (lambda d: d["outputs"][0].update(shape=[1, 9]), "aren't those that the code was made for"),
+        (lambda d: d["library"].update(arena_bytes=0), "aren't those that the code was made for"),
+        (lambda d: d.pop("interface"), "'interface' is missing"),
     ],
 )  # fmt: skip
 def test_an_edit_is_refused(folder: Path, edit: Edit, match: str) -> None:

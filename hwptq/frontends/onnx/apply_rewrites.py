@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 
+from hwptq.errors import UnsupportedError
+
 from .fold_shapes import static_shapes
+from .read_file import node_name, one_line
 from .rewrites.absent_inputs import absent_inputs
 from .rewrites.explicit_padding import explicit_padding
 from .rewrites.finite_constants import finite_constants
@@ -45,8 +48,22 @@ def _each(model: onnx.ModelProto, rules: Mapping[str, tuple[Rule, ...]]) -> None
     nodes = list(graph.node)
     for op, chain in rules.items():
         for rule in chain:
-            nodes = [new for node in nodes for new in ((node.op_type == op and rule(around, node)) or [node])]
+            nodes = [new for node in nodes for new in _by(rule, op, around, node) or [node]]
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
     graph.initializer.extend(around.added)
+
+
+def _by(rule: Rule, op: str, around: Surroundings, node: onnx.NodeProto) -> Sequence[onnx.NodeProto] | None:
+    """What a rule makes of a node of `op`, None for nothing. Raises UnsupportedError that names it."""
+    if node.op_type != op:
+        return None
+    try:
+        return rule(around, node)
+    except UnsupportedError:
+        raise
+    except Exception as error:  # rules take nodes to be as ONNX says, which its checker doesn't look at
+        raise UnsupportedError(
+            f"{node_name(node)}: its attributes and constants don't fit together ({one_line(error)})"
+        ) from error

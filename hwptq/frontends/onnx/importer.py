@@ -16,6 +16,7 @@ from tvm import relax
 from hwptq.errors import UnsupportedError
 
 from ..model import Model
+from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .float_types import widen_floats, widen_nibbles
 from .fused_operators import name_domains
@@ -88,7 +89,12 @@ def _to_relax(
     except Exception as error:
         raise UnsupportedError(f"{path}: {said_by_importer(error, importer.at)}") from error
     try:
-        module = with_node_origins(relax.transform.FoldConstant()(raw), importer.results)
+        folded = relax.transform.FoldConstant()(raw)
+    except Exception as error:  # TVM takes attributes unchecked, and its own Python falls over them
+        said = said_by_importer(error, "")
+        raise UnsupportedError(f"{path}: TVM can't compute a constant of the model ({said})") from error
+    try:
+        module = with_bounded_indices(with_node_origins(folded, importer.results))
     except ValueError as error:  # control flow
         raise UnsupportedError(f"{path}: {error}") from error
     return Imported(original, module, raw, dict(importer._nodes))

@@ -15,6 +15,7 @@ from tvm.relax.frontend.onnx import onnx_frontend
 from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.provenance import Origin, with_origin
 
+from .bounded_indices import clamped
 from .recurrent_layers import converters
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -47,7 +48,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         if op_name in _LAYERS:
             result = _LAYERS[op_name](self.bb, inputs, attrs)
         if result is None:
-            result = super()._convert_operator(op_name, inputs, attrs, opset)
+            result = clamped(super()._convert_operator(op_name, inputs, attrs, opset))
         origin, known = Origin(attrs["tvm_custom"]["name"]), [i for i in inputs if isinstance(i, relax.Var)]
         if isinstance(result, relax.Tuple):
             outputs = [replace(origin, output=i) for i in range(len(result.fields))]

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 import onnx
 
 from .apply_rewrites import apply_rewrites
-from .fold_shapes import fold_shapes
+from .fold_shapes import fold_shapes, with_inputs
 from .function_bodies import with_bodies
 from .fused_operators import unfused
+from .negative_sizes import refuse_negative_sizes
 from .rewrites.known_branches import take_known_branches
 
 
@@ -20,6 +21,7 @@ def simplified(
 
     inputs: their shapes; known: the operators that have a converter. The argument stays as it is.
     """
+    refuse_negative_sizes(with_inputs(model, inputs))
     model = fold_shapes(with_bodies(unfused(model), inputs, known), inputs)
     while take_known_branches(model.graph):
         model = fold_shapes(with_bodies(model, inputs, known), inputs)

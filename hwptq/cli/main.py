@@ -62,7 +62,7 @@ def _root(
 @app.command("compile")
 def compile_command(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 or QDQ model, opset 9 or newer")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 or QDQ model, opset 7 or newer")],
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")],
     calibration_data: Annotated[
         str | None, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")

@@ -109,21 +109,22 @@ def compile(
         data = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
         wish = asked(model, target, data, options)
         warnings += [*quantized.warnings, *_result_warnings(evidence, program, graphs, own_data)]
-        _write(
-            folder,
-            imported,
-            device,
-            graphs,
-            program,
-            evidence,
-            checked,
-            warnings,
-            widths,
-            tuning,
-            alone,
-            wish,
-            progress,
-        )
+        with progress.stage("report"):
+            _write(
+                folder,
+                imported,
+                device,
+                graphs,
+                program,
+                evidence,
+                checked,
+                warnings,
+                widths,
+                tuning,
+                alone,
+                wish,
+                progress,
+            )
     result = load(output, options.executor, options.trust_descriptor)
     _gate(result.report, evidence, warnings, options)
     return result

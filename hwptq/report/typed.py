@@ -98,12 +98,20 @@ class Accuracy:
 @dataclass(frozen=True)
 class LayerNoise:
     """The SQNR of a layer's output in dB; None where it is exact. isolated: where it alone is quantized, of
-    its own output and of the model's; None where nobody asked."""
+    its own output and of the model's; None where nobody asked. change_db: less that of the noisiest tensor it
+    reads. node: as the user's file calls it; bytes: of its constants and of its result, as they are stored, 0
+    where another layer's kernel computes it too. What is unknown is "" or 0."""
 
     name: str
     sqnr_db: float | None
     isolated_sqnr_db: float | None = None
     isolated_output_sqnr_db: float | None = None
+    change_db: float | None = None
+    node: str = ""
+    operator: str = ""
+    kernel: str = ""
+    macs: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def test_holds_what_the_file_says():
     assert (found.bits[0].weight, found.bits[0].weight_bytes) == ("int4", 1234)
     assert (found.weight_bytes.float32, found.weight_bytes.quantized) == (5_000_000, 640_000)
     assert (found.bit_exact.values, found.bit_exact.mismatches) == (30, 0)
-    assert found.layers[0] == LayerNoise("conv1", 30.0)
+    assert found.layers[0] == LayerNoise("conv1", 30.0, operator="conv2d", kernel="dot_product", macs=10)
+    assert found.layers[1] == LayerNoise("pool", 25.0, change_db=-5.0)
     assert found.warnings == (Warning("sqnr", "y", "low"),)
     assert found.accuracy.sqnr_db == {"reference": 20.5, "emitted": 20.5}
 

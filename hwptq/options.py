@@ -45,7 +45,7 @@ class Options:
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only
-    metric: str | Metric | None = None  # "top1" | "module:function" | a function
+    metric: str | Metric | None = None  # a name of hwptq.metrics | "module:function" | a function
     strict: bool = False  # a warning is an error
     isolate: bool = False  # measure every layer quantized alone too, for the report
     trust_descriptor: bool = False

@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.errors", "hwptq.disk"),
     ("hwptq.notices",),
     ("hwptq.formats",),
+    ("hwptq.metrics",),
     ("hwptq.quant",),
     ("hwptq.bitwidths",),
     ("hwptq.targets.fields",),

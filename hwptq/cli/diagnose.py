@@ -38,7 +38,7 @@ def diagnose_command(
     keep_float: Annotated[str | None, typer.Option(metavar="REGEX")] = None,
     axes: Annotated[list[str] | None, typer.Option("--axis", metavar="NAME=SIZE")] = None,
     samples: Annotated[int | None, typer.Option(metavar="N", min=1)] = None,
-    metric: Annotated[str | None, typer.Option(metavar="top1|module:function")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="NAME|module:function")] = None,
     calibration_method: Annotated[str | None, typer.Option(metavar="METHOD")] = None,
     recipe: Annotated[str, typer.Option(metavar="fast|default|best")] = "default",
     steps: Annotated[list[str] | None, typer.Option("--set", metavar="STEP=VALUE")] = None,

@@ -122,7 +122,10 @@ def compile_command(
         int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(metavar="top1|module:function", help="how to score outputs")
+        str | None,
+        typer.Option(
+            metavar="NAME|module:function", help="top1, top5, map, miou, cosine, sqnr, perplexity, spearman"
+        ),
     ] = None,
     calibration_method: Annotated[
         str | None,

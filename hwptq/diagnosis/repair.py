@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import tvm
 
+from hwptq import metrics
 from hwptq.data.dataset import Dataset
 from hwptq.errors import AccuracyError, InputError
 from hwptq.options import Options
@@ -67,7 +68,7 @@ def _loss(found: Diagnosis) -> Callable[[Effect], float]:
 
     def lost(effect: Effect) -> float:
         assert effect.metric is not None
-        return round(best - effect.metric, 6)
+        return round(metrics.lost(found.metric, best, effect.metric), 6)
 
     return lost
 

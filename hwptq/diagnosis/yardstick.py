@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq import metrics
 from hwptq.data.dataset import Sample
 from hwptq.evaluate.downstream import on_threads
 from hwptq.evaluate.interpret import Interpreter
@@ -99,9 +100,9 @@ class Yardstick:
         """The part of what was lost that is back, 1 = all: of the metric where that had fallen, else of the
         noise, where there was one."""
         if self.best is not None and before.metric is not None and after.metric is not None:
-            lost = self.best - before.metric
+            lost = metrics.lost(self.name, self.best, before.metric)
             if lost > self._step:
-                return (after.metric - before.metric) / lost
+                return 1 - metrics.lost(self.name, self.best, after.metric) / lost
         return 1 - after.noise / before.noise if before.noise > _NO_LESS else 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""How good outputs are: top-1, SQNR, cosine, or the user's own measure."""
+"""How good outputs are: top-1, SQNR, a metric by its name, or the user's own measure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from hwptq import metrics
 from hwptq.errors import InputError
+from hwptq.metrics import NamedMetric
 from hwptq.options import Metric
 
 from .golden import joined
@@ -94,10 +96,10 @@ class Score:
     """Accuracy of float32, reference and emitted outputs over the same samples.
 
     Measures top-1 where every label is an integer and the first output is [1, classes], the user's function
-    where one is given, else SQNR and cosine against float32. insists: top-1 or nothing.
+    or the metric where one is given, else SQNR and cosine against float32. insists: top-1 or nothing.
     """
 
-    custom: Metric | None = None
+    custom: NamedMetric | None = None
     name: str = "top1"
     insists: bool = False
     labels: list[Any] = field(default_factory=list)
@@ -159,12 +161,15 @@ class Score:
 
     def _custom(self, kind: str) -> float:
         assert self.custom
-        outputs = [joined(arrays) for arrays in zip(*self.kept[kind], strict=True)]
-        labels = None if any(v is None for v in self.labels) else np.asarray(self.labels)
+        outputs, exact = (
+            [joined(arrays) for arrays in zip(*self.kept[k], strict=True)] for k in (kind, "float32")
+        )
         try:
-            score = float(self.custom(outputs, labels))
+            labels = None if any(v is None for v in self.labels) else np.asarray(self.labels)
+            score = float(self.custom.compute(outputs, labels, exact))
         except Exception as error:
-            raise InputError(f"--metric {self.name}: {type(error).__name__}: {error}") from error
+            kind_of = "" if metrics.find(self.name) else f"{type(error).__name__}: "
+            raise InputError(f"--metric {self.name}: {kind_of}{error}") from error
         if not math.isfinite(score):
             raise InputError(f"--metric {self.name}: gives {score} for {kind}; it must be a finite number")
         return score
@@ -174,28 +179,42 @@ def drop(accuracy: dict[str, Any]) -> float | None:
     """Points (or units of a user's metric) lost from float32 to emitted code; None for SQNR."""
     if accuracy["metric"] == "sqnr_db" or accuracy.get("emitted") is None:
         return None
-    return round(float(accuracy["float32"]) - float(accuracy["emitted"]), 6)  # 80.4 - 80.2 is above 0.2
+    best, score = float(accuracy["float32"]), float(accuracy["emitted"])
+    return round(metrics.lost(accuracy["metric"], best, score), 6)  # 80.4 - 80.2 is above 0.2
 
 
 def load_metric(metric: str | Metric | None) -> Score:
-    """A Score by a metric: "top1", a function or its "module:function"; None: what the labels allow.
+    """A Score by one of metrics.NAMES, a function or its "module:function"; None: what the labels allow.
 
-    Raises InputError where there is no such function.
+    Raises InputError where there is no such metric or function.
     """
     if metric is None:
         return Score()
     if metric == "top1":
         return Score(insists=True)
+    if metric == "sqnr":
+        return Score(ranked=False)
     if callable(metric):
-        return Score(metric, _full_name(metric))
-    module, _, function = str(metric).partition(":")
+        return _score_by(metric, _full_name(metric))
+    if named := metrics.find(metric):
+        return Score(named, named.name)
+    module, colon, function = metric.partition(":")
+    if not colon:
+        raise InputError(f"--metric {metric}: give {', '.join(metrics.NAMES)} or module:function")
     try:
         custom = getattr(importlib.import_module(module), function)
     except Exception as error:  # what the user's module may raise
-        raise InputError(f"--metric {metric}: {error}; give top1 or module:function") from error
+        raise InputError(
+            f"--metric {metric}: {error}; give {', '.join(metrics.NAMES)} or module:function"
+        ) from error
     if not callable(custom):
         raise InputError(f"--metric {metric}: is no function but of type {type(custom).__name__}")
-    return Score(custom, str(metric))
+    return _score_by(custom, metric)
+
+
+def _score_by(metric: Metric, name: str) -> Score:
+    """A Score by a function of the user's."""
+    return Score(NamedMetric(name, lambda outputs, labels, exact: metric(list(outputs), labels)), name)
 
 
 def _full_name(metric: Metric) -> str:

@@ -1,4 +1,4 @@
-"""The command line: hwptq compile, diagnose, consistency, and targets list | show | check."""
+"""The command line: hwptq compile, diagnose, consistency, verify, bench, and targets list | show | check."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from rich.console import Console
 from hwptq import __version__
 from hwptq.errors import HwptqError
 
+from .bench import bench_command
 from .consistency import consistency_command
 from .diagnose import diagnose_command
 from .explain import INTERNAL, explained
 from .session import Session
+from .verify import verify_command
 from .words import axes_of, observer_setting
 
 app = typer.Typer(
@@ -202,6 +204,8 @@ def compile_command(
 
 app.command("diagnose")(diagnose_command)
 app.command("consistency")(consistency_command)
+app.command("verify")(verify_command)
+app.command("bench")(bench_command)
 
 
 @targets_app.command("list")

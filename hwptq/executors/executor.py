@@ -25,10 +25,12 @@ class Executor(ABC):
     """Runs a program. Raises HwptqError where it fails.
 
     preference: which one is taken where several can run a program, the highest; below 0 only by its name.
+    timed: whether the time that `run` takes is that of the code.
     """
 
     name: ClassVar[str] = ""
     preference: ClassVar[int] = -1
+    timed: ClassVar[bool] = False
     _classes: ClassVar[dict[str, type[Executor]]] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:

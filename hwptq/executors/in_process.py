@@ -21,6 +21,7 @@ class InProcess(Executor):
 
     name = "in process"
     preference = 2
+    timed = True
 
     @classmethod
     def why_not(cls, program: Program) -> str | None:

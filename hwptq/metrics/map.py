@@ -33,10 +33,11 @@ def mean_average_precision(
         raise ValueError(
             f"the labels are {list(truth.shape)}, not [N, M, 5] as class, left, top, right, bottom"
         )
+    boxes, scores, kinds = outputs
     classes = np.unique(truth[..., 0][truth[..., 0] >= 0])
     if not classes.size:
         raise ValueError("the labels hold no box")
-    return 100 * float(np.mean([_of_class(c, *outputs, truth) for c in classes]))
+    return 100 * float(np.mean([_of_class(c, boxes, scores, kinds, truth) for c in classes]))
 
 
 def _of_class(

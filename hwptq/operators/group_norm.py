@@ -19,12 +19,19 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
-from hwptq.quant.integer_norm import NormConstants, fraction_bits, longest, norm_constants, normalize
+from hwptq.quant.integer_norm import (
+    LONGEST,
+    NormConstants,
+    fraction_bits,
+    halvings,
+    norm_constants,
+    normalize,
+)
 from hwptq.tir.builder import Expr, Flat, cast, constant, loop, share, workspace
 from hwptq.tir.channel_sums import ChannelSums
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.requantize import Bounds, multiply_high, narrowed, rounding_shift
-from hwptq.tir.row_multiplier import mean_of, multiplier_of_row
+from hwptq.tir.row_multiplier import mean_of, multiplier_of_row, variance_of
 from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
@@ -126,12 +133,13 @@ class _Rows:
 
     def settle(self, sums: ChannelSums, groups: int, count: int, eps: int, dtype: str) -> None:
         """Find them, by the sums of the channels of a group: rows of `count` values of `dtype`."""
-        size, bits = self.channels // groups, fraction_bits(dtype)
+        size, bits, halved = self.channels // groups, fraction_bits(dtype), halvings(count, dtype)
 
         def group(g: Expr) -> None:
             total, squares = sums.of(g * size, size)
-            variance = constant(count, "int64") * squares + constant(eps, "int64") - total * total
-            found = T.bind(mean_of(total, count, bits)), *multiplier_of_row(variance, count, bits)
+            variance = variance_of(total, squares, count, halved) + constant(eps, "int64")
+            multiplier = multiplier_of_row(variance, count, bits, halved)
+            found = T.bind(mean_of(total, count, bits)), *multiplier
 
             def channel(i: Expr) -> None:
                 for values, value in zip(self.all, found, strict=True):
@@ -154,8 +162,7 @@ def _why_not(call: Any) -> str | None:
 def _constants_why_not(shape: Sequence[int], groups: int, vectors: Sequence[Any]) -> str | None:
     if any(array_of(v) is None for v in vectors):
         return "a norm whose scale or offset is computed"
-    most = longest("int8")
-    return None if prod(shape[1:]) // groups <= most else f"a norm of more than {most} values"
+    return None if prod(shape[1:]) // groups <= LONGEST else f"a norm of more than {LONGEST} values"
 
 
 def _plain_why_not(call: Any) -> str | None:
@@ -192,11 +199,11 @@ def _lowered(e: Emitter, head: Any, args: Sequence[Any], bounds: tuple[Any, Any]
         raise NotInteger(reason)
     if out.in_floats or out.real or x.format.is_float or x.is_constant:
         raise NotInteger("a group norm of floats")
-    if count > longest(x.dtype):
-        raise NotInteger(f"a norm of more than {longest(x.dtype)} values in {x.dtype}")
     gamma, beta = (np.broadcast_to(np.asarray(array_of(v)), (c,)) for v in args[1:3])
     try:
-        found = norm_constants(gamma, beta, float(head.attrs.epsilon), float(x.scale), out.scale, count)
+        found = norm_constants(
+            gamma, beta, float(head.attrs.epsilon), float(x.scale), out.scale, count, halvings(count, x.dtype)
+        )
     except ValueError as error:
         raise NotInteger(str(error)) from error
     ends = out.zero, *out.code_bounds(*bounds), out.dtype

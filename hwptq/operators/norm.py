@@ -16,7 +16,7 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
-from hwptq.quant.integer_norm import LONGEST, NormConstants, fraction_bits, norm_constants, normalize
+from hwptq.quant.integer_norm import SHORT, NormConstants, fraction_bits, norm_constants, normalize
 from hwptq.tir.builder import Expr, Flat, cast, constant, splat
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.requantize import Bounds, multiply_high, narrowed, rounding_shift
@@ -124,7 +124,7 @@ def _why_not(call: Any) -> str | None:
         return "a norm over other axes than the last"
     if any(array_of(a) is None for a in call.args[1:]):
         return "a norm whose scale or offset is computed"
-    return None if shape_of(call)[-1] <= LONGEST else f"a norm of more than {LONGEST} values"
+    return None if shape_of(call)[-1] <= SHORT else f"a norm of more than {SHORT} values"
 
 
 @lowers("nn.layer_norm", family="layer_norm", makes=(LayerNorm,), why_not=_why_not)

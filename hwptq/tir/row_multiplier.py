@@ -15,8 +15,20 @@ def mean_of(summed: Expr, count: int, bits: int) -> Expr:
     return cast(T.floordiv(twice, constant(2 * count, "int64")), "int32")
 
 
-def multiplier_of_row(variance: Expr, count: int, bits: int) -> tuple[Expr, Expr, Expr]:
-    """Multiplier, shift and lift of a row, int32, from count^2 times its variance, int64:
+def variance_of(total: Expr, squares: Expr, count: int, halved: int) -> Expr:
+    """What a row's multiplier follows from, int64, without eps, from its sum and that of its squares, int64:
+    quant/integer_norm.variance_of."""
+    if not halved:
+        return constant(count, "int64") * squares - total * total
+    quotient = T.bind(T.floordiv(total, constant(count, "int64")))
+    rest = total - quotient * constant(count, "int64")
+    spread = squares - quotient * total - T.floordiv(rest * total, constant(count, "int64"))
+    shortened = T.shift_right(spread, constant(2 * halved, "int64"))
+    return constant(count, "int64") * T.max(shortened, constant(1, "int64"))
+
+
+def multiplier_of_row(variance: Expr, count: int, bits: int, halved: int = 0) -> tuple[Expr, Expr, Expr]:
+    """Multiplier, shift and lift of a row, int32, from count^2 times its variance over 4^halved, int64:
     quant/integer_norm.row_multiplier."""
     one = constant(1, "int64")
     v = T.bind(T.max(variance, one))
@@ -25,9 +37,10 @@ def multiplier_of_row(variance: Expr, count: int, bits: int) -> tuple[Expr, Expr
     root = _integer_sqrt(T.shift_left(v, double + double))
     room = 31 - count.bit_length()
     quotient = T.bind(T.truncdiv(constant(count << (room + 31), "int64"), root))
-    halved = T.bind(cast(quotient >= constant(2**31, "int64"), "int64"))
-    shift = T.bind(cast(constant(room - NORMALIZED_BITS + bits, "int64") - double - halved, "int32"))
-    factor = T.bind(cast(T.shift_right(quotient, halved), "int32"))
+    once = T.bind(cast(quotient >= constant(2**31, "int64"), "int64"))
+    whole = constant(room - NORMALIZED_BITS + bits + halved, "int64")
+    shift = T.bind(cast(whole - double - once, "int32"))
+    factor = T.bind(cast(T.shift_right(quotient, once), "int32"))
     by = T.max(T.min(shift, constant(31, "int32")), constant(1, "int32"))
     lift = T.max(T.min(constant(1, "int32") - shift, constant(LARGEST_LIFT, "int32")), constant(0, "int32"))
     return factor, T.bind(by), T.bind(lift)

@@ -18,7 +18,7 @@ from transformer_cases import KINDS, residual
 from hwptq.backends.backend import why_not_run
 from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.softmax import Softmax
-from hwptq.quant.integer_norm import norm_constants
+from hwptq.quant.integer_norm import halvings, norm_constants
 from hwptq.quant.integer_softmax import exponent
 from hwptq.targets import load_target
 
@@ -54,13 +54,17 @@ def test_rows_that_are_masked_whole_are_zeros() -> None:
 
 
 @native
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("value", [-128, 127, None])
-def test_a_norm_of_more_pixels_than_32_bits_can_sum(value: int | None) -> None:
-    """Of one value, whose variance is 0, and of any."""
-    rng = np.random.default_rng(0)
+def test_a_norm_of_more_pixels_than_32_bits_can_sum(dtype: type, value: int | None) -> None:
+    """Of one value, whose variance is 0, and of any; the variance of so many int16 is divided."""
+    rng, limits = np.random.default_rng(0), np.iinfo(dtype)
     shape = 1, 301, 450, 2
-    x = rng.integers(-128, 128, shape).astype(np.int8) if value is None else np.full(shape, value, np.int8)
-    found = norm_constants(np.ones(2), np.array([0, 0.5]), 1e-5, 0.1, 0.02, 301 * 450)
+    x = rng.integers(limits.min, limits.max + 1, shape).astype(dtype)
+    x = x if value is None else np.full(shape, value, dtype)
+    found = norm_constants(
+        np.ones(2), np.array([0, 0.5]), 1e-5, 0.1, 0.02, 301 * 450, halvings(301 * 450, dtype)
+    )
     case = Case(GroupNorm(2, found.eps, found.shift, 0, -128, 127), (x,), (found.multiplier, found.bias))
     check(case, AVX2)
     if value is not None:

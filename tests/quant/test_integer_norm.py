@@ -12,11 +12,12 @@ from hwptq.quant.integer_norm import (
     LONGEST,
     bit_length,
     fraction_bits,
+    halvings,
     integer_sqrt,
-    longest,
     norm_constants,
     normalize,
     row_multiplier,
+    variance_of,
 )
 
 EPS, WIDE = 1e-5, 2**30
@@ -90,7 +91,7 @@ def test_bit_lengths_are_exact(x: int) -> None:
 
 def test_a_row_that_is_too_long_is_refused() -> None:
     gamma = np.ones(LONGEST + 1)
-    with pytest.raises(ValueError, match="a norm of rows of 16385 values"):
+    with pytest.raises(ValueError, match="a norm of rows of 4194305 values"):
         normalize(
             np.zeros((1, gamma.size), np.int16), norm_constants(gamma, gamma, EPS, 1.0, 1.0), 0, -128, 127
         )
@@ -102,16 +103,46 @@ def test_what_fits_no_shift_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
-@pytest.mark.parametrize("kind", ["one", "halves", "two steps"])
-def test_the_longest_rows(dtype: type, kind: str) -> None:
-    """One value that sticks out, which is the largest that can be; values at both limits; next to none."""
-    count, limits = longest(dtype), np.iinfo(dtype)
-    x = np.zeros((1, count), dtype)
-    x[0, 0] = limits.min if kind == "one" else 1
-    if kind == "halves":
-        x[0] = np.where(np.arange(count) % 2, limits.min, limits.max)
-    out_scale = 2.0**-10
-    constants = norm_constants(np.ones(count), np.zeros(count), EPS, 0.01, out_scale)
+@pytest.mark.parametrize("count", [40_000, LONGEST])
+@pytest.mark.parametrize("kind", ["one", "halves", "steps"])
+def test_long_rows(dtype: type, count: int, kind: str) -> None:
+    """One value that sticks out, which is the largest that can be; values at both limits; next to none, of
+    which a long row of int16 loses what the division of V does."""
+    limits, odd = np.iinfo(dtype), np.arange(count) % 2
+    rows = {
+        "one": np.where(np.arange(count), 0, limits.min),
+        "halves": np.where(odd, limits.min, limits.max),
+        "steps": odd,
+    }
+    x = rows[kind].astype(dtype)[None]
+    ones, halved, out_scale = np.ones(1), halvings(count, dtype), 2.0**-10
+    constants = norm_constants(ones, 0 * ones, EPS, 0.01, out_scale, count, halved)
     found = normalize(x, constants, 0, -WIDE, WIDE)
-    exact = real_norm(x, 0.01, np.ones(1), np.zeros(1), True) / out_scale
-    assert (np.abs(found - exact) <= 1 + 2.0**-12 * np.abs(exact)).all()
+    exact = real_norm(x, 0.01, ones, 0 * ones, True) / out_scale
+    lost = 4.0**halved / (count * float(x.var()))
+    assert lost < 0.07
+    assert (np.abs(found - exact) <= 1 + (2.0**-12 + lost) * np.abs(exact)).all()
+
+
+@pytest.mark.parametrize("count", [2**14 + 1, 100_003])
+def test_a_long_row_without_spread_is_its_offset(count: int) -> None:
+    x = np.full((2, count), [[-(2**15)], [7]], np.int16)
+    constants = norm_constants(np.ones(1), np.ones(1), 0.0, 0.01, 0.1, count, halvings(count, np.int16))
+    assert (normalize(x, constants, 0, -WIDE, WIDE) == 10).all()
+
+
+@given(st.integers(2**14 + 1, LONGEST), st.integers(0, 2**32 - 1))
+def test_n_of_long_rows_fits(count: int, seed: int) -> None:
+    """What sums of any rows of int16 give stays below 2^60, and the largest n below 2^28."""
+    rng, halved = np.random.default_rng(seed), halvings(count, np.int16)
+    total = int(rng.integers(-count, count + 1)) * 2**15
+    least = -(-total * total // count)
+    squares = int(rng.integers(least, count * 2**30 + 1)) if rng.random() < 0.7 else least
+    variance = variance_of(np.array([total]), np.array([squares]), count, halved)
+    assert 0 < variance[0] < 2**60
+    assert int(variance[0]) == count * max((squares - total * total // count) >> 2 * halved, 1)
+    multiplier, shift, lift = row_multiplier(variance, count, fraction_bits(np.int16), halved)
+    farthest = min(np.sqrt(float(squares - total * total // count) + 1), 2**16)
+    farthest *= 2.0 ** fraction_bits(np.int16)
+    assert farthest * 2.0 ** lift[0] < 2**31
+    assert farthest * 2.0 ** (lift[0] - shift[0] - 31) * multiplier[0] < 2**28

@@ -6,9 +6,9 @@ WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
 #: What sums products.
 PRODUCTS = (*WEIGHTED_OPS, "matmul")
 #: What may read a residual stream: the first dtype of a pair is what is read.
-STREAM_OPS = ("softmax", "layer_norm", "rms_norm")
+STREAM_OPS = ("softmax", "layer_norm", "rms_norm", "group_norm")
 OTHER_OPS = (
-    "matmul", "add", "mul", "lookup", *STREAM_OPS, "group_norm", "max_pool", "avg_pool", "resize",
+    "matmul", "add", "mul", "lookup", *STREAM_OPS, "max_pool", "avg_pool", "resize",
     "concat", "data_movement",
 )  # fmt: skip
 

@@ -7,10 +7,12 @@ from random import Random
 
 import numpy as np
 from int16_cases import int16
-from kernel_cases import Case, dense_case, int8, matmul_case
+from kernel_cases import Case, conv_case, dense_case, int8, matmul_case
 
+from hwptq.kernels.constant_frame import without_frame
 from hwptq.kernels.epilogue import Follower
 from hwptq.operators.add import WIDE_FRACTION_BITS, Add
+from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
 from hwptq.operators.embedding import Embedding
 from hwptq.operators.group_norm import GroupNorm
@@ -89,10 +91,25 @@ def product(random: Random) -> Case:
     return replace(case, op=replace(case.op, out_zero_point=0, lo=lo, hi=hi, out="int16", shift=shift))
 
 
+def convolution(random: Random) -> Case:
+    """A Conv2d from bytes to int16, as a norm of its images reads them; one in groups is portable code."""
+    groups, each = random.choice(((1, 16), (1, 33), (1, 3), (2, 8), (5, 1)))
+    outputs = groups * random.choice((1, 8, 17, 32))
+    case = conv_case(random, groups * each, outputs, groups)
+    lo, hi = random.choice(((-(2**15), 2**15 - 1), (0, 12345)))
+    weight, bias, multiplier, shifts = case.constants
+    op = replace(case.op, out_zero_point=0, lo=lo, hi=hi, out="int16")
+    shifts = np.full_like(shifts, random.choice((1, 5, 9)))
+    return replace(case, op=op, constants=(weight, bias, multiplier, shifts))
+
+
 def residual(random: Random) -> Case:
-    """A Dense to int16 and an Add behind it."""
-    case = product(random)
-    if not isinstance(case.op, Dense):
+    """A Dense or a Conv2d to int16 and an Add behind it."""
+    case = random.choice((product, convolution))(random)
+    plain = (
+        isinstance(case.op, Conv2d) and case.op.groups == 1 and without_frame(case.op, case.constants) is None
+    )
+    if not plain and not isinstance(case.op, Dense):
         return residual(random)
     one = 2**WIDE_FRACTION_BITS
     factors = [random.choice((one, -one, 4321)) for _ in range(2)]
@@ -116,4 +133,4 @@ def embedding(random: Random) -> Case:
     return Case(op, (index,), (int8(random, rows, count), multiplier, shift))
 
 
-KINDS = (softmax, norm, group_norm, product, embedding)
+KINDS = (softmax, norm, group_norm, product, convolution, embedding)

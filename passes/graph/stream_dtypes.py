@@ -26,7 +26,7 @@ def wide_groups(
     """The numbers of the groups of tensors that are wide. `wants`: whether an operator of STREAM_OPS reads
     wide tensors; where none does, nothing is wide.
 
-    1. What such operators read.
+    1. What such operators read, and what they give to the graph's user.
     2. The operands of sums and of products by element that are wide themselves.
     3. The operands of sums and of products by element that a matrix product reads: gates, rotary positions.
     """
@@ -35,12 +35,18 @@ def wide_groups(
     if not sinks:
         return set()
     wide = {member[a] for v in sinks for a in data_of(values[v]) if a in member}
+    wide |= {member[v] for v in sinks if v in member and _is_last(groups[member[v]], kinds, readers)}
     joins = [v for v in values if kinds.get(v) in _SUMS]
     into_products = {v for v in joins if _feeds_product(v, kinds, readers, groups, member)}
     for v in reversed(joins):  # operands are bound before what reads them
         if v in into_products or member.get(v) in wide:
             wide |= {member[a] for a in data_of(values[v]) if a in member}
     return wide
+
+
+def _is_last(group: set[Any], kinds: Kinds, readers: Readers) -> bool:
+    """Whether no node that is quantized reads a group of tensors."""
+    return all(kinds.get(u) is None for v in group for u in readers.get(v, ()) if u not in group)
 
 
 def _feeds_product(

@@ -135,6 +135,16 @@ def test_sum_is_additions(tmp_path: Path, inputs: str):
     assert "stack" not in operators
 
 
+@pytest.mark.parametrize("place", [0, 2, -1])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_one_known_place_is_a_slice(tmp_path: Path, place: int, axis: int):
+    gather = node("Gather", "x i", "y", "token", axis=axis)
+    imported = check(model([gather], {"x": ["N", 3, 5]}, {"i": np.array(place, np.int64)}), tmp_path)
+    operators = {op_name(value) for _, value in bindings(imported.module["main"])}
+    assert operators - {""} == {"strided_slice", "squeeze"}
+    assert "token" in names(imported)
+
+
 @pytest.mark.parametrize("attributes", [{}, {"transB": 1}, {"alpha": 0.5, "beta": 2.0}])
 def test_gemm(tmp_path: Path, attributes: dict[str, Any]):
     shape = (5, 3) if "transB" in attributes else (3, 5)

@@ -175,6 +175,19 @@ def _group_norm(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.op.nn.group_norm(data, scale, bias, groups, 1, list(range(2, len(shape))), epsilon)
 
 
+def _gather(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Gather of one known place, such as a class token, as a slice, which has an integer form; else None."""
+    x, place = inputs[0], constant(inputs[1])
+    if constant(x) is not None or place is None or place.ndim != 0 or str(x.ty.dtype) != "float32":
+        return None
+    shape = shape_of(x)
+    axis = int(attrs.get("axis", 0)) % len(shape)
+    begin = int(place) % shape[axis] if -shape[axis] <= int(place) < shape[axis] else None
+    if begin is None:
+        return None
+    return relax.op.squeeze(relax.op.strided_slice(x, [axis], [begin], [begin + 1]), [axis])
+
+
 def _dropout(inputs: Sequence[Any], attrs: Any) -> Any:
     """Dropout, which in inference gives its input; with its mask asked for, TVM's own converter is used."""
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
@@ -241,6 +254,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Dropout": _dropout,
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _group_norm,
+    "Gather": _gather,
     "LayerNormalization": _layer_norm,
     "LpNormalization": _lp_normalization,
     "Max": _folded(relax.op.maximum),

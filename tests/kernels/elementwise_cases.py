@@ -112,7 +112,6 @@ def border(random: Random) -> Case:
     return Case(Quantize(scale, zero), (values,), ())
 
 
-#: What every target computes, and what CPUs and HVX do.
 def rows(random: Random) -> Case:
     """A scale for each row, its codes, or what is multiplied by it; a row of zeros now and then."""
     rng = np.random.default_rng(random.getrandbits(32))
@@ -126,5 +125,6 @@ def rows(random: Random) -> Case:
     return random.choice((Case(RowScale(), (x,), ()), Case(RowQuantize(), (x, scale), ()), rescaled))
 
 
+#: What every target computes, and what CPUs and HVX do.
 KINDS = (binary, clamp, lookup, pool, pad, matmul, border)
 CPU_KINDS = (*KINDS, resize, rows)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from naive_recurrent import recurrent
+from naive_rows import row_quantize, row_rescale, row_scale
 
 from hwptq.ir.operator import Operator
 from hwptq.operators.add import Add
@@ -33,6 +34,7 @@ from hwptq.operators.quantize import Quantize
 from hwptq.operators.recurrent import Recurrent
 from hwptq.operators.rescale import Rescale
 from hwptq.operators.resize import Resize
+from hwptq.operators.rows import RowQuantize, RowRescale, RowScale
 from hwptq.operators.softmax import Softmax
 
 
@@ -303,6 +305,9 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Resize: _resize,
     Pad: _pad,
     Recurrent: recurrent,
+    RowScale: row_scale,
+    RowQuantize: row_quantize,
+    RowRescale: row_rescale,
     Quantize: _quantize,
     Dequantize: _dequantize,
 }

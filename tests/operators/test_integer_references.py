@@ -7,6 +7,7 @@ import naive
 import numpy as np
 import pytest
 import transformer_cases
+from elementwise_cases import rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recurrent_cases import recurrent_case
@@ -219,7 +220,9 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
 
 
 @pytest.mark.parametrize(
-    "kind", [*int16_cases.KINDS, *transformer_cases.KINDS, recurrent_case], ids=lambda kind: kind.__name__
+    "kind",
+    [*int16_cases.KINDS, *transformer_cases.KINDS, recurrent_case, rows],
+    ids=lambda kind: kind.__name__,
 )
 @settings(max_examples=10, deadline=None)
 @given(random=st.randoms(use_true_random=False))

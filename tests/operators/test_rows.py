@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from naive_rows import nearest_float32
 
 from hwptq.operators.rows import RowQuantize, RowRescale, RowScale
 from hwptq.tir.kernel import TensorType
@@ -45,13 +46,6 @@ def test_rows_of_zeros_and_of_the_largest_numbers_have_codes():
     assert codes.tolist() == [[0, 0, 0], [127, -127, 0], [0, 0, 0]]
 
 
-def rounded(value: Fraction) -> np.float32:
-    """The nearest float32 of a fraction, found among neighbours."""
-    near = np.float32(float(value))
-    around = [np.nextafter(near, np.float32(s), dtype=np.float32) for s in (-np.inf, np.inf)]
-    return min([near, *around], key=lambda v: (abs(Fraction(float(v)) - value), int(v.view(np.int32)) & 1))
-
-
 @given(st.integers(0, 10**6))
 def test_the_rescaling_rounds_once(seed):
     rng = np.random.default_rng(seed)
@@ -59,7 +53,7 @@ def test_the_rescaling_rounds_once(seed):
     found = RowRescale(-np.inf, 0.5).reference(t, s, b)
     for i, j in np.ndindex(2, 3):
         exact = Fraction(float(t[i, j])) * Fraction(float(s[i, 0])) + Fraction(float(b[j]))
-        assert found[i, j] == min(rounded(exact), np.float32(0.5))
+        assert found[i, j] == min(nearest_float32(exact), np.float32(0.5))
 
 
 @pytest.mark.parametrize("op", [RowScale(), RowQuantize()])

@@ -12,8 +12,11 @@ OTHER_OPS = (
     "concat", "data_movement",
 )  # fmt: skip
 
+#: Kinds that a device need not list: portable code computes them on all.
+EVERYWHERE_OPS = ("embedding", "recurrent")
+
 #: Kinds of operators that are defined elsewhere, and whether all devices that run portable code compute them.
-_ADDED: dict[str, bool] = {}
+_ADDED: dict[str, bool] = dict.fromkeys(EVERYWHERE_OPS, True)
 
 
 def register_op(kind: str, everywhere: bool) -> None:

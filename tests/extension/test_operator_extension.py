@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,15 @@ import sys
 import operator_extension
 import hwptq
 
-model, data, out = sys.argv[1:]
-hwptq.compile(model, "x86-64-vnni", data, data, output=out)
+model, target, data, out = sys.argv[1:]
+hwptq.compile(model, target, data, data, output=out)
 """
 
 
-def test_the_larger_of_two_tensors_is_computed_in_integers(tmp_path: Path) -> None:
+def test_the_larger_of_two_tensors_is_computed_in_integers(
+    runnable: Callable[[str], str], tmp_path: Path
+) -> None:
+    target = runnable("x86-64-avx2")
     nodes = [
         om.node("Conv", "x w", "a", "first"),
         om.node("Conv", "x v", "b", "second"),
@@ -38,7 +42,7 @@ def test_the_larger_of_two_tensors_is_computed_in_integers(tmp_path: Path) -> No
     np.savez(data, x=om.normal(3, 16, 3, 8, 9))
     paths = os.pathsep.join([str(HERE), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(model), str(data), str(out)],
+        [sys.executable, "-c", COMPILE, str(model), target, str(data), str(out)],
         env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -143,7 +143,7 @@ class _Worker:
 def _limit_memory() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + _MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # what is reserved only does not count
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.real_operator import RealOperator
-from hwptq.tir.builder import Expr, Flat, constant, local, loop, workspace
+from hwptq.tir.builder import Expr, Flat, constant
 from hwptq.tir.kernel import TensorType
-from hwptq.tir.recurrent_loops import Recurrence, emit_recurrence
+from hwptq.tir.recurrent_loops import emit_recurrence
+from hwptq.tir.recurrent_states import Recurrence, States
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class RealRecurrent(RealOperator):
         def emit(x: Flat, *rest: Flat) -> None:
             *given, weight, bias, y = rest
             lengths, hidden, cell = optional(given, (self.lengths, self.initial_hidden, self.initial_cell))
-            emit_recurrence(form, _Reals(form, (x, weight, bias, y), hidden, cell), lengths)
+            emit_recurrence(form, _Reals(form, (x, weight, bias), (hidden, cell), y), lengths)
 
         return emit
 
@@ -87,70 +88,28 @@ class _RealGates:
         return T.bind(gate * old + (constant(1.0, "float32") - gate) * new)
 
 
-class _Reals:
-    """States and gates of one sequence in float32."""
+class _Reals(States):
+    """In float32."""
 
     ops = _RealGates()
 
     def __init__(
-        self, form: Recurrence, tensors: tuple[Flat, Flat, Flat, Flat], hidden: Flat | None, cell: Flat | None
-    ):
-        self.form, self.first_hidden, self.first_cell = form, hidden, cell
-        self.x, self.weight, self.bias, self.y = tensors
-        rows = form.gates * form.hidden
-        self.states = workspace(form.hidden, "float32")
-        self.read = workspace(form.hidden, "float32")  # what products read
-        self.cells = workspace(form.hidden, "float32")
-        self.gates = [workspace(rows, "float32") for _ in range(2)]
+        self, form: Recurrence, tensors: Sequence[Flat], given: Sequence[Flat | None], y: Flat
+    ):  # fmt: skip
+        super().__init__(form, tensors, given, held="float32", read="float32")
+        self.y = y
 
-    def begin(self, direction: int, sequence: Expr) -> None:
-        first = (direction * self.form.batch + sequence) * self.form.hidden
+    def first(self, given: Expr | None, which: int) -> Expr:
+        return constant(0.0, "float32") if given is None else given
 
-        def start(unit: Expr) -> None:
-            for memory, given in ((self.states, self.first_hidden), (self.cells, self.first_cell)):
-                memory.store(unit, given.load(first + unit) if given else constant(0.0, "float32"))
+    def term(self, a: Expr, b: Expr) -> Expr:
+        return a * b
 
-        loop(self.form.hidden, start)
-        self.turn()
+    def summed(self, acc: Expr, row: Expr) -> Expr:
+        return acc
 
-    def multiply(self, direction: int, x: Expr, rows: tuple[int, int], state: bool) -> None:
-        form = self.form
-        first, source, start = (form.inputs, self.read, 0) if state else (0, self.x, x)
-        depth, every = (form.hidden if state else form.inputs), form.gates * form.hidden
-
-        def row(number: Expr) -> None:
-            at = rows[0] * form.hidden + number
-            acc = local(1, "float32")
-            acc.store(0, self.bias.load((int(state) * len(form.backwards) + direction) * every + at))
-            line = (direction * every + at) * (form.inputs + form.hidden) + first
-
-            def add(i: Expr) -> None:
-                acc.store(0, acc.load(0) + source.load(start + i) * self.weight.load(line + i))
-
-            loop(depth, add)
-            self.gates[state].store(at, acc.load(0))
-
-        loop((rows[1] - rows[0]) * form.hidden, row)
-
-    def gate(self, gate: int, unit: Expr, state: bool) -> Expr:
-        return self.gates[state].load(gate * self.form.hidden + unit)
-
-    def hidden(self, unit: Expr) -> Expr:
-        return self.states.load(unit)
-
-    def cell(self, unit: Expr) -> Expr:
-        return self.cells.load(unit)
-
-    def reset(self, unit: Expr, value: Expr) -> None:
-        self.read.store(unit, value)
-
-    def keep(self, unit: Expr, hidden: Expr, cell: Expr | None) -> None:
-        self.states.store(unit, hidden)
-        if cell is not None:
-            self.cells.store(unit, cell)
-
-    def turn(self) -> None:
-        loop(self.form.hidden, lambda unit: self.read.store(unit, self.states.load(unit)))
+    def code(self, state: Expr) -> Expr:
+        return state
 
     def write(self, at: Expr, unit: Expr, what: str) -> None:
         found = {"hidden": self.states, "cell": self.cells}.get(what)

@@ -33,10 +33,11 @@ from hwptq.quant.gates import (
 from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.quant.recurrence import gru, lstm, reset_gate, rnn
 from hwptq.tir import gates as tir
-from hwptq.tir.builder import Expr, Flat, cast, clamp, local, loop, workspace
-from hwptq.tir.builder import constant as number
+from hwptq.tir.builder import Expr, Flat, cast, clamp
+from hwptq.tir.builder import constant as constant_of
 from hwptq.tir.kernel import TensorType
-from hwptq.tir.recurrent_loops import Recurrence, emit_recurrence
+from hwptq.tir.recurrent_loops import emit_recurrence
+from hwptq.tir.recurrent_states import Recurrence, States
 from hwptq.tir.vector_unit import VectorUnit
 
 from .real_recurrent import RealRecurrent, optional
@@ -124,8 +125,10 @@ class Recurrent(WeightedOperator):
             *given, weight, bias, multiplier, shift, sigmoid, tanh, y = rest
             present = (self.lengths, self.initial_hidden, self.initial_cell)
             lengths, hidden, cell = optional(given, present)
-            code = _Codes(form, self, (x, weight, bias, multiplier, shift, y), (hidden, cell))
-            code.ops = tir.IntegerGates(sigmoid, tanh)
+            code = _Codes(
+                self, form, (x, weight, bias), (hidden, cell), (multiplier, shift),
+                tir.IntegerGates(sigmoid, tanh), y,
+            )  # fmt: skip
             emit_recurrence(form, code, lengths)
 
         return emit
@@ -173,95 +176,43 @@ class _Arrays:
         return list(scaled(acc, self.multiplier[which], self.shift[which]).reshape(self.form.gates, -1))
 
 
-class _Codes:
-    """The same as code: memory for the states of one sequence, and for the gates."""
-
-    ops: tir.IntegerGates
+class _Codes(States):
+    """In int32; products read int8 or int16. factors: multipliers and shifts of the sums."""
 
     def __init__(
-        self,
-        form: Recurrence,
-        op: Recurrent,
-        tensors: tuple[Flat, ...],
-        first: tuple[Flat | None, Flat | None],
-    ):
-        self.form, self.op, self.first = form, op, first
-        self.x, self.weight, self.bias, self.multiplier, self.shift, self.y = tensors
-        self.held = "int8" if op.state_bits == 8 else "int16"
-        self.read = workspace(form.hidden, self.held)  # what products read
-        self.states, self.cells = (workspace(form.hidden, "int32") for _ in range(2))
-        self.gates = [workspace(form.gates * form.hidden, "int32") for _ in range(2)]
+        self, op: Recurrent, form: Recurrence, tensors: Sequence[Flat], given: Sequence[Flat | None],
+        factors: Sequence[Flat], ops: tir.IntegerGates, y: Flat,
+    ):  # fmt: skip
+        super().__init__(form, tensors, given, held="int32", read="int8" if op.state_bits == 8 else "int16")
+        self.op, self.factors, self.ops, self.y = op, tuple(factors), ops, y
 
-    def begin(self, direction: int, sequence: Expr) -> None:
-        start = (direction * self.form.batch + sequence) * self.form.hidden
-        memories = zip((self.states, self.cells), self.first, (STATE_BITS, CELL_BITS), strict=True)
-        wanted = list(memories)
+    def first(self, given: Expr | None, which: int) -> Expr:
+        return _int(0) if given is None else tir.from_real(given, (STATE_BITS, CELL_BITS)[which])
 
-        def unit(i: Expr) -> None:
-            for memory, given, bits in wanted:
-                zero = number(0, "int32")
-                memory.store(i, zero if given is None else tir.from_real(given.load(start + i), bits))
+    def term(self, a: Expr, b: Expr) -> Expr:
+        return cast(a, self.held) * cast(b, self.held)
 
-        loop(self.form.hidden, unit)
-        self.turn()
+    def summed(self, acc: Expr, row: Expr) -> Expr:
+        return tir.scaled(acc, *(factor.load(row) for factor in self.factors))
 
-    def multiply(self, direction: int, x: Expr, rows: tuple[int, int], state: bool) -> None:
-        form = self.form
-        first, source, start = (form.inputs, self.read, 0) if state else (0, self.x, x)
-        depth, every = (form.hidden if state else form.inputs), form.gates * form.hidden
-        part = (int(state) * len(form.backwards) + direction) * every
-
-        def row(i: Expr) -> None:
-            at = rows[0] * form.hidden + i
-            acc = local(1, "int32")
-            acc.store(0, self.bias.load(part + at))
-            line = (direction * every + at) * (form.inputs + form.hidden) + first
-
-            def add(k: Expr) -> None:
-                a, b = source.load(start + k), self.weight.load(line + k)
-                acc.store(0, acc.load(0) + cast(a, "int32") * cast(b, "int32"))
-
-            loop(depth, add)
-            factors = self.multiplier.load(part + at), self.shift.load(part + at)
-            self.gates[state].store(at, tir.scaled(acc.load(0), *factors))
-
-        loop((rows[1] - rows[0]) * form.hidden, row)
-
-    def gate(self, gate: int, unit: Expr, state: bool) -> Expr:
-        return self.gates[state].load(gate * self.form.hidden + unit)
-
-    def hidden(self, unit: Expr) -> Expr:
-        return self.states.load(unit)
-
-    def cell(self, unit: Expr) -> Expr:
-        return self.cells.load(unit)
-
-    def reset(self, unit: Expr, value: Expr) -> None:
-        self.read.store(unit, self._code(value))
-
-    def keep(self, unit: Expr, hidden: Expr, cell: Expr | None) -> None:
-        self.states.store(unit, hidden)
-        if cell is not None:
-            self.cells.store(unit, cell)
-
-    def turn(self) -> None:
-        loop(self.form.hidden, lambda unit: self.reset(unit, self.states.load(unit)))
+    def code(self, state: Expr) -> Expr:
+        if self.op.state_bits > 8:
+            return cast(state, "int16")
+        rounded = T.bind(T.shift_right(state + _int(128), _int(8)))
+        return cast(clamp(rounded, _int(-128), _int(127)), "int8")
 
     def write(self, at: Expr, unit: Expr, what: str) -> None:
-        op, zero = self.op, number(self.op.out_zero_point, "int32")
+        op, zero = self.op, _int(self.op.out_zero_point)
         if what == "nothing":
             self.y.store(at, cast(zero, op.out))
             return
         state, factor = (self.states, op.hidden_factor) if what == "hidden" else (self.cells, op.cell_factor)
-        value = tir.scaled(state.load(unit), *(number(f, "int32") for f in factor)) + zero
-        limits = number(op.lo, "int32"), number(op.hi, "int32")
-        self.y.store(at, cast(clamp(T.bind(value), *limits), op.out))
+        value = T.bind(tir.scaled(state.load(unit), *map(_int, factor)) + zero)
+        self.y.store(at, cast(clamp(value, _int(op.lo), _int(op.hi)), op.out))
 
-    def _code(self, state: Expr) -> Expr:
-        if self.op.state_bits > 8:
-            return cast(state, self.held)
-        rounded = T.shift_right(state + number(128, "int32"), number(8, "int32"))
-        return cast(clamp(T.bind(rounded), number(-128, "int32"), number(127, "int32")), self.held)
+
+def _int(value: int) -> Expr:
+    return constant_of(value, "int32")
 
 
 def _range(mod: tvm.IRModule, call: Any) -> tuple[float, float]:

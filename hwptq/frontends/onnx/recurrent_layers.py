@@ -12,7 +12,7 @@ from hwptq.ir.dataflow import constant, shape_of
 from hwptq.operators.real_recurrent import RealRecurrent
 from hwptq.quant.recurrence import GATES
 from hwptq.tir.kernel import TensorType
-from hwptq.tir.recurrent_loops import Recurrence
+from hwptq.tir.recurrent_states import Recurrence
 
 #: The functions of the gates that there is arithmetic for, of one direction.
 _ACTIVATIONS = {"lstm": ["sigmoid", "tanh", "tanh"], "gru": ["sigmoid", "tanh"], "rnn": ["tanh"]}

@@ -8,6 +8,8 @@ from typing import Any
 import vl_convert
 from markupsafe import Markup
 
+from .engine import why_not_drawn
+
 _CONFIG = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
@@ -33,8 +35,11 @@ def svg(spec: dict[str, Any], name: str, least_width: float = 0.0) -> Markup:
     """The chart of a Vega-Lite specification, as wide as its place, but not wider than it is drawn.
 
     name: what readers of screens are told that it is; least_width: px below which it isn't narrowed. The
-    `description` of a mark is shown when it is pointed at.
+    `description` of a mark is shown when it is pointed at. Where nothing can be drawn, a line says why.
     """
+    reason = why_not_drawn()
+    if reason:
+        return Markup("<p>{}: not drawn, {}.</p>").format(name, reason)
     drawn = vl_convert.vegalite_to_svg({**spec, "config": _CONFIG})
     drawn = _MARK.sub(r"<\1 \2><title>\3</title></\1>", drawn)
     size = _SIZE.search(drawn)

@@ -15,6 +15,7 @@ from .backends.program import Program, Tensor
 from .errors import InputError
 from .executors.executor import Executor, executor_for
 from .metadata import program_of
+from .no_device import check_no_device
 from .output_folder import METADATA
 from .report.typed import Report
 
@@ -45,7 +46,7 @@ class CompiledModel:
         """report.json. Raises InputError where it can't be read."""
         path = self.folder / "report.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(check_no_device(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: can't be read ({error}); compile the model again") from error
         if not isinstance(found, dict):
@@ -95,7 +96,7 @@ def load(folder: str | Path, executor: str | None = None, trust: bool = False) -
     """
     folder = Path(folder)
     try:
-        text = (folder / METADATA).read_text(encoding="utf-8")
+        text = check_no_device(folder / METADATA).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: no output folder of hwptq ({error})") from error
     return CompiledModel(folder, program_of(folder, text, trust), executor)

@@ -12,6 +12,7 @@ import numpy as np
 from .artifact import CompiledModel
 from .backends.program import Tensor
 from .errors import InputError
+from .no_device import check_no_device
 from .report.golden import output_keys
 
 
@@ -34,7 +35,7 @@ def golden_samples(model: CompiledModel) -> Iterator[tuple[dict[str, np.ndarray]
     path = model.folder / "golden.npz"
     keys = output_keys([t.name for t in model.inputs], len(model.outputs))
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(check_no_device(path), allow_pickle=False) as stored:
             inputs = {t.name: _samples(stored[t.name], t) for t in model.inputs}
             outputs = {t.name: _samples(stored[k], t) for t, k in zip(model.outputs, keys, strict=True)}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

@@ -12,6 +12,7 @@ from hwptq.artifact import CompiledModel, load
 from hwptq.errors import InputError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.frontend import read_model
+from hwptq.no_device import check_no_device
 
 from .measures import Consistency, consistency
 
@@ -48,7 +49,7 @@ def compare_towers(
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(check_no_device(path), allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: no .npz of arrays ({error})") from error

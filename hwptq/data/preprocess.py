@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from hwptq.errors import InputError
+from hwptq.no_device import check_no_device
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -164,7 +165,7 @@ def read_image(file: Path, mode: str) -> np.ndarray:
 def load_preprocess(path: str | Path) -> Preprocess:
     """Read a preprocess file; InputError names everything that is wrong in it."""
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(check_no_device(Path(path)).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: can't read the preprocess file: {error.strerror or error}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

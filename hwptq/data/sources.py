@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from hwptq.errors import HwptqError, InputError
+from hwptq.no_device import check_no_device
 
 from .preprocess import batch_of, read_image, sample_shape
 
@@ -69,7 +70,7 @@ class ArrayFile:
 
     def _open(self, stack: ExitStack) -> dict[str, _Member]:
         try:
-            file = stack.enter_context(self._path.open("rb"))
+            file = stack.enter_context(check_no_device(self._path).open("rb"))
         except (OSError, ValueError) as error:
             raise InputError(f"{self.name}: can't be read ({_line(error)})") from error
         if self._path.suffix == ".npz":

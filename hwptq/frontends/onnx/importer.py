@@ -66,7 +66,7 @@ def _simplified(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], p
     """The model that TVM's importer reads. Raises UnsupportedError."""
     try:
         proto = simplified(proto, shapes, known_operators())
-    except (RuntimeError, ValueError) as error:  # of ONNX
+    except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:  # of ONNX
         raise UnsupportedError(f"{path}: {said_by_importer(error, '')}") from error
     for node in proto.graph.node:  # TVM looks at the name of an operator only
         if node.domain not in _DOMAINS:

@@ -15,8 +15,6 @@ from .pack_weights import pack_weights, vector_count
 from .register_tile import blocks, even
 
 K = 4  # inputs of a group: the products that a lane adds up at once
-_LATENCY = 52  # cycles until an accumulator can be added to again
-_LOADED_ROWS = 2  # a cycle
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def _cycles(plan: TilePlan) -> float:
     """About how many a row of output pixels takes for each chunk of inputs."""
     total = 0.0
     for _, count, vectors in blocks(plan.all_vectors, plan.vectors):
-        multiplied = max(plan.lines * vectors * plan.rows, _LATENCY)
-        loaded = (plan.lines * plan.rows + vectors * plan.groups) / _LOADED_ROWS
+        multiplied = max(plan.lines * vectors * plan.rows, plan.kernel.latency)
+        loaded = (plan.lines * plan.rows + vectors * plan.groups) / plan.kernel.loaded_rows
         total += count * max(multiplied, loaded)
     return total * -(-plan.conv.out[1] // plan.pixels)

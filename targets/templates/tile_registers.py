@@ -51,6 +51,10 @@ class TileRegistersKernel(Kernel):
     )
     registers: int = field(default=8, metadata=about("registers that hold matrices", low=1, high=8))
     rows: int = field(default=16, metadata=about("rows of a register", low=1, high=16))
+    latency: int = field(
+        default=0, metadata=about("cycles until an accumulator can be added to again", low=0, high=1000)
+    )
+    loaded_rows: int = field(default=1, metadata=about("rows that are loaded in a cycle", low=1, high=16))
     row_bytes: int = field(default=64, metadata=about("bytes of a row", low=4, high=64))
 
     @property

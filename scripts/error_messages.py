@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 #: class -> exit code; a subset of hwptq/errors.py, which tests compare.
 CODES = {
-    "InputError": 2, "UnsupportedError": 3, "BudgetError": 4, "AccuracyError": 5, "StrictError": 5,
-    "MismatchError": 6,
+    "InputError": 2, "ManyErrors": 2, "UnsupportedError": 3, "BudgetError": 4, "AccuracyError": 5,
+    "StrictError": 5, "MismatchError": 6,
 }  # fmt: skip
 
 

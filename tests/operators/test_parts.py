@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from random import Random
 
 import elementwise_cases
@@ -62,3 +64,13 @@ def test_kinds_tell_operators_apart() -> None:
 def test_a_graph_finds_operators_by_their_kinds() -> None:
     for kind in ("clamp", "lookup", "resize"):
         assert type(from_json(to_json(OURS[kind]()))) is OURS[kind]
+
+
+def test_families_of_ours_are_known_before_an_operator_is_imported() -> None:
+    """Else what a descriptor may list, and its schema, would depend on what was loaded."""
+    code = (
+        "from hwptq.targets.op_kinds import op_kinds; before = set(op_kinds()); import hwptq.operators; "
+        "print(*sorted(set(op_kinds()) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

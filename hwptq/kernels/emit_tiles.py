@@ -21,6 +21,7 @@ from hwptq.tir.builder import (
     nest,
     start_of,
     unravel,
+    workspace,
 )
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.layout import Padding
@@ -52,16 +53,19 @@ def emit_tiles(
         count = 1 if bounds is None else 2
         scales, arrays, y = rest[:count], rest[count:-1], rest[-1]
 
-        def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
+        def tile(v0: Expr, vectors: int, weights: Flat, b: Expr, row: Expr, t: Expr) -> None:
             x0 = start_of(t, plan.pixels, conv.out[1])
             sums = _Sums(plan, vectors)
-            sums.multiply(x, conv.window(b, row, x0), weight, bias, v0)
+            sums.multiply(x, conv.window(b, row, x0), weights, bias, v0)
             sums.finish((b, row, x0), v0, scales, arrays, y, bounds, unit, followers)
 
         def block(part: Part, number: Expr, vectors: int) -> None:
             v0 = number * plan.vectors
             first, many = part.of(prod(tiles), turn=number) if part.count > 1 else (0, prod(tiles))
-            loop(many, lambda i: tile(v0, vectors, *unravel(first + i, tiles)))
+            weights = weight.behind(v0 * plan.stored_rows * kernel.columns * K)
+            if plan.weight_bits == 4:
+                weights = _unpacked(plan, weights, vectors)
+            loop(many, lambda i: tile(v0, vectors, weights, *unravel(first + i, tiles)))
 
         border = Stored(y, out).border(unit)
 
@@ -93,6 +97,24 @@ def _configure(plan: TilePlan) -> None:
     instruction(plan.kernel.configure, memory.address(0))
 
 
+def _unpacked(plan: TilePlan, packed: Flat, vectors: int) -> Flat:
+    """Weights of a block of vectors, 16 times an int4 each, as rows of registers, in memory of its own.
+
+    The upper half of the last row of a stretch may hold none: what it gives is written over, or lies behind.
+    """
+    width, runs = plan.kernel.columns * K, prod(plan.conv.runs)
+    memory = workspace((vectors * runs * plan.run_rows + 1) * width, "int8")
+
+    def row(run: Expr, r: Expr) -> None:
+        found = T.bind(packed.load((run * plan.stored_run_rows + r) * width, width))
+        at = (run * plan.run_rows + 2 * r) * width
+        memory.store(at, T.shift_left(found, constant(4, "int8", width)), width)
+        memory.store(at + width, T.bitwise_and(found, constant(-16, "int8", width)), width)
+
+    nest((vectors * runs, plan.stored_run_rows), row)
+    return memory
+
+
 class _Sums:
     """The accumulators of one tile: the first registers, then those of activations, then those of weights."""
 
@@ -115,22 +137,23 @@ class _Sums:
         instruction(self.plan.kernel.load, *moved)
 
     def multiply(self, x: Flat, window: Expr, weight: Flat, bias: Flat, v0: Expr) -> None:
-        """Start with the bias, and add all products of the windows; `window` is that of the first pixel."""
+        """Start with the bias, and add all products of the windows; `window` is that of the first pixel, and
+        `weight` begins with vector v0."""
         plan, conv = self.plan, self.plan.conv
         lanes, (rows, columns) = plan.kernel.columns, conv.runs
         for v in range(self.vectors):
             for line in range(plan.lines):  # all rows are one and the same
                 self._load(self._accumulator(line, v), bias.address((v0 + v) * lanes), 0)
         step = conv.strides[1] * conv.ci
-        per_vector, width = rows * columns * plan.chunks * plan.groups, lanes * K
+        per_vector, width = rows * columns * plan.run_rows, lanes * K
 
         def chunk(ky: Expr, kx: Expr, c: Expr) -> None:
             source = window + conv.tap(ky, kx) + c * plan.groups * K
             for line, start in enumerate(plan.starts):
                 self._load(self._activation(line), x.address(source + start * step), step)
-            row = ((ky * columns + kx) * plan.chunks + c) * plan.groups
+            row = (ky * columns + kx) * plan.run_rows + c * plan.groups
             for v in range(self.vectors):
-                at = ((v0 + v) * per_vector + row) * width
+                at = (v * per_vector + row) * width
                 self._load(self._weight(v), weight.address(at), width)
                 for line in range(plan.lines):
                     numbers = self._accumulator(line, v), self._activation(line), self._weight(v)

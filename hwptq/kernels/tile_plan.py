@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -11,7 +11,7 @@ from hwptq.targets.templates.tile_registers import TileRegistersKernel
 from hwptq.tir.kernel import TensorType
 
 from .convolution import Convolution
-from .pack_weights import pack_weights, vector_count
+from .pack_weights import pack_weights, stored_rows, vector_count
 from .register_tile import blocks, even
 
 K = 4  # inputs of a group: the products that a lane adds up at once
@@ -30,6 +30,7 @@ class TilePlan:
     pixels: int
     lines: int
     vectors: int
+    weight_bits: int = 8  # 4: two a byte, which are unpacked for a block of vectors at a time
 
     @property
     def rows(self) -> int:
@@ -76,26 +77,42 @@ class TilePlan:
         rows = bytes([s[1] for s in sizes] + [0] * (16 - len(sizes)))
         return bytes([1] + [0] * 15) + columns + rows
 
+    @property
+    def run_rows(self) -> int:
+        """Rows of registers for a stretch of the window and a vector of channels."""
+        return self.chunks * self.groups
+
+    @property
+    def stored_run_rows(self) -> int:
+        """Rows that hold them."""
+        return stored_rows(self.run_rows, self.weight_bits)
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows that hold a vector of channels."""
+        return prod(self.conv.runs) * self.stored_run_rows
+
     def packed(self, weight: np.ndarray) -> np.ndarray:
-        """int8 [O, ...] -> int8 [vectors * runs * chunks * groups, columns * K], a row of a register each."""
+        """int8 [O, ...] -> int8 [vectors * stored_rows, columns * K]: rows of registers, or two in one."""
         run = self.conv.run
         runs = weight.reshape(len(weight), -1, run)
         wide = np.pad(runs, ((0, 0), (0, 0), (0, self.slack)))
-        return pack_weights(wide, self.padded_run, self.kernel.columns, K)
+        return pack_weights(wide, self.padded_run, self.kernel.columns, K, self.weight_bits)
 
     def tensors(self, x: TensorType, out: TensorType) -> list[TensorType]:
         """Types of the parameters: x, packed weights, bias, multiplier and shift (or scale)."""
-        lanes, runs = self.kernel.columns, prod(self.conv.runs)
-        rows = self.all_vectors * runs * self.chunks * self.groups
+        lanes, rows = self.kernel.columns, self.all_vectors * self.stored_rows
         scales = ("float32",) if out.dtype == "float32" else ("int32", "int32")
         per_channel = [TensorType((self.all_vectors * lanes,), d) for d in ("int32", *scales)]
         return [x, TensorType((rows, lanes * K), "int8"), *per_channel]
 
 
-def fit(conv: Convolution, kernel: TileRegistersKernel, choice: int = 0) -> TilePlan:
+def fit(
+    conv: Convolution, kernel: TileRegistersKernel, choice: int = 0, weight_bits: int = 8
+) -> TilePlan:  # fmt: skip
     """The plan for a shape with the fewest cycles; a `choice` above 0 is the next best one."""
     found = sorted(_plans(conv, kernel), key=_cycles)
-    return found[min(choice, len(found) - 1)]
+    return replace(found[min(choice, len(found) - 1)], weight_bits=weight_bits)
 
 
 def _plans(conv: Convolution, kernel: TileRegistersKernel) -> list[TilePlan]:

@@ -17,7 +17,7 @@ from .emit_tiles import emit_tiles
 from .epilogue import any_border, parameters
 from .layer import Layer
 from .pack_input import Packing, pack_input
-from .pack_weights import pack_channels, pack_scales
+from .pack_weights import pack_channels, pack_scales, packed_bits
 from .result_range import proven
 from .template import Template
 from .tile_plan import fit
@@ -25,7 +25,7 @@ from .wishes import ANY, Wish
 
 
 class TileRegisters(Template[TileRegistersKernel]):
-    """Layers of int8, whose weights are stored a byte each."""
+    """Layers of int8."""
 
     table = TileRegistersKernel
 
@@ -37,7 +37,7 @@ class TileRegisters(Template[TileRegistersKernel]):
         packing = Packing(x, self._wanted(op, x, weight.shape, out), unit)
         rows = any_border(layer.followers)
         conv = describe(op, packing.read, weight.shape, out, rows)
-        plan = fit(conv, self.kernel, self.schedule.tile)
+        plan = fit(conv, self.kernel, self.schedule.tile, packed_bits(op.weight_bits))
         before = [step for step in (pack_input(packing),) if step]
         tail, tail_args = parameters(layer.followers, 1, lambda v: pack_channels(v, lanes))
         parts = unit.shared(prod(out.shape) * weight[0].size)

@@ -27,12 +27,13 @@ from case import Kind, Outcome, Run
 from hwptq.cli.explain import explained
 
 SECONDS = 60.0  # that a case may take
-_MEMORY = 6 << 30  # bytes that a worker may take, beside what is mapped when it starts
+_MEMORY = 6 << 30  # bytes that a worker may take, beside what it starts with
 _CASES = 100  # of one process: what libraries keep adds up
 #: What cases need, imported before their processes are forked; of packages, all modules.
 _WARM = (
     "hwptq.flow", "hwptq.cli.terminal", "hwptq.frontends.onnx", "hwptq.backends.static_c", "onnx.reference",
-    "hwptq.kernels", "hwptq.executors", "hwptq.frontends", "PIL.Image", "typer", "pydantic", "onnxruntime",
+    "hwptq.kernels", "hwptq.executors", "hwptq.frontends", "hwptq.report", "PIL.Image", "typer",
+    "pydantic", "onnxruntime",
 )  # fmt: skip
 _FOREIGN = (".ses",)  # of ONNX Runtime, in the folder for temporary files
 
@@ -141,9 +142,9 @@ class _Worker:
 
 
 def _limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text().split()[5])  # that can be written; V8 only reserves many
     most = pages * resource.getpagesize() + _MEMORY
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))  # what is reserved only does not count
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

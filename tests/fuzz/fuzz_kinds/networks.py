@@ -1,0 +1,46 @@
+"""Random networks, each for one of the targets whose code is LLVM's: imported right, the same bits, and no
+poor result without a warning."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+from case import Kind, Outcome, Run
+from integer_targets import INTEGER_TARGETS
+from random_networks import random_network
+
+import hwptq
+
+_POOR = 15.0  # dB
+
+
+class Networks(Kind):
+    """Compiled, run natively or under the emulator where either is there, and compared with the reference."""
+
+    name = "networks"
+
+    def prepare(self, chance: random.Random, folder: Path) -> Run:
+        target = chance.choice(INTEGER_TARGETS)
+        proto, data = random_network(chance)
+        onnx.save(proto, folder / "model.onnx")
+        np.savez(folder / "data.npz", **data)
+
+        def run() -> None:
+            files = folder / "model.onnx", target, folder / "data.npz"
+            report = hwptq.compile(*files, output=folder / "out", recipe="fast").report
+            accuracy, told = report["accuracy"], report["warnings"] or report["caution"]
+            ratio = accuracy.get("emitted", accuracy.get("reference"))
+            assert accuracy["metric"] != "sqnr_db" or ratio is None or ratio >= _POOR or told, ratio
+            compared = report["import_check"]["values"] or report["import_check"]["reason"]
+            values = report["bit_exact"]["values"]
+            print(f"{target}: {values} values, {ratio} dB, import: {compared}")
+
+        return run
+
+    def judge(self, outcome: Outcome) -> str:
+        if "was imported" in outcome.stderr:
+            return outcome.stderr
+        return super().judge(outcome)

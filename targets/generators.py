@@ -26,7 +26,8 @@ GENERATORS: dict[str, Generator] = {}
 
 def _of_integers() -> list[Pair]:
     """Signed integers, the weights in at most 8 bits, and in no more than activations."""
-    signed = [f for f in sorted(formats(), key=lambda f: -f.bits) if f.quantized and not f.is_float]
+    by_bits = sorted(formats(), key=lambda f: -f.bits)
+    signed = [f for f in by_bits if f.quantized and not f.is_float and f.has_zero]
     return [
         (activation.name, weight.name)
         for activation in signed

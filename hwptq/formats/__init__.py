@@ -7,7 +7,8 @@ from .bfloat16 import BFLOAT16
 from .float8 import E4M3, E5M2
 from .float32 import FLOAT32
 from .granularity import Granularity, PerAxis, PerGroup, PerTensor, PerToken, parse_granularity
-from .integer import INT2, INT4, INT8, INT16, UINT8, IntegerFormat
+from .integer import INT2, INT3, INT4, INT8, INT16, UINT8, IntegerFormat
+from .levels import LEVELS_1_3, LEVELS_1_4, LevelFormat
 from .registry import (
     Pair,
     format_of,
@@ -26,13 +27,17 @@ __all__ = [
     "E5M2",
     "FLOAT32",
     "INT2",
+    "INT3",
     "INT4",
     "INT8",
     "INT16",
+    "LEVELS_1_3",
+    "LEVELS_1_4",
     "UINT8",
     "Format",
     "Granularity",
     "IntegerFormat",
+    "LevelFormat",
     "Pair",
     "PerAxis",
     "PerGroup",

@@ -72,6 +72,11 @@ class Format(ABC):
         return True
 
     @property
+    def has_zero(self) -> bool:
+        """Whether zero has a code, which activations need."""
+        return True
+
+    @property
     def asymmetric(self) -> bool:
         """Whether an activation in it has a zero point. Where steps are fine, it gains nothing."""
         return not self.is_float and self.bits <= 8
@@ -118,14 +123,25 @@ class Format(ABC):
 
         int4 [1, -2, 3] -> [0xE1, 0x03].
         """
-        patterns = self.bit_patterns(np.asarray(held)).reshape(-1, 1)
-        bits = (patterns >> np.arange(self.bits)) & 1
-        return np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little")
+        patterns = self.bit_patterns(np.asarray(held)).reshape(-1)
+        if 8 % self.bits:
+            bits = (patterns[:, None] >> np.arange(self.bits)) & 1
+            return np.packbits(bits.astype(np.uint8).reshape(-1), bitorder="little")
+        each = 8 // self.bits
+        fields = np.pad(patterns, (0, -len(patterns) % each)).astype(np.uint8).reshape(-1, each)
+        return np.bitwise_or.reduce(fields << self._places(each), axis=1).astype(np.uint8)
 
     def unpack(self, packed: np.ndarray, count: int) -> np.ndarray:
         """The first `count` values of what `pack` made: dtype `held` [count]."""
-        bits = np.unpackbits(packed, count=count * self.bits, bitorder="little").reshape(count, self.bits)
-        return self.from_bit_patterns((bits.astype(np.int64) << np.arange(self.bits)).sum(axis=1))
+        if 8 % self.bits:
+            bits = np.unpackbits(packed, count=count * self.bits, bitorder="little").reshape(count, self.bits)
+            return self.from_bit_patterns((bits.astype(np.int64) << np.arange(self.bits)).sum(axis=1))
+        fields = packed[:, None] >> self._places(8 // self.bits) & np.uint8(2**self.bits - 1)
+        return self.from_bit_patterns(fields.reshape(-1)[:count].astype(np.int64))
+
+    def _places(self, each: int) -> np.ndarray:
+        """The lowest bit of each of the values that share a byte."""
+        return (np.arange(each) * self.bits).astype(np.uint8)
 
     def accumulator(self, other: Format) -> str:
         """The dtype of a sum of products with values of `other`: "int32", "int64" or "float32".

@@ -15,19 +15,24 @@ from hwptq.formats import (
     E5M2,
     FLOAT32,
     INT2,
+    INT3,
     INT4,
     INT8,
     INT16,
+    LEVELS_1_3,
+    LEVELS_1_4,
     UINT8,
     Format,
     IntegerFormat,
+    LevelFormat,
     format_of,
     formats,
     register,
 )  # fmt: skip
 
-INTEGERS = (INT2, INT4, INT8, INT16, UINT8)
-TABULAR = (*INTEGERS, E4M3, E5M2, BFLOAT16)  # all whose codes can be listed
+INTEGERS = (INT2, INT3, INT4, INT8, INT16, UINT8)
+LEVELS = (LEVELS_1_3, LEVELS_1_4)
+TABULAR = (*INTEGERS, *LEVELS, E4M3, E5M2, BFLOAT16)  # all whose codes can be listed
 FLOATS = (E4M3, E5M2, BFLOAT16)
 
 
@@ -40,7 +45,7 @@ def every_code(f: Format) -> np.ndarray:
 
 
 def test_known_by_name() -> None:
-    assert {*INTEGERS, *FLOATS, FLOAT32} <= set(formats())
+    assert {*INTEGERS, *LEVELS, *FLOATS, FLOAT32} <= set(formats())
     assert all(format_of(f.name) is f for f in formats())
     with pytest.raises(ValueError, match=r"no dtype 'int5'; known are .*int2, .*int8"):
         format_of("int5")
@@ -76,6 +81,23 @@ def test_integers_are_off_by_half_a_step(f: Format, x: np.ndarray, scale: float,
     np.testing.assert_array_equal(found[x >= high], np.float64(high))
 
 
+@pytest.mark.parametrize("f", LEVELS, ids=lambda f: f.name)
+@given(x=values(limit=10), scale=st.sampled_from([0.25, 1.0, 3.0]))
+def test_no_level_is_nearer_than_the_one_chosen(f: LevelFormat, x: np.ndarray, scale: float) -> None:
+    found = f.encode(x, scale)
+    assert set(found.tolist()) <= set(f.levels)
+    ratio = (x / np.float32(scale)).astype(np.float64)
+    nearest = np.abs(ratio[:, None] - np.array(f.levels)).min(axis=1)
+    np.testing.assert_array_equal(np.abs(ratio - found), nearest)
+
+
+def test_levels_are_as_many_as_codes_and_ascend() -> None:
+    assert not LEVELS_1_3.has_zero
+    for levels in ((-1, 1), (-3, 1, -1, 3), (-1, -1, 1, 3)):
+        with pytest.raises(ValueError, match="4 ascending levels are needed"):
+            LevelFormat("odd", 2, levels=levels)
+
+
 @pytest.mark.parametrize("f", FLOATS, ids=lambda f: f.name)
 @given(x=values(limit=400))
 def test_floats_are_off_by_half_a_last_bit(f: Format, x: np.ndarray) -> None:
@@ -105,7 +127,7 @@ def test_narrow_codes_are_symmetric(f: Format) -> None:
 
 
 @pytest.mark.parametrize(
-    "f", [*TABULAR, IntegerFormat("int3", 3), IntegerFormat("int6", 6)], ids=lambda f: f.name
+    "f", [*TABULAR, IntegerFormat("int5", 5), IntegerFormat("int6", 6)], ids=lambda f: f.name
 )
 @given(data=st.data())
 def test_packing(f: Format, data: st.DataObject) -> None:
@@ -122,6 +144,8 @@ def test_packing(f: Format, data: st.DataObject) -> None:
 
 def test_the_first_nibble_is_the_lower() -> None:
     assert INT4.pack(np.int8([1, -2, 3])).tolist() == [0xE1, 0x03]
+    assert LEVELS_1_3.pack(np.int8([-3, -1, 1, 3, 1])).tolist() == [0b11100100, 0b10]
+    assert INT3.pack(np.int8([1, -1, 0])).tolist() == [0b00111001, 0]
 
 
 @pytest.mark.parametrize(

@@ -222,8 +222,8 @@ BROKEN = {
     ),
     "cost missing": (("int4 = 0.03125", ""), "cost.int4: missing: op[conv2d] may choose int4 weights"),
     "cost of an unknown dtype": (
-        ("int4 = 0.03125", "int4 = 0.03125\nint3 = 1"),
-        "cost.int3: unknown key (did you mean int",
+        ("int4 = 0.03125", "int4 = 0.03125\nint5 = 1"),
+        "cost.int5: unknown key (did you mean int",
     ),
     "cost negative": (("int8 = 0.03125", "int8 = -1"), "cost.int8: must be from 1e-06 to 1e+06, not -1"),
     "cost not a number": (("int8 = 0.03125", "int8 = nan"), "cost.int8: nan is out of range"),

@@ -12,6 +12,7 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
+from naive_groups import group_dense, group_dequantize, group_embedding
 from naive_recurrent import recurrent
 from naive_rows import row_quantize, row_rescale, row_scale
 
@@ -23,6 +24,7 @@ from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.dequantize import Dequantize
 from hwptq.operators.embedding import Embedding
+from hwptq.operators.group_dense import GroupDense, GroupDequantize, GroupEmbedding
 from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.lookup import Lookup
 from hwptq.operators.matmul import MatMul
@@ -308,6 +310,9 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     RowScale: row_scale,
     RowQuantize: row_quantize,
     RowRescale: row_rescale,
+    GroupDense: group_dense,
+    GroupDequantize: group_dequantize,
+    GroupEmbedding: group_embedding,
     Quantize: _quantize,
     Dequantize: _dequantize,
 }

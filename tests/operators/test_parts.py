@@ -7,6 +7,7 @@ import sys
 from random import Random
 
 import elementwise_cases
+import group_cases
 import int16_cases
 import kernel_cases
 import pytest
@@ -49,6 +50,7 @@ def test_kernels_of_all_operators_on_integers_are_compared_with_their_references
         *elementwise_cases.CPU_KINDS,
         *int16_cases.KINDS,
         *transformer_cases.KINDS,
+        *group_cases.KINDS,
         kernel_cases.random_case,
         recurrent_case,
     ]

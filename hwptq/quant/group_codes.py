@@ -1,0 +1,97 @@
+"""Weights by group, as graphs hold them: packed codes, and a scale for each group of neighbours in a row.
+
+A row is what an output channel has, or an entry of a table: `depth` codes of a format in whole bytes (see
+Format.pack), in groups of `size`, of which the last may have fewer. A weight is (level - zero) * scale: a
+level is the value of a code, a zero an int8 of its group, scales are float32 or the upper halves of such, the
+bits of a bfloat16, as uint16. The latter take half a bit a weight in groups of 32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwptq.formats import Format, bf16, format_of
+
+#: Elements of a group, the fewest and the most: sums of more int8 products would not be exact in a float32.
+SIZES = 8, 256
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """Rows of weights. codes: uint8 [R, bytes]; scales: float32 or uint16 [R, G]; zeros: int8 [R, G]."""
+
+    weight: str  # the name of the format
+    size: int
+    depth: int
+    codes: np.ndarray
+    scales: np.ndarray
+    zeros: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What an operator takes: codes, scales, and zeros where there are any."""
+        return (self.codes, self.scales) if self.zeros is None else (self.codes, self.scales, self.zeros)
+
+    @property
+    def bits(self) -> float:
+        """Of a weight, with its part of scales and zeros."""
+        return 8 * sum(a.nbytes for a in self.arrays) / (len(self.codes) * self.depth)
+
+
+def group_count(depth: int, size: int) -> int:
+    """Groups of a row."""
+    return -(-depth // size)
+
+
+def row_bytes(depth: int, bits: int) -> int:
+    """Bytes of a row of codes."""
+    return -(-depth * bits // 8)
+
+
+def pack_rows(levels: np.ndarray, weight: Format) -> np.ndarray:
+    """Levels int8 [R, K] -> codes uint8 [R, bytes]. int4 [[1, -2, 3]] -> [[0xE1, 0x03]]."""
+    per = np.lcm(8, weight.bits) // weight.bits  # values of whole bytes
+    padded = np.pad(weight.bit_patterns(levels), ((0, 0), (0, -levels.shape[1] % per)))
+    packed = weight.pack(weight.from_bit_patterns(padded)).reshape(len(levels), -1)
+    return packed[:, : row_bytes(levels.shape[1], weight.bits)]
+
+
+def unpack_rows(codes: np.ndarray, weight: Format, depth: int) -> np.ndarray:
+    """The inverse of pack_rows: int8 [R, depth]."""
+    per = np.lcm(8, weight.bits) // 8  # bytes of whole values
+    padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % per)))
+    each = padded.shape[1] * 8 // weight.bits
+    return weight.unpack(padded.reshape(-1), len(codes) * each).reshape(len(codes), each)[:, :depth]
+
+
+def short_scales(scales: np.ndarray) -> np.ndarray:
+    """float32 -> the nearest upper halves, uint16."""
+    return bf16.as_codes(bf16.encode(scales))
+
+
+def real_scales(scales: np.ndarray) -> np.ndarray:
+    """Scales in either form as float32."""
+    return scales if scales.dtype == np.float32 else bf16.VALUES[scales]
+
+
+def group_levels(
+    codes: np.ndarray, zeros: np.ndarray | None, weight: str, size: int, depth: int
+) -> np.ndarray:
+    """level - zero of each weight: int16 [R, depth]."""
+    levels = unpack_rows(codes, format_of(weight), depth).astype(np.int16)
+    return levels if zeros is None else levels - spread(zeros, size, depth).astype(np.int16)
+
+
+def group_values(
+    codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, weight: str, size: int, depth: int
+) -> np.ndarray:
+    """The weights: float32(level - zero) * scale, float32 [R, depth]."""
+    levels = group_levels(codes, zeros, weight, size, depth).astype(np.float32)
+    return levels * spread(real_scales(scales), size, depth)
+
+
+def spread(of_groups: np.ndarray, size: int, depth: int) -> np.ndarray:
+    """[R, G] -> [R, depth]: what each group has, for each of its elements."""
+    return np.repeat(of_groups, size, axis=1)[:, :depth]

@@ -1,0 +1,37 @@
+"""Operators on weights by group against the reference, exactly, on every target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import group_cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from integer_targets import INTEGER_TARGETS
+from kernel_cases import check
+from program_batch import run_batch
+
+from hwptq.backends.backend import why_not_run
+from hwptq.targets import load_target
+
+NATIVE = [t for t in map(load_target, ("x86-64-avx2", "x86-64-vnni")) if why_not_run(t) is None]
+
+
+@pytest.mark.parametrize("target", NATIVE, ids=lambda t: t.name)
+@pytest.mark.parametrize("kind", group_cases.KINDS, ids=lambda kind: kind.__name__)
+@settings(max_examples=12, deadline=None)
+@given(random=st.randoms(use_true_random=False), threads=st.sampled_from((1, 3)))
+def test_random_operators(target, kind: Callable, random: Random, threads: int) -> None:
+    check(kind(random), target, threads)
+
+
+@pytest.mark.parametrize("name", INTEGER_TARGETS)
+def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
+    target = load_target(runnable(name))
+    cases = [kind(Random(seed)) for seed in range(4) for kind in group_cases.KINDS]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))

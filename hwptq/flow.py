@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,10 @@ from hwptq.diagnosis.isolated import isolated
 from hwptq.diagnosis.repair import Repair
 from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.frontends.frontend import read_model
-from hwptq.frontends.model import ImportCheck, Model
-from hwptq.passes.stored_bytes import layer_bytes
+from hwptq.frontends.model import Model
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.asked import asked
 from hwptq.report.coverage import coverage
-from hwptq.report.golden import joined, write_golden
-from hwptq.report.report import build_report, write_report
 from hwptq.report.result_warnings import result_warnings
 from hwptq.report.verify import Evidence, verify
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
@@ -34,18 +32,16 @@ from hwptq.tuning.tune import Tuning, tune
 from . import passes
 from .artifact import CompiledModel, load
 from .backends.backend import backend_of
-from .backends.program import Program
 from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
-from .metadata import write_metadata
 from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
+from .outcome import Built, Outcome, write
 from .output_folder import staged
 from .pipeline.ir_dump import IrDump
 from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, kernels, normalize, prepare
 from .pipeline.step import Job, first_tile
 from .progress import Progress
-from .qdq_onnx import save_qdq
-from .targets import Descriptor, load_target
+from .targets import load_target
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,59 +71,83 @@ def compile(
     """
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
-    backend = backend_of(device)
-    backend.check(options.threads)
+    backend_of(device).check(options.threads)
     if options.tune_cache is not None and not options.tune:
         raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
+    given = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
     with staged(Path(output)) as folder:
         with progress.stage("import"):
             imported = read_model(model, options.axes)
-            calibration, evaluation = _datasets(
-                imported, calibration_data, evaluation_data, preprocess, options
-            )
-            if (first := evaluation.peek()) is not None:
+            data = _Data.opened(imported, given, options)
+            if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
-        job = Job(device, calibration, options, progress, IrDump(options.dump_ir))
+        job = Job(device, data.calibration, options, progress, IrDump(options.dump_ir))
         with progress.stage("check the import"):
             checked = imported.check(first.inputs if first else None)
-        warnings = [*imported.warnings, *data_warnings(calibration, evaluation)]
-        if calibration_data is None and evaluation_data is None:
-            warnings.append(MADE_UP)
         with _of_passes(model, imported):
-            quantized, widths = _quantized(imported, job, evaluation)
-            graphs, tuning = _lowered(quantized, job)
-            with progress.stage("build"):
-                program = backend.build(graphs.kernels, imported.outputs, imported.name, folder)
-        if widths:
-            widths.check(program.weight_bytes)
+            built = _built(imported, job, data.evaluation, folder)
         with progress.stage("verify"):
-            evidence = verify(graphs, program, device, evaluation, score, progress, options.executor)
-        looks = options.isolate and not passes.is_quantized(imported.module)
-        alone = isolated(graphs.float32, graphs.qdq, evaluation, progress) if looks else {}
-        own_data = evaluation_data is None
-        data = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
-        wish = asked(model, target, data, options)
-        warnings += [*quantized.warnings, *_result_warnings(evidence, program, graphs, own_data)]
-        with progress.stage("report"):
-            _write(
-                folder,
-                imported,
-                device,
-                graphs,
-                program,
-                evidence,
-                checked,
-                warnings,
-                widths,
-                tuning,
-                alone,
-                wish,
-                progress,
+            evidence = verify(
+                built.graphs, built.program, device, data.evaluation, score, progress, options.executor
             )
+        suspect = _suspicions(evidence, built, data)
+        warnings = [*imported.warnings, *data.warnings, *built.warnings, *suspect]
+        alone = _alone(imported, built.graphs, data.evaluation, options, progress)
+        wish = asked(model, target, given, options)
+        found = Outcome(imported, device, built, evidence, checked, warnings, alone, wish)
+        with progress.stage("report"):
+            write(folder, found, progress.seconds)
     result = load(output, options.executor, options.trust_descriptor)
-    _gate(result.report, evidence, warnings, options)
+    _gate(result.report, found.evidence, found.warnings, options)
     return result
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data of a compilation. own: whether there are samples for the evaluation alone."""
+
+    calibration: Dataset | None
+    evaluation: Dataset
+    own: bool
+    warnings: Sequence[Warning]
+
+    @classmethod
+    def opened(cls, model: Model, given: Mapping[str, Any], options: Options) -> _Data:
+        calibration, evaluation = _datasets(
+            model, given["calibration"], given["evaluation"], given["preprocess"], options
+        )
+        warnings = [*data_warnings(calibration, evaluation)]
+        if given["calibration"] is None and given["evaluation"] is None:
+            warnings.append(MADE_UP)
+        return cls(calibration, evaluation, given["evaluation"] is not None, warnings)
+
+
+def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
+    """Quantize, lower and build a model into `folder`. Raises ValueError as passes do, BudgetError."""
+    quantized, widths = _quantized(model, job, evaluation)
+    graphs, tuning = _lowered(quantized, job)
+    with job.progress.stage("build"):
+        program = backend_of(job.target).build(graphs.kernels, model.outputs, model.name, folder)
+    if widths:
+        widths.check(program.weight_bytes)
+    return Built(graphs, program, widths, tuning, quantized.warnings)
+
+
+def _suspicions(evidence: Evidence, built: Built, data: _Data) -> list[Warning]:
+    """What looks wrong in what the code has given."""
+    outputs = [tensor.name for tensor in built.program.outputs]
+    covered = coverage(built.graphs.float32, built.graphs.integer)
+    return result_warnings(evidence.score, outputs, covered, not data.own)
+
+
+def _alone(
+    model: Model, graphs: Graphs, evaluation: Dataset, options: Options, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """The noise of each layer that is quantized alone, where that is wished for and can be."""
+    if not options.isolate or passes.is_quantized(model.module):
+        return {}
+    return isolated(graphs.float32, graphs.qdq, evaluation, progress)
 
 
 def plan(
@@ -290,33 +310,6 @@ def _datasets(
     if second is None:
         raise InputError("there is no data: give calibration data, and evaluation data to measure accuracy")
     return first, second if options.samples is None else second.take(options.samples)
-
-
-def _result_warnings(evidence: Evidence, program: Program, graphs: Graphs, own_data: bool) -> list[Warning]:
-    outputs = [tensor.name for tensor in program.outputs]
-    return result_warnings(evidence.score, outputs, coverage(graphs.float32, graphs.integer), own_data)
-
-
-def _write(
-    folder: Path, model: Model, target: Descriptor, graphs: Graphs, program: Program,
-    evidence: Evidence, checked: ImportCheck, warnings: Sequence[Warning], widths: BitWidths | None,
-    tuning: Tuning | None, alone: Mapping[str, dict[str, Any]], wish: dict[str, Any], progress: Progress,
-) -> None:  # fmt: skip
-    arrays = {name: joined(parts) for name, parts in evidence.golden.items()}
-    write_golden(folder / "golden.npz", arrays)
-    report = build_report(model.name, target, graphs, program, evidence, progress.seconds, warnings)
-    packed = layer_bytes(graphs.integer, target)
-    for row in report["bits"]:
-        row["packed_bytes"] = packed.get(row["name"], 0)
-    for row in report["layers"]:
-        row |= alone.get(row["name"], {})
-    report["assignment"] = widths.report(program.weight_bytes) if widths else None
-    report["import_check"] = checked.row()
-    report["tuning"] = tuning.report() if tuning else None
-    report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
-    report["asked"] = wish
-    write_report(report, folder, evidence.examples)
-    write_metadata(folder, model.name, target.name, program)
 
 
 def _gate(report: dict[str, Any], evidence: Evidence, warnings: Sequence[Warning], options: Options) -> None:

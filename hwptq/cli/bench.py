@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .talk import Talk
+
 
 def bench_command(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="output folder of hwptq compile")],
+    talk: Talk,
     runs: Annotated[int, typer.Option(metavar="N", help="calls that are timed", min=1)] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="print what was measured as JSON")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show what libraries print")] = False,
 ) -> None:
     """Time the code in OUT in this process: the median of one sample, and the quartiles."""
     from hwptq.artifact import load
     from hwptq.latency import latency
 
-    context.obj.begin(None, verbose)
+    context.obj.begin(None, talk.verbose)
     found = latency(load(folder), runs)
-    if as_json:
-        print(json.dumps(found.row(), indent=2))
+    talk.tell(found.row())
+    if talk.as_json:
         return
     print(
         f"{folder}: median {found.median:.3f} ms, quartiles {found.lower_quartile:.3f} … "

@@ -6,94 +6,65 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwptq.errors import InputError
 
-from .words import axes_of, observer_setting
+from .asked import Case, Quantization
+from .talk import Talk
+
+if TYPE_CHECKING:
+    from hwptq.options import Options
 
 
 def diagnose_command(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 model")],
-    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")],
-    calibration_data: Annotated[
-        str | None, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")
-    ] = None,
-    evaluation_data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="other samples; labels in y")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="mean, std, resize … by input")
-    ] = None,
-    weight_granularity: Annotated[
-        str | None, typer.Option(metavar="tensor|channel|group", help="as for compile, and so all below")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(metavar="w8a8|w4a8|w8a16|…")] = None,
-    lower_ends: Annotated[bool, typer.Option("--lower-ends")] = False,
-    budget: Annotated[str | None, typer.Option(metavar="KIND=VALUE")] = None,
-    exclude: Annotated[str | None, typer.Option(metavar="REGEX")] = None,
-    keep_float: Annotated[str | None, typer.Option(metavar="REGEX")] = None,
-    axes: Annotated[list[str] | None, typer.Option("--axis", metavar="NAME=SIZE")] = None,
-    samples: Annotated[int | None, typer.Option(metavar="N", min=1)] = None,
-    metric: Annotated[str | None, typer.Option(metavar="NAME|module:function")] = None,
-    calibration_method: Annotated[str | None, typer.Option(metavar="METHOD")] = None,
-    recipe: Annotated[str, typer.Option(metavar="fast|default|best")] = "default",
-    steps: Annotated[list[str] | None, typer.Option("--set", metavar="STEP=VALUE")] = None,
+    case: Case,
+    quantization: Quantization,
+    talk: Talk,
     repair_it: Annotated[
         bool, typer.Option("--repair", help="find the cheapest remedies that hold --max-drop, and compile")
     ] = False,
-    max_drop: Annotated[float | None, typer.Option(metavar="POINTS", min=0)] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="of --repair: folder to write")] = Path("out"),
-    as_json: Annotated[bool, typer.Option("--json", help="print all that was found as JSON")] = False,
-    trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show what libraries print")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="show no progress")] = False,
 ) -> None:
     """Say what the quantization of MODEL.onnx loses, where and by what, and try what may mend it.
 
     Remedies are options of hwptq compile, ready to be pasted.
     """
-    from hwptq.flow import compile, diagnose, repair
+    from hwptq.flow import diagnose
     from hwptq.options import options_of
-    from hwptq.recipe import recipe as named_recipe
 
     from .show_diagnosis import show_diagnosis
+    from .terminal import TerminalProgress
+
+    context.obj.begin(output if repair_it else None, talk.verbose)
+    if case.calibration_data is None:
+        raise InputError("diagnose quantizes the model: give --calibration-data")
+    options = options_of(None, **quantization.words())
+    if repair_it:
+        _repair(case, options, output, talk)
+        return
+    with TerminalProgress(talk.quiet) as progress:
+        found = diagnose(*case.arguments, options, progress)
+    talk.tell({"model": case.model.stem, "target": case.target, **found.row()})
+    if not talk.as_json:
+        show_diagnosis(found.row(), f"{case.model.stem} for {case.target}")
+
+
+def _repair(case: Case, options: Options, output: Path, talk: Talk) -> None:
+    from hwptq.flow import compile, repair
+
     from .terminal import TerminalProgress, show_report
 
-    context.obj.begin(output if repair_it else None, verbose)
-    if calibration_data is None:
-        raise InputError("diagnose quantizes the model: give --calibration-data")
-    options = options_of(
-        None,
-        weight_granularity=weight_granularity,
-        axes=axes_of(axes or ()),
-        precision=precision,
-        budget=budget,
-        exclude=exclude,
-        keep_float=keep_float,
-        lower_ends=lower_ends,
-        samples=samples,
-        max_drop=max_drop,
-        metric=metric,
-        trust_descriptor=trust_descriptor,
-        recipe=named_recipe(recipe, [*(steps or ()), *observer_setting(calibration_method)]),
-    )
-    case = model, target, calibration_data, evaluation_data, preprocess
-    if repair_it:
-        with TerminalProgress(quiet) as progress:
-            repaired = repair(*case, options, progress)
-            compile(*case, output, replace(repaired.applied(options), max_drop=None), progress)
-        arguments = repaired.change.arguments(options)
+    with TerminalProgress(talk.quiet) as progress:
+        repaired = repair(*case.arguments, options, progress)
+        compile(*case.arguments, output, replace(repaired.applied(options), max_drop=None), progress)
+    arguments = repaired.change.arguments(options)
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    talk.tell({"output": str(output), "arguments": arguments, "drop": repaired.drop, "report": report})
+    if not talk.as_json:
         print(f"{shlex.join(arguments) or 'nothing to mend'}: loses {repaired.drop:.2f} points")
-        if not quiet:
-            show_report(output)
-        return
-    with TerminalProgress(quiet) as progress:
-        found = diagnose(*case, options, progress)
-    if as_json:
-        print(json.dumps({"model": model.stem, "target": target, **found.row()}, indent=2))
-    else:
-        show_diagnosis(found.row(), f"{model.stem} for {target}")
+    if talk.shows:
+        show_report(report, output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Column, Table
 
 from hwptq.notices import Warning
 from hwptq.progress import Progress
-from hwptq.targets import load_target, target_names
+from hwptq.targets import Descriptor
 
 T = TypeVar("T")
 _MOST_REASONS = 8  # in the table of the end
@@ -69,9 +68,8 @@ class TerminalProgress(Progress):
             self._bars.advance(self._task)
 
 
-def show_report(folder: Path) -> None:
+def show_report(report: dict[str, Any], folder: Path) -> None:
     """The report of an output folder as a short table."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     table = Table(
         title=escape(f"{report['model']} for {report['target']}"), title_justify="left", show_header=False
     )
@@ -182,25 +180,42 @@ def _cost(kind: str, cost: float, highest: float) -> str:
     return f"{cost:,.0f}{unit}{share}"
 
 
-def show_targets() -> None:
-    """A table of the shipped targets."""
+def show_targets(targets: Iterable[Descriptor]) -> None:
+    """A table of targets."""
     table = Table("name", "summary")
-    for name in target_names():
-        table.add_row(name, load_target(name).summary)
+    for target in targets:
+        table.add_row(target.name, target.summary)
     _console.print(table)
 
 
-def show_target(name: str) -> None:
-    """A target's operators, kernels and programs."""
-    target = load_target(name)
+def target_row(target: Descriptor) -> dict[str, Any]:
+    """A target's operators, kernels and programs, for JSON."""
+    rules = [
+        {"op": rule.op, "pairs": [list(pair) for pair in rule.pairs], "granularity": rule.granularity,
+         "kernel": rule.kernel or None}
+        for rule in target.ops
+    ]  # fmt: skip
+    tools = target.toolchain
+    return {
+        "name": target.name,
+        "summary": target.summary,
+        "operators": rules,
+        "compiler": list(tools.compiler),
+        "run": list(tools.run),
+        "packages": list(tools.packages),
+    }
+
+
+def show_target(target: Descriptor) -> None:
+    """The same for people."""
+    row = target_row(target)
     _console.print(f"[bold]{target.name}[/]: {target.summary}")
     table = Table("operator", "activation, weight", "weight scales", "kernel")
-    for rule in target.ops:
-        pairs = " or ".join(f"{a}, {w}" for a, w in rule.pairs)
-        table.add_row(rule.op, pairs, f"per {rule.granularity}", rule.kernel or "portable")
+    for rule in row["operators"]:
+        pairs = " or ".join(f"{a}, {w}" for a, w in rule["pairs"])
+        table.add_row(rule["op"], pairs, f"per {rule['granularity']}", rule["kernel"] or "portable")
     _console.print(table)
-    tools = target.toolchain
-    _console.print(f"compiler   {' '.join(tools.compiler)}")
-    _console.print(f"run        {' '.join(tools.run) or 'natively'}")
-    if tools.packages:
-        _console.print(f"packages   {' '.join(tools.packages)}")
+    _console.print(f"compiler   {' '.join(row['compiler'])}")
+    _console.print(f"run        {' '.join(row['run']) or 'natively'}")
+    if row["packages"]:
+        _console.print(f"packages   {' '.join(row['packages'])}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from hwptq import __version__
 from hwptq.backends.program import Program
 from hwptq.ir.provenance import origins
+from hwptq.json_text import finite, json_text
 from hwptq.notices import Warning, caution
 from hwptq.page.page import html_report
 from hwptq.passes.graph.quantizable import equalization
@@ -88,16 +88,6 @@ def _accuracy(evidence: Evidence, program: Program) -> dict[str, Any]:
 def write_report(report: dict[str, Any], folder: Path, examples: Sequence[Example] = ()) -> None:
     """Write report.json and report.html; infinities become null, since JSON has none. examples: those of the
     report's `examples`, for their pictures."""
-    finite = _finite(report)
-    (folder / "report.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(
-        html_report(finite, [picture(example) for example in examples]), encoding="utf-8"
-    )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and value in (float("inf"), -float("inf")) else value
+    (folder / "report.json").write_text(json_text(report) + "\n", encoding="utf-8")
+    page = html_report(finite(report), [picture(example) for example in examples])
+    (folder / "report.html").write_text(page, encoding="utf-8")

@@ -69,7 +69,7 @@ def test_any_name_for_an_input_a_layer_or_an_output(
     assert np.array_equal(golden[given][:1], batches[0][given])
     assert np.array_equal(golden["output_0_" if given == "output_0" else "output_0"][:1], found[output])
     assert [row["name"] for row in result.report["bits"]] == [layer, "second"]
-    show_report(tmp_path / "out")
+    show_report(result.report, tmp_path / "out")
     assert layer in capsys.readouterr().out
 
 

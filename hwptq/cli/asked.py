@@ -1,0 +1,135 @@
+"""What commands ask about a model that they quantize: each option is defined here, once."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .words import axes_of, observer_setting
+
+
+@dataclass(frozen=True)
+class Case:
+    """The model, the device, and the data."""
+
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 or QDQ model, opset 7 or newer")]
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")]
+    calibration_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")
+    ] = None
+    evaluation_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="labels in y; measures accuracy")
+    ] = None
+    preprocess: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="mean, std, resize … by input")
+    ] = None
+
+    @property
+    def arguments(self) -> tuple[Path, str, str | None, str | None, Path | None]:
+        """Those that compile, diagnose and repair begin with."""
+        return self.model, self.target, self.calibration_data, self.evaluation_data, self.preprocess
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How to quantize, and how that is measured."""
+
+    weight_granularity: Annotated[
+        str | None, typer.Option(metavar="tensor|channel|group", help="scales of weights")
+    ] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="w8a8|w4a8|w4a4|w8a16|w4a16|fp8|bf16", help="dtypes of weights and activations"),
+    ] = None
+    lower_ends: Annotated[
+        bool,
+        typer.Option(
+            "--lower-ends", help="--precision, or the choice for --max-drop, for first and last layers too"
+        ),
+    ] = False
+    budget: Annotated[
+        str | None, typer.Option(metavar="KIND=VALUE", help="weights=400kB, cycles=0.8x or macs-int4=70%")
+    ] = None
+    exclude: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="layers that keep the highest precision offered")
+    ] = None
+    keep_float: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")
+    ] = None
+    axes: Annotated[
+        list[str] | None, typer.Option("--axis", metavar="NAME=SIZE", help="size of a symbolic axis")
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="accuracy that may be lost, else exit code 5", min=0),
+    ] = None
+    samples: Annotated[int | None, typer.Option(metavar="N", help="evaluate the first N samples", min=1)] = (
+        None
+    )
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|module:function", help="top1, top5, map, miou, cosine, sqnr, perplexity, spearman"
+        ),
+    ] = None
+    calibration_method: Annotated[
+        str | None,
+        typer.Option(metavar="minmax|moving-average|percentile|mse|entropy", help="range of activations"),
+    ] = None
+    recipe: Annotated[str, typer.Option(metavar="fast|default|best", help="set of steps")] = "default"
+    steps: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STEP=VALUE", help="change a step of the recipe")
+    ] = None
+    trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False
+
+    def words(self) -> dict[str, Any]:
+        """The same as keywords of hwptq.options.Options."""
+        from hwptq.recipe import recipe as named_recipe
+
+        settings = [*(self.steps or ()), *observer_setting(self.calibration_method)]
+        same = (
+            "weight_granularity", "precision", "lower_ends", "budget", "exclude", "keep_float", "max_drop",
+            "samples", "metric", "trust_descriptor",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in same},
+            "axes": axes_of(self.axes or ()),
+            "recipe": named_recipe(self.recipe, settings),
+            "command": ("hwptq", *sys.argv[1:]),
+        }
+
+
+@dataclass(frozen=True)
+class Code:
+    """How code is made and what is insisted on, by compile alone."""
+
+    activations: Annotated[
+        str,
+        typer.Option(
+            metavar="static|dynamic", help="dynamic: a scale a token in dense layers, no calibration"
+        ),
+    ] = "static"
+    threads: Annotated[
+        int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=16)
+    ] = 1
+    tune: Annotated[
+        bool, typer.Option("--tune", help="try a few tiles for each layer shape; measured once, then cached")
+    ] = False
+    tune_cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where --tune keeps what it measured")
+    ] = None
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="measure every layer quantized alone too, for the report")
+    ] = False
+    strict: Annotated[bool, typer.Option("--strict", help="a warning is an error, exit code 5")] = False
+    dump_ir: Annotated[
+        Path | None, typer.Option("--dump-ir", metavar="DIR", help="write the module after each pass")
+    ] = None
+
+    def words(self) -> dict[str, Any]:
+        """The same as keywords of hwptq.options.Options."""
+        return dict(vars(self))

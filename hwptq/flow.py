@@ -95,7 +95,7 @@ def compile(
         warnings = [*imported.warnings, *data.warnings, *built.warnings, *suspect]
         alone = _alone(imported, built.graphs, data.evaluation, options, progress)
         wish = asked(model, target, given, options)
-        found = Outcome(imported, device, built, evidence, checked, warnings, alone, wish)
+        found = Outcome(imported, device, built, evidence, checked, warnings, alone, wish, data.preprocess)
         with progress.stage("report"):
             write(folder, found, progress.seconds)
     result = load(output, options.executor, options.trust_descriptor)
@@ -109,18 +109,22 @@ class _Data:
 
     calibration: Dataset | None
     evaluation: Dataset
+    preprocess: Preprocess | None
     own: bool
     warnings: Sequence[Warning]
 
     @classmethod
     def opened(cls, model: Model, given: Mapping[str, Any], options: Options) -> _Data:
+        preprocess = given["preprocess"]
+        if isinstance(preprocess, str | Path):
+            preprocess = load_preprocess(preprocess)
         calibration, evaluation = _datasets(
-            model, given["calibration"], given["evaluation"], given["preprocess"], options
+            model, given["calibration"], given["evaluation"], preprocess, options
         )
         warnings = [*data_warnings(calibration, evaluation)]
         if given["calibration"] is None and given["evaluation"] is None:
             warnings.append(MADE_UP)
-        return cls(calibration, evaluation, given["evaluation"] is not None, warnings)
+        return cls(calibration, evaluation, preprocess, given["evaluation"] is not None, warnings)
 
 
 def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwptq.data.preprocess import Preprocess
+from hwptq.data.preprocess_text import preprocess_text
 from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.golden import joined, write_golden
@@ -18,6 +20,7 @@ from hwptq.tuning.tune import Tuning
 from .backends.program import Program
 from .metadata import write_metadata
 from .notices import Warning
+from .output_folder import PREPROCESS
 from .pipeline.stages import Graphs
 from .qdq_onnx import save_qdq
 from .targets import Descriptor
@@ -46,6 +49,7 @@ class Outcome:
     warnings: Sequence[Warning]
     alone: Mapping[str, dict[str, Any]]
     asked: dict[str, Any]
+    preprocess: Preprocess | None
 
 
 def write(folder: Path, found: Outcome, seconds: dict[str, float]) -> None:
@@ -53,6 +57,9 @@ def write(folder: Path, found: Outcome, seconds: dict[str, float]) -> None:
     write_golden(
         folder / "golden.npz", {name: joined(parts) for name, parts in found.evidence.golden.items()}
     )
+    if found.preprocess is not None:
+        text = preprocess_text(found.preprocess)
+        (folder / PREPROCESS).write_text(text, encoding="utf-8")
     report = _report(folder, found, seconds)
     write_report(report, folder, found.evidence.examples)
     write_metadata(folder, found.model.name, found.target.name, found.built.program)

@@ -23,6 +23,8 @@ from .folder_lock import clear, lock, own, remove
 
 #: The file that says that a folder is the output of hwptq.
 METADATA = "metadata.json"
+#: How a stored sample becomes the model's input, for hwptq run; only where a preprocess file was given.
+PREPROCESS = "preprocess.toml"
 GENERATOR = "hwptq"  # its value of the key "generator"
 _INSIDE = ".hwptq"  # the folder to work in, inside an output folder that can't be exchanged
 _NEW, _JOURNAL = "new", "replaced.json"

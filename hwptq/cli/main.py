@@ -1,4 +1,4 @@
-"""The command line: hwptq compile, diagnose, consistency, verify, bench, and targets list | show | check."""
+"""The command line: one module a command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from rich.console import Console
 from hwptq import __version__
 
 from .bench import bench_command
+from .compare import compare_command
 from .compile import compile_command
 from .consistency import consistency_command
 from .diagnose import diagnose_command
 from .explain import INTERNAL, explained
 from .grouped import grouped
+from .inspect import inspect_command
+from .run import run_command
 from .session import Session
 from .targets import targets_app
 from .verify import verify_command
@@ -66,6 +69,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "consistency": consistency_command,
     "verify": verify_command,
     "bench": bench_command,
+    "run": run_command,
+    "compare": compare_command,
+    "inspect": inspect_command,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(grouped(_command))

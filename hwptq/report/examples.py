@@ -40,12 +40,13 @@ def example_row(example: Example, names: Sequence[str]) -> dict[str, Any]:
         noise.add(x, y)
         row["sqnr_db"][name] = noise.db
     if exact[0].ndim == 2 and exact[0].shape[0] == 1 and exact[0].shape[1] > 1:
-        row["top"] = {key: _top(arrays[0][0]) for key, arrays in example.outputs.items()}
+        row["top"] = {key: top_classes(arrays[0][0]) for key, arrays in example.outputs.items()}
     return row
 
 
-def _top(scores: np.ndarray) -> list[list[float]]:
-    best = np.argsort(-scores.astype(np.float64), kind="stable")[:_TOP]
+def top_classes(scores: np.ndarray, most: int = _TOP) -> list[list[float]]:
+    """The `most` greatest of scores [classes], as [class, score]; of equal ones the first."""
+    best = np.argsort(-scores.astype(np.float64), kind="stable")[:most]
     return [[int(i), round(float(scores[i]), 4)] for i in best]
 
 

@@ -20,6 +20,7 @@ from .accuracy import layer_rows
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .examples import Example, example_row, picture
 from .histograms import histograms
+from .interface import interface
 from .layer_details import with_details
 from .memory_map import memory_map
 from .model_graph import kernels_of, model_graph
@@ -65,6 +66,7 @@ def build_report(
             "first_mismatch": evidence.first_mismatch,
         },
         "accuracy": _accuracy(evidence, program),
+        "interface": interface(program, graphs.qdq),
         "layers": with_details(layers, graph, kernels_of(graphs.kernels), rows),
         "graph": [node.row() for node in graph],
         "histograms": histograms(graphs, evidence.seen),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwptq.data.data_warnings import data_warnings
-from hwptq.data.dataset import Dataset, from_batches, open_dataset
+from hwptq.data.dataset import Dataset, Sample, from_batches, open_dataset
 from hwptq.data.made_up import MADE_UP, made_up
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.diagnosis import diagnosis
@@ -22,6 +22,7 @@ from hwptq.frontends.model import Model
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.asked import asked
 from hwptq.report.coverage import coverage
+from hwptq.report.profile import Profile, profile
 from hwptq.report.result_warnings import result_warnings
 from hwptq.report.verify import Evidence, verify
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
@@ -72,6 +73,8 @@ def compile(
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     backend_of(device).check(options.threads)
+    if options.profile and (problem := backend_of(device).why_not_profile(options.threads)):
+        raise InputError(f"{device.name}: --profile measures kernels by running them, and {problem}")
     if options.tune_cache is not None and not options.tune:
         raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
@@ -95,7 +98,10 @@ def compile(
         warnings = [*imported.warnings, *data.warnings, *built.warnings, *suspect]
         alone = _alone(imported, built.graphs, data.evaluation, options, progress)
         wish = asked(model, target, given, options)
-        found = Outcome(imported, device, built, evidence, checked, warnings, alone, wish, data.preprocess)
+        costs = _profile(built, job, first) if options.profile else None
+        found = Outcome(
+            imported, device, built, evidence, checked, warnings, alone, wish, data.preprocess, costs
+        )
         with progress.stage("report"):
             write(folder, found, progress.seconds)
     result = load(output, options.executor, options.trust_descriptor)
@@ -143,6 +149,11 @@ def _suspicions(evidence: Evidence, built: Built, data: _Data) -> list[Warning]:
     outputs = [tensor.name for tensor in built.program.outputs]
     covered = coverage(built.graphs.float32, built.graphs.integer)
     return result_warnings(evidence.score, outputs, covered, not data.own)
+
+
+def _profile(built: Built, job: Job, sample: Sample | None) -> Profile:
+    with job.progress.stage("profile"):
+        return profile(built.graphs.kernels, built.program, job.target, sample)
 
 
 def _alone(

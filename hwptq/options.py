@@ -47,6 +47,7 @@ class Options:
     samples: int | None = None  # evaluate the first N samples only
     metric: str | Metric | None = None  # a name of hwptq.metrics | "module:function" | a function
     strict: bool = False  # a warning is an error
+    profile: bool = False  # measure what each layer costs when the code runs, for the report
     isolate: bool = False  # measure every layer quantized alone too, for the report
     trust_descriptor: bool = False
     executor: str | None = None  # what runs the code to verify it; None = a process of its own
@@ -97,6 +98,7 @@ class OptionWords(TypedDict, total=False):
     samples: int | None
     metric: str | Metric | None
     strict: bool
+    profile: bool
     isolate: bool
     executor: str | None
     trust_descriptor: bool

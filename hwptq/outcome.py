@@ -12,6 +12,7 @@ from hwptq.data.preprocess_text import preprocess_text
 from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
 from hwptq.report.golden import joined, write_golden
+from hwptq.report.profile import Profile, add_profile
 from hwptq.report.report import build_report, write_report
 from hwptq.report.verify import Evidence
 from hwptq.search.choose import BitWidths
@@ -50,6 +51,7 @@ class Outcome:
     alone: Mapping[str, dict[str, Any]]
     asked: dict[str, Any]
     preprocess: Preprocess | None
+    profile: Profile | None = None
 
 
 def write(folder: Path, found: Outcome, seconds: dict[str, float]) -> None:
@@ -81,4 +83,5 @@ def _report(folder: Path, found: Outcome, seconds: dict[str, float]) -> dict[str
     report["tuning"] = built.tuning.report() if built.tuning else None
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     report["asked"] = found.asked
+    add_profile(report, found.profile)
     return report

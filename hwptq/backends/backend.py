@@ -64,6 +64,17 @@ class Backend(ABC):
         """The cost of each candidate of each layer, as soon as it is known. `folder` is for files."""
         raise NotImplementedError
 
+    def why_not_profile(self, threads: int) -> str | None:
+        """Why calls of kernels can't be measured one by one, or None where they can."""
+        return "its kernels can't be measured one by one"
+
+    def call_costs(
+        self, mod: tvm.IRModule, program: Program, sample: bytes, folder: Path
+    ) -> tuple[float, ...]:  # fmt: skip
+        """The cost of each of `program.calls`, in `unit_of_costs`, on the inputs of one sample. mod: what the
+        program was built from; `folder` is for files."""
+        raise NotImplementedError
+
     @property
     def hint(self) -> str:
         """What to do where a program that the descriptor names is missing."""

@@ -122,6 +122,9 @@ class Code:
     tune_cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="where --tune keeps what it measured")
     ] = None
+    profile: Annotated[
+        bool, typer.Option("--profile", help="measure what each layer costs, in time or in instructions")
+    ] = False
     isolate: Annotated[
         bool, typer.Option("--isolate", help="measure every layer quantized alone too, for the report")
     ] = False

@@ -61,7 +61,8 @@ def _tensors(title: str, rows: Iterable[dict[str, Any]]) -> Table:
 def _layers(rows: Iterable[dict[str, Any]]) -> Table:
     table = Table(
         Column("layer", overflow="fold"), "operator", "result", "weight × act.",
-        Column("kernel", overflow="fold"), Column("M MACs", justify="right"), Column("bytes", justify="right"),
+        Column("kernel", overflow="fold"), Column("M MACs", justify="right"),
+        Column("bytes", justify="right"),
     )  # fmt: skip
     for row in rows:
         pair = f"{row['weight']} × {row['activation']}" if row["weight"] else ""

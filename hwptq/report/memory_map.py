@@ -39,12 +39,13 @@ def memory_map(program: Program, kernels: tvm.IRModule) -> dict[str, Any] | None
 def _calls(program: Program, kernels: tvm.IRModule) -> Iterator[dict[str, str]]:
     """The layer and the kernel of each call. A function may serve several layers: the program calls it in
     their order. What TVM made of data movement has the name of its function."""
-    layers: dict[str, deque[str]] = defaultdict(deque)
+    layers: dict[str, deque[tuple[str, str]]] = defaultdict(deque)
     named = origins(kernels["main"])
     for var, value in bindings(kernels["main"]):
         if function := kernel_name(value):
-            layers[function].append(named[var].label)
+            layers[function].append((named[var].label, named[var].node))
     for function in program.calls:
-        known = layers[function].popleft() if layers[function] else function
+        name, node = layers[function].popleft() if layers[function] else (function, "")
         attributes = kernels[function].attrs if function in kernels else None
-        yield {"name": known, "kernel": str((attributes or {}).get(TEMPLATE, "TVM")), "function": function}
+        kernel = str((attributes or {}).get(TEMPLATE, "TVM"))
+        yield {"name": name, "node": node, "kernel": kernel, "function": function}

@@ -14,6 +14,7 @@ from hwptq.backends.program import Program
 from hwptq.errors import InputError
 
 from . import candidate_costs
+from .call_costs import call_costs
 from .shared_library import build_library
 from .static_program import LIBC, build_program
 
@@ -50,6 +51,14 @@ class StaticC(Backend):
 
     def candidate_costs(self, layers: Sequence[Any], folder: Path) -> Iterator[tuple[float, ...]]:
         return candidate_costs.candidate_costs(layers, self.target, folder)
+
+    def why_not_profile(self, threads: int) -> str | None:
+        return "threads share its kernels" if threads > 1 else self.why_not_run()
+
+    def call_costs(
+        self, mod: tvm.IRModule, program: Program, sample: bytes, folder: Path
+    ) -> tuple[float, ...]:  # fmt: skip
+        return call_costs(mod, program, self.target, sample, folder)
 
     def check(self, threads: int = 1) -> None:
         super().check(threads)

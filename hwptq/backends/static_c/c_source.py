@@ -119,8 +119,11 @@ def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
     return [*notes, f"#define {upper}_{kind}_BYTES {{ {sizes} }}"]
 
 
-def source(plan: MemoryPlan, prefix: str, workspace: Workspace, state_component: int = 0) -> str:
-    """model.c: <prefix>_run, which calls every kernel once."""
+def source(
+    plan: MemoryPlan, prefix: str, workspace: Workspace, state_component: int = 0, clocked: bool = False
+) -> str:
+    """model.c: <prefix>_run, which calls every kernel once. clocked: it notes the nanoseconds of
+    each, and has no threads."""
     arity = {call.function: len(call.args) for call in plan.calls}
     run = "pool_run" if plan.threads > 1 else "calls"
     lines = [
@@ -134,7 +137,7 @@ def source(plan: MemoryPlan, prefix: str, workspace: Workspace, state_component:
         *(_pool(plan, prefix) if plan.threads > 1 else []),
         *(workspace_source(workspace, prefix, plan) if workspace.size else []),
         *(state_source(state_component) if state_component else []),
-        *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix)),
+        *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix, clocked)),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
         *([f"    if (use_state()) return {STATE_REFUSED};"] if state_component else []),
         *(["    use_workspace(arena);"] if workspace.size else []),
@@ -159,13 +162,20 @@ def state_source(component: int) -> list[str]:
     ]
 
 
-def _calls(plan: MemoryPlan, prefix: str) -> list[str]:
+def _calls(plan: MemoryPlan, prefix: str, clocked: bool) -> list[str]:
     """A function that makes the calls in turn."""
+    clock = [f"int64_t {prefix}_now(void);", f"int64_t {prefix}_spent[{max(len(plan.calls), 1)}];"]
     return [
+        *(clock if clocked else []),
         "static int32_t calls(const void *const *inputs, void *const *outputs, uint8_t *arena) {",
         f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
         "    (void)arena, (void)weights;",
-        *(f"    if ({_call(c, prefix)}) return {number};" for number, c in enumerate(plan.calls, 1)),
+        *(["    int64_t start;"] if clocked else []),
+        *(
+            f"    {f'start = {prefix}_now(); ' if clocked else ''}if ({_call(c, prefix)}) return {number};"
+            + (f" {prefix}_spent[{number - 1}] = {prefix}_now() - start;" if clocked else "")
+            for number, c in enumerate(plan.calls, 1)
+        ),
         *(f"    {_copy(*copy)};" for copy in plan.copies),
         "    return 0;",
         "}",
@@ -286,13 +296,24 @@ def main_program(plan: MemoryPlan, prefix: str, memory: Memory, *, timed: bool) 
 
     A timed one knows --repeat, for which it needs a C library.
     """
-    text = data_file("main.c.in") + data_file("timed_main.c.in" if timed else "plain_main.c.in")
+    return _main("timed_main.c.in" if timed else "plain_main.c.in", plan, prefix, memory)
+
+
+def profiler_program(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
+    """main.c of a program that tells how long each call of a clocked source takes."""
+    return _main("profiler.c.in", plan, prefix, memory)
+
+
+def _main(end: str, plan: MemoryPlan, prefix: str, memory: Memory) -> str:
+    text = data_file("main.c.in") + data_file(end)
     room = {
         key: sum(-(-t.nbytes // memory.alignment) * memory.alignment for t in tensors)
         + memory.readable_behind
         for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
     }
-    return Template(text).substitute(prefix=prefix, upper=prefix.upper(), **room)
+    return Template(text).substitute(
+        prefix=prefix, upper=prefix.upper(), calls=max(len(plan.calls), 1), **room
+    )
 
 
 def data_file(name: str) -> str:

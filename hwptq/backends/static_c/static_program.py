@@ -108,9 +108,11 @@ def runtime_sources(target: Descriptor, folder: Path) -> list[str]:
     return ["runtime.c"]
 
 
-def compile_parts(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path) -> Workspace:
-    """Write the sources of a program into `folder` and compile all but its main."""
-    workspace = _write_sources(plan, prefix, target, folder)
+def compile_parts(
+    plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool = False
+) -> Workspace:
+    """Write the sources of a program into `folder` and compile all but its main. clocked: see source."""
+    workspace = _write_sources(plan, prefix, target, folder, clocked)
     compiler = [*target.toolchain.compiler]
     call_tool([*compiler, *_CODE_FLAGS, *_thread_flags(plan), "-c", "calls.c", "-o", "calls.o"], folder)
     call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], folder)
@@ -137,14 +139,16 @@ def _workspace(wanted: dict[str, int], target: Descriptor) -> Workspace:
     return Workspace(size, target.memory.alignment, in_arena=target.toolchain.runtime == LIBC)
 
 
-def _write_sources(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path) -> Workspace:
+def _write_sources(
+    plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool
+) -> Workspace:
     alignment, device = target.memory.alignment, tvm.target.Target(dict(target.tvm))
     lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
     write_object(lowered, device, folder / "kernels.o")
     workspace = _workspace(workspaces(lowered, alignment), target)
     texts = {
         f"{prefix}.h": header(plan, prefix, target.memory, workspace, target.toolchain.state_component),
-        "calls.c": source(plan, prefix, workspace, target.toolchain.state_component),
+        "calls.c": source(plan, prefix, workspace, target.toolchain.state_component, clocked),
         "main.c": main_program(plan, prefix, target.memory, timed=target.toolchain.runtime == LIBC),
         "weights.s": weights_assembly(prefix, "weights.bin", target.memory),
     }

@@ -26,7 +26,8 @@ from programs import quantized, timed_calls
 
 from hwptq.backends.identifier import identifier
 from hwptq.backends.static_c.memory_plan import MemoryPlan, plan_memory
-from hwptq.backends.static_c.static_program import compile_parts, runtime_sources
+from hwptq.backends.static_c.runtime import link_program
+from hwptq.backends.static_c.static_program import compile_parts
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
 from hwptq.ir.operator import Operator
 from hwptq.ir.provenance import origins
@@ -116,8 +117,7 @@ def call_seconds(plan: MemoryPlan, case: Case, target: Descriptor, folder: Path,
     )  # fmt: skip
     (folder / "timed.c").write_text(main, encoding="utf-8")
     tools = target.toolchain
-    command = [*tools.compiler, *tools.link_flags, "-O2", "-o", "timed", "timed.c", "kernels.o", "weights.o"]
-    subprocess.run([*command, *runtime_sources(target, folder)], cwd=folder, check=True)
+    link_program(target, ["timed.c", "kernels.o", "weights.o"], folder / "timed", folder)
     sample = np.ascontiguousarray(case.samples[0][tensor.name], tensor.dtype).tobytes()
     run = [*tools.run, str(folder / "timed")]
     output = subprocess.run(run, input=sample, stdout=subprocess.PIPE, check=True).stdout

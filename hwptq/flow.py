@@ -33,7 +33,7 @@ from hwptq.tuning.tune import Tuning, tune
 from . import passes
 from .artifact import CompiledModel, load
 from .backends.backend import backend_of
-from .errors import AccuracyError, InputError, MismatchError, UnsupportedError
+from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
@@ -105,7 +105,7 @@ def compile(
         with progress.stage("report"):
             write(folder, found, progress.seconds)
     result = load(output, options.executor, options.trust_descriptor)
-    _gate(result.report, found.evidence, found.warnings, options)
+    _gate(result.report, found, options)
     return result
 
 
@@ -327,8 +327,11 @@ def _datasets(
     return first, second if options.samples is None else second.take(options.samples)
 
 
-def _gate(report: dict[str, Any], evidence: Evidence, warnings: Sequence[Warning], options: Options) -> None:
-    """Raise where the emitted code is wrong, not as accurate as asked for, or not above suspicion."""
+def _gate(report: dict[str, Any], found: Outcome, options: Options) -> None:
+    """Raise where the emitted code is no program, wrong, not as accurate as asked for, or under suspicion."""
+    program, evidence, warnings = found.built.program, found.evidence, found.warnings
+    if program.link_failed and program.object:
+        raise HwptqError(f"{program.why_none}; {program.object.name} and its header are in the output folder")
     if evidence.mismatches:
         raise MismatchError(
             f"the emitted code differs from the reference in {evidence.mismatches} of {evidence.values} "

@@ -31,7 +31,8 @@ def write_metadata(folder: Path, model: str, target: str, program: Program) -> N
         "generator": GENERATOR,
         "model": model,
         "target": target,
-        "program": program.program.name,
+        "program": program.program.name if program.program else None,
+        "why_none": program.why_none,
         "run": list(program.run),
         "machine": asdict(program.machine),
         "library": {**asdict(library), "file": library.file.name} if library else None,
@@ -78,13 +79,15 @@ class _Reader:
         if not self._trust and not harmless_run(run):
             raise ValueError(f"run: {' '.join(run)!r} is no emulator that hwptq knows; trust=True allows it")
         library = data["library"]
+        none = data["program"] is None
         found = Program(
-            self._file(data["program"], "program"),
+            None if none else self._file(data["program"], "program"),
             _each(data["inputs"], "inputs", _tensor),
             _each(data["outputs"], "outputs", _tensor),
             _machine(data["machine"]),
             run,
             library=None if library is None else self._library(library),
+            why_none=_word(data["why_none"], "why_none") if none else "",
         )
         if data["interface"] != _interface(data):
             raise ValueError("its tensors or sizes aren't those that the code was made for")

@@ -13,8 +13,10 @@ from hwptq.formats import INT8, INT16
 
 from .fields.problems import Problems, join, show, suggest
 from .generators import GENERATORS
+from .memory import Memory
+from .memory_checks import check_bare
 from .op_kinds import STREAM_OPS, WEIGHTED_OPS
-from .schema import Assembly, Elementwise, Memory, OpRule, Requantize, Toolchain, priced
+from .schema import Assembly, Elementwise, OpRule, Requantize, Toolchain, priced
 from .templates.limits import check_operands
 
 #: What the instructions of [assembly] must name.
@@ -51,6 +53,8 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         _check_all_used(rules, names, problems)
     if values["toolchain"] is not None:
         _check_commands(values["toolchain"], problems)
+        if not problems.below("memory"):
+            check_bare(values["toolchain"], values.get("memory") or Memory(), problems)
     if values.get("requantize") is not None:
         _check_requantize(values["requantize"], problems)
     _check_assembly(assembly, problems)

@@ -19,6 +19,10 @@ from .templates.intrinsics import Address, Call, Immediate, Operand, Vector
 
 Finding = list[str]
 _MEMORY = 4096  # bytes behind an address
+_BIG_ENDIAN = re.compile(
+    r"s390x|systemz|(?:powerpc|ppc)(?:64|spe)?|mips(?:64)?(?:r6|isa\w+)?|sparc(?:v9|64)?|aarch64_be|(?:arm|thumb)(?:v\w+)?eb"
+    r"|(?:arm|thumb)ebv\w+|bpfeb|riscv(?:32|64)be|lanai|m68k"
+)
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
 
 
@@ -108,6 +112,9 @@ def _cpu_findings(config: dict[str, Any]) -> list[Finding]:
     from tvm.target import Target, codegen
 
     triple, cpu = config["mtriple"], config.get("mcpu", "generic")
+    architecture = triple.partition("-")[0]
+    if _BIG_ENDIAN.fullmatch(architecture):
+        return [["tvm.mtriple", f"{architecture} is big-endian: tensors are laid out for little-endian ones"]]
     if codegen.llvm_is_valid_cpu(cpu, triple):
         return []
     if not codegen.llvm_is_valid_cpu("generic", triple):

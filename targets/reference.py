@@ -30,6 +30,7 @@ def tables() -> str:
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind):
             parts.append(_table(f"`[{key_of(field)}]`", typing.cast(type, kind)))
+            parts += _tables_below(key_of(field), typing.cast(type, kind))
         elif typing.get_origin(kind) is tuple:
             parts.append(_table(f"`[[{key_of(field)}]]`", typing.get_args(kind)[0]))
         elif typing.get_args(kind)[1:] == (Kernel,):
@@ -38,6 +39,17 @@ def tables() -> str:
                 for name, cls in shipped_tables().items()
             ]
     return "\n\n".join(parts)
+
+
+def _tables_below(section: str, cls: type) -> list[str]:
+    """A table for each list of tables in a section."""
+    hints = typing.get_type_hints(cls)
+    inner = {key_of(f): typing.get_args(hints[f.name])[:1] for f in dataclasses.fields(cls)}
+    return [
+        _table(f"`[[{section}.{key}]]`", typing.cast(type, kinds[0]))
+        for key, kinds in inner.items()
+        if kinds and dataclasses.is_dataclass(kinds[0])
+    ]
 
 
 def rewrite(page: str) -> str:

@@ -14,6 +14,7 @@ from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
 
 from .fields.about import INSTRUCTION, INTRINSIC, WORD, about
+from .memory import Memory
 from .op_kinds import is_everywhere, op_kinds
 from .templates.base import Kernel
 
@@ -43,9 +44,25 @@ class Toolchain:
     runtime: str = field(
         default="libc",
         metadata=about(
-            "what programs stand on: the compiler's C library, start code and system calls of hwptq, or "
-            "TVM's runtime in Python",
-            choices=("libc", "hexagon-linux", "tvm"),
+            "what programs stand on: the compiler's C library; start code and system calls of hwptq; nothing "
+            "at all (bare metal; needs start and memory.regions), with input and output by semihosting; "
+            "three functions of WASI; or TVM's runtime in Python",
+            choices=("libc", "hexagon-linux", "bare", "wasi", "tvm"),
+        ),
+    )
+    start: str = field(
+        default="",
+        metadata=about(
+            'the first instructions and vectors of a program of runtime "bare"; "" = none',
+            choices=("", "cortex-m", "riscv"),
+        ),
+    )
+    emit: str = field(
+        default="program",
+        metadata=about(
+            "program: all is linked to a program that can be run; object: only NAME.o and NAME.h are made, "
+            "which a project of the user's own links",
+            choices=("program", "object"),
         ),
     )
     model_library: bool = field(
@@ -271,23 +288,6 @@ class OpRule:
         metadata=about(
             "whether sums become float32 where only float operators read them, not int8 first; dense only"
         ),
-    )
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the device's memory asks of the code."""
-
-    alignment: int = field(
-        default=64, metadata=about("alignment of tensors in bytes", low=1, high=4096, power_of_two=True)
-    )
-    readable_behind: int = field(
-        default=0,
-        metadata=about("bytes behind every tensor that kernels may read, never write", low=0, high=4096),
-    )
-    scratchpad: int = field(
-        default=0,
-        metadata=about("bytes of workspace a kernel may use; 0 = no limit", low=0, high=2**40),
     )
 
 

@@ -23,12 +23,13 @@ _ARCHITECTURES = (
 )
 _COMPILERS = re.compile(rf"{_PREFIX}(?:gcc|g\+\+|clang|clang\+\+|cc){_VERSION}|nvcc")
 _EMULATORS = re.compile(rf"qemu-(?:{_ARCHITECTURES})(?:-static)?")
+_BOARDS = re.compile(r"qemu-system-(?:aarch64|arm|riscv32|riscv64)")
 _DISASSEMBLERS = re.compile(rf"(?:{_PREFIX}|llvm-)objdump{_VERSION}|cuobjdump")
 
 _COMPILER_ARGUMENTS = re.compile(
     r"-static|-static-pie|-no-pie|-pie|-pthread|-s|-O[0123sz]?"
     r"|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel)=[A-Za-z0-9_.+-]+"
-    r"|-mv\d{2}|-mhvx(?:=v\d{2})?|-mhvx-length=(?:64|128)b"
+    r"|-msimd128|-mv\d{2}|-mhvx(?:=v\d{2})?|-mhvx-length=(?:64|128)b"
     r"|-m(?:32|64|thumb|arm|little-endian|big-endian|hard-float|soft-float)"
     r"|-W(?:all|extra|error|no-[a-z0-9-]+)"
     r"|-Wl,(?:--gc-sections|--as-needed|--no-undefined|-z,noexecstack|-z,now|-z,relro)"
@@ -46,6 +47,15 @@ _EMULATOR_VALUES = {
     "-L": re.compile(r"/usr/[a-z0-9_]+(?:-[a-z0-9_]+){1,3}/?"),
     "-s": re.compile(r"\d{1,10}"),
 }
+#: A board without disks, networks and images of the descriptor's choosing.
+_BOARD_VALUES = {
+    "-M": re.compile(r"[a-z0-9][a-z0-9.-]*"),
+    "-cpu": _EMULATOR_VALUES["-cpu"],
+    "-m": re.compile(r"\d{1,6}[KMG]?"),
+    **{option: re.compile("none") for option in ("-display", "-monitor", "-serial", "-bios")},
+    "-semihosting-config": re.compile("enable=on,target=native"),
+}
+_BOARD_FLAGS = ("-nodefaults", "-no-reboot")
 _TVM_KEYS = (
     *("kind", "keys", "mtriple", "mcpu", "mattr", "mfloat-abi", "mabi", "num-cores", "opt-level"),
     *("vector-width", "arch", "max_num_threads", "thread_warp_size", "max_threads_per_block"),
@@ -82,8 +92,7 @@ def check_trust(values: dict[str, Any], problems: Problems) -> None:
     _check_each(toolchain.link_flags, "link_flags", 0, _COMPILER_ARGUMENTS, problems)
     _check_program(toolchain.objdump, "objdump", _DISASSEMBLERS, "objdump", problems)
     _check_each(toolchain.objdump[1:], "objdump", 1, _DISASSEMBLER_ARGUMENTS, problems)
-    _check_program(toolchain.run, "run", _EMULATORS, "user-mode emulator (qemu-*)", problems)
-    _check_emulator(toolchain.run[1:], problems)
+    _check_run(toolchain.run, problems)
 
 
 def harmless_run(command: Sequence[str]) -> bool:
@@ -91,9 +100,19 @@ def harmless_run(command: Sequence[str]) -> bool:
     if tuple(command) in ((), ("python3",)):
         return True
     problems = Problems("")
-    _check_program(tuple(command), "run", _EMULATORS, "emulator", problems)
-    _check_emulator(tuple(command[1:]), problems)
+    _check_run(tuple(command), problems)
     return not problems.found
+
+
+def _check_run(command: tuple[str, ...], problems: Problems) -> None:
+    """What stands in front of a program: node, an emulator of a processor, or one of a board."""
+    if command == ("node",):
+        return
+    if command and _BOARDS.fullmatch(command[0]):
+        _check_board(command[1:], problems)
+        return
+    _check_program(command, "run", _EMULATORS, "emulator (qemu-*, qemu-system-*, node)", problems)
+    _check_emulator(command[1:], problems)
 
 
 def _check_assembly(assembly: Assembly | None, kernels: dict[str, Kernel], problems: Problems) -> None:
@@ -145,3 +164,21 @@ def _check_emulator(arguments: tuple[str, ...], problems: Problems) -> None:
             _refuse("run", i + 1, option, problems)
         elif not _EMULATOR_VALUES[option].fullmatch(value):
             _refuse("run", i + 2, value, problems)
+
+
+def _check_board(arguments: tuple[str, ...], problems: Problems) -> None:
+    """Flags and pairs of a known board, and -kernel, which the program follows."""
+    if arguments[-1:] != ("-kernel",):
+        last = f"toolchain.run[{len(arguments)}]"
+        problems.add(last, f'must be "-kernel", which the program follows ({ADVICE})')
+    i = 0
+    while i < len(arguments) - 1:
+        option, value = arguments[i], arguments[i + 1]
+        if option in _BOARD_FLAGS:
+            i += 1
+            continue
+        if option not in _BOARD_VALUES:
+            _refuse("run", i + 1, option, problems)
+        elif not _BOARD_VALUES[option].fullmatch(value):
+            _refuse("run", i + 2, value, problems)
+        i += 2

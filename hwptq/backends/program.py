@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hwptq.errors import InputError
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -70,10 +72,11 @@ class Program:
     """A compiled model on disk.
 
     program: reads samples from standard input and writes their outputs to standard output; `run` stands in
-    front of it. library: the same code for a process of somebody's own, where there is one.
+    front of it. None where only an object was asked for, or where it could not be linked: `why_none`.
+    library: the same code for a process of somebody's own, where there is one.
     """
 
-    program: Path
+    program: Path | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     machine: Machine = Machine()
@@ -85,8 +88,12 @@ class Program:
     weight_bytes: int = 0
     calls: tuple[str, ...] = ()  # kernels in the order in which they are called, without the prefix
     stays: tuple[Stay, ...] = ()  # what lies in the arena when, where it is planned
+    why_none: str = ""  # there is no program
+    link_failed: bool = False  # … although one was asked for
 
     @property
     def command(self) -> list[str]:
-        """What starts it."""
+        """What starts it. Raises InputError where there is no program."""
+        if self.program is None:
+            raise InputError(f"there is no program: {self.why_none}")
         return [*self.run, str(self.program.resolve())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from pathlib import Path
 
 from hwptq.disk import fullest, tells_of_full
 from hwptq.errors import HwptqError, InputError
+
+_UNDEFINED = re.compile(r"undefined (?:reference to [`'](.+?)'|symbol: (\S+))")
+_SUMMARY = re.compile(r"collect2: error|linker command failed|Assembler messages:$|: in function ")
+_REASON = re.compile(r"[Ee]rror|cannot |can't |overflowed|will not fit|unrecognized|unknown")
 
 
 def find_program(name: str) -> str | None:
@@ -36,9 +41,17 @@ def call_tool(command: Sequence[str], folder: Path) -> None:
     places = [folder, *(Path(word).parent for word in command if word.startswith("/"))]
     if tells_of_full(said, places):
         raise InputError(f"{fullest(places)}: the disk is full")
-    lines = [line for line in said.splitlines() if line.strip()] or ["no message"]
-    reason = next((line for line in lines if "error" in line or "undefined" in line), lines[0])
-    raise HwptqError(f"{command[0]} failed with status {done.returncode}: {reason}")
+    raise HwptqError(f"{command[0]} failed with status {done.returncode}: {_cause(said)}")
+
+
+def _cause(said: str) -> str:
+    """What went wrong, of all that a compiler or a linker said: its reason, not the driver's summary."""
+    missing = dict.fromkeys(a or b for a, b in _UNDEFINED.findall(said))
+    if missing:
+        return f"nothing defines {', '.join(missing)}"
+    lines = [line for line in said.splitlines() if line.strip()]
+    own = [line for line in lines if not _SUMMARY.search(line) and "warning:" not in line] or lines
+    return next((line for line in own if _REASON.search(line)), own[0] if own else "no message")
 
 
 def binary_tool(compiler: Sequence[str], name: str) -> str:

@@ -69,6 +69,8 @@ def executor_for(program: Program, name: str | None = None) -> Executor:
     Raises InputError where there is none.
     """
     _load_all()
+    if program.program is None:
+        raise InputError(f"there is no program to run: {program.why_none}")
     if name is not None and name not in Executor._classes:
         raise InputError(f"no executor {name!r}; there are {', '.join(sorted(Executor._classes))}")
     known = [cls for cls in Executor._classes.values() if cls.preference >= 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -50,13 +51,13 @@ def why_not_native(machine: Machine) -> str | None:
 
 @cache
 def _version(program: str) -> str:
-    """What an emulator says of itself: "qemu-aarch64 version 7.2.22 …" -> "version 7.2.22"; "" if nothing."""
+    """What an emulator says of itself: "qemu-aarch64 version 7.2.22 …" -> "version 7.2.22", "v20.1.0" ->
+    "version 20.1.0"; "" if nothing."""
     try:
         done = subprocess.run(
             [program, "--version"], capture_output=True, text=True, check=False, timeout=10
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    words = (done.stdout.splitlines() or [""])[0].split()
-    at = words.index("version") if "version" in words else len(words)
-    return " ".join(words[at : at + 2])
+    found = re.search(r"\b(?:version |v)(\d\S*)", done.stdout)
+    return f"version {found[1]}" if found else ""

@@ -106,7 +106,7 @@ def verify(
     float, whose last bits depend on the library of the device, a second build shows all integer tensors, and
     each operator must map the emitted inputs to the emitted output exactly.
     """
-    reason = backend_of(target).why_not_run()
+    reason = program.why_none or backend_of(target).why_not_run()
     emulated = reason is not None and emulates(target)
     running = None if reason else _executor(program, executor)
     evidence = Evidence(

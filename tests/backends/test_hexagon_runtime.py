@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from hwptq.backends.backend import backend_of
-from hwptq.backends.static_c.static_program import runtime_sources
-from hwptq.backends.toolchain import call_tool
+from hwptq.backends.static_c.runtime import link_program
 from hwptq.errors import InputError
 from hwptq.targets import load_target
 
@@ -51,11 +50,9 @@ def run(result: str, pairs: np.ndarray, folder: Path) -> np.ndarray:
     except InputError as error:
         pytest.skip(str(error))
     (folder / "main.c").write_text(_MAIN.replace("RESULT", result).replace("COUNT", str(COUNT)))
-    tools = target.toolchain
-    sources = ["main.c", *runtime_sources(target, folder)]
-    call_tool([*tools.compiler, "-O2", *tools.link_flags, *sources, "-o", "program"], folder)
+    link_program(target, ["main.c"], folder / "program", folder)
     done = subprocess.run(
-        [*tools.run, folder / "program"], input=pairs.tobytes(), capture_output=True, check=True
+        [*target.toolchain.run, folder / "program"], input=pairs.tobytes(), capture_output=True, check=True
     )
     return np.frombuffer(done.stdout, np.uint8)
 

@@ -11,9 +11,9 @@ import tvm
 from kernel_cases import UNWRITTEN, Case
 
 from hwptq.backends.static_c.c_source import Workspace, workspace_source
+from hwptq.backends.static_c.data_assembly import data_assembly
 from hwptq.backends.static_c.raw_functions import lower, workspaces, write_object
-from hwptq.backends.static_c.static_program import rename_hooks, runtime_sources
-from hwptq.backends.toolchain import call_tool
+from hwptq.backends.static_c.runtime import link_program, started_by
 from hwptq.targets import Descriptor
 
 GUARD = 128  # bytes behind every output that must stay as they are
@@ -33,7 +33,6 @@ int main(void) {{
     return 0;
 }}
 """
-_MEMORY = '.data\n.balign {alignment}\n.globl memory\nmemory:\n.incbin "memory.bin"\n'
 
 
 class _Memory:
@@ -96,18 +95,16 @@ def _build_and_run(
 ) -> bytes:
     device = tvm.target.Target(dict(target.tvm))
     lowered = lower(functions, device, memory.alignment)
-    write_object(lowered, device, folder / "kernels.o")
+    write_object(lowered, device, folder / "kernels.o", "batch")
     size = max(workspaces(lowered, memory.alignment).values(), default=0)
-    rename_hooks(target, "batch", folder)
     workspace = Workspace(size, memory.alignment, in_arena=False)
     scratch = "\n".join(workspace_source(workspace, "batch")) if size else ""
-    start = "use_workspace(NULL);" if size else ""
+    start = "find_workspace(NULL);" if size else ""
     (folder / "memory.bin").write_bytes(memory.content)
-    (folder / "memory.s").write_text(_MEMORY.format(alignment=memory.alignment))
+    (folder / "memory.s").write_text(data_assembly("memory", "memory.bin", target, writable=True))
     (folder / "main.c").write_text(
         _MAIN.format(workspace=scratch, start=start, prototypes=prototypes, calls=calls)
     )
-    tools = target.toolchain
-    sources = ["main.c", "memory.s", "kernels.o", *runtime_sources(target, folder)]
-    call_tool([*tools.compiler, "-O2", *tools.link_flags, *sources, "-o", "program"], folder)
-    return subprocess.run([*tools.run, folder / "program"], capture_output=True, check=True).stdout
+    link_program(target, ["main.c", "memory.s", "kernels.o"], folder / "program", folder)
+    command = [*target.toolchain.run, started_by(target, folder / "program")]
+    return subprocess.run(command, capture_output=True, check=True).stdout

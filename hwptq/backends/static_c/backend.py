@@ -9,23 +9,24 @@ from typing import Any
 import tvm
 
 from hwptq.backends.backend import Backend
-from hwptq.backends.host import missing_cpu_features
+from hwptq.backends.host import architecture, missing_cpu_features
 from hwptq.backends.program import Program
 from hwptq.errors import InputError
 
 from . import candidate_costs
 from .call_costs import call_costs
+from .runtime import LIBC, RUNTIMES
 from .shared_library import build_library
-from .static_program import LIBC, build_program
+from .static_program import OBJECT_ONLY, build_program, machine_of
 
 
 class StaticC(Backend):
     """An object file with a C header, a static program, and libraries where the target has a C library."""
 
-    runtimes = (LIBC, "hexagon-linux")
+    runtimes = RUNTIMES
 
     def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
-        program = build_program(mod, output_names, name, self.target, folder, library=True)
+        program = build_program(mod, output_names, name, self.target, folder, deliver=True)
         if self.target.toolchain.model_library:
             build_library(mod, self.target, folder / "model.so")
         return program
@@ -33,17 +34,24 @@ class StaticC(Backend):
     def build_program(
         self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path
     ) -> Program:  # fmt: skip
-        return build_program(mod, output_names, name, self.target, folder, library=False)
+        return build_program(mod, output_names, name, self.target, folder, deliver=False)
 
     def why_not_run(self) -> str | None:
         tools = self.target.toolchain
+        if tools.emit == "object":
+            return OBJECT_ONLY
         if tools.run:
             return None
+        if (made_for := machine_of(self.target).architecture) != architecture():
+            return f"it is code for {made_for}, this machine is {architecture()}; toolchain.run is empty"
         if tools.device_file and not Path(tools.device_file).exists():
             return f"this machine has no {tools.device_file}"
         return missing_cpu_features(tools.cpu_features)
 
     def why_not_tune(self) -> str | None:
+        run = self.target.toolchain.run
+        if run and not run[0].startswith("qemu-"):
+            return f"{run[0]} doesn't count instructions"
         return self.why_not_run()
 
     def unit_of_costs(self) -> str:
@@ -53,7 +61,7 @@ class StaticC(Backend):
         return candidate_costs.candidate_costs(layers, self.target, folder)
 
     def why_not_profile(self, threads: int) -> str | None:
-        return "threads share its kernels" if threads > 1 else self.why_not_run()
+        return "threads share its kernels" if threads > 1 else self.why_not_tune()
 
     def call_costs(
         self, mod: tvm.IRModule, program: Program, sample: bytes, folder: Path

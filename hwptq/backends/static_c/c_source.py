@@ -8,26 +8,15 @@ from string import Template
 
 from hwptq.backends import data_files
 from hwptq.backends.program import Tensor
-from hwptq.targets.schema import Memory
+from hwptq.targets.memory import Memory
 
+from .hooks import give_back_name, launch_name, take_name
 from .memory_plan import Call, MemoryPlan, Place
-
-#: The pointers to functions that TVM's code looks for, and what they are for.
-_HOOKS = {
-    "__TVMBackendAllocWorkspace": "take",
-    "__TVMBackendFreeWorkspace": "give_back",
-    "__TVMBackendParallelLaunch": "launch",
-}
-
 
 #: What <prefix>_run returns where the system keeps a state of the processor to itself.
 STATE_REFUSED = -1
 _ASK_FOR_STATE = 0x1023  # ARCH_REQ_XCOMP_PERM of Linux
-
-
-def hook_names(prefix: str) -> dict[str, str]:
-    """The pointers that TVM's code looks for, under a name of the model's own: a program may hold several."""
-    return {name: f"{prefix}_hook_{what}" for name, what in _HOOKS.items()}
+_HIDDEN = '__attribute__((visibility("hidden"))) '
 
 
 @dataclass(frozen=True)
@@ -140,7 +129,7 @@ def source(
         *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix, clocked)),
         f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
         *([f"    if (use_state()) return {STATE_REFUSED};"] if state_component else []),
-        *(["    use_workspace(arena);"] if workspace.size else []),
+        *(["    find_workspace(arena);"] if workspace.size else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
         f"    return {run}(inputs, outputs, arena);",
         "}",
@@ -185,7 +174,7 @@ def _calls(plan: MemoryPlan, prefix: str, clocked: bool) -> list[str]:
 
 def _pool(plan: MemoryPlan, prefix: str) -> list[str]:
     """The pool of threads. TVM's code finds it by a weak pointer."""
-    launch = hook_names(prefix)["__TVMBackendParallelLaunch"]
+    launch = launch_name(prefix)
     return [
         f"#define POOL_THREADS {plan.threads}",
         f"#define POOL_MOST {max((call.cycles for call in plan.calls), default=0)}",
@@ -249,7 +238,6 @@ def workspace_source(workspace: Workspace, prefix: str, plan: MemoryPlan | None 
     Without a plan the memory is static.
     """
     size, alignment = workspace.size, workspace.alignment
-    alloc, free = (hook_names(prefix)[f"__TVMBackend{what}Workspace"] for what in ("Alloc", "Free"))
     if plan is not None and workspace.in_arena:
         thread = f" + {size}u * (size_t)at.thread" if plan.threads > 1 else ""
         memory = [
@@ -268,24 +256,15 @@ def workspace_source(workspace: Workspace, prefix: str, plan: MemoryPlan | None 
         ]
     return [
         *memory,
-        "static void *take(int type, int id, uint64_t n, int code, int bits) {",
-        "    (void)type, (void)id, (void)code, (void)bits;",
+        f"{_HIDDEN}void *{take_name(prefix)}(uint64_t n) {{",
         f"    size_t rounded = (n + {alignment - 1}) / {alignment} * {alignment};",
         f"    if (rounded > {size}u - used) return NULL;",
         "    used += rounded;",
         "    return workspace + used - rounded;",
         "}",
-        "static int give_back(int type, int id, void *p) {",
-        "    (void)type, (void)id;",
+        f"{_HIDDEN}int32_t {give_back_name(prefix)}(void *p) {{",
         "    used = (size_t)((uint8_t *)p - workspace);",
         "    return 0;",
-        "}",
-        f"extern void *(*{alloc})(int, int, uint64_t, int, int) __attribute__((weak));",
-        f"extern int (*{free})(int, int, void *) __attribute__((weak));",
-        "static void use_workspace(void *arena) {",
-        "    find_workspace(arena);",
-        f"    if (&{alloc}) {alloc} = take;",
-        f"    if (&{free}) {free} = give_back;",
         "}",
         "",
     ]
@@ -320,11 +299,3 @@ def data_file(name: str) -> str:
     """The text of a file of this package."""
     assert __package__
     return data_files.data_file(__package__, name)
-
-
-def weights_assembly(prefix: str, file: str, memory: Memory) -> str:
-    """weights.s: the constants, taken from a file as they are."""
-    return (
-        f".section .rodata\n.balign {memory.alignment}\n.globl {prefix}_weights\n{prefix}_weights:\n"
-        f'.incbin "{file}"\n.zero {memory.readable_behind + 1}\n.section .note.GNU-stack,"",%progbits\n'
-    )

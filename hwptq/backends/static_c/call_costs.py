@@ -13,7 +13,6 @@ from pathlib import Path
 import tvm
 
 from hwptq.backends.program import Program
-from hwptq.backends.toolchain import call_tool
 from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 
@@ -21,7 +20,8 @@ from .c_source import profiler_program
 from .candidate_costs import NANOSECONDS, unit_of_costs
 from .instruction_counter import InstructionCounter
 from .memory_plan import MemoryPlan, plan_memory
-from .static_program import compile_parts, runtime_sources
+from .runtime import link_program
+from .static_program import compile_parts
 
 _PREFIX = "profiled"
 
@@ -54,14 +54,13 @@ def _nanoseconds(
 def _build(plan: MemoryPlan, target: Descriptor, folder: Path) -> Path:
     compile_parts(plan, _PREFIX, target, folder, clocked=True)
     (folder / "main.c").write_text(profiler_program(plan, _PREFIX, target.memory), encoding="utf-8")
-    parts = ["main.c", "kernels.o", "calls.o", "weights.o", *runtime_sources(target, folder)]
-    tools = target.toolchain
-    call_tool([*tools.compiler, "-O2", *tools.link_flags, *parts, "-o", _PREFIX], folder)
+    link_program(target, ["main.c", "kernels.o", "calls.o", "weights.o"], folder / _PREFIX, folder)
     return (folder / _PREFIX).resolve()
 
 
 def _instructions(program: Program, target: Descriptor, sample: bytes, folder: Path) -> tuple[float, ...]:
-    counts = InstructionCounter(target.toolchain.run, folder).count([program.program.resolve()], sample)
+    file = program.command[-1]
+    counts = InstructionCounter(target.toolchain.run, folder).count([file], sample)
     times = Counter(program.calls)
-    prefix = program.program.name
+    prefix = Path(file).name
     return tuple(counts[f"{prefix}_{function}"] / times[function] for function in program.calls)

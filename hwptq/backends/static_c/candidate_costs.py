@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import tvm
 
-from hwptq.backends.toolchain import call_tool
 from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.kernel import Step, TensorType
@@ -23,7 +22,7 @@ from hwptq.tir.kernel import Step, TensorType
 from .c_source import Workspace, data_file, state_source, workspace_source
 from .instruction_counter import InstructionCounter
 from .raw_functions import lower, workspaces, write_object
-from .static_program import rename_hooks, runtime_sources
+from .runtime import link_program, started_by
 
 _PREFIX = "candidates"
 #: The units of costs.
@@ -75,8 +74,7 @@ def _build(layers: Sequence[Candidates], target: Descriptor, folder: Path, main:
         for k, step in enumerate(steps)
     }
     lowered = lower(functions, device, alignment)
-    write_object(lowered, device, folder / "kernels.o")
-    rename_hooks(target, _PREFIX, folder)
+    write_object(lowered, device, folder / "kernels.o", _PREFIX)
     size, calls = 0, []
     for i, layer in enumerate(layers):
         for j, steps in enumerate(layer.steps):
@@ -86,7 +84,7 @@ def _build(layers: Sequence[Candidates], target: Descriptor, folder: Path, main:
     scratch = Workspace(max(workspaces(lowered, alignment).values(), default=0), alignment, in_arena=False)
     text = data_file(main)
     component = target.toolchain.state_component
-    starts = ["if (use_state()) return 3;"] * bool(component) + ["use_workspace(0);"] * bool(scratch.size)
+    starts = ["if (use_state()) return 3;"] * bool(component) + ["find_workspace(0);"] * bool(scratch.size)
     sources = [*(state_source(component) if component else [])]
     sources += workspace_source(scratch, _PREFIX) if scratch.size else []
     for key, value in {
@@ -103,10 +101,8 @@ def _build(layers: Sequence[Candidates], target: Descriptor, folder: Path, main:
     }.items():
         text = text.replace(f"@{key}@", value)
     (folder / "main.c").write_text(text, encoding="utf-8")
-    tools = target.toolchain
-    sources = ["main.c", "kernels.o", *runtime_sources(target, folder)]
-    call_tool([*tools.compiler, "-O2", *tools.link_flags, *sources, "-o", "candidates"], folder)
-    return folder / "candidates"
+    link_program(target, ["main.c", "kernels.o"], folder / "candidates", folder)
+    return started_by(target, folder / "candidates")
 
 
 def _table(i: int, layer: Candidates) -> str:

@@ -1,5 +1,5 @@
-/* What a program on Hexagon Linux needs where there is no C library: the start, three system calls, and the
-   functions that compilers call for what the processor has no instruction for. Compiled with -fno-builtin. */
+/* What a program on Hexagon Linux needs beside freestanding.c: the start, three system calls, and the functions
+   that compilers call for what the processor has no instruction for. Compiled with -fno-builtin. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,28 +29,7 @@ void _start(void) {
     }
 }
 
-void *memset(void *to, int value, size_t n) {
-    uint8_t *p = to;
-    while (n--) *p++ = (uint8_t)value;
-    return to;
-}
-
-void *memcpy(void *to, const void *from, size_t n) {
-    uint8_t *p = to;
-    const uint8_t *q = from;
-    if (((uintptr_t)p | (uintptr_t)q) % 8 == 0)
-        for (; n >= 8; n -= 8, p += 8, q += 8) *(uint64_t *)p = *(const uint64_t *)q;
-    while (n--) *p++ = *q++;
-    return to;
-}
-
-void *memmove(void *to, const void *from, size_t n) {
-    uint8_t *p = to;
-    const uint8_t *q = from;
-    if (p <= q) return memcpy(to, from, n);
-    while (n--) p[n] = q[n];
-    return to;
-}
+void *memcpy(void *to, const void *from, size_t n);
 
 void *__hexagon_memcpy_likely_aligned_min32bytes_mult8bytes(void *to, const void *from, size_t n) {
     return memcpy(to, from, n);
@@ -163,28 +142,6 @@ float __hexagon_divsf3(float a, float b) {
     return (Float){.bits = sign | (top + whole)}.value;
 }
 
-/* to the nearest integer, half to even: adding 2^23 leaves no bits of a fraction */
-float nearbyintf(float x) {
-    const float limit = 8388608.0f;
-    if (!(x > -limit && x < limit)) return x;
-    float magic = __builtin_copysignf(limit, x);
-    return __builtin_copysignf(x + magic - magic, x);
-}
+float sqrtf(float x);
 
-float rintf(float x) { return nearbyintf(x); }
-
-/* 2^n * e^r with |r| <= ln(2) / 2, the latter by its series */
-float expf(float x) {
-    if (x != x) return x;
-    if (x > 88.7f) return __builtin_inff();
-    if (x < -103.9f) return 0;
-    float n = nearbyintf(x * 1.44269504f);
-    float r = x - n * 0.693145752f - n * 1.42860677e-6f;
-    float series = 1.0f / 5040.0f;
-    const float terms[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-    for (int i = 0; i < 7; i++) series = series * r + terms[i];
-    int whole = (int)n, half = whole / 2;
-    Float low = {.bits = (uint32_t)(half + BIAS) << FRACTION};
-    Float high = {.bits = (uint32_t)(whole - half + BIAS) << FRACTION};
-    return series * low.value * high.value;
-}
+float __hexagon_sqrtf(float x) { return sqrtf(x); }

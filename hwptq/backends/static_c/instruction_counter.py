@@ -41,7 +41,7 @@ class InstructionCounter:
         file.unlink(missing_ok=True)
         program, *options = self.emulator
         plugin = ["-plugin", f"{self.plugin.resolve()},out={file}"]
-        line = [program, *options, *plugin, *map(str, command)]
+        line = [program, *plugin, *options, *map(str, command)]
         done = subprocess.run(line, input=data, capture_output=True, check=False)
         if done.returncode or not file.exists():
             said = done.stderr.decode(errors="replace").strip().splitlines()

@@ -17,6 +17,8 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_walk
 
+from .hooks import named_workspaces
+
 _CPU_DEVICE = 1
 
 
@@ -28,9 +30,10 @@ def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRMo
     )
 
 
-def write_object(lowered: tvm.IRModule, target: Any, path: Path) -> None:
-    """Generate code for lowered functions into an ELF object file."""
-    tvm.get_global_func("target.build.llvm")(lowered, target).write_to_file(str(path), "o")
+def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
+    """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for."""
+    code = named_workspaces(lowered, prefix)
+    tvm.get_global_func("target.build.llvm")(code, target).write_to_file(str(path), "o")
 
 
 def workspaces(lowered: tvm.IRModule, alignment: int) -> dict[str, int]:

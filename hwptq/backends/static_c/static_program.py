@@ -9,34 +9,31 @@ import tvm
 
 from hwptq.backends.identifier import identifier
 from hwptq.backends.program import Library, Machine, Program
-from hwptq.backends.toolchain import binary_tool, call_tool
-from hwptq.errors import UnsupportedError
+from hwptq.backends.toolchain import call_tool
+from hwptq.errors import HwptqError, InputError, UnsupportedError
 from hwptq.targets import Descriptor
 
-from .c_source import (
-    Workspace,
-    data_file,
-    header,
-    hook_names,
-    main_program,
-    source,
-    weights_assembly,
-)
+from .c_source import Workspace, data_file, header, main_program, source
+from .data_assembly import data_assembly
+from .hooks import rename_launch
 from .memory_plan import MemoryPlan, plan_memory, stays
 from .raw_functions import lower, workspaces, write_object
+from .runtime import LIBC, link_program, runtime_of, started_by
 
-LIBC = "libc"
+#: Why there is no program of a target that emits objects.
+OBJECT_ONLY = 'toolchain.emit is "object": nothing is linked'
 _C_FLAGS = ("-O2", "-Wall", "-Werror")
-#: Of all code, so that the object fits into a library too.
-_CODE_FLAGS = (*_C_FLAGS, "-fPIC")
 
 
 def build_program(
     mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path,
-    library: bool = False,
+    deliver: bool = False,
 ) -> Program:  # fmt: skip
-    """Build <name>, <name>.o and <name>.h in `folder`, and lib<name>.so where the target has a C library and
-    `library` asks for it."""
+    """Build <name>, <name>.o and <name>.h in `folder`.
+
+    deliver: what a user gets, that is lib<name>.so too where the target has a C library, and the object also
+    where the program can't be linked.
+    """
     prefix, tools = identifier(name), target.toolchain
     device = tvm.target.Target(dict(target.tvm))
     with device:
@@ -44,45 +41,47 @@ def build_program(
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         work = Path(scratch)
         workspace = compile_parts(plan, prefix, target, work)
-        obj, program = folder / f"{prefix}.o", folder / prefix
-        call_tool(
-            [
-                *tools.compiler,
-                "-r",
-                "-nostdlib",
-                "-o",
-                str(obj.resolve()),
-                "kernels.o",
-                "calls.o",
-                "weights.o",
-            ],
-            work,
-        )
-        _link(target, _thread_flags(plan), work, obj, program)
+        obj, head = folder / f"{prefix}.o", folder / f"{prefix}.h"
+        parts = ["kernels.o", "calls.o", "weights.o"]
+        call_tool([*tools.compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), *parts], work)
+        head.write_text((work / head.name).read_text(encoding="utf-8"), encoding="utf-8")
+        sources = [*_C_FLAGS, *_thread_flags(plan), "main.c", str(obj.resolve())]
+        program, why_none = _linked(target, sources, folder / prefix, work, deliver)
         shared = (
-            _library(plan, prefix, target, workspace, folder) if library and tools.runtime == LIBC else None
+            _library(plan, prefix, target, workspace, folder) if deliver and tools.runtime == LIBC else None
         )
-        head = folder / f"{prefix}.h"
-        head.write_text((work / f"{prefix}.h").read_text(encoding="utf-8"), encoding="utf-8")
     return Program(
-        program, plan.inputs, plan.outputs, _machine(target), tools.run, obj, head, shared,
+        program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
         plan.arena_bytes, len(plan.weights), tuple(call.function for call in plan.calls), stays(plan),
+        why_none, bool(why_none) and why_none != OBJECT_ONLY,
     )  # fmt: skip
 
 
-def _machine(target: Descriptor) -> Machine:
+def _linked(
+    target: Descriptor, sources: list[str], program: Path, work: Path, deliver: bool
+) -> tuple[Path | None, str]:
+    """The program, or why there is none. Raises HwptqError where it can't be linked and isn't delivered."""
+    if target.toolchain.emit == "object":
+        return None, OBJECT_ONLY
+    try:
+        link_program(target, sources, program, work)
+    except InputError:  # a full disk
+        raise
+    except HwptqError as error:
+        if not deliver:
+            raise
+        return None, str(error)
+    return started_by(target, program), ""
+
+
+def machine_of(target: Descriptor) -> Machine:
+    """What its programs need of a machine."""
     triple = str(target.tvm.get("mtriple", ""))
     return Machine(triple.partition("-")[0], target.toolchain.cpu_features)
 
 
 def _thread_flags(plan: MemoryPlan) -> list[str]:
     return ["-pthread"] if plan.threads > 1 else []
-
-
-def _link(target: Descriptor, threads: list[str], work: Path, obj: Path, program: Path) -> None:
-    tools = target.toolchain
-    link = [*tools.compiler, *_C_FLAGS, *threads, *tools.link_flags, "-o", str(program.resolve())]
-    call_tool([*link, "main.c", str(obj.resolve()), *runtime_sources(target, work)], work)
 
 
 def _library(
@@ -99,31 +98,18 @@ def _library(
     return Library(folder / file, f"{prefix}_run", arena, memory.alignment, memory.readable_behind)
 
 
-def runtime_sources(target: Descriptor, folder: Path) -> list[str]:
-    """What a program is linked with: the C library's mathematics, or a runtime written to `folder`."""
-    if target.toolchain.runtime == LIBC:
-        return ["-lm"]
-    text = data_file(f"{target.toolchain.runtime.replace('-', '_')}.c")
-    (folder / "runtime.c").write_text(text, encoding="utf-8")
-    return ["runtime.c"]
-
-
 def compile_parts(
     plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool = False
 ) -> Workspace:
     """Write the sources of a program into `folder` and compile all but its main. clocked: see source."""
     workspace = _write_sources(plan, prefix, target, folder, clocked)
     compiler = [*target.toolchain.compiler]
-    call_tool([*compiler, *_CODE_FLAGS, *_thread_flags(plan), "-c", "calls.c", "-o", "calls.o"], folder)
+    flags = [*_C_FLAGS, *_thread_flags(plan), *(["-fPIC"] if runtime_of(target).shared else [])]
+    call_tool([*compiler, *flags, "-c", "calls.c", "-o", "calls.o"], folder)
     call_tool([*compiler, "-c", "weights.s", "-o", "weights.o"], folder)
-    rename_hooks(target, prefix, folder)
+    if plan.threads > 1:
+        rename_launch(target, prefix, folder)
     return workspace
-
-
-def rename_hooks(target: Descriptor, prefix: str, folder: Path) -> None:
-    """Give the pointers that TVM's code in kernels.o looks for the model's own names."""
-    renamed = [f"--redefine-sym={name}={own}" for name, own in hook_names(prefix).items()]
-    call_tool([binary_tool(target.toolchain.compiler, "objcopy"), *renamed, "kernels.o"], folder)
 
 
 def _workspace(wanted: dict[str, int], target: Descriptor) -> Workspace:
@@ -144,13 +130,13 @@ def _write_sources(
 ) -> Workspace:
     alignment, device = target.memory.alignment, tvm.target.Target(dict(target.tvm))
     lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
-    write_object(lowered, device, folder / "kernels.o")
+    write_object(lowered, device, folder / "kernels.o", prefix)
     workspace = _workspace(workspaces(lowered, alignment), target)
     texts = {
         f"{prefix}.h": header(plan, prefix, target.memory, workspace, target.toolchain.state_component),
         "calls.c": source(plan, prefix, workspace, target.toolchain.state_component, clocked),
         "main.c": main_program(plan, prefix, target.memory, timed=target.toolchain.runtime == LIBC),
-        "weights.s": weights_assembly(prefix, "weights.bin", target.memory),
+        "weights.s": data_assembly(f"{prefix}_weights", "weights.bin", target),
     }
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import cosine, map, miou, perplexity, spearman, top5
-from .metric import NamedMetric
+from .metric import Boxes, NamedMetric
 
 _ALL = {m.METRIC.name: m.METRIC for m in (top5, map, miou, cosine, perplexity, spearman)}
 #: What --metric takes; top1 and sqnr are what a score measures anyway.
@@ -21,4 +21,4 @@ def lost(name: str, best: float, score: float) -> float:
     return best - score if metric is None or metric.higher_is_better else score - best
 
 
-__all__ = ["NAMES", "NamedMetric", "find", "lost"]
+__all__ = ["NAMES", "Boxes", "NamedMetric", "find", "lost"]

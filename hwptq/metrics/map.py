@@ -90,4 +90,4 @@ def _area(right: np.ndarray, wanted: int) -> float:
     return float(np.append(precision, 0.0)[at].mean())
 
 
-METRIC = NamedMetric("map", mean_average_precision)
+METRIC = NamedMetric("map", mean_average_precision, boxes=lambda outputs: outputs)

@@ -11,14 +11,19 @@ import numpy as np
 #: output of the model; labels: array [N, …], or None where a sample has none. ValueError: they do not fit.
 Compute = Callable[[Sequence[np.ndarray], "np.ndarray | None", Sequence[np.ndarray]], float]
 
+#: outputs of samples -> boxes [N, K, 4] as left, top, right, bottom in pixels of the input, scores
+#: [N, K], 0 for none, and classes [N, K].
+Boxes = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A score by its name on the command line, and which way is better."""
+    """A score by its name on the command line, which way is better, and what it can show."""
 
     name: str
     compute: Compute
     higher_is_better: bool = True
+    boxes: Boxes | None = None  # where outputs say where things are
 
 
 def needed(labels: np.ndarray | None, what: str) -> np.ndarray:

@@ -213,8 +213,11 @@ def load_metric(metric: str | Metric | None) -> Score:
 
 
 def _score_by(metric: Metric, name: str) -> Score:
-    """A Score by a function of the user's."""
-    return Score(NamedMetric(name, lambda outputs, labels, exact: metric(list(outputs), labels)), name)
+    """A Score by a function of the user's, which may have an attribute `boxes`, to show what it finds."""
+    boxes = getattr(metric, "boxes", None)
+    return Score(
+        NamedMetric(name, lambda outputs, labels, exact: metric(list(outputs), labels), boxes=boxes), name
+    )
 
 
 def _full_name(metric: Metric) -> str:

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hwptq.metrics import Boxes
+
 from .accuracy import Sqnr
+from .detections import detection_row
 
 #: How many samples are shown.
 EXAMPLES = 6
@@ -28,9 +31,10 @@ class Example:
     outputs: Mapping[str, Sequence[np.ndarray]]
 
 
-def example_row(example: Example, names: Sequence[str]) -> dict[str, Any]:
+def example_row(example: Example, names: Sequence[str], boxes: Boxes | None = None) -> dict[str, Any]:
     """A row of `examples` in the report: the label, the SQNR of each output, and the top classes of a first
-    output [1, classes] by kind, as [class, value]. names: of the outputs."""
+    output [1, classes] by kind, as [class, value]; else what `boxes` finds. names: of the
+    outputs."""
     exact = example.outputs["float32"]
     (kind, found), *_ = ((k, o) for k, o in example.outputs.items() if k != "float32")
     label = example.label if isinstance(example.label, int | float) else None
@@ -41,6 +45,8 @@ def example_row(example: Example, names: Sequence[str]) -> dict[str, Any]:
         row["sqnr_db"][name] = noise.db
     if exact[0].ndim == 2 and exact[0].shape[0] == 1 and exact[0].shape[1] > 1:
         row["top"] = {key: top_classes(arrays[0][0]) for key, arrays in example.outputs.items()}
+    else:
+        row |= detection_row(boxes, [*example.inputs.values()], dict(example.outputs))
     return row
 
 

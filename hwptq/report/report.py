@@ -44,6 +44,7 @@ def build_report(
     rows, graph = bits(graphs.integer), model_graph(graphs.integer)
     layers = layer_rows(evidence.layers, list(order))
     outputs = [tensor.name for tensor in program.outputs]
+    boxes = evidence.score.custom.boxes if evidence.score.custom else None
     return {
         "schema": SCHEMA,
         "model": model,
@@ -71,7 +72,7 @@ def build_report(
         "graph": [node.row() for node in graph],
         "histograms": histograms(graphs, evidence.seen),
         "memory": memory_map(program, graphs.kernels),
-        "examples": [example_row(example, outputs) for example in evidence.examples],
+        "examples": [example_row(example, outputs, boxes) for example in evidence.examples],
         "equalization": [
             {"name": name, "reason": why} for name, why in equalization(graphs.float32["main"]).items()
         ],

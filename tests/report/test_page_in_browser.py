@@ -16,6 +16,9 @@ from hwptq.page.page import html_report
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 LONG = "a/very/long/name/of/a/layer/as/exporters/write/them/" * 3
 
+PIXEL = "data:image/png;base64," + (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 FULL = copy.deepcopy(REPORT) | {
     "warnings": [{"kind": "sqnr", "where": LONG, "text": "low", "serious": True}],
     "caution": "low",
@@ -45,7 +48,11 @@ FULL = copy.deepcopy(REPORT) | {
     "examples": [
         {"label": 3, "kind": "emitted", "sqnr_db": {LONG: 30.0},
          "top": {"float32": [[3, 8.1], [1, 0.5]], "emitted": [[1, 8.0], [3, 7.9]]}}
-    ] * 2,
+    ] * 2 + [
+        {"label": None, "kind": "emitted", "sqnr_db": {LONG: 30.0}, "size": [80, 100],
+         "boxes": {kind: [[7, 0.9, 5.0, 4.0, 60.0, 70.0], [1, 0.4, 50.0, 1.0, 99.0, 79.0]]
+                   for kind in ("float32", "emitted")}}
+    ],
     "assignment": {"budget": None, "tried": [{"weights": 1e3 * i, "drop": 1.0 / i} for i in (1, 2, 3)]},
 }  # fmt: skip
 
@@ -71,7 +78,7 @@ def test_fits_the_screen_in_any_colours(tmp_path: Path, scheme: str, setting: in
     if BROWSER is None:
         pytest.skip("no chromium here: apt-get install chromium")
     widths = (1280, 390)
-    (tmp_path / "report.html").write_text(html_report(FULL), encoding="utf-8")
+    (tmp_path / "report.html").write_text(html_report(FULL, [PIXEL] * 3), encoding="utf-8")
     frames = "".join(f'<iframe src="report.html" style="border:0;width:{w}px"></iframe>' for w in widths)
     (tmp_path / "frames.html").write_text(FRAMES.format(frames=frames), encoding="utf-8")
     command = [

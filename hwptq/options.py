@@ -13,6 +13,7 @@ import numpy as np
 
 from .bitwidths.budget import Budget, parse_budget
 from .errors import InputError
+from .quant.group_codes import SIZES
 from .recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Options:
     """
 
     weight_granularity: str | None = None  # "tensor" | "channel" | "group"; None = the descriptor's
+    group: int | None = None  # weights that share a scale, where they have one for each group
     activations: str = "static"  # "dynamic": dense layers alone, a scale for each token
     precision: str | None = None  # "w8a8", "w4a8" …: the dtypes of every layer that can have them
     budget: Budget | None = None  # what the choice of dtypes may cost
@@ -65,6 +67,9 @@ class Options:
         self._parse("dump_ir", str, Path)
         if self.weight_granularity not in (None, *GRANULARITIES):
             raise InputError(f"--weight-granularity {self.weight_granularity}: give tensor, channel or group")
+        least, most = SIZES
+        if self.group is not None and not least <= self.group <= most:
+            raise InputError(f"--group {self.group}: must be {least} to {most}")
         if self.activations not in ACTIVATIONS:
             raise InputError(f"--activations {self.activations}: give static or dynamic")
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
@@ -87,6 +92,7 @@ class OptionWords(TypedDict, total=False):
     """The fields of Options as keywords, with the forms in which they may be given."""
 
     weight_granularity: str | None
+    group: int | None
     activations: str
     precision: str | None
     budget: Budget | str | None

@@ -1,4 +1,5 @@
-"""InsertDynamicQDQ: int8 weights, and int8 activations whose rows get a scale each when they are computed.
+"""InsertDynamicQDQ: int8 activations whose rows get a scale each when they are computed, and weights in int8
+with a scale for each channel, or in few bits with one for each group of inputs.
 
 In a QDQ graph such an activation is the product of codes and scales that operators of operators/rows.py give.
 """
@@ -18,14 +19,17 @@ from hwptq.ir.dataflow import Rewriter, bindings, main_functions, rewrite, shape
 from hwptq.ir.provenance import Part, origins
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.rules import family_of
+from hwptq.operators.group_dense import emit_rows
 from hwptq.operators.rows import RowQuantize, RowScale
+from hwptq.quant.group_codes import GroupedRows
+from hwptq.quant.group_rounding import nearest_rows
 from hwptq.quant.layer_rounding import RoundingProblem, nearest_scale
 from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.targets.schema import Descriptor
 
+from .graph.group_plan import GroupedWeight, GroupFormats, grouped_weights
 from .graph.quantizable import with_float_reasons, with_layer_dtypes
 
-_PAIR = INT8.name, INT8.name
 _NOT_DENSE = "with dynamic activations dense layers alone are in integers"
 _KEPT = "kept in float by the user"
 
@@ -36,43 +40,81 @@ class InsertDynamicQDQ:
     column of its weight. All else stays in float; no statistics are needed.
 
     target: is to offer dense layers from int8 to float32; exclude: regular expression of node names that stay
-    in float.
+    in float. groups: weights, and tables that rows are looked up in, have a scale for each group of
+    neighbours in a row instead, rounded to nearest (RoundGroups does better); equal ones are the same rows.
     """
 
-    def __init__(self, target: Descriptor, exclude: str | None = None):
-        self.target = target
+    def __init__(self, target: Descriptor, exclude: str | None = None, groups: GroupFormats | None = None):
+        self.target, self.groups = target, groups
         self._excluded = re.compile(exclude) if exclude else None
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         dense: set[Any] = set()
+        grouped: dict[Any, GroupedWeight] = {}
         reasons: dict[str, dict[str, str]] = {}
         dtypes: dict[str, dict[str, tuple[str, str]]] = {}
         for gv, func in main_functions(mod):
             why, pairs = reasons.setdefault(str(gv.name_hint), {}), dtypes.setdefault(str(gv.name_hint), {})
             named = origins(func)
+            if self.groups:
+                grouped |= grouped_weights(mod, func)
             for var, value in bindings(func):
                 label = named[var].label
                 if not _is_dense(mod, value):
+                    if var in grouped and not self._keeps(label):
+                        continue
+                    grouped.pop(var, None)
                     if family_of(mod, value) is not None:
                         why[label] = _NOT_DENSE
-                elif self._excluded and self._excluded.search(label):
+                elif self._keeps(label):
                     why[label] = _KEPT
+                    grouped.pop(var, None)
                 else:
                     dense.add(var)
-                    pairs[label] = _PAIR
+                    weight = self.groups.of(grouped[var].at_end)[0] if self.groups else INT8
+                    pairs[label] = INT8.name, weight.name
         emitters: dict[int, _Rows] = {}
+        made = _GroupedRows(self.groups) if self.groups else None
 
         def visit(r: Rewriter, var: Any, value: Any) -> Any:
-            if var not in dense:
+            if var not in dense and var not in grouped:
                 return r.keep(value)
             if id(r) not in emitters:
                 emitters[id(r)] = _Rows(r, self.target)
             rows = emitters[id(r)]
-            args = [rows.activation(value.args[0]), _weight(r, value), *map(r.get, value.args[2:])]
+            weight = made.emit(rows.e, grouped[var]) if made else _weight(r, value)
+            if var not in dense:
+                args = [weight, *map(r.get, value.args[1:])]
+            else:
+                args = [rows.activation(value.args[0]), weight, *map(r.get, value.args[2:])]
             return relax.Call(value.op, args, value.attrs, value.ty_args, value.span)
 
         out = rewrite(mod, visit)
         return with_layer_dtypes(with_float_reasons(out, reasons), dtypes)
+
+    def _keeps(self, label: str) -> bool:
+        return self._excluded is not None and self._excluded.search(label) is not None
+
+
+class _GroupedRows:
+    """Rounds weights by group to nearest, each once however many nodes read it."""
+
+    def __init__(self, formats: GroupFormats):
+        self._formats = formats
+        self._done: list[tuple[np.ndarray, GroupedRows]] = []
+
+    def emit(self, e: Emitter, weight: GroupedWeight) -> Any:
+        """The weights of a layer, [K,O], or of a table, [V,C]."""
+        origin = e.r.origin.with_part(Part.WEIGHT)
+        return emit_rows(e, self._rows(weight), not weight.is_table, origin)
+
+    def _rows(self, weight: GroupedWeight) -> GroupedRows:
+        for known, rows in self._done:
+            if np.array_equal(known, weight.rows):
+                return rows
+        rows = nearest_rows(weight.rows, *self._formats.of(weight.at_end))
+        self._done.append((weight.rows, rows))
+        return rows
 
 
 def _is_dense(mod: tvm.IRModule, value: Any) -> bool:
@@ -107,13 +149,13 @@ class _Rows:
 
     def __init__(self, rewriter: Rewriter, target: Descriptor):
         self._r = rewriter
-        self._e = Emitter(rewriter, dict(bindings(rewriter.func)), target.accumulators)
+        self.e = Emitter(rewriter, dict(bindings(rewriter.func)), target.accumulators)
         self._done: dict[Any, Any] = {}
 
     def activation(self, x: Any) -> Any:
         """codes * scale of a tensor."""
         if x not in self._done:
-            e, shape, origin = self._e, shape_of(x), self._r.origins[x]
+            e, shape, origin = self.e, shape_of(x), self._r.origins[x]
             real = self._r.get(x)
             scale = e.call(RowScale(), [real], (), (*shape[:-1], 1), "float32")
             codes = e.call(RowQuantize(), [real, scale], (), shape, "int8", origin.with_part(Part.CODES))

@@ -35,6 +35,7 @@ from hwptq.lowering.rules import lower_node
 from hwptq.lowering.sources import is_float_layer, is_real_dense, reads_floats
 from hwptq.operators.clamp import Clamp
 from hwptq.operators.dequantize import Dequantize, FloatDequantize
+from hwptq.operators.group_dense import lower_table
 from hwptq.operators.lookup import lower_function
 from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.operators.rescale import rescaled
@@ -102,6 +103,9 @@ class _Lowering:
         if dequantizes(value) and constant(value.args[0]) is None:
             source = self.r.get(value.args[0])
             return e.call(_dequantize(value), [source], (), shape_of(value), "float32", self.r.origin)
+        looked_up = lower_table(e, value, self.r.origin)
+        if looked_up is not None:
+            return looked_up
         if self._reads_rows(value):
             return self._row_dense(var, value)
         if is_real_dense(e.mod, self.values, value) and not self._feeds_quantize(var):

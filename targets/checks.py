@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwptq.formats import INT8, INT16
+from hwptq.formats import INT8, INT16, Pair, format_of
 
 from .fields.problems import Problems, join, show, suggest
 from .generators import GENERATORS
 from .memory import Memory
 from .memory_checks import check_bare
-from .op_kinds import STREAM_OPS, WEIGHTED_OPS
+from .op_kinds import GROUP_OP, STREAM_OPS, WEIGHTED_OPS
 from .schema import Assembly, Elementwise, OpRule, Requantize, Toolchain, priced
 from .templates.limits import check_operands
 
@@ -86,6 +86,8 @@ def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
         path = f"op[{rule.op}].pairs[{i}]"
         if pair in rule.pairs[:i]:
             problems.add(path, f"{list(pair)} is there twice")
+        elif rule.op == GROUP_OP:
+            _check_group_pair(pair, path, problems)
         elif rule.op in STREAM_OPS and pair != plain and pair != _WIDE:
             problems.add(path, f"{rule.op} has no weights: only {list(plain)} and {list(_WIDE)} are possible")
         elif rule.op not in (*WEIGHTED_OPS, *STREAM_OPS) and pair != plain:
@@ -93,6 +95,12 @@ def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
         elif known is not None and pair not in known:
             takes = " and ".join(str(list(p)) for p in known)
             problems.add(path, f"{list(pair)} has no code generator for kind {show(kind)}: it takes {takes}")
+
+
+def _check_group_pair(pair: Pair, path: str, problems: Problems) -> None:
+    activation, weight = (format_of(name) for name in pair)
+    if activation != INT8 or weight.is_float or weight.bits > INT8.bits:
+        problems.add(path, f"{list(pair)}: weights by group are integers of at most 8 bits, beside int8")
 
 
 def _check_commands(toolchain: Toolchain, problems: Problems) -> None:

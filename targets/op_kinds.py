@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
+#: Dense layers on int8 with a scale a token, by weights with a scale for each group of inputs.
+GROUP_OP = "group_dense"
 #: What sums products.
 PRODUCTS = (*WEIGHTED_OPS, "matmul")
 #: What may read a residual stream: the first dtype of a pair is what is read.
 STREAM_OPS = ("softmax", "layer_norm", "rms_norm", "group_norm")
 OTHER_OPS = (
-    "matmul", "add", "mul", "lookup", *STREAM_OPS, "max_pool", "avg_pool", "resize",
+    GROUP_OP, "matmul", "add", "mul", "lookup", *STREAM_OPS, "max_pool", "avg_pool", "resize",
     "concat", "data_movement",
 )  # fmt: skip
 

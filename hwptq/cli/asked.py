@@ -41,9 +41,15 @@ class Quantization:
     weight_granularity: Annotated[
         str | None, typer.Option(metavar="tensor|channel|group", help="scales of weights")
     ] = None
+    group: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="weights that share a scale, with --activations dynamic", min=1),
+    ] = None
     precision: Annotated[
         str | None,
-        typer.Option(metavar="w8a8|w4a8|w4a4|w8a16|w4a16|fp8|bf16", help="dtypes of weights and activations"),
+        typer.Option(
+            metavar="w8a8|w4a8|w3a8|w2a8|w4a4|w8a16|w4a16|fp8|bf16", help="dtypes of weights and activations"
+        ),
     ] = None
     lower_ends: Annotated[
         bool,
@@ -92,7 +98,7 @@ class Quantization:
 
         settings = [*(self.steps or ()), *observer_setting(self.calibration_method)]
         same = (
-            "weight_granularity", "precision", "lower_ends", "budget", "exclude", "keep_float", "max_drop",
+            "weight_granularity", "group", "precision", "lower_ends", "budget", "exclude", "keep_float", "max_drop",
             "samples", "metric", "trust_descriptor",
         )  # fmt: skip
         return {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.operators.group_dense import GroupDense
 from hwptq.operators.matmul import MatMul
 from hwptq.targets.templates.dot_product import DotProductKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle, splat
 from hwptq.tir.kernel import Step
 
+from .group_dot import group_dot, takes_groups
 from .layer import Layer
 from .matmul_dot import fits, matmul_dot
 from .register_tile import Mac, Tile
@@ -29,17 +33,29 @@ class DotProduct(Tiled[DotProductKernel]):
         return Tiling(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
 
     def takes(self, layer: Layer) -> bool:
+        if isinstance(layer.op, GroupDense):
+            return takes_groups(layer, self._weights_first)
         return not isinstance(layer.op, MatMul) or fits(layer.activations, self.tiling.mac, self.unit)
 
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         if isinstance(layer.op, MatMul):
             op, activations, out, choice = layer.op, layer.activations, layer.out, self.schedule.tile
             return matmul_dot(op, activations, out, self.tiling, self.unit, choice)
+        if isinstance(layer.op, GroupDense):
+            one = prod(layer.out.shape[:-1]) == 1
+            pixels, vectors = self.kernel.group_pixels, self.kernel.group_vectors
+            most = Tile(1, self.kernel.dense_vectors) if one else Tile(pixels, vectors)
+            return group_dot(layer, self._weights_first, self.kernel.unsigned_activation, most, self.unit)
         return super().steps(layer)
 
+    @property
+    def _weights_first(self) -> Mac:
+        """The instruction with the weights as its unsigned operand, if it has one: codes are unsigned."""
+        return mac_of(self.kernel, weights_first=True)
 
-def mac_of(kernel: DotProductKernel) -> Mac:
-    """The instruction of `kernel` as the register tile uses it."""
+
+def mac_of(kernel: DotProductKernel, weights_first: bool = False) -> Mac:
+    """The instruction of `kernel` as the register tile uses it; weights_first: they are its first operand."""
     operand = dtype_of(f"int{kernel.operand_bits}", kernel.lanes * kernel.k)
     if kernel.operands_as_int32:
         operand = dtype_of("int32", kernel.lanes)
@@ -56,7 +72,8 @@ def mac_of(kernel: DotProductKernel) -> Mac:
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
         # the operand picked by lane is the second one of the instruction
         weight = T.reinterpret(operand, weight) if kernel.operands_as_int32 else weight
-        pair = (weight, activation) if kernel.by_element else (activation, weight)
+        first = kernel.by_element or weights_first
+        pair = (weight, activation) if first else (activation, weight)
         if kernel.accumulates:
             return T.call_llvm_pure_intrin(result, kernel.intrinsic, acc, *pair)
         return acc + T.call_llvm_pure_intrin(result, kernel.intrinsic, *pair)
@@ -67,7 +84,7 @@ def mac_of(kernel: DotProductKernel) -> Mac:
         lanes=kernel.lanes,
         k=kernel.k,
         groups=_LOADED_GROUPS if kernel.by_element else 1,
-        activation="uint8" if kernel.unsigned_activation else signed,
+        activation="uint8" if kernel.unsigned_activation and not weights_first else signed,
         weight=signed,
         pick=pick,
         accumulate=accumulate,

@@ -14,10 +14,15 @@ from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
+import tvm
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import format_of
-from hwptq.ir.operator import Operator, Shape, WeightedOperator
+from hwptq.ir.dataflow import constant as array_of
+from hwptq.ir.dataflow import op_name, shape_of
+from hwptq.ir.operator import Operator, Shape, WeightedOperator, integer_operator
+from hwptq.ir.provenance import Origin
+from hwptq.lowering.emitter import Emitter
 from hwptq.quant.fma import fma
 from hwptq.quant.group_codes import GroupedRows, group_count, group_levels, group_values, real_scales
 from hwptq.quant.integer_sums import exact_matmul
@@ -195,6 +200,28 @@ class GroupDequantize(_Grouped):
         return emit
 
 
-def grouped_rows(values: Any, found: Operator | None) -> GroupedRows | None:
-    """The rows that a GroupDequantize of those arrays stands for; None for another operator."""
-    return found.rows(values) if isinstance(found, GroupDequantize) else None
+def grouped_rows(mod: tvm.IRModule, value: Any) -> GroupedRows | None:
+    """The rows that a GroupDequantize of constants stands for; None for another node."""
+    found = integer_operator(mod, value)
+    if not isinstance(found, GroupDequantize):
+        return None
+    arrays = [array_of(a) for a in value.args[1].fields]
+    return None if any(a is None for a in arrays) else found.rows([a for a in arrays if a is not None])
+
+
+def emit_rows(e: Emitter, rows: GroupedRows, transposed: bool, origin: Origin) -> Any:
+    """The weights of rows as a GroupDequantize: how a graph that is to be lowered says what they are."""
+    op = GroupDequantize(rows.weight, rows.size, rows.depth, transposed)
+    shape = (rows.depth, len(rows.codes)) if transposed else (len(rows.codes), rows.depth)
+    return e.call(op, [rows.codes], rows.arrays[1:], shape, "float32", origin)
+
+
+def lower_table(e: Emitter, call: Any, origin: Origin) -> Any | None:
+    """A look-up of rows in such a table; None where `call` is something else."""
+    if op_name(call) != "take" or call.attrs.axis is None or int(call.attrs.axis) != 0:
+        return None
+    rows = grouped_rows(e.mod, e.values.get(call.args[0]))
+    if rows is None or shape_of(call.args[0]) != (len(rows.codes), rows.depth):
+        return None
+    op, index = GroupEmbedding(rows.weight, rows.size, rows.depth), e.r.get(call.args[1])
+    return e.call(op, [index], rows.arrays, shape_of(call), "float32", origin)

@@ -42,6 +42,7 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
 from .dense import DenseFloat
+from .group_dense import GroupDense, grouped_rows
 
 LEAST, MOST = 2.0**-100, 2.0**120
 QMAX = 127
@@ -201,19 +202,30 @@ def row_codes(e: Emitter, expr: Any) -> tuple[Any, Any] | None:
 
 def lower_dense(e: Emitter, unit: Composite, origin: Origin) -> Any:
     """A dense layer on such a tensor. Raises NotInteger with the reason where it has no integer form."""
-    found, w = row_codes(e, unit.args[0]), e.operand(unit.args[1])
-    if found is None or not w.is_constant or w.tensor.ndim != 2:
-        raise NotInteger("its input has no scale for each row, or its weight is no matrix")
+    found = row_codes(e, unit.args[0])
+    if found is None:
+        raise NotInteger("its input has no scale for each row")
     if any(np.size(bound) > 1 for bound in unit.bounds):
         raise NotInteger("its clamp differs by channel")
+    op, constants = _sums_of(e, unit)
+    shape, (codes, scale) = shape_of(unit.result), map(e.r.get, found)
+    sums = e.call(op, [codes], constants, shape, "float32", origin.with_part(Part.SUMS))
+    zeros = np.zeros(shape[-1], np.float32)
+    bias = zeros if unit.bias is None else np.broadcast_to(unit.bias, zeros.shape).astype(np.float32)
+    rescale = RowRescale(*(float(bound) for bound in unit.bounds))
+    return e.call(rescale, [sums, scale], (bias,), shape, "float32", origin)
+
+
+def _sums_of(e: Emitter, unit: Composite) -> tuple[Operator, tuple[np.ndarray, ...]]:
+    """The operator of a layer without the scales of its rows, with its constants."""
+    rows = grouped_rows(e.mod, e.values.get(unit.args[1]))
+    if rows is not None and shape_of(unit.args[1]) == (rows.depth, len(rows.codes)):
+        return GroupDense(rows.weight, rows.size, rows.depth), rows.arrays
+    w = e.operand(unit.args[1])
+    if not w.is_constant or w.tensor.ndim != 2:
+        raise NotInteger("its weight is no matrix")
     depth, channels = w.tensor.shape
     if depth * QMAX * 128 > ACCUMULATOR_LIMIT:
         raise NotInteger(f"sums of {depth} products need more than 32 bits")
-    zeros = np.zeros(channels, np.float32)
-    bias = zeros if unit.bias is None else np.broadcast_to(unit.bias, (channels,)).astype(np.float32)
     scales = np.broadcast_to(w.scale, (channels,)).astype(np.float32)
-    constants = np.ascontiguousarray(w.tensor.T), zeros.astype(np.int32), scales
-    shape, (codes, scale) = shape_of(unit.result), map(e.r.get, found)
-    sums = e.call(DenseFloat(), [codes], constants, shape, "float32", origin.with_part(Part.SUMS))
-    op = RowRescale(*(float(bound) for bound in unit.bounds))
-    return e.call(op, [sums, scale], (bias,), shape, "float32", origin)
+    return DenseFloat(), (np.ascontiguousarray(w.tensor.T), np.zeros(channels, np.int32), scales)

@@ -13,6 +13,7 @@ from hwptq import passes
 from hwptq.calibration import calibrate
 from hwptq.formats import Format, format_of
 from hwptq.ir.dataflow import main_functions
+from hwptq.passes.graph.group_plan import GroupFormats, group_formats
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.recipe import Recipe
 
@@ -98,7 +99,7 @@ PREPARE_DYNAMIC: tuple[Step | Calibrate | CheckPatterns, ...] = (
 QUANTIZE_DYNAMIC = (
     Step(
         "InsertDynamicQDQ",
-        lambda job, now: passes.InsertDynamicQDQ(job.target, job.options.keep_float),
+        lambda job, now: passes.InsertDynamicQDQ(job.target, job.options.keep_float, _groups(job)),
     ),
 )
 NORMALIZE = (
@@ -119,6 +120,14 @@ SELECT = (
         lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of),
     ),
 )
+
+
+def _groups(job: Job) -> GroupFormats | None:
+    """The formats of weights that have a scale for each group, if they are wished."""
+    options = job.options
+    if options.weight_granularity != "group":
+        return None
+    return group_formats(job.target, options.precision, options.group, options.lower_ends)
 
 
 def _equalizes(job: Job) -> bool:

@@ -13,10 +13,14 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """
     p, c = np.asarray(a, np.float64) * np.asarray(b, np.float64), np.asarray(c, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        s = p + c
+        s = np.asarray(p + c)
         t = s - p
         error = (p - (s - t)) + (c - t)
-        inexact = np.isfinite(error) & (error != 0)
-        even = (np.ascontiguousarray(s).view(np.uint64) & np.uint64(1)).reshape(s.shape) == 0
-        odd = np.nextafter(s, np.where(error > 0, np.inf, -np.inf))
-        return np.where(inexact & even, odd, s).astype(np.float32)
+        at = np.nonzero(np.atleast_1d(error))  # few, as a rule: most sums are exact
+        if not len(at[0]):
+            return s.astype(np.float32)
+        s, error = np.atleast_1d(s).copy(), np.atleast_1d(error)[at]
+        even = (s[at].view(np.uint64) & np.uint64(1)) == 0
+        odd = np.nextafter(s[at], np.where(error > 0, np.inf, -np.inf))
+        s[at] = np.where(np.isfinite(error) & even, odd, s[at])
+        return s.reshape(np.shape(t)).astype(np.float32)

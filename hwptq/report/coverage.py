@@ -16,6 +16,7 @@ from hwptq.ir.operator import Operator, WeightedOperator, integer_operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes
 from hwptq.operators.dequantize import Dequantize, FloatDequantize
+from hwptq.operators.group_dense import GroupDense
 from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT
@@ -48,17 +49,27 @@ def bits(mod: tvm.IRModule) -> list[dict[str, Any]]:
 
 def _row(name: str, op: Operator, args: list[Any], macs: int) -> dict[str, Any]:
     """Values of fewer bits than the dtype that holds them are known to their operator."""
+    if isinstance(op, GroupDense):
+        arrays = [a for a in map(constant, args[1:]) if a is not None]
+        activation, size = _format_name(args[0], 0), sum(a.nbytes for a in arrays)
+        return _columns(name, op, (op.weight, activation), macs, size)
     weighted = isinstance(op, WeightedOperator)
     factor = args[op.activations if weighted else 1]
     weight = constant(factor) if weighted else None
     width = getattr(op, "weight_bits", format_of(str(factor.ty.dtype)).bits)
     held = _format_name(factor, width)
     size = 0 if weight is None else format_of(held).packed_bytes(weight.size) + _factors(op, weight)
+    activation = _format_name(args[0], getattr(op, "activation_bits", 0))
+    return _columns(name, op, (held, activation), macs, size)
+
+
+def _columns(name: str, op: Operator, dtypes: tuple[str, str], macs: int, size: int) -> dict[str, Any]:
+    weight, activation = dtypes
     return {
         "name": name,
         "op": op.family,
-        "weight": held,
-        "activation": _format_name(args[0], getattr(op, "activation_bits", 0)),
+        "weight": weight,
+        "activation": activation,
         "macs": macs,
         "weight_bytes": size,
     }

@@ -22,6 +22,7 @@ from hwptq.passes.assign_bit_widths import (
     least_cost,
     within_budget,
 )
+from hwptq.passes.graph.group_plan import group_formats
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.variants import Layer, Variants, is_wide, uniform_variants
@@ -183,13 +184,19 @@ def searches(options: Options) -> bool:
 
 def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     """Raise InputError for options about dtypes that say nothing, or contradict each other or the model."""
-    if options.precision is not None:
-        _check_precision(options.precision, target)
+    grouped = options.weight_granularity == "group"
+    if options.group is not None and not (grouped and options.activations == "dynamic"):
+        raise InputError(
+            "--group is about --weight-granularity group with --activations dynamic; else the kernel says it"
+        )
     if options.activations == "dynamic":
         _check_dynamic(options, target, quantized)
+        return
+    if options.precision is not None:
+        _check_precision(options.precision, target)
     if options.precision and options.budget:
         raise InputError("--precision leaves a budget nothing to choose: give one of the two")
-    if options.weight_granularity == "group" and not any(target.weight_group(rule.op) for rule in target.ops):
+    if grouped and not any(target.weight_group(rule.op) for rule in target.ops):
         raise InputError(f"--weight-granularity group: no kernel of {target.name} unpacks weights per group")
     if options.lower_ends and not (options.precision or searches(options)):
         raise InputError("--lower-ends is about --precision or --max-drop alone: give one of them")
@@ -206,10 +213,21 @@ def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> Non
     """Raise InputError where dynamic activations leave an option nothing to say, or the target has none."""
     if quantized:
         raise InputError("the model is quantized already: --activations dynamic needs a model in float")
-    if options.precision not in (None, "w8a8") or options.budget or options.lower_ends:
-        raise InputError("--activations dynamic is int8 by int8: --precision and --budget have no choice")
-    if options.weight_granularity not in (None, "channel"):
-        raise InputError("--activations dynamic has a scale for each channel of a weight")
+    if options.budget or options.exclude:
+        raise InputError(
+            "--activations dynamic has no choice of dtypes by layer: leave --budget and --exclude"
+        )
+    if options.weight_granularity == "group":
+        try:
+            group_formats(target, options.precision, options.group)
+        except ValueError as error:
+            raise InputError(f"--weight-granularity group: {error}") from error
+    elif options.precision not in (None, "w8a8") or options.lower_ends:
+        raise InputError(
+            "--activations dynamic is int8 by int8; --weight-granularity group has weights of fewer bits"
+        )
+    elif options.weight_granularity == "tensor":
+        raise InputError("--activations dynamic has a scale for each channel or group of a weight")
     rule = target.rule("dense")
     if rule is None or not rule.float_output or _DYNAMIC not in rule.pairs:
         raise InputError(f"--activations dynamic: {target.name} offers no dense layers from int8 to float32")

@@ -18,7 +18,7 @@ class DotProductKernel(Kernel):
     """acc[lanes] += sum over k of activation[k] * weight[lanes][k], one instruction."""
 
     template: ClassVar[str] = "dot_product"
-    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "matmul")
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "group_dense", "matmul")
     intrinsic: str = field(
         metadata=about("LLVM name, e.g. llvm.x86.avx512.vpdpbusd.512", not_empty=True, **INTRINSIC)
     )
@@ -45,6 +45,13 @@ class DotProductKernel(Kernel):
     )
     dense_vectors: int = field(
         default=4, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
+    group_pixels: int = field(
+        default=2,
+        metadata=about("tokens kept in registers where weights have a scale for each group", low=1, high=64),
+    )
+    group_vectors: int = field(
+        default=2, metadata=about("the same of vectors of output channels", low=1, high=64)
     )
     operands_as_int32: bool = field(
         default=False,

@@ -164,7 +164,12 @@ def test_dynamic_activations_need_no_data(hwptq: Command):
     [
         (("--activations", "sometimes"), "--activations sometimes: give static or dynamic"),
         (("--activations", "dynamic", "--precision", "w4a8"), "is int8 by int8"),
-        (("--activations", "dynamic", "--weight-granularity", "tensor"), "a scale for each channel"),
+        (("--activations", "dynamic", "--weight-granularity", "tensor"), "a scale for each channel or group"),
+        (("--group", "32"), "--group is about --weight-granularity group"),
+        (
+            ("--activations", "dynamic", "--weight-granularity", "group", "--precision", "w5a8"),
+            "w5a8: x86-64-avx2 offers w8a8, w4a8, w3a8, w2a8 in groups",
+        ),
         (("--activations", "dynamic", "--dry-run"), "leave --activations dynamic out"),
     ],
 )

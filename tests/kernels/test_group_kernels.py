@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_targets import INTEGER_TARGETS
-from kernel_cases import check
+from kernel_cases import Case, check
 from program_batch import run_batch
 
 from hwptq.backends.backend import why_not_run
+from hwptq.operators.group_dense import GroupDense
 from hwptq.targets import load_target
 
 NATIVE = [t for t in map(load_target, ("x86-64-avx2", "x86-64-vnni")) if why_not_run(t) is None]
@@ -27,6 +28,21 @@ NATIVE = [t for t in map(load_target, ("x86-64-avx2", "x86-64-vnni")) if why_not
 @given(random=st.randoms(use_true_random=False), threads=st.sampled_from((1, 3)))
 def test_random_operators(target, kind: Callable, random: Random, threads: int) -> None:
     check(kind(random), target, threads)
+
+
+@pytest.mark.parametrize("name", ["x86-64-vnni", "x86-64-avx2", "arm-cortex-a"])
+@pytest.mark.parametrize("weight", group_cases.WEIGHTS)
+def test_usual_layers_have_a_kernel(name: str, weight: str) -> None:
+    rows = group_cases.rows(Random(1), weight, 32, 64, 32)[:2]
+    case = Case(GroupDense(weight, 32, 64), (np.ones((1, 3, 64), np.int8),), rows)
+    assert case.steps(load_target(name))[-1].name == "group_dense_group_dot_product"
+
+
+@pytest.mark.parametrize("name", ["arm-cortex-a53", "riscv64-rvv"])
+def test_others_have_portable_code(name: str) -> None:
+    rows = group_cases.rows(Random(1), "int4", 32, 64, 32)[:2]
+    case = Case(GroupDense("int4", 32, 64), (np.ones((1, 3, 64), np.int8),), rows)
+    assert [step.name for step in case.steps(load_target(name))] == ["group_dense_portable"]
 
 
 @pytest.mark.parametrize("name", INTEGER_TARGETS)

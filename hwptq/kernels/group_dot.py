@@ -1,0 +1,289 @@
+"""Dense layers by weights with a scale for each group of inputs, by a dot-product instruction.
+
+A tile of tokens x vectors of channels has two sets of registers: the int32 sums of a group, and the float32
+that they are added to by an fma, times the scales, at the end of the group. Codes are unpacked once for all
+tokens of a tile. An instruction of an unsigned operand takes the weights as that one: a code is the level
+less the lowest one, and the sums of a group begin with lowest * (sum of the activations), which all channels
+share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.formats import format_of
+from hwptq.operators.group_dense import GroupDense
+from hwptq.quant.group_codes import group_count
+from hwptq.tir.builder import (
+    TEMPLATE,
+    Expr,
+    Flat,
+    Part,
+    cast,
+    constant,
+    dtype_of,
+    in_parts,
+    local,
+    loop,
+    nest,
+    powers,
+    primfunc,
+    splat,
+    start_of,
+)
+from hwptq.tir.kernel import Step, TensorType
+from hwptq.tir.layout import Layout
+from hwptq.tir.vector_unit import VectorUnit
+
+from .layer import Layer
+from .pack_codes import Unit, pack_codes, pack_group_scales, unit_of_bits
+from .pack_input import Packing, pack_input
+from .pack_weights import vector_count
+from .register_tile import Mac, Tile, blocks, even
+
+_NAME = "group_dot_product"
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """A layer with the instruction and the tile that compute it; unsigned: of the instruction's weights."""
+
+    op: GroupDense
+    tokens: int
+    channels: int
+    mac: Mac
+    tile: Tile
+    unsigned: bool
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels."""
+        return vector_count(self.channels, self.mac.lanes)
+
+    @property
+    def unit(self) -> Unit:
+        """How codes share bytes."""
+        found = unit_of_bits(self.op.weight_bits)
+        assert found is not None  # the template has asked
+        return found
+
+    @property
+    def groups(self) -> int:
+        """Groups of a row."""
+        return group_count(self.op.depth, self.op.size)
+
+    @property
+    def levels(self) -> list[int]:
+        """Lowest first."""
+        return sorted(int(v) for v in format_of(self.op.weight).points())
+
+    @property
+    def width(self) -> int:
+        """Weights of an operand."""
+        return self.mac.lanes * self.mac.k
+
+
+def takes_groups(layer: Layer, mac: Mac) -> bool:
+    """Whether the kernel computes a GroupDense: a vector of channels, groups of whole units, no zeros."""
+    op = layer.op
+    assert isinstance(op, GroupDense)
+    unit = unit_of_bits(op.weight_bits)
+    if unit is None or len(layer.constants) > 2 or mac.aligned:
+        return False
+    whole = op.size % (unit.operands * mac.k) == 0 and op.depth % op.size == 0
+    return whole and layer.out.shape[-1] >= mac.lanes
+
+
+def group_dot(layer: Layer, mac: Mac, unsigned: bool, most: Tile, unit: VectorUnit) -> tuple[Step, ...]:
+    """The steps of a GroupDense: activations in the dtype of the instruction, their sums where weights are
+    `unsigned`, the product. `most`: the largest tile.
+    """
+    op, x, (codes, scales) = layer.op, layer.activations[0], layer.constants
+    assert isinstance(op, GroupDense)
+    tokens, channels = prod(layer.out.shape[:-1]), layer.out.shape[-1]
+    vectors = vector_count(channels, mac.lanes)
+    tile = Tile(even(tokens, most.pixels), min(most.vectors, vectors))
+    plan = GroupPlan(op, tokens, channels, mac, tile, unsigned)
+    packed = pack_input(Packing(x, Layout(dtype=mac.activation), unit))
+    read = packed.out if packed else x
+    terms = _terms(plan, x) if unsigned else None
+    before = [step for step in (packed, terms) if step]
+    arrays = (
+        pack_codes(codes, op.weight, op.depth, mac.lanes, mac.k, tile.vectors),
+        pack_group_scales(scales, mac.lanes, tile.vectors),
+    )
+    types = [read, *([terms.out] if terms else []), *(TensorType(a.shape, str(a.dtype)) for a in arrays)]
+    func = primfunc([*types, layer.out], {TEMPLATE: _NAME}, _emit(plan, unit))
+    sources = (-len(before) if packed else 0, *([-1] if terms else []))
+    return (*before, Step(func, (*sources, *arrays), layer.out, f"{op.kind}_{_NAME}"))
+
+
+def _terms(plan: GroupPlan, x: TensorType) -> Step:
+    """int8 x [..., K] -> lowest level * sum of each group: int32 [tokens * groups]."""
+    size, count = plan.op.size, plan.tokens * plan.groups
+
+    def emit(source: Flat, terms: Flat) -> None:
+        def group(i: Expr) -> None:
+            values = cast(source.load(i * size, size), "int32", size)
+            total = T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.add.v{size}i32", values)
+            terms.store(i, total * constant(plan.levels[0], "int32"))
+
+        loop(count, group)
+
+    out = TensorType((count,), "int32")
+    return Step(primfunc([x, out], {TEMPLATE: "group_terms"}, emit), (0,), out, "group_terms")
+
+
+def _emit(plan: GroupPlan, unit: VectorUnit) -> Callable[..., None]:
+    """Code of (x, terms where there are any, codes, scales, y)."""
+    size, lanes = plan.tile.pixels, plan.mac.lanes
+
+    def emit(x: Flat, *rest: Flat) -> None:
+        *terms, codes, scales, y = rest
+
+        def tile(v0: Expr, vectors: int, t: Expr) -> None:
+            first = start_of(t, size, plan.tokens)
+            sums = [[local(lanes, "float32") for _ in range(vectors)] for _ in range(size)]
+            for line in sums:
+                for cell in line:
+                    cell.store(0, constant(0.0, "float32", lanes), lanes)
+            loop(plan.groups, lambda g: _group(plan, (x, terms, codes, scales), sums, first, v0, g))
+            for i, line in enumerate(sums):
+                for j, cell in enumerate(line):
+                    channel = start_of(v0 + j, lanes, plan.channels)
+                    y.store((first + i) * plan.channels + channel, cell.load(0, lanes), lanes)
+
+        def part(own: Part) -> None:
+            for first, many, vectors in blocks(plan.vectors, plan.tile.vectors):
+                begin, count = own.of(many, turn=first)
+
+                def block(c: Expr, first: int = first, vectors: int = vectors, begin: Expr = begin) -> None:
+                    v0 = first + (begin + c) * vectors
+                    nest((-(-plan.tokens // size),), lambda t: tile(v0, vectors, t))
+
+                loop(count, block)
+
+        work = unit.shared(plan.op.depth * plan.tokens * plan.channels)
+        in_parts(plan.vectors // plan.tile.vectors, work, part)
+
+    return emit
+
+
+def _group(
+    plan: GroupPlan, tensors: tuple[Flat, list[Flat], Flat, Flat], sums: list[list[Flat]], first: Expr,
+    v0: Expr, g: Expr,
+) -> None:  # fmt: skip
+    """sums[token][vector] += float32(products of group g) * scales, by an fma."""
+    x, terms, codes, scales = tensors
+    mac, lanes, vectors = plan.mac, plan.mac.lanes, len(sums[0])
+    acc = [[local(lanes, "int32") for _ in range(vectors)] for _ in sums]
+    for i, line in enumerate(acc):
+        start = constant(0, "int32", lanes)
+        if terms:
+            start = T.bind(splat(terms[0].load((first + i) * plan.groups + g), lanes))
+        for cell in line:
+            cell.store(0, start, lanes)
+    step = max(plan.unit.operands, mac.groups)  # operands whose activations are loaded at once
+    step = step if plan.op.size % (step * mac.k) == 0 else plan.unit.operands
+    per_group = plan.op.size // mac.k
+
+    def products(n: Expr) -> None:
+        operand = g * per_group + n * step
+        at = T.floordiv(operand, plan.unit.operands)
+        weights = _operands(plan, codes, v0, at, vectors, step // plan.unit.operands)
+        done = 0
+        for count in powers(step, mac.groups):
+            begin = (operand + done) * mac.k
+            loaded = [
+                T.bind(x.load((first + i) * plan.op.depth + begin, count * mac.k)) for i in range(len(acc))
+            ]
+            for u in range(count):
+                columns = weights(done + u)
+                for i, line in enumerate(acc):
+                    activation = mac.pick([loaded[i]], u, count)
+                    for cell, weight in zip(line, columns, strict=True):
+                        cell.store(0, mac.accumulate(cell.load(0, lanes), activation, weight), lanes)
+            done += count
+
+    loop(per_group // step, products)
+    for j in range(vectors):
+        scale = _scales(scales, ((v0 * plan.groups) + g * vectors + j) * lanes, lanes)
+        for line, totals in zip(acc, sums, strict=True):
+            number = cast(line[j].load(0, lanes), "float32", lanes)
+            product = number, scale, totals[j].load(0, lanes)
+            value = T.call_llvm_pure_intrin(dtype_of("float32", lanes), "llvm.fma", *product)
+            totals[j].store(0, value, lanes)
+
+
+def _scales(scales: Flat, at: Expr, lanes: int) -> Expr:
+    """A vector of scales as float32: see tir/packed_codes.py."""
+    value = scales.load(at, lanes)
+    if np.dtype(scales.dtype) == np.float32:
+        return T.bind(value)
+    bits = T.shift_left(cast(value, "int32", lanes), constant(16, "int32", lanes))
+    return T.bind(T.reinterpret(dtype_of("float32", lanes), bits))
+
+
+def _operands(
+    plan: GroupPlan, codes: Flat, v0: Expr, at: Expr, vectors: int, units: int
+) -> Callable[[int], list[Expr]]:
+    """operand -> its weights for each vector of a block, from unit `at` on; `units` are loaded."""
+    unit, width = plan.unit, plan.width
+    steps = plan.op.depth // (plan.mac.k * unit.operands)
+    rows = [
+        [
+            [
+                T.bind(codes.load(((v0 * steps + (at + n) * vectors + j) * unit.rows + r) * width, width))
+                for r in range(unit.rows)
+            ]
+            for j in range(vectors)
+        ]
+        for n in range(units)
+    ]
+
+    def operands(index: int) -> list[Expr]:
+        number, place = divmod(index, unit.operands)
+        return [_weights(plan, of_vector, place) for of_vector in rows[number]]
+
+    return operands
+
+
+def _weights(plan: GroupPlan, rows: list[Expr], index: int) -> Expr:
+    """The operand `index` of a unit: levels, less the lowest where the instruction takes them unsigned."""
+    width, mac = plan.width, plan.mac
+
+    def byte(value: int) -> Expr:
+        return constant(value, "uint8", width)
+
+    code: Expr = None
+    for f in plan.unit.fields[index]:
+        part = rows[f.row]
+        if f.place:
+            part = T.shift_right(part, byte(f.place))
+        if f.place + f.bits < 8:
+            part = T.bitwise_and(part, byte(2**f.bits - 1))
+        if f.lifted:
+            part = T.shift_left(part, byte(f.lifted))
+        code = part if code is None else T.bitwise_or(code, part)
+    above = [level - plan.levels[0] for level in plan.levels]
+    value = _spaced(code, above, byte)
+    if plan.unsigned:
+        return T.bind(T.reinterpret(dtype_of("int8", width), value))
+    wide = cast(value, mac.weight, width)
+    return T.bind(wide + constant(plan.levels[0], mac.weight, width))
+
+
+def _spaced(code: Expr, above: list[int], byte: Callable[[int], Expr]) -> Expr:
+    """above[code] of each byte."""
+    step = above[1]
+    if above == [step * i for i in range(len(above))]:
+        return code if step == 1 else T.shift_left(code, byte(step.bit_length() - 1))
+    found = byte(above[0])
+    for place, value in enumerate(above[1:], 1):
+        found = T.Select(code >= byte(place), byte(value), found)
+    return found

@@ -1,0 +1,136 @@
+"""Which weights of a float module get a scale for each group of inputs, and in which formats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hwptq.formats import Format, format_of
+from hwptq.ir.composite import read_composite, weight_of
+from hwptq.ir.dataflow import bindings, constant, op_name, reads
+from hwptq.quant.group_codes import SIZES
+from hwptq.targets.op_kinds import GROUP_OP
+from hwptq.targets.schema import Descriptor
+
+#: Elements of a group where nobody says how many.
+DEFAULT_SIZE = 32
+_LEAST_AT_ENDS = 4  # bits
+
+
+@dataclass(frozen=True)
+class GroupFormats:
+    """The formats of weights by name, and the sizes of their groups.
+
+    Tables of embeddings and the last layers, which lose most, have formats and groups of their own.
+    """
+
+    weight: str
+    size: int
+    end_weight: str
+    end_size: int
+
+    def __post_init__(self) -> None:
+        least, most = SIZES
+        for size in (self.size, self.end_size):
+            if not least <= size <= most:
+                raise ValueError(f"groups of {size} weights: from {least} to {most} are possible")
+
+    def of(self, at_end: bool) -> tuple[Format, int]:
+        """(format, size of groups) of a layer."""
+        return (
+            format_of(self.end_weight if at_end else self.weight),
+            self.end_size if at_end else self.size,
+        )
+
+
+def group_formats(
+    target: Descriptor, precision: str | None, size: int | None, lower_ends: bool = False
+) -> GroupFormats:
+    """What a target offers for `precision` ("w4a8"; None: the first it lists), in groups of `size`.
+
+    Below four bits the ends of a network have four, and larger groups, unless `lower_ends`. Raises ValueError
+    where the target offers no such weights.
+    """
+    rule = target.rule(GROUP_OP)
+    if rule is None:
+        raise ValueError(f"{target.name} offers no weights with a scale for each group")
+    weights = [format_of(weight) for _, weight in rule.pairs]
+    bits = sorted({w.bits for w in weights}, reverse=True)
+    found = re.fullmatch(r"w(\d+)a8", precision or f"w{weights[0].bits}a8")
+    chosen = next((w for w in weights if found and w.bits == int(found[1])), None)
+    if chosen is None:
+        words = ", ".join(f"w{b}a8" for b in bits)
+        raise ValueError(f"{precision}: {target.name} offers {words} in groups")
+    size = size or DEFAULT_SIZE
+    end = next((w for w in weights if w.bits == _LEAST_AT_ENDS), chosen)
+    if lower_ends or chosen.bits >= end.bits:
+        return GroupFormats(chosen.name, size, chosen.name, size)
+    return GroupFormats(chosen.name, size, end.name, min(2 * size, SIZES[1]))
+
+
+@dataclass(frozen=True)
+class GroupedWeight:
+    """A weight as rows [R, K], the products of inputs along a row: those of a dense layer, or of a table.
+
+    shared: whether a dense layer and a look-up read the same rows.
+    """
+
+    rows: np.ndarray
+    is_table: bool
+    at_end: bool
+    shared: bool
+
+
+def grouped_weights(mod: tvm.IRModule, func: Any) -> dict[Any, GroupedWeight]:
+    """Those of a function: var of the dense layer or look-up -> its weight."""
+    found = dict(_weights(mod, func))
+    last = _last_layers(func, {var for var, (_, is_table) in found.items() if not is_table})
+    tables = [rows for rows, is_table in found.values() if is_table]
+    layers = [rows for rows, is_table in found.values() if not is_table]
+
+    def described(var: Any, rows: np.ndarray, is_table: bool) -> GroupedWeight:
+        shared = any(np.array_equal(rows, other) for other in (layers if is_table else tables))
+        return GroupedWeight(rows, is_table, is_table or shared or var in last, shared)
+
+    return {var: described(var, *weight) for var, weight in found.items()}
+
+
+def _weights(mod: tvm.IRModule, func: Any) -> Iterator[tuple[Any, tuple[np.ndarray, bool]]]:
+    for var, value in bindings(func):
+        table = _table(value)
+        if table is not None:
+            yield var, (table, True)
+            continue
+        unit = read_composite(mod, value)
+        weight = weight_of(value) if unit is not None and unit.kind == "matmul" else None
+        if weight is not None and weight.ndim == 2:
+            yield var, (np.ascontiguousarray(weight.T), False)
+
+
+def _table(value: Any) -> np.ndarray | None:
+    """The constant table of float32 that a call looks rows up in."""
+    if op_name(value) != "take" or value.attrs.axis is None or int(value.attrs.axis) != 0:
+        return None
+    table = constant(value.args[0])
+    return table if table is not None and table.ndim == 2 and str(table.dtype) == "float32" else None
+
+
+def _last_layers(func: Any, layers: set[Any]) -> set[Any]:
+    """Layers from which no other is reached."""
+    followed: set[Any] = set()
+    waiting = [source for var in layers for source in reads(dict(bindings(func))[var])]
+    values, seen = dict(bindings(func)), set()
+    while waiting:
+        var = waiting.pop()
+        if var in seen or var not in values:
+            continue
+        seen.add(var)
+        if var in layers:
+            followed.add(var)
+        waiting += reads(values[var])
+    return layers - followed

@@ -99,7 +99,8 @@ def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
 
 def _check_group_pair(pair: Pair, path: str, problems: Problems) -> None:
     activation, weight = (format_of(name) for name in pair)
-    if activation != INT8 or weight.is_float or weight.bits > INT8.bits:
+    bytes_in = activation.bits == INT8.bits and not activation.is_float
+    if not bytes_in or weight.is_float or weight.bits > INT8.bits:
         problems.add(path, f"{list(pair)}: weights by group are integers of at most 8 bits, beside int8")
 
 

@@ -98,8 +98,8 @@ class Quantization:
 
         settings = [*(self.steps or ()), *observer_setting(self.calibration_method)]
         same = (
-            "weight_granularity", "group", "precision", "lower_ends", "budget", "exclude", "keep_float", "max_drop",
-            "samples", "metric", "trust_descriptor",
+            "weight_granularity", "group", "precision", "lower_ends", "budget", "exclude", "keep_float",
+            "max_drop", "samples", "metric", "trust_descriptor",
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},

@@ -33,6 +33,7 @@ from hwptq.tuning.tune import Tuning, tune
 from . import passes
 from .artifact import CompiledModel, load
 from .backends.backend import backend_of
+from .blas import one_blas_thread
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@one_blas_thread()
 def compile(
     model: Any,
     target: str | Path,
@@ -165,6 +167,7 @@ def _alone(
     return isolated(graphs.float32, graphs.qdq, evaluation, progress)
 
 
+@one_blas_thread()
 def plan(
     model: Any,
     target: str | Path,
@@ -192,6 +195,7 @@ def plan(
         return Chooser(prepare(imported.module, job), job).choose(options.budget).report()
 
 
+@one_blas_thread()
 def diagnose(
     model: Any,
     target: str | Path,
@@ -214,6 +218,7 @@ def diagnose(
         return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
 
 
+@one_blas_thread()
 def repair(
     model: Any,
     target: str | Path,

@@ -30,7 +30,7 @@ def compare_command(
     from hwptq.artifact import load
     from hwptq.comparison import compare
 
-    from .terminal import TerminalProgress
+    from .progress_display import TerminalProgress
 
     context.obj.begin(None, talk.verbose)
     if len(folders) < 2:

@@ -29,7 +29,8 @@ def compile_command(
     from hwptq.flow import compile, plan
     from hwptq.options import options_of
 
-    from .terminal import TerminalProgress, show_assignment
+    from .progress_display import TerminalProgress
+    from .terminal import show_assignment
 
     context.obj.begin(output, talk.verbose)
     options = options_of(None, **quantization.words(), **code.words())

@@ -31,8 +31,8 @@ def consistency_command(
     from hwptq.consistency.page import page
     from hwptq.consistency.towers import compare_towers
 
+    from .progress_display import TerminalProgress
     from .show_consistency import show_consistency
-    from .terminal import TerminalProgress
 
     context.obj.begin(None, talk.verbose)
     if (float_a is None) != (float_b is None):

@@ -36,8 +36,8 @@ def diagnose_command(
     from hwptq.flow import diagnose
     from hwptq.options import options_of
 
+    from .progress_display import TerminalProgress
     from .show_diagnosis import show_diagnosis
-    from .terminal import TerminalProgress
 
     context.obj.begin(output if repair_it else None, talk.verbose)
     if case.calibration_data is None:
@@ -56,7 +56,8 @@ def diagnose_command(
 def _repair(case: Case, options: Options, output: Path, talk: Talk) -> None:
     from hwptq.flow import compile, repair
 
-    from .terminal import TerminalProgress, show_report
+    from .progress_display import TerminalProgress
+    from .terminal import show_report
 
     with TerminalProgress(talk.quiet) as progress:
         repaired = repair(*case.arguments, options, progress)

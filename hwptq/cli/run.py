@@ -29,7 +29,7 @@ def run_command(
     from hwptq.answers import answers, data_for, write_answers
     from hwptq.artifact import load
 
-    from .terminal import TerminalProgress
+    from .progress_display import TerminalProgress
 
     context.obj.begin(None, talk.verbose)
     model = load(folder, trust=trust_descriptor)

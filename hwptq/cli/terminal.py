@@ -1,71 +1,20 @@
-"""What the command line shows: progress bars, the report as a table, targets."""
+"""What the command line shows: the report as a table, targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
 from hwptq.notices import Warning
-from hwptq.progress import Progress
 from hwptq.targets import Descriptor
 
-T = TypeVar("T")
 _MOST_REASONS = 8  # in the table of the end
 _console = Console()
-
-
-class TerminalProgress(Progress):
-    """A line for each stage, with a bar where samples are counted; nothing where nobody watches."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        super().__init__()
-        columns = (
-            TextColumn("{task.description:<14}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        console = Console(stderr=True)
-        self._bars = Bars(*columns, console=console, disable=quiet or not console.is_terminal)
-        self._task: Any = None
-
-    def __enter__(self) -> TerminalProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End the display."""
-        self._bars.stop()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Show a stage; it counts as one step unless it tracks items."""
-        self._task = self._bars.add_task(name, total=None)
-        with super().stage(name):
-            yield
-        task = next(t for t in self._bars.tasks if t.id == self._task)
-        done = int(task.completed) or 1
-        self._bars.update(self._task, total=done, completed=done)
-
-    def track(self, items: Iterable[T], total: int | None) -> Iterator[T]:
-        """Show how many of `items` are done."""
-        self._bars.update(self._task, total=total, completed=0)
-        for item in items:
-            yield item
-            self._bars.advance(self._task)
 
 
 def show_report(report: dict[str, Any], folder: Path) -> None:

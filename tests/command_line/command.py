@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,9 @@ class Outcome:
 
     @property
     def error(self) -> str:
-        """The error; fails where standard error holds anything else."""
-        (line,) = self.stderr.splitlines()
+        """The error; fails where standard error holds anything but it and lines of progress."""
+        lines = self.stderr.splitlines()
+        (line,) = (line for line in lines if not re.fullmatch(r"[a-z ]+: (\d+ in )?[\d.]+ s", line))
         assert line.startswith("hwptq: ")
         return line
 

@@ -20,15 +20,18 @@ import numpy as np
 import tvm
 
 from hwptq.ir.composite import Composite, emit_layer
-from hwptq.ir.dataflow import constant, main_functions, rewrite
+from hwptq.ir.dataflow import bindings, constant, main_functions, rewrite
+from hwptq.ir.provenance import origins
 
 from .graph.channel_links import Link, Reader, channel_links, layers
+from .graph.own_integers import own_integers
 from .graph.quantizable import with_equalization
 
 #: A channel whose largest weight is below this part of its layer's largest is dead.
 DEAD = 1e-4
 _CONVERGED = 1e-4  # largest change of a scale, relative
 _ROUNDS = 200
+_OWN = "its weights, or those behind it, are integers of another tool"
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.EqualizeCrossLayer")
@@ -45,10 +48,11 @@ class EqualizeCrossLayer:
         reasons: dict[str, dict[str, str]] = {}
         for gv, func in main_functions(mod):
             links, why = channel_links(mod, func)
+            links, kept = _free(links, dict(bindings(func)))
+            why |= {origins(func)[var].label: _OWN for var in kept}
             found = {var: _Layer.of(unit) for var, unit in layers(mod, func).items()}
             _equalize(links, found)
-            touched = {v for link in links for v in (link.producer, *(r.var for r in link.readers))}
-            scaled |= {var: found[var] for var in touched}
+            scaled |= {var: found[var] for var in _touched(links)}
             reasons[str(gv.name_hint)] = why
 
         def visit(r: Any, var: Any, value: Any) -> Any:
@@ -61,6 +65,17 @@ class EqualizeCrossLayer:
             return emit_layer(r, layer.unit, data, weight, bias, layer.bounds)
 
         return with_equalization(rewrite(mod, visit), reasons)
+
+
+def _free(links: list[Link], values: dict[Any, Any]) -> tuple[list[Link], list[Any]]:
+    """The links that scale no weights which come as integers, and the first layers of the others."""
+    own = {v for v in _touched(links) if own_integers(values[v]) is not None}
+    free = [link for link in links if own.isdisjoint(_touched([link]))]
+    return free, [link.producer for link in links if link not in free]
+
+
+def _touched(links: list[Link]) -> set[Any]:
+    return {v for link in links for v in (link.producer, *(r.var for r in link.readers))}
 
 
 @dataclass

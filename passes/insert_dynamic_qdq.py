@@ -28,6 +28,7 @@ from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.targets.schema import Descriptor
 
 from .graph.group_plan import GroupedWeight, GroupFormats, grouped_weights
+from .graph.own_integers import own_integers
 from .graph.quantizable import with_float_reasons, with_layer_dtypes
 
 _NOT_DENSE = "with dynamic activations dense layers alone are in integers"
@@ -129,8 +130,9 @@ def _weight(r: Rewriter, layer: Any) -> Any:
     """DQ of the constant weight [K,O] of a layer."""
     weight = weight_of(layer)
     assert weight is not None
-    scale = _scales(weight)
-    values = relax.const(quantize_weight(weight, scale, 1, INT8))
+    own = own_integers(layer)
+    scale = own.scale if own else _scales(weight)
+    values = relax.const(own.codes if own else quantize_weight(weight, scale, 1, INT8))
     zero = relax.const(np.zeros(scale.shape, INT8.zero_dtype))
     call = relax.op.dequantize(values, relax.const(scale), zero, axis=1, out_dtype="float32")
     return r.emit(call, r.origin.with_part(Part.WEIGHT))

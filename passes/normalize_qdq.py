@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class NormalizeQDQ:
     """The same values in our form; the outputs stay the same. Stands before FuseConvRelu.
 
     1. uint8 becomes int8, with a zero point 128 lower.
-    2. A transposed quantized weight is transposed before it is dequantized.
+    2. A quantized weight that is transposed or gets a height is so before it is dequantized.
     3. Data movement, max pooling and nearest-neighbour resizing of a quantized tensor give a quantized tensor
        of the same scale.
     4. quantize and dequantize are parts of what they quantize (ir/provenance.py).
@@ -48,6 +49,8 @@ class NormalizeQDQ:
                 return _boundary(r, value)
             if name == "permute_dims" and _weight(r, value.args[0]) is not None:
                 return _transposed(r, value)
+            if name == "reshape" and (reshaped := _reshaped(r, value)) is not None:
+                return reshaped
             if var in unquantized and _ties(r, value) and _scale_of(r, value.args[0]) is not None:
                 return _tied(r, value)
             if name in WEIGHTED_HEADS:
@@ -131,6 +134,23 @@ def _transposed(r: Any, call: Any) -> Any:
     order = list(range(weight.ndim))[::-1] if axes is None else [int(a) % weight.ndim for a in axes]
     axis = order.index(int(value.attrs.axis) % weight.ndim) if shape_of(value.args[1]) else -1
     turned = relax.const(np.ascontiguousarray(weight.transpose(order)))
+    return relax.op.dequantize(turned, value.args[1], value.args[2], axis=axis, out_dtype="float32")
+
+
+def _reshaped(r: Any, call: Any) -> Any:
+    """DQ(reshape w) for reshape(DQ w); None where an axis of scales does not come through whole."""
+    value: Any = _definition(r, call.args[0])
+    weight, shape = _weight(r, call.args[0]), shape_of(call)
+    if weight is None:
+        return None
+    axis = -1
+    if shape_of(value.args[1]):
+        old = int(value.attrs.axis) % weight.ndim
+        ends = [i for i in range(len(shape)) if prod(shape[:i]) == prod(weight.shape[:old])]
+        axis = next((i for i in ends if shape[i] == weight.shape[old]), -1)
+        if axis < 0:
+            return None
+    turned = relax.const(weight.reshape(shape))
     return relax.op.dequantize(turned, value.args[1], value.args[2], axis=axis, out_dtype="float32")
 
 

@@ -19,6 +19,7 @@ from hwptq.operators.conv2d import FloatConv2d
 from hwptq.operators.dense import FloatDense
 from hwptq.operators.layers import IntegerLayer, LayerToFloat
 from hwptq.quant.layer_rounding import RoundingProblem, rounding_method
+from hwptq.quant.symmetric_weights import represents
 from hwptq.quant.weight_groups import choose_factors
 from hwptq.targets.schema import Descriptor
 
@@ -179,6 +180,8 @@ def _round(
     """The layer's best constants; its old ones where no others fit the accumulator."""
     rows = layer.rows(weight).astype(np.float64)
     statistics = columns.statistics()
+    if represents(layer.values, layer.scale, 0 if layer.values.ndim == 4 else 1, weight):
+        return _fitting(layer, layer.values, layer.scale, statistics.bias(rows))  # no weight loses anything
     target, metric = statistics.regressed(rows)
     low, high = _scale_limits(layer, rows.shape[:2])
     problem = RoundingProblem(target, metric, int(layer.dtype.qmax), layer.shared_scale, low, high)
@@ -195,8 +198,15 @@ def _round(
     clamped = any(np.any(np.isfinite(b)) for b in layer.unit.bounds)
     q, scale = rounding_method(options.method).solve(problem, retarget if clamped else None)
     q, scale = q * problem.factor, scale.astype(np.float32)
-    bias = statistics.bias(q * scale[..., None].astype(np.float64)).reshape(-1).astype(np.float32)
-    chosen = LayerConstants(layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)
+    bias = statistics.bias(q * scale[..., None].astype(np.float64))
+    return _fitting(layer, layer.from_rows(q.astype(np.int8)), scale.reshape(-1), bias)
+
+
+def _fitting(
+    layer: QuantizedLayer, values: np.ndarray, scale: np.ndarray, bias: np.ndarray
+) -> LayerConstants:  # fmt: skip
+    """These constants; those that the layer has where they don't fit the accumulator."""
+    chosen = LayerConstants(values, scale, bias.reshape(-1).astype(np.float32))
     try:
         operator_constants(layer, chosen)
     except ValueError:

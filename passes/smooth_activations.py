@@ -25,6 +25,7 @@ from hwptq.quant.smoothing import Product, best_factors, factors
 
 from .graph.channel_links import Reader
 from .graph.divisible import Divisible, divisible
+from .graph.own_integers import own_integers
 
 #: Samples that are looked at, and rows that are kept of a tensor, over all of them.
 SAMPLES = 128
@@ -49,12 +50,13 @@ class SmoothActivations:
         self.samples, self.strength, self.per_token = samples, strength, per_token
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        points = [p for _, func in main_functions(mod) for p in divisible(mod, func)]
+        bound = _bound(mod)
+        points = [p for _, func in main_functions(mod) for p in divisible(mod, func) if _is_free(p, bound)]
         if not points:
             return mod
         inputs = _layer_inputs(mod, points)
         seen = _observed(mod, set(inputs.values()), islice(self.samples, SAMPLES))
-        weights = _Weights(_bound(mod))
+        weights = _Weights(bound)
         chosen: dict[Any, tuple[Divisible, np.ndarray]] = {}
         for point in sorted(points, key=lambda p: not weights.is_layer(p)):  # layers before norms
             s = self._factors(point, weights, {r.var: seen[inputs[r.var]] for r in point.readers})
@@ -77,6 +79,11 @@ class SmoothActivations:
         if self.strength is not None:
             return factors(reach, largest, self.strength)
         return best_factors(reach, largest, products, self.per_token)
+
+
+def _is_free(point: Divisible, values: dict[Any, Any]) -> bool:
+    """Whether no weight behind a tensor comes as integers, which are to stay."""
+    return all(own_integers(values[r.var]) is None for r in point.readers)
 
 
 def _bound(mod: tvm.IRModule) -> dict[Any, Any]:

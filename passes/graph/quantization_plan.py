@@ -25,6 +25,7 @@ from hwptq.targets.op_kinds import PRODUCTS, WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
+from .own_integers import OwnIntegers
 from .stream_dtypes import wide_groups
 from .summand import fused_summand
 
@@ -105,6 +106,7 @@ class QuantizationPlan:
         self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
         self.weights: dict[Any, QuantizedWeight] = {}
+        self._own = OwnIntegers()
         self._choose()
 
     def pair(self, var: Any) -> Pair:
@@ -345,10 +347,13 @@ class QuantizationPlan:
         assert weight is not None
         axis, dtype = (0 if weight.ndim == 4 else 1), format_of(self.pair(var)[1])
         granularity = self._granularity(var, value, weight, axis, dtype)
+        limit = bias_limit(value, source.scale, weight.shape[axis], dtype)
+        own = self._own.of(var, value, dtype, limit)
+        if own is not None and np.array_equal(granularity.shared(own.scale), own.scale):
+            return QuantizedWeight(own.codes, own.scale, axis, dtype, PerAxis(axis))
         group = granularity.group
-        held = INT8 if group else dtype
-        limit = bias_limit(value, source.scale, weight.shape[axis], held)
         if group:
+            limit = bias_limit(value, source.scale, weight.shape[axis], INT8)
             return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, granularity)
         scale = granularity.shared(weight_scales(weight, axis, limit, dtype))
         return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype, granularity)

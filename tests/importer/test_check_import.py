@@ -113,11 +113,11 @@ def test_the_model_given_is_what_is_checked(tmp_path: Path, monkeypatch: pytest.
     path = save(PROTO, tmp_path)
     original = importer.simplified
 
-    def wrong(*given: Any) -> onnx.ModelProto:
-        folded = original(*given)
+    def wrong(*given: Any) -> tuple[onnx.ModelProto, list[Any]]:
+        folded, warned = original(*given)
         folded.graph.node[2].attribute[0].i = 2  # softmax over another axis
         seen.append(folded)
-        return folded
+        return folded, warned
 
     monkeypatch.setattr(importer, "simplified", wrong)
     imported = import_onnx(path)

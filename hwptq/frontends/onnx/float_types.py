@@ -14,7 +14,10 @@ from hwptq.notices import Warning
 _FLOATS = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
 #: Of models in these nobody expects results of float32.
 _WORTH_A_WORD = ("bfloat16", "float64")
-_NIBBLES = {TensorProto.INT4: np.int8, TensorProto.UINT4: np.uint8}
+_NIBBLES = {
+    **dict.fromkeys((TensorProto.INT4, TensorProto.INT2), np.int8),
+    **dict.fromkeys((TensorProto.UINT4, TensorProto.UINT2), np.uint8),
+}
 #: Attributes that hold the dtype of a result.
 _DTYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "softmax_precision", "stash_type")
 

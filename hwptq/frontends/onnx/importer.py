@@ -14,10 +14,12 @@ import onnx
 from tvm import relax
 
 from hwptq.errors import UnsupportedError
+from hwptq.notices import Warning
 
 from ..model import Model
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
+from .constant_codes import fold_constant_codes
 from .float_types import widen_floats, widen_nibbles
 from .fused_operators import name_domains
 from .importer_errors import said_by_importer
@@ -51,21 +53,25 @@ def import_proto(
     if opset < _OLDEST:
         raise UnsupportedError(f"{path}: opset {opset}; export the model with opset {_OLDEST} or newer")
     warned = widen_floats(proto)
+    fold_constant_codes(proto.graph)
     widen_nibbles(proto)
     weights = {i.name for i in proto.graph.initializer}
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
-    imported = _to_relax(proto, _simplified(proto, shapes, path), opset, inputs, path)
+    simple, rounded = _simplified(proto, shapes, path)
+    imported = _to_relax(proto, simple, opset, inputs, path)
     imported.check_shapes(shapes)
     outputs = tuple(o.name for o in proto.graph.output)
-    return Model(name, imported.module, inputs, outputs, tuple(warned), imported.check_values)
+    return Model(name, imported.module, inputs, outputs, (*warned, *rounded), imported.check_values)
 
 
-def _simplified(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], path: str) -> onnx.ModelProto:
-    """The model that TVM's importer reads. Raises UnsupportedError."""
+def _simplified(
+    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], path: str
+) -> tuple[onnx.ModelProto, list[Warning]]:
+    """The model that TVM's importer reads, and what its user should know. Raises UnsupportedError."""
     try:
-        proto = simplified(proto, shapes, known_operators())
+        proto, warned = simplified(proto, shapes, known_operators())
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:  # of ONNX
         raise UnsupportedError(f"{path}: {said_by_importer(error, '')}") from error
     for node in proto.graph.node:  # TVM looks at the name of an operator only
@@ -74,7 +80,7 @@ def _simplified(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], p
                 f"{path}: node {node.name!r}: operator {node.op_type} of domain {node.domain} is not known; "
                 f"export the model without it"
             )
-    return proto
+    return proto, warned
 
 
 def _to_relax(

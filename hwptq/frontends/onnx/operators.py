@@ -126,8 +126,6 @@ def _dequantize(inputs: Sequence[Any], attrs: Any) -> Any:
     values = constant(x)
     if values is None or values.ndim < 2 or values.dtype not in (np.int8, np.uint8):
         return None
-    if attrs.get("block_size", 0):
-        raise ValueError("DequantizeLinear with block_size is not supported")
     zero = relax.const(np.zeros((), values.dtype)) if zero is None else zero
     kept = relax.op.builtin.stop_lift_params(x)
     return relax.op.dequantize(kept, scale, zero, axis=int(attrs.get("axis", 1)), out_dtype="float32")

@@ -6,26 +6,31 @@ from collections.abc import Collection, Mapping
 
 import onnx
 
+from hwptq.notices import Warning
+
 from .apply_rewrites import apply_rewrites
 from .fold_shapes import fold_shapes, with_inputs
 from .function_bodies import with_bodies
 from .fused_operators import unfused
 from .negative_sizes import refuse_negative_sizes
+from .qdq_form import in_qdq_form
 from .rewrites.known_branches import take_known_branches
 
 
 def simplified(
     model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], known: Collection[str]
-) -> onnx.ModelProto:
-    """The model without functions, arithmetic of shapes, known branches, and nodes that a rule rewrites.
+) -> tuple[onnx.ModelProto, list[Warning]]:
+    """The model without functions, arithmetic of shapes, known branches, and nodes that a rule rewrites; and
+    what its user should know.
 
     inputs: their shapes; known: the operators that have a converter. The argument stays as it is.
     """
     refuse_negative_sizes(with_inputs(model, inputs))
-    model = fold_shapes(with_bodies(unfused(model), inputs, known), inputs)
+    model, warned = in_qdq_form(unfused(model))
+    model = fold_shapes(with_bodies(model, inputs, known), inputs)
     while take_known_branches(model.graph):
         model = fold_shapes(with_bodies(model, inputs, known), inputs)
     for node in model.graph.node:
         node.name = node.name or node.output[0]
     apply_rewrites(model)
-    return model
+    return model, warned

@@ -15,18 +15,18 @@ class Parts:
     """Nodes so far, in order. Sizes are tensors computed from shapes, which fold_shapes makes constants."""
 
     def __init__(self, around: Surroundings, node: onnx.NodeProto):
-        self._around, self._node = around, node
+        self.around, self.node = around, node
         self.nodes: list[onnx.NodeProto] = []
 
     def op(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """A new node; the name of its only output."""
-        output = output or self._around.fresh(f"{self._node.output[0]}_{op}")
-        self.nodes.append(part_of(self._node, op, inputs, output, **attributes))
+        output = output or self.around.fresh(f"{self.node.output[0]}_{op}")
+        self.nodes.append(part_of(self.node, op, inputs, output, **attributes))
         return output
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
         """The name of a new constant."""
-        return self._around.add(np.asarray(value, dtype), f"{self._node.output[0]}_constant")
+        return self.around.add(np.asarray(value, dtype), f"{self.node.output[0]}_constant")
 
     def ints(self, *values: int) -> str:
         """A vector of int64."""

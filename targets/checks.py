@@ -16,7 +16,8 @@ from .generators import GENERATORS
 from .memory import Memory
 from .memory_checks import check_bare
 from .op_kinds import GROUP_OP, STREAM_OPS, WEIGHTED_OPS
-from .schema import Assembly, Elementwise, OpRule, Requantize, Toolchain, priced
+from .requantize import Requantize
+from .schema import Assembly, Elementwise, OpRule, Toolchain, priced
 from .templates.limits import check_operands
 
 #: What the instructions of [assembly] must name.
@@ -118,6 +119,8 @@ def _check_all_used(rules: list[OpRule], names: list[str], problems: Problems) -
 
 
 def _check_requantize(requantize: Requantize, problems: Problems) -> None:
+    if requantize.rounding_shift_flags and not requantize.rounding_shift:
+        problems.add("requantize.rounding_shift", "missing: rounding_shift_flags go with it")
     if (requantize.multiply_low or requantize.rounding_shift) and not requantize.multiply_high:
         problems.add("requantize.multiply_high", "missing: the other intrinsics go with it")
     if requantize.wide_products and requantize.multiply_high:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .fields.problems import Problems, join, show, suggest
 from .isolate import Crash, can_isolate, isolated
-from .schema import Requantize
+from .requantize import Requantize
 from .templates.intrinsics import Address, Call, Immediate, Operand, Vector
 
 Finding = list[str]
@@ -169,7 +169,13 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
         for key in ("multiply_low", "multiply_high", "rounding_shift"):
             name, why = getattr(requantize, key), f"lanes {requantize.lanes} make operands {vector}"
             count = 3 if key == "multiply_high" and requantize.multiply_low else 2
-            calls.append(Call(f"requantize.{key}", name, vector, (vector,) * count, why))
+            flags = requantize.rounding_shift_flags if key == "rounding_shift" else ()
+            numbers = tuple(Immediate(number, "int32") for number in flags)
+            operands: tuple[Operand, ...] = (*(vector,) * count, *numbers)
+            calls.append(Call(f"requantize.{key}", name, vector, operands, why))
+        word = Vector("int32", 1)
+        saturating = word, (word, Immediate(8, "int32")), "it takes int32 and a number of bits"
+        calls.append(Call("requantize.saturate", requantize.saturate, *saturating))
         packs = (("pack_words", "int32", 1), ("pack_bytes", "int16", 2), ("pack_unsigned_bytes", "int16", 2))
         for key, dtype, lanes in packs:
             operand = Vector(dtype, lanes * requantize.lanes)
@@ -197,7 +203,9 @@ def name_findings(calls: list[Call]) -> list[Finding]:
         suffix = call.name.removeprefix(base)
         fitting = {""}
         if call.result is not None:
-            fitting |= {f".{call.result}", f".{call.result}.{call.operands[-1]}"}
+            last = [operand for operand in call.operands if isinstance(operand, Vector)][-1:]
+            whole = f".{call.result}" if call.result.lanes > 1 else ""
+            fitting |= {whole, *(f"{whole}.{operand}" for operand in last)}
         if suffix not in fitting:
             wanted = min(fitting, key=lambda fit: (abs(fit.count(".") - suffix.count(".")), fit))
             findings.append([call.path, f"{call.why}, so the name ends in {wanted}, not {suffix}"])

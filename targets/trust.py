@@ -40,7 +40,7 @@ _COMPILER_ARGUMENTS = re.compile(
     r"|-l(?:m|c|gcc|atomic|pthread|rt|dl)"
 )
 _DISASSEMBLER_ARGUMENTS = re.compile(
-    r"-d|-D|--dump-sass|-M[a-z0-9,-]+|-m[a-z0-9:_-]+|--triple=[a-z0-9_.-]+|--mattr=[a-z0-9+,-]+"
+    r"-d|-D|--dump-sass|-M[a-z0-9,-]+|-m[a-z0-9:._-]+|--triple=[a-z0-9_.-]+|--mattr=[a-z0-9+,-]+"
 )
 _EMULATOR_VALUES = {
     "-cpu": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*"),

@@ -5,3 +5,8 @@ from __future__ import annotations
 from hwptq.targets import load_target, target_names
 
 INTEGER_TARGETS = [name for name in target_names() if load_target(name).tvm["kind"] == "llvm"]
+#: Those with an operating system. The others share their templates but for those of sums of products, which
+#: tests of all targets try, and emulators of whole boards start slowly.
+HOSTED_TARGETS = [
+    name for name in INTEGER_TARGETS if load_target(name).toolchain.runtime not in ("bare", "wasi")
+]

@@ -47,9 +47,10 @@ def emit_interleaved(
                 sources = [source + i * rows * plan.mac.k for i in range(lines)]
                 reduce_windows(plan, acc, x, sources, weight, v0)
             else:
-                acc = [[local(plan.cells, "int32") for _ in range(vectors)] for _ in range(lines)]
+                cells = [[local(plan.cells, "int32") for _ in range(vectors)] for _ in range(lines)]
                 weights = weight.address(v0 * plan.stored_rows * plan.mac.lanes * plan.mac.k)
-                loops[lines, vectors].call(acc, start.address(0), weights, x.address(source))
+                loops[lines, vectors].call(cells, start.address(0), weights, x.address(source))
+                acc = [list(line) for line in cells]
             values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
 
             def pixels(border: Padding) -> list[Expr]:

@@ -20,7 +20,6 @@ from hwptq.tir.builder import (
     cast,
     constant,
     in_parts,
-    local,
     loop,
     nest,
     powers,
@@ -41,6 +40,7 @@ from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
 from .store_rows import store_rows
 from .store_tile import store_tile
+from .sums import Apart, sums
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Mac:
     accumulate: Callable[[Expr, Expr, Expr], Expr]
     aligned: bool = False  # activations are loaded at multiples of k only
     assembly: str = ""  # the instruction in assembly language
+    apart: bool = False  # each lane is a scalar of its own, to which `accumulate` adds k products
 
     def groups_of(self, run: int) -> int:
         """Groups of k in a run."""
@@ -211,10 +212,10 @@ def real_pixel(plan: Plan, pixel: Expr) -> Expr:
     return pixel if plan.row_pixels == last + 1 else T.min(pixel, last)
 
 
-def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat]]:
+def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat | Apart]]:
     """[line][vector] of int32[rows][lanes], each row the bias of its channels."""
     cells = mac.rows * mac.lanes
-    acc = [[local(cells, "int32") for _ in range(vectors)] for _ in range(lines)]
+    acc = [[sums(cells, mac.apart) for _ in range(vectors)] for _ in range(lines)]
     for j in range(vectors):
         row = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
         start = row if mac.rows == 1 else T.bind(shuffle([row] * mac.rows, range(cells)))
@@ -233,7 +234,7 @@ def _windows(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
 
 
 def reduce_windows(
-    plan: Plan, acc: list[list[Flat]], x: Flat, sources: list[Expr], weight: Flat, v0: Expr
+    plan: Plan, acc: Sequence[Sequence[Flat | Apart]], x: Flat, sources: list[Expr], weight: Flat, v0: Expr
 ) -> None:
     """acc[line][vector] += all products of their windows."""
     conv, mac = plan.conv, plan.mac
@@ -259,7 +260,7 @@ def reduce_windows(
                 for i, line in enumerate(acc):
                     activation = activations(i, u)
                     for cell, operand in zip(line, operands, strict=True):
-                        cell.store(0, mac.accumulate(cell.load(0, cells), activation, operand), cells)
+                        _accumulate(mac, cell, activation, operand, cells)
             done += part
 
     def run(ky: Expr, kx: Expr) -> None:
@@ -271,6 +272,16 @@ def reduce_windows(
             groups_at(number, tap, full * step, rest)
 
     nest((rows, columns), run)
+
+
+def _accumulate(mac: Mac, cell: Flat | Apart, activation: Expr, weight: Expr, cells: int) -> None:
+    """One instruction, or one for each lane."""
+    if isinstance(cell, Flat):
+        cell.store(0, mac.accumulate(cell.load(0, cells), activation, weight), cells)
+        return
+    for i, lane in enumerate(cell.lanes):
+        own = shuffle([weight], range(i * mac.k, (i + 1) * mac.k))
+        lane.store(0, mac.accumulate(lane.load(0), activation, own))
 
 
 def _activation_operands(

@@ -28,7 +28,7 @@ def store_tile(
     lanes, vectors = output.lanes, len(acc[0])
     everything = [(i, j) for i in range(len(acc)) for j in range(vectors)]
     whole = unit.whole_lanes // np.dtype(y.dtype).itemsize if output.bounds else 0
-    for group in _groups(everything, output, whole):
+    for group in _groups(everything, output, whole, scalar=unit.lanes == 1):
         cells, width = Cells(group, v0, output), len(group) * lanes
         value = T.bind(joined([acc[i][j] for i, j in group]))
         result = finished(value, scales, output.bounds, tail, cells, width, unit, y.dtype)
@@ -40,11 +40,16 @@ def store_tile(
             _store_spilling(result, width, cells, y, pixels)
 
 
-def _groups(cells: list[tuple[int, int]], output: Output, packed: int) -> list[list[tuple[int, int]]]:
+def _groups(
+    cells: list[tuple[int, int]], output: Output, packed: int, scalar: bool
+) -> list[list[tuple[int, int]]]:
     """Which cells (pixel, vector) are requantized together.
 
     Those of one pixel that are stored together; or, where narrowing takes more, the next ones in order.
+    scalar: each one by itself, where the device has no vectors.
     """
+    if scalar and output.lanes == 1:
+        return [[cell] for cell in cells]
     if packed > output.lanes:
         size = packed // output.lanes
         return [cells[i : i + size] for i in range(0, len(cells), size)]

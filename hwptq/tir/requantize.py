@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.targets.schema import Requantize
+from hwptq.targets.requantize import Requantize
 
 from .builder import Expr, cast, clamp, constant, dtype_of, every_other, shuffle
 from .encoding import encoded
@@ -107,7 +107,7 @@ def multiply_high(value: Expr, multiplier: Expr, lanes: int, target: Requantize 
             for first in range(0, lanes, width)
         ]
         return T.bind(parts[0] if len(parts) == 1 else shuffle(parts, range(lanes)))
-    return T.bind(_high(value, multiplier, lanes))
+    return T.bind(_high(value, multiplier, lanes, GENERIC))  # value is not bounded as sums are
 
 
 def rounding_shift(value: Expr, shift: Expr, lanes: int) -> Expr:
@@ -182,7 +182,7 @@ def _scaled(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requan
     """Both steps without zero point and clamp, in int32, by vectors as wide as the device computes them."""
     scale = _form(lanes, target)
     if scale is None:
-        return [_generic(acc, multiplier, shift, lanes)]
+        return [_generic(acc, multiplier, shift, lanes, target)]
     width = target.lanes
     return [
         scale(*(_part(v, first, width, lanes) for v in (acc, multiplier, shift)), target)
@@ -203,11 +203,15 @@ def _part(vector: Expr, first: int, width: int, lanes: int) -> Expr:
     return vector if width == lanes else shuffle([vector], range(first, first + width))
 
 
-def _generic(acc: Expr, multiplier: Expr, shift: Expr, lanes: int) -> Expr:
-    return _shifted(_high(acc, multiplier, lanes), shift, lanes)
+def _generic(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requantize) -> Expr:
+    return _shifted(_high(acc, multiplier, lanes, target), shift, lanes)
 
 
-def _high(acc: Expr, multiplier: Expr, lanes: int) -> Expr:
+def _high(acc: Expr, multiplier: Expr, lanes: int, target: Requantize) -> Expr:
+    if target.fixed_point:  # |acc| < 2^30, so (acc m) >> 30 fits, and floors nest
+        name, one = f"llvm.smul.fix.{f'v{lanes}' if lanes > 1 else ''}i32", constant(1, "int32", lanes)
+        scaled = T.call_llvm_pure_intrin(dtype_of("int32", lanes), name, acc, multiplier, T.int32(30))
+        return T.shift_right(scaled + one, one)
     product = cast(acc, "int64", lanes) * cast(multiplier, "int64", lanes)
     rounded = product + constant(2**30, "int64", lanes)
     return cast(T.shift_right(rounded, constant(31, "int64", lanes)), "int32", lanes)
@@ -224,7 +228,8 @@ def _by_intrinsics(acc: Expr, multiplier: Expr, shift: Expr, target: Requantize)
     if not target.rounding_shift:
         return _shifted(T.bind(high), shift, lanes)
     by = constant(0, "int32", lanes) - shift
-    return T.call_llvm_pure_intrin(dtype_of("int32", lanes), target.rounding_shift, high, by)
+    flags = (T.int32(number) for number in target.rounding_shift_flags)
+    return T.call_llvm_pure_intrin(dtype_of("int32", lanes), target.rounding_shift, high, by, *flags)
 
 
 def _high_by_intrinsics(acc: Expr, multiplier: Expr, target: Requantize) -> Expr:
@@ -272,6 +277,10 @@ def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr
     if target.saturating_casts and lanes > 1 and bounds.dtype == "int8":
         words = cast(value, "int16", lanes) if bounds.fits_int16 else _saturated(value, "int16", lanes)
         return _clamped(_bytes(words, bounds.zero_point, lanes), bounds, lanes)
+    limits = np.iinfo(bounds.dtype)
+    if target.saturate and lanes == 1 and (bounds.lo, bounds.hi) == (limits.min, limits.max) and limits.min:
+        shifted, bits = value + constant(bounds.zero_point, "int32"), T.int32(limits.bits)
+        return cast(T.call_llvm_pure_intrin("int32", target.saturate, shifted, bits), bounds.dtype)
     return cast(_bounded(value, bounds, lanes), bounds.dtype, lanes)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwptq.targets.schema import Descriptor, Requantize
+from hwptq.targets.requantize import Requantize
+from hwptq.targets.schema import Descriptor
 
 from .builder import WHOLE, Expr, Parts, spans
 from .requantize import GENERIC, packed_lanes

@@ -10,6 +10,7 @@ import pytest
 
 from hwptq.backends.static_c.c_source import data_file
 from hwptq.backends.toolchain import call_tool
+from hwptq.quant.fma import fma
 
 SPECIAL = np.array(
     [0, -0.0, 1, np.inf, -np.inf, 1e-45, 1e-40, 3.4e38, 2**-126, 2**23, 2**22 + 0.5, 0.5, 1.5, -2.5, 0.25],
@@ -59,6 +60,20 @@ def test_the_larger_and_the_smaller(library: ctypes.CDLL) -> None:
         pairs = np.array([(1, 2), (2, 1), (np.nan, 1), (1, np.nan), (-np.inf, 3)], np.float32)
         found = [function(float(a), float(b)) for a, b in pairs]
         np.testing.assert_array_equal(np.array(found, np.float32), expected(*pairs.T))
+
+
+def test_a_fused_product_and_sum(library: ctypes.CDLL) -> None:
+    """Also where the sum cancels, is subnormal, or would be rounded twice."""
+    library.fmaf.argtypes, library.fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
+    random = np.random.default_rng(2)
+    a, b = (random.standard_normal(6000).astype(np.float32) for _ in range(2))
+    c = (random.standard_normal(6000) * 10.0 ** random.integers(-10, 10, 6000)).astype(np.float32)
+    c[::3] = -(a * b)[::3]
+    a[::5] *= np.float32(2.0**-100)
+    b[::5] *= np.float32(2.0**-40)
+    c[::5] = 0
+    found = [library.fmaf(float(x), float(y), float(z)) for x, y, z in zip(a, b, c, strict=True)]
+    np.testing.assert_array_equal(np.array(found, np.float32), fma(a, b, c))
 
 
 def test_memory_moves_in_both_directions(library: ctypes.CDLL) -> None:

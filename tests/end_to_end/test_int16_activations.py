@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from real_models import MODELS, RealModel
 
 import hwptq
@@ -21,7 +21,7 @@ def _report(model: RealModel, target: str, precision: str, folder: Path, calibra
     return hwptq.compile(**arguments, target=target, output=folder / precision, options=options).report
 
 
-@pytest.mark.parametrize("name", INTEGER_TARGETS)
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_the_demo_is_bit_exact(name: str, runnable: Callable[[str], str], tmp_path: Path) -> None:
     report = _report(DEMO, runnable(name), "w8a16", tmp_path, 16)
     assert report["bit_exact"]["values"] == 60

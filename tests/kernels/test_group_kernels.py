@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from kernel_cases import Case, check
 from program_batch import run_batch
 
@@ -45,7 +45,7 @@ def test_others_have_portable_code(name: str) -> None:
     assert [step.name for step in case.steps(load_target(name))] == ["group_dense_portable"]
 
 
-@pytest.mark.parametrize("name", INTEGER_TARGETS)
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
     cases = [kind(Random(seed)) for seed in range(4) for kind in group_cases.KINDS]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int16_cases import KINDS
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from kernel_cases import check
 from program_batch import run_batch
 
@@ -29,7 +29,7 @@ def test_random_operators(kind: Callable, random: Random) -> None:
     check(kind(random), AVX2)
 
 
-@pytest.mark.parametrize("name", INTEGER_TARGETS)
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
     cases = [kind(Random(seed)) for seed in range(6) for kind in KINDS]

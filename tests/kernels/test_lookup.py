@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from kernel_cases import Case, any_layout, check, int8, with_layouts
 from program_batch import run_batch
 from tvm.target import Target
@@ -43,7 +43,7 @@ VBMI = replace(
         ),
     },
 )
-NATIVE = [load_target(name) for name in INTEGER_TARGETS if not load_target(name).toolchain.run] + [VBMI]
+NATIVE = [load_target(name) for name in HOSTED_TARGETS if not load_target(name).toolchain.run] + [VBMI]
 EVERY_VALUE = np.arange(-128, 128).astype(np.int8)
 
 
@@ -101,7 +101,7 @@ def test_any_layouts(native: Descriptor, random: Random, threads: int) -> None:
         check(image_case(random, native), native, threads)
 
 
-@pytest.mark.parametrize("name", INTEGER_TARGETS)
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
     cases = [every_value_case(Random(seed)) for seed in range(4)]

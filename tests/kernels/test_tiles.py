@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from kernel_cases import (
     CHANNELS,
     Case,
@@ -40,7 +40,7 @@ def layer(random: Random) -> Case:
     return kind(random, random.randint(1, 40)) if kind is pointwise_case else kind(random)
 
 
-@pytest.mark.parametrize("name", INTEGER_TARGETS)
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_all_tiles_compute_the_reference(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
     layers = [layer(Random(seed)) for seed in range(10)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from kernel_cases import Case, check
 from program_batch import run_batch
 from transformer_cases import KINDS, residual
@@ -71,7 +71,7 @@ def test_a_norm_of_more_pixels_than_32_bits_can_sum(dtype: type, value: int | No
         assert (case.expected() == np.int8([0, 25])).all()
 
 
-@pytest.mark.parametrize("name", INTEGER_TARGETS)
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
     cases = [kind(Random(seed)) for seed in range(6) for kind in KINDS]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_targets import INTEGER_TARGETS
+from integer_targets import HOSTED_TARGETS
 from kernel_cases import Case, int8, run, type_of
 from program_batch import run_batch
 
@@ -80,7 +80,7 @@ def tiles(name: str) -> bool:
     return movement(Random(0)).step(load_target(name)) is not None
 
 
-@pytest.mark.parametrize("name", [name for name in INTEGER_TARGETS if tiles(name)])
+@pytest.mark.parametrize("name", [name for name in HOSTED_TARGETS if tiles(name)])
 def test_on_other_cpus(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     cases = [movement(Random(seed)) for seed in range(20)]
     for case, result in zip(cases, run_batch(cases, load_target(runnable(name)), tmp_path), strict=True):

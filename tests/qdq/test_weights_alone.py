@@ -39,7 +39,12 @@ def _network() -> onnx.ModelProto:
         node("DequantizeLinear", "v vs", "vf"),
         node("MatMul", "f vf", "y", "dense"),
     ]
-    norm = {"g": np.abs(normal(2, 8)) + 1, "b": normal(3, 8), "m": normal(4, 8), "s": np.abs(normal(5, 8)) + 1}
+    norm = {
+        "g": np.abs(normal(2, 8)) + 1,
+        "b": normal(3, 8),
+        "m": normal(4, 8),
+        "s": np.abs(normal(5, 8)) + 1,
+    }
     return model(nodes, {"x": [1, 3, 8, 8]}, CODES | SCALES | norm, opset=21)
 
 

@@ -1,0 +1,53 @@
+"""Dot products of whole vectors, added to one scalar register (Arm's VMLADAVA)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from hwptq.targets.fields.about import INTRINSIC, about
+from hwptq.targets.fields.problems import Problems, join
+
+from .base import Kernel
+from .intrinsics import Call, Immediate, Operand, Vector
+from .limits import check_vector
+
+
+@dataclass(frozen=True)
+class ReducingDotKernel(Kernel):
+    """acc += sum over k of activation[k] * weight[k], one instruction; acc is a scalar register."""
+
+    template: ClassVar[str] = "reducing_dot_product"
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    intrinsic: str = field(
+        metadata=about("LLVM name, e.g. llvm.arm.mve.vmldava.v16i8", not_empty=True, **INTRINSIC)
+    )
+    k: int = field(metadata=about("products of int8 summed by one instruction", low=4, high=256))
+    lanes: int = field(
+        default=4, metadata=about("output channels that are requantized together", low=1, high=64)
+    )
+    leading: tuple[int, ...] = field(
+        default=(),
+        metadata=about(
+            "numbers that the intrinsic takes before the accumulator, e.g. [0, 0, 0] of vmldava",
+            low=0,
+            high=255,
+        ),
+    )
+    tile_pixels: int = field(default=2, metadata=about("output pixels kept in registers", low=1, high=64))
+    tile_vectors: int = field(
+        default=1, metadata=about("times `lanes` output channels kept in registers", low=1, high=64)
+    )
+    dense_vectors: int = field(
+        default=2, metadata=about("the same where there is one pixel only", low=1, high=64)
+    )
+
+    def check(self, path: str, registers: int | None, problems: Problems) -> None:
+        check_vector(self.k * 8, "k * 8", join(path, "k"), problems)
+
+    def intrinsics(self, path: str) -> tuple[Call, ...]:
+        sum_, operand = Vector("int32", 1), Vector("int8", self.k)
+        leading = tuple(Immediate(number, "int32") for number in self.leading)
+        why = f"k {self.k} makes operands {operand}, behind {len(self.leading)} leading numbers and the sum"
+        operands: tuple[Operand, ...] = (*leading, sum_, operand, operand)
+        return (Call(join(path, "intrinsic"), self.intrinsic, sum_, operands, why),)

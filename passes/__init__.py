@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .lower_to_integer import LowerToInteger as LowerToInteger
     from .normalize_qdq import NormalizeQDQ as NormalizeQDQ
     from .normalize_qdq import is_quantized as is_quantized
+    from .round_groups import RoundGroups as RoundGroups
     from .round_weights import RoundingOptions as RoundingOptions
     from .round_weights import RoundWeights as RoundWeights
     from .select_kernels import SelectKernels as SelectKernels
@@ -46,6 +47,7 @@ _PUBLIC = {
         "NormalizeQDQ",
         "is_quantized",
     ),
+    "round_groups": ("RoundGroups",),
     "round_weights": (
         "RoundWeights",
         "RoundingOptions",

@@ -58,11 +58,13 @@ class LevelFormat(Format):
     def encode(
         self, x: np.ndarray, scale: Parameter = 1.0, zero: Parameter = 0, narrow: bool = False
     ) -> np.ndarray:
-        """The nearest level; what lies midway becomes the larger one, NaN the largest."""
+        """The nearest level; what lies midway becomes the larger one, NaN the smallest."""
         levels = np.array(self.levels, np.float32)
         ratio = np.asarray(x, np.float32) / np.asarray(scale, np.float32) + np.asarray(zero, np.float32)
-        midway = (levels[1:] + levels[:-1]) / np.float32(2)
-        return self.from_codes(np.searchsorted(midway, ratio, side="right"))
+        place = np.zeros(ratio.shape, np.uint8)
+        for midway in (levels[1:] + levels[:-1]) / np.float32(2):
+            place += ratio >= midway
+        return self.from_codes(place)
 
     def decode(self, held: np.ndarray, scale: Parameter = 1.0, zero: Parameter = 0) -> np.ndarray:
         distance = np.asarray(held).astype(np.int32) - np.asarray(zero).astype(np.int32)

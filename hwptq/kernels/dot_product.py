@@ -6,13 +6,14 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.operators.group_dense import GroupDense
+from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.operators.matmul import MatMul
 from hwptq.targets.templates.dot_product import DotProductKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle, splat
 from hwptq.tir.kernel import Step
 
 from .group_dot import group_dot, takes_groups
+from .group_lookup import group_lookup
 from .layer import Layer
 from .matmul_dot import fits, matmul_dot
 from .register_tile import Mac, Tile
@@ -33,7 +34,7 @@ class DotProduct(Tiled[DotProductKernel]):
         return Tiling(kernel.template, mac_of(kernel), tile, kernel.dense_vectors)
 
     def takes(self, layer: Layer) -> bool:
-        if isinstance(layer.op, GroupDense):
+        if isinstance(layer.op, GroupDense | GroupEmbedding):
             return takes_groups(layer, self._weights_first)
         return not isinstance(layer.op, MatMul) or fits(layer.activations, self.tiling.mac, self.unit)
 
@@ -41,12 +42,18 @@ class DotProduct(Tiled[DotProductKernel]):
         if isinstance(layer.op, MatMul):
             op, activations, out, choice = layer.op, layer.activations, layer.out, self.schedule.tile
             return matmul_dot(op, activations, out, self.tiling, self.unit, choice)
-        if isinstance(layer.op, GroupDense):
-            one = prod(layer.out.shape[:-1]) == 1
-            pixels, vectors = self.kernel.group_pixels, self.kernel.group_vectors
-            most = Tile(1, self.kernel.dense_vectors) if one else Tile(pixels, vectors)
-            return group_dot(layer, self._weights_first, self.kernel.unsigned_activation, most, self.unit)
+        if isinstance(layer.op, GroupDense | GroupEmbedding):
+            return self._grouped(layer)
         return super().steps(layer)
+
+    def _grouped(self, layer: Layer) -> tuple[Step, ...]:
+        """A look-up of as many tokens as a dense layer has takes the rows as that one does."""
+        one = prod(layer.out.shape[:-1]) == 1
+        most = Tile(self.kernel.group_pixels, self.kernel.group_vectors)
+        most = Tile(1, self.kernel.dense_vectors) if one else most
+        if isinstance(layer.op, GroupEmbedding):
+            return group_lookup(layer, self._weights_first, most.vectors)
+        return group_dot(layer, self._weights_first, self.kernel.unsigned_activation, most, self.unit)
 
     @property
     def _weights_first(self) -> Mac:

@@ -16,8 +16,7 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.formats import format_of
-from hwptq.operators.group_dense import GroupDense
+from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.quant.group_codes import group_count
 from hwptq.tir.builder import (
     TEMPLATE,
@@ -41,7 +40,7 @@ from hwptq.tir.layout import Layout
 from hwptq.tir.vector_unit import VectorUnit
 
 from .layer import Layer
-from .pack_codes import Unit, pack_codes, pack_group_scales, unit_of_bits
+from .pack_codes import Unit, codes_above, levels_of, pack_codes, pack_group_scales, unit_of_bits
 from .pack_input import Packing, pack_input
 from .pack_weights import vector_count
 from .register_tile import Mac, Tile, blocks, even
@@ -80,7 +79,7 @@ class GroupPlan:
     @property
     def levels(self) -> list[int]:
         """Lowest first."""
-        return sorted(int(v) for v in format_of(self.op.weight).points())
+        return levels_of(self.op.weight)
 
     @property
     def width(self) -> int:
@@ -89,14 +88,14 @@ class GroupPlan:
 
 
 def takes_groups(layer: Layer, mac: Mac) -> bool:
-    """Whether the kernel computes a GroupDense: a vector of channels, groups of whole units, no zeros."""
+    """Whether rows are packed for the kernel: a vector of them at least, groups of whole units, no zeros."""
     op = layer.op
-    assert isinstance(op, GroupDense)
+    assert isinstance(op, GroupDense | GroupEmbedding)
     unit = unit_of_bits(op.weight_bits)
     if unit is None or len(layer.constants) > 2 or mac.aligned:
         return False
     whole = op.size % (unit.operands * mac.k) == 0 and op.depth % op.size == 0
-    return whole and layer.out.shape[-1] >= mac.lanes
+    return whole and len(layer.constants[0]) >= mac.lanes
 
 
 def group_dot(layer: Layer, mac: Mac, unsigned: bool, most: Tile, unit: VectorUnit) -> tuple[Step, ...]:
@@ -256,34 +255,8 @@ def _operands(
 def _weights(plan: GroupPlan, rows: list[Expr], index: int) -> Expr:
     """The operand `index` of a unit: levels, less the lowest where the instruction takes them unsigned."""
     width, mac = plan.width, plan.mac
-
-    def byte(value: int) -> Expr:
-        return constant(value, "uint8", width)
-
-    code: Expr = None
-    for f in plan.unit.fields[index]:
-        part = rows[f.row]
-        if f.place:
-            part = T.shift_right(part, byte(f.place))
-        if f.place + f.bits < 8:
-            part = T.bitwise_and(part, byte(2**f.bits - 1))
-        if f.lifted:
-            part = T.shift_left(part, byte(f.lifted))
-        code = part if code is None else T.bitwise_or(code, part)
-    above = [level - plan.levels[0] for level in plan.levels]
-    value = _spaced(code, above, byte)
+    value = codes_above(plan.unit, rows, index, plan.levels, width)
     if plan.unsigned:
         return T.bind(T.reinterpret(dtype_of("int8", width), value))
     wide = cast(value, mac.weight, width)
     return T.bind(wide + constant(plan.levels[0], mac.weight, width))
-
-
-def _spaced(code: Expr, above: list[int], byte: Callable[[int], Expr]) -> Expr:
-    """above[code] of each byte."""
-    step = above[1]
-    if above == [step * i for i in range(len(above))]:
-        return code if step == 1 else T.shift_left(code, byte(step.bit_length() - 1))
-    found = byte(above[0])
-    for place, value in enumerate(above[1:], 1):
-        found = T.Select(code >= byte(place), byte(value), found)
-    return found

@@ -8,12 +8,15 @@ them, lowest first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import format_of
 from hwptq.quant.group_codes import unpack_rows
+from hwptq.tir.builder import Expr, constant
 
 from .pack_weights import channels_of
 
@@ -52,6 +55,36 @@ def unit_of_bits(bits: int) -> Unit | None:
         low = [Field(i // 4, i % 4 * 2, 2) for i in range(_BYTE)]
         return Unit(3, tuple((field, Field(2, i, 1, 2)) for i, field in enumerate(low)))
     return None
+
+
+def levels_of(weight: str) -> list[int]:
+    """Those of a format, the lowest first."""
+    return sorted(int(v) for v in format_of(weight).points())
+
+
+def codes_above(unit: Unit, rows: Sequence[Expr], index: int, levels: Sequence[int], width: int) -> Expr:
+    """Code: levels of operand `index` less the lowest one, of `width` neighbouring bytes of a unit's rows."""
+
+    def byte(value: int) -> Expr:
+        return constant(value, "uint8", width)
+
+    code: Expr = None
+    for f in unit.fields[index]:
+        part = rows[f.row]
+        if f.place:
+            part = T.shift_right(part, byte(f.place))
+        if f.place + f.bits < _BYTE:
+            part = T.bitwise_and(part, byte(2**f.bits - 1))
+        if f.lifted:
+            part = T.shift_left(part, byte(f.lifted))
+        code = part if code is None else T.bitwise_or(code, part)
+    above = [level - levels[0] for level in levels]
+    if above == [above[1] * i for i in range(len(above))]:
+        return T.bind(code if above[1] == 1 else code * byte(above[1]))
+    code, found = T.bind(code), byte(0)
+    for place, value in enumerate(above[1:], 1):
+        found = T.Select(code >= byte(place), byte(value), found)
+    return T.bind(found)
 
 
 def pack_codes(codes: np.ndarray, weight: str, depth: int, lanes: int, k: int, block: int) -> np.ndarray:

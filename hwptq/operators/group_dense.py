@@ -17,7 +17,7 @@ import numpy as np
 import tvm
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.formats import format_of
+from hwptq.formats import Format, format_of
 from hwptq.ir.dataflow import constant as array_of
 from hwptq.ir.dataflow import op_name, shape_of
 from hwptq.ir.operator import Operator, Shape, WeightedOperator, integer_operator
@@ -47,9 +47,14 @@ class _Grouped(Operator):
         return GroupedRows(self.weight, self.size, self.depth, *arrays)
 
     @property
+    def format(self) -> Format:
+        """That of the codes."""
+        return format_of(self.weight)
+
+    @property
     def weight_bits(self) -> int:
         """Bits of a code."""
-        return format_of(self.weight).bits
+        return self.format.bits
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return True
@@ -139,6 +144,10 @@ class GroupEmbedding(_Grouped):
 
     kind: ClassVar[str] = "group_embedding"
     without_rule: ClassVar[str] = "a look-up in a table with a scale for each group"
+
+    def rule(self, constants: Sequence[np.ndarray]) -> str:
+        """Kernels of dense layers on the same rows say how those lie."""
+        return GroupDense.kind
 
     def reference(self, index, codes, scales, zeros=None) -> np.ndarray:
         row = np.clip(index, 0, len(codes) - 1).astype(np.int64).reshape(-1)

@@ -81,7 +81,7 @@ def insert(prepared: Prepared, job: Job) -> Quantized:
 def dynamic(module: tvm.IRModule, job: Job) -> Quantized:
     """An imported float module whose dense layers take int8 with a scale for each row; all else stays."""
     float32 = run(PREPARE_DYNAMIC, job, State(module)).module
-    return Quantized(float32, run(QUANTIZE_DYNAMIC, job, State(float32)).module)
+    return Quantized(float32, run(QUANTIZE_DYNAMIC, job, State(float32, float32)).module)
 
 
 def normalize(module: tvm.IRModule, job: Job) -> Quantized:

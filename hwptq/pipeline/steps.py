@@ -15,6 +15,7 @@ from hwptq.formats import Format, format_of
 from hwptq.ir.dataflow import main_functions
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
 from hwptq.passes.graph.quantizable import layer_dtypes
+from hwptq.passes.round_groups import ENOUGH
 from hwptq.recipe import Recipe
 
 from .step import Calibrate, CheckPatterns, Job, Step
@@ -101,6 +102,19 @@ QUANTIZE_DYNAMIC = (
         "InsertDynamicQDQ",
         lambda job, now: passes.InsertDynamicQDQ(job.target, job.options.keep_float, _groups(job)),
     ),
+    Step(
+        "RoundGroups",
+        lambda job, now: passes.RoundGroups(
+            now.float32,
+            job.batches,
+            job.target,
+            job.data.count if job.data else None,
+            _rows_enough(job),
+            track=job.progress.track,
+        ),
+        when=lambda job, now: _rounds_groups(job),
+        stage="round weights",
+    ),
 )
 NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales
@@ -128,6 +142,16 @@ def _groups(job: Job) -> GroupFormats | None:
     if options.weight_granularity != "group":
         return None
     return group_formats(job.target, options.precision, options.group, options.lower_ends)
+
+
+def _rounds_groups(job: Job) -> bool:
+    """Weights by group are rounded to nearest where there is no data."""
+    return _groups(job) is not None and job.data is not None and job.options.recipe.rounding != "nearest"
+
+
+def _rows_enough(job: Job) -> int:
+    """Tokens that weights by group are rounded by: a quarter in a hurry."""
+    return ENOUGH if job.options.recipe.rounding == "clamped" else ENOUGH // 4
 
 
 def _equalizes(job: Job) -> bool:

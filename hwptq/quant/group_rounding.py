@@ -108,7 +108,7 @@ def search_scales(problem: GroupProblem, variance: np.ndarray) -> np.ndarray:
         best, least = np.where(lost < least, scales, best), np.minimum(lost, least)
         return levels
 
-    for fraction in _FRACTIONS:
+    for fraction in (1, *_FRACTIONS):
         tried(held(full * np.float32(fraction)))
     for _ in range(_REFITS):
         levels = problem.nearest(groups / best[..., None])

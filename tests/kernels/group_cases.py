@@ -42,8 +42,12 @@ def dense(random: Random, channels: int | None = None) -> Case:
 
 def embedding(random: Random) -> Case:
     """A GroupEmbedding, of numbers beyond the table too."""
-    weight, size, count = random.choice(WEIGHTS), random.choice((8, 16, 32)), random.choice((1, 5, 40))
-    depth = random.randint(1, 3 * size)
+    weight, size, count = (
+        random.choice(WEIGHTS),
+        random.choice((8, 16, 32)),
+        random.choice((1, 5, 33, 40, 80)),
+    )
+    depth = size * random.randint(1, 4) if random.random() < 0.7 else random.randint(1, 3 * size)
     rng = np.random.default_rng(random.getrandbits(32))
     lead = random.choice(((), (3,), (2, 3)))
     index = rng.integers(-2, count + 2, lead).astype(random.choice((np.int32, np.int64)))

@@ -16,7 +16,7 @@ from kernel_cases import Case, check
 from program_batch import run_batch
 
 from hwptq.backends.backend import why_not_run
-from hwptq.operators.group_dense import GroupDense
+from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.targets import load_target
 
 NATIVE = [t for t in map(load_target, ("x86-64-avx2", "x86-64-vnni")) if why_not_run(t) is None]
@@ -36,6 +36,18 @@ def test_usual_layers_have_a_kernel(name: str, weight: str) -> None:
     rows = group_cases.rows(Random(1), weight, 32, 64, 32)[:2]
     case = Case(GroupDense(weight, 32, 64), (np.ones((1, 3, 64), np.int8),), rows)
     assert case.steps(load_target(name))[-1].name == "group_dense_group_dot_product"
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("weight", ["int8", "int4", "int3"])
+def test_a_look_up_reads_the_bytes_that_a_dense_layer_multiplies(tokens: int, weight: str) -> None:
+    rows = group_cases.rows(Random(1), weight, 72, 64, 32)[:2]
+    head = Case(GroupDense(weight, 32, 64), (np.ones((1, tokens, 64), np.int8),), rows)
+    table = Case(GroupEmbedding(weight, 32, 64), (np.zeros((1, tokens), np.int64),), rows)
+    target = load_target("x86-64-vnni")
+    arrays = [[a for a in case.steps(target)[-1].args if isinstance(a, np.ndarray)] for case in (head, table)]
+    for a, b in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", ["arm-cortex-a53", "riscv64-rvv"])

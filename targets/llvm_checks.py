@@ -15,6 +15,7 @@ from typing import Any
 from .fields.problems import Problems, join, show, suggest
 from .isolate import Crash, can_isolate, isolated
 from .requantize import Requantize
+from .requantize_calls import requantize_calls
 from .templates.intrinsics import Address, Call, Immediate, Operand, Vector
 
 Finding = list[str]
@@ -165,23 +166,7 @@ def intrinsic_calls(values: dict[str, Any]) -> list[Call]:
             calls += kernel.intrinsics(join("kernel", name))
     requantize: Requantize | None = values.get("requantize")
     if requantize:
-        vector = Vector("int32", requantize.lanes)
-        for key in ("multiply_low", "multiply_high", "rounding_shift"):
-            name, why = getattr(requantize, key), f"lanes {requantize.lanes} make operands {vector}"
-            count = 3 if key == "multiply_high" and requantize.multiply_low else 2
-            flags = requantize.rounding_shift_flags if key == "rounding_shift" else ()
-            numbers = tuple(Immediate(number, "int32") for number in flags)
-            operands: tuple[Operand, ...] = (*(vector,) * count, *numbers)
-            calls.append(Call(f"requantize.{key}", name, vector, operands, why))
-        word = Vector("int32", 1)
-        saturating = word, (word, Immediate(8, "int32")), "it takes int32 and a number of bits"
-        calls.append(Call("requantize.saturate", requantize.saturate, *saturating))
-        packs = (("pack_words", "int32", 1), ("pack_bytes", "int16", 2), ("pack_unsigned_bytes", "int16", 2))
-        for key, dtype, lanes in packs:
-            operand = Vector(dtype, lanes * requantize.lanes)
-            narrow = Vector("int16" if lanes == 1 else "int8", 2 * operand.lanes)
-            why = f"lanes {requantize.lanes} make operands {operand}"
-            calls.append(Call(f"requantize.{key}", getattr(requantize, key), narrow, (operand, operand), why))
+        calls += requantize_calls(requantize)
     return [call for call in calls if call.name]
 
 
@@ -235,15 +220,15 @@ def code_findings(call: Call, config: dict[str, Any]) -> list[Finding]:
     from tvm.target import Target
 
     try:
-        module = tvm.tirx.build(tvm.IRModule({"check": _calling(call)}), target=Target(config))
+        module = tvm.tirx.build(tvm.IRModule({"check": calling(call)}), target=Target(config))
     except Exception:
         return [[call.path, f"LLVM's {call.name} has other operands or another result: {call.why}"]]
     module.inspect_source("asm")
     return []
 
 
-def _calling(call: Call) -> Any:
-    """A PrimFunc that calls the intrinsic once: out = intrinsic(in0, in1, ...)."""
+def calling(call: Call) -> Any:
+    """A PrimFunc (in0, in1, …, out) that calls the intrinsic once: out = intrinsic(in0, in1, …)."""
     from tvm.script.ir_builder import IRBuilder
     from tvm.script.ir_builder import tirx as T
 

@@ -14,10 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import tvm
 
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor
+from hwptq.targets.templates.intrinsics import Call
 
 from .program import Program
 from .toolchain import find_program
@@ -73,6 +75,17 @@ class Backend(ABC):
     ) -> tuple[float, ...]:  # fmt: skip
         """The cost of each of `program.calls`, in `unit_of_costs`, on the inputs of one sample. mod: what the
         program was built from; `folder` is for files."""
+        raise NotImplementedError
+
+    def why_not_try(self) -> str | None:
+        """Why its intrinsics can't be tried, one by one, or None where they can."""
+        return "there is nothing to try its intrinsics with"
+
+    def run_intrinsics(
+        self, calls: Sequence[Call], operands: Sequence[Sequence[np.ndarray]], folder: Path
+    ) -> list[np.ndarray]:  # fmt: skip
+        """What each call makes of operands [tries, lanes]: [tries, lanes of the result]; without calls, a
+        program that does nothing. Raises HwptqError where it can't be built, or fails."""
         raise NotImplementedError
 
     @property

@@ -54,11 +54,20 @@ def check_target(
     talk: Talk,
     trust_descriptor: Annotated[bool, typer.Option(help="let it run any program")] = False,
 ) -> None:
-    """Check a descriptor file and say everything that is wrong with it."""
+    """Check a descriptor file and say everything that is wrong with it: its values, and what its compiler,
+    its emulator and its instructions do."""
+    from hwptq.backends.backend import backend_of
+    from hwptq.backends.try_out import try_out
+    from hwptq.errors import ManyErrors
     from hwptq.targets import load_target
 
     context.obj.begin(None, talk.verbose)
     descriptor = load_target(file, trust=trust_descriptor)
-    talk.tell({"file": str(file), "name": descriptor.name, "valid": True})
+    trial = try_out(descriptor, backend_of(descriptor))
+    if trial.problems:
+        raise ManyErrors(f"{file}: {key}: {what}" for key, what in trial.problems)
+    tried = {"intrinsics_tried": trial.tried, "not_tried": list(trial.skipped)}
+    talk.tell({"file": str(file), "name": descriptor.name, "valid": True, **tried})
     if talk.shows:
-        print(f"{file}: {descriptor.name} is valid")
+        computed = f", {trial.tried} of its intrinsics compute what it says" if trial.tried else ""
+        print(f"{file}: {descriptor.name} is valid{computed}", *trial.skipped, sep="\n  ")

@@ -77,13 +77,12 @@ def mac_of(kernel: DotProductKernel, weights_first: bool = False) -> Mac:
         return T.reinterpret(operand, shuffle([whole] * copies, [u] * kernel.lanes))
 
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
-        # the operand picked by lane is the second one of the instruction
         weight = T.reinterpret(operand, weight) if kernel.operands_as_int32 else weight
-        first = kernel.by_element or weights_first
-        pair = (weight, activation) if first else (activation, weight)
-        if kernel.accumulates:
-            return T.call_llvm_pure_intrin(result, kernel.intrinsic, acc, *pair)
-        return acc + T.call_llvm_pure_intrin(result, kernel.intrinsic, *pair)
+        if weights_first and not kernel.by_element:  # which has them first anyway
+            weight, activation = activation, weight
+        given = {"accumulator": acc, "activation": activation, "weight": weight}
+        found = T.call_llvm_pure_intrin(result, kernel.intrinsic, *(given[name] for name in kernel.order))
+        return found if kernel.accumulates else acc + found
 
     signed = f"int{kernel.operand_bits}"
     return Mac(

@@ -61,4 +61,6 @@ class DepthwiseDotKernel(Kernel):
         check_vector(self.lanes * 32, "lanes * 32", join(path, "lanes"), problems)
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
-        return (dot_product(path, self.intrinsic, self.lanes, 4, 8, True, self.operands_as_int32),)
+        order = ("accumulator", "activation", "weight")
+        types = self.lanes, 4, 8, order, self.operands_as_int32, self.unsigned_activation
+        return (dot_product(path, self.intrinsic, *types),)

@@ -65,6 +65,18 @@ class DotProductKernel(Kernel):
         ),
     )
     weight_group: int = weight_group()
+    accumulator_last: bool = field(
+        default=False,
+        metadata=about("the intrinsic takes the accumulator as its last operand, not its first (smlad)"),
+    )
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """What the operands of the intrinsic are."""
+        pair = ("weight", "activation") if self.by_element else ("activation", "weight")
+        if not self.accumulates:
+            return pair
+        return (*pair, "accumulator") if self.accumulator_last else ("accumulator", *pair)
 
     def check(self, path: str, registers: int | None, problems: Problems) -> None:
         k, bits = self.k, self.operand_bits
@@ -83,8 +95,8 @@ class DotProductKernel(Kernel):
             )
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
-        types = self.lanes, self.k, self.operand_bits, self.accumulates, self.operands_as_int32
-        return (dot_product(path, self.intrinsic, *types),)
+        types = self.lanes, self.k, self.operand_bits, self.order, self.operands_as_int32
+        return (dot_product(path, self.intrinsic, *types, self.unsigned_activation),)
 
     def int4_group(self) -> int:
         return self.weight_group

@@ -8,6 +8,7 @@ from typing import ClassVar
 from hwptq.targets.fields.about import INTRINSIC, about
 from hwptq.targets.fields.problems import join
 
+from . import meanings
 from .base import Kernel
 from .intrinsics import Call, Vector
 
@@ -43,7 +44,8 @@ class HalfwordPairsKernel(Kernel):
     def intrinsics(self, path: str) -> tuple[Call, ...]:
         word = Vector("int32", 1)
         why = "pairs and accumulator are words of 32 bits"
+        pairs = meanings.dot_product(1, 2, 16, ("activation", "weight", "accumulator"), False)
         return (
-            Call(join(path, "intrinsic"), self.intrinsic, word, (word,) * 3, why),
-            Call(join(path, "widen"), self.widen, word, (word,), why),
+            Call(join(path, "intrinsic"), self.intrinsic, word, (word,) * 3, why, pairs),
+            Call(join(path, "widen"), self.widen, word, (word,), why, meanings.even_bytes),
         )

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from hwptq.targets.fields.problems import join, show
 
+from . import meanings
+from .meanings import Meaning
+
 
 @dataclass(frozen=True)
 class Vector:
@@ -43,17 +46,29 @@ class Call:
     result: Vector | None
     operands: tuple[Operand, ...]
     why: str  # the fields that make the operand types
+    meaning: Meaning | None = None  # what it computes of its vectors, where a table says so
+    ranges: tuple[tuple[int, int], ...] = ()  # of the values of each vector; () = all that there are
+
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """The operands that hold values."""
+        return tuple(operand for operand in self.operands if isinstance(operand, Vector))
 
 
 def dot_product(
-    path: str, intrinsic: str, lanes: int, k: int, bits: int, accumulates: bool, as_int32: bool
-) -> Call:
-    """acc[lanes] += sum over k; `as_int32`: LLVM types the operands as vectors of int32."""
+    path: str, intrinsic: str, lanes: int, k: int, bits: int, order: tuple[str, ...], as_int32: bool,
+    unsigned_activation: bool,
+) -> Call:  # fmt: skip
+    """acc[lanes] += sum over k; `order` of "accumulator" (where it takes it), "activation" and "weight".
+
+    `as_int32`: LLVM types the operands as vectors of int32.
+    """
     result = Vector("int32", lanes)
     operand = result if as_int32 else Vector(f"int{bits}", lanes * k)
-    operands = (result, operand, operand) if accumulates else (operand, operand)
+    operands = tuple(result if name == "accumulator" else operand for name in order)
     why = (
-        f"lanes {lanes}, k {k}, operand_bits {bits} and accumulates {show(accumulates)} "
+        f"lanes {lanes}, k {k}, operand_bits {bits} and accumulates {show('accumulator' in order)} "
         f"make operands {', '.join(map(str, operands))}"
     )
-    return Call(join(path, "intrinsic"), intrinsic, result, operands, why)
+    meaning = meanings.dot_product(lanes, k, bits, order, unsigned_activation)
+    return Call(join(path, "intrinsic"), intrinsic, result, operands, why, meaning)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from hwptq.targets.fields.about import INSTRUCTION, INTRINSIC, about
 from hwptq.targets.fields.problems import Problems, join
 
+from . import meanings
 from .base import Kernel
 from .intrinsics import Call, Vector
 from .limits import check_operands, check_vector, check_weight_group, weight_group
@@ -75,7 +76,8 @@ class MatrixMultiplyKernel(Kernel):
             f"rows {self.rows}, columns {self.columns} and k {self.k} "
             f"make operands {', '.join(map(str, operands))}"
         )
-        return (Call(join(path, "intrinsic"), self.intrinsic, result, operands, why),)
+        meaning = meanings.matrix_multiply(self.rows, self.columns, self.k)
+        return (Call(join(path, "intrinsic"), self.intrinsic, result, operands, why, meaning),)
 
     def instructions(self) -> dict[str, str]:
         return {"assembly": self.assembly}

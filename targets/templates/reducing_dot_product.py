@@ -8,6 +8,7 @@ from typing import ClassVar
 from hwptq.targets.fields.about import INTRINSIC, about
 from hwptq.targets.fields.problems import Problems, join
 
+from . import meanings
 from .base import Kernel
 from .intrinsics import Call, Immediate, Operand, Vector
 from .limits import check_vector
@@ -50,4 +51,5 @@ class ReducingDotKernel(Kernel):
         leading = tuple(Immediate(number, "int32") for number in self.leading)
         why = f"k {self.k} makes operands {operand}, behind {len(self.leading)} leading numbers and the sum"
         operands: tuple[Operand, ...] = (*leading, sum_, operand, operand)
-        return (Call(join(path, "intrinsic"), self.intrinsic, sum_, operands, why),)
+        meaning = meanings.dot_product(1, self.k, 8, ("accumulator", "activation", "weight"), False)
+        return (Call(join(path, "intrinsic"), self.intrinsic, sum_, operands, why, meaning),)

@@ -31,7 +31,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if shutil.which("gcc") is None:
         pytest.skip("gcc not found on PATH")
     folder = tmp_path_factory.mktemp("freestanding")
-    (folder / "own.c").write_text(data_file("freestanding.c"))
+    (folder / "own.c").write_text(data_file("freestanding.c") + data_file("fused.c"))
     flags = ["-O2", "-ffreestanding", "-fno-builtin", "-ffp-contract=off", "-shared", "-fPIC", "-nostdlib"]
     call_tool(["gcc", *flags, "own.c", "-o", "own.so"], folder)
     return ctypes.CDLL(str(folder / "own.so"))

@@ -6,15 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
 
 from hwptq.backends.backend import Backend
 from hwptq.backends.host import architecture, missing_cpu_features
 from hwptq.backends.program import Program
+from hwptq.backends.toolchain import find_program
 from hwptq.errors import InputError
+from hwptq.targets.templates.intrinsics import Call
 
 from . import candidate_costs
 from .call_costs import call_costs
+from .intrinsic_program import run_intrinsics
 from .runtime import LIBC, RUNTIMES
 from .shared_library import build_library
 from .static_program import OBJECT_ONLY, build_program, machine_of
@@ -67,6 +71,21 @@ class StaticC(Backend):
         self, mod: tvm.IRModule, program: Program, sample: bytes, folder: Path
     ) -> tuple[float, ...]:  # fmt: skip
         return call_costs(mod, program, self.target, sample, folder)
+
+    def why_not_try(self) -> str | None:
+        tools = self.target.toolchain
+        missing = [c[0] for c in (tools.compiler, tools.run) if c and find_program(c[0]) is None]
+        if missing:
+            return f"{' and '.join(missing)} not found on PATH; {self.hint}"
+        if tools.emit == "object":
+            return OBJECT_ONLY
+        made_for = machine_of(self.target).architecture
+        return None if tools.run or made_for == architecture() else f"no emulator of {made_for} is named"
+
+    def run_intrinsics(
+        self, calls: Sequence[Call], operands: Sequence[Sequence[np.ndarray]], folder: Path
+    ) -> list[np.ndarray]:  # fmt: skip
+        return run_intrinsics(calls, operands, self.target, folder)
 
     def check(self, threads: int = 1) -> None:
         super().check(threads)

@@ -91,20 +91,6 @@ float sqrtf(float x) {
     return (Float){.bits = ((uint32_t)(exponent + BIAS - 1) << FRACTION) + rounded}.value;
 }
 
-/* a * b + c, rounded once: the product is exact in a double, and the sum is rounded to an odd one, which leaves
-   nothing for the last rounding to tie on */
-float fmaf(float a, float b, float c) {
-    union {
-        double value;
-        uint64_t bits;
-    } sum;
-    double product = (double)a * b;
-    sum.value = product + c;
-    double added = sum.value - product, lost = (product - (sum.value - added)) + (c - added);
-    if (lost == lost && lost != 0 && !(sum.bits & 1)) sum.bits += (lost > 0) == (sum.value > 0) ? 1 : -1;
-    return (float)sum.value;
-}
-
 /* 2^n * e^r with |r| <= ln(2) / 2, the latter by its series */
 float expf(float x) {
     if (x != x) return x;

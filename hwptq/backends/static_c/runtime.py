@@ -32,8 +32,8 @@ class Runtime:
 _RUNTIMES = {
     LIBC: Runtime(flags=("-lm",), shared=True),
     "hexagon-linux": Runtime(("hexagon_linux.c", "freestanding.c"), shared=True),
-    "bare": Runtime(("bare.c", "freestanding.c"), (*_NO_LIBRARY, f"-Wl,-T,{_SCRIPT}")),
-    "wasi": Runtime(("wasi.c", "freestanding.c"), _NO_LIBRARY, ".mjs"),
+    "bare": Runtime(("bare.c", "freestanding.c", "fused.c"), (*_NO_LIBRARY, f"-Wl,-T,{_SCRIPT}")),
+    "wasi": Runtime(("wasi.c", "freestanding.c", "fused.c"), _NO_LIBRARY, ".mjs"),
 }
 
 RUNTIMES = tuple(_RUNTIMES)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .assign_bit_widths import AssignBitWidths as AssignBitWidths
     from .correct_bias import CorrectBias as CorrectBias
     from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
+    from .fit_integers import FitIntegers as FitIntegers
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
     from .fuse_masks import FuseMasks as FuseMasks
@@ -34,6 +35,7 @@ _PUBLIC = {
     "assign_bit_widths": ("AssignBitWidths",),
     "correct_bias": ("CorrectBias",),
     "equalize_cross_layer": ("EqualizeCrossLayer",),
+    "fit_integers": ("FitIntegers",),
     "fold_batch_norm": ("FoldBatchNorm",),
     "fuse_conv_relu": ("FuseConvRelu",),
     "fuse_masks": ("FuseMasks",),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 
 from hwptq.ir.dataflow import (
@@ -177,18 +178,22 @@ class Interpreter:
                 self._compiled[value] = compiled_alone(self.mod, value, tensors)
             arrays = [held[i] if i in held else _tensor(atom(env)) for i, atom in enumerate(atoms)]
             result = self._compiled[value](*arrays)
+            if isinstance(result, tvm_ffi.Shape):
+                return result
             return result.numpy() if hasattr(result, "numpy") else tuple(r.numpy() for r in result)
 
         return step
 
 
 def _tensor(array: np.ndarray) -> Any:
+    if isinstance(array, tvm_ffi.Shape):
+        return array
     return tvm.runtime.tensor(np.asarray(array, order="C"))  # np.ascontiguousarray gives no rank 0
 
 
 def _arrays(result: Any) -> Any:
     """The same of arrays only: numpy gives numbers where an array of rank 0 is meant."""
-    return result if isinstance(result, np.ndarray | tuple) else np.asarray(result)
+    return result if isinstance(result, np.ndarray | tuple | tvm_ffi.Shape) else np.asarray(result)
 
 
 def _is_data(argument: Any) -> bool:

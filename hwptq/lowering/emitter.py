@@ -47,9 +47,11 @@ class Emitter:
         weight = constant(source)
         if weight is not None:
             scales, zeros = scale_and_zero(value)
-            if zeros is not None and np.any(zeros):
-                raise NotInteger("a weight with a zero point")
-            return Operand(weight, np.asarray(scales), 0, shape_of(expr))
+            if zeros is None or not np.any(zeros):
+                return Operand(weight, np.asarray(scales), 0, shape_of(expr))
+            if zeros.size > 1:
+                raise NotInteger("a constant with several zero points")
+            return Operand(weight, np.asarray(scales), int(zeros.item()), shape_of(expr))
         scale, zero = tensor_params(value)
         return Operand(self.r.get(source), np.asarray(scale, np.float32), zero, shape_of(expr))
 

@@ -79,6 +79,8 @@ def multipliers_of(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _check(unit: Composite, x: Operand, w: Operand) -> None:
     if not w.is_constant:
         raise NotInteger("the weight is not a constant")
+    if w.zero:
+        raise NotInteger("a weight with a zero point")
     if x.is_constant:
         raise NotInteger("its input is a constant")
     if constant(unit.args[1]) is not None:

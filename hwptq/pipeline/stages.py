@@ -18,6 +18,7 @@ from hwptq.targets import Descriptor
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
 from .steps import (
+    FIT,
     FUSE,
     LOWER,
     NORMALIZE,
@@ -28,6 +29,7 @@ from .steps import (
     SELECT,
     rounds,
 )
+from .weight_warnings import weight_warnings
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def normalize(module: tvm.IRModule, job: Job) -> Quantized:
     """A module that another tool has quantized; what it computes in float, with its Q and DQ, stands for
     float32."""
     module = run(NORMALIZE, job, State(module)).module
-    return Quantized(module, module)
+    fitted = run(FIT, job, State(module)).module
+    return Quantized(module, fitted, tuple(weight_warnings(fitted)))
 
 
 def quantize(module: tvm.IRModule, job: Job) -> Quantized:

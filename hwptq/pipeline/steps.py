@@ -123,6 +123,10 @@ NORMALIZE = (
     plain(passes.NormalizeQDQ),  # quantize is named after what was fused
     Step("KeepUnlisted", lambda job, now: passes.KeepUnlisted(job.target)),
 )
+FIT = (
+    # QDQ -> QDQ: codes that layers take, rounded anew where there are none
+    plain(passes.FitIntegers),
+)
 LOWER = (
     # QDQ -> integers, in portable code: the reference of all targets
     Step("LowerToInteger", lambda job, now: passes.LowerToInteger(job.target)),

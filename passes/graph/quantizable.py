@@ -18,6 +18,9 @@ LAYER_DTYPES = "hwptq.layer_dtypes"
 #: Attribute of a QDQ function: JSON object, label of a layer with weights per group -> channels of a group.
 #: Its values are int4 times the factor of their group.
 WEIGHT_GROUPS = "hwptq.weight_groups"
+#: Attribute of a QDQ function: JSON object, label of a node whose weight, made elsewhere, was rounded anew ->
+#: SQNR of it, dB.
+ROUNDED_WEIGHTS = "hwptq.rounded_weights"
 #: Operators that a weight, their second argument, makes a layer.
 WEIGHTED_HEADS = ("nn.conv2d", "matmul")
 #: Attribute of a float function: JSON object, label of a layer that is not equalized -> reason.
@@ -46,6 +49,16 @@ def weight_groups(func: Any) -> dict[str, int]:
 def with_weight_groups(mod: tvm.IRModule, sizes: Tables) -> tvm.IRModule:
     """A module whose functions carry the sizes of groups of weights by layer."""
     return _with(mod, WEIGHT_GROUPS, sizes) if any(sizes.values()) else mod
+
+
+def rounded_weights(func: Any) -> dict[str, float]:
+    """The SQNR in dB of weights made elsewhere that had to be rounded anew, by label."""
+    return _read(func, ROUNDED_WEIGHTS)
+
+
+def with_rounded_weights(mod: tvm.IRModule, lost: Tables) -> tvm.IRModule:
+    """A module whose functions say which weights were rounded anew."""
+    return _with(mod, ROUNDED_WEIGHTS, lost) if any(lost.values()) else mod
 
 
 def equalization(func: Any) -> dict[str, str]:

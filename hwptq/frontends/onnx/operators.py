@@ -124,7 +124,7 @@ def _dequantize(inputs: Sequence[Any], attrs: Any) -> Any:
     """DequantizeLinear of a weight, kept from being folded into a float constant; else None."""
     x, scale, zero = inputs[:3]
     values = constant(x)
-    if values is None or values.ndim < 2 or values.dtype not in (np.int8, np.uint8):
+    if values is None or values.ndim < 2 or values.dtype not in (np.int8, np.uint8, np.int16):
         return None
     zero = relax.const(np.zeros((), values.dtype)) if zero is None else zero
     kept = relax.op.builtin.stop_lift_params(x)

@@ -66,7 +66,7 @@ def in_qdq_form(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Warning]]
     _replace(graph, constants)
     _replace(graph, _with_plain_scales)
     _drop_unread(graph)
-    return copy, weights[0].warnings(any(node.op_type == QUANTIZE for node in graph.node))
+    return copy, weights[0].warnings()
 
 
 def _replace(

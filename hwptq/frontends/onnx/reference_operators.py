@@ -263,7 +263,42 @@ class Upsample(OpRun):
         return Resize._run(self, x, scales, mode=mode)
 
 
+class QuantizeLinear(OpRun):
+    """round(x / scale) + zero point, saturated, of integers; onnx has none before opset 19."""
+
+    def _run(self, x, scale, zero=None, axis=None, block_size=None, **_):
+        zero = np.zeros((), np.uint8) if zero is None else zero
+        if zero.dtype.kind not in "iu":
+            raise NotImplementedError(f"QuantizeLinear to {zero.dtype}")
+        steps = np.rint(x / _spread(scale, x, axis, block_size)) + _spread(zero, x, axis, block_size)
+        limits = np.iinfo(zero.dtype)
+        return (np.clip(steps, limits.min, limits.max).astype(zero.dtype),)
+
+
+class DequantizeLinear(OpRun):
+    """(code - zero point) * scale."""
+
+    def _run(self, x, scale, zero=None, axis=None, block_size=None, **_):
+        if x.dtype.kind not in "iu":
+            raise NotImplementedError(f"DequantizeLinear of {x.dtype}")
+        steps = x.astype(np.int64)
+        if zero is not None:
+            steps = steps - _spread(zero.astype(np.int64), x, axis, block_size)
+        return (steps.astype(np.float32) * _spread(scale, x, axis, block_size),)
+
+
+def _spread(values: np.ndarray, x: np.ndarray, axis: int | None, block: int | None) -> np.ndarray:
+    """A scale or zero point for each element of x, as far as numpy does not broadcast it."""
+    axis = 1 if axis is None else axis
+    if block:
+        return np.repeat(values, block, axis).take(range(x.shape[axis]), axis)
+    if values.size == 1:
+        return values.reshape(())
+    return values.reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
+
+
 #: For ReferenceEvaluator(new_ops=...).
 OPERATORS: list[type[OpRun]] = [
     *(Conv, ConvTranspose, MaxPool, AveragePool, BatchNormalization, LpNormalization, Resize, Upsample),
+    *(QuantizeLinear, DequantizeLinear),
 ]

@@ -1,7 +1,8 @@
 """Constants behind a DQ, as layers take them: int8 codes without zero point, a scale for each output channel.
 
-What has no such form is rounded anew, and reported. Where no activation is quantized, constants become real:
-the layers' own quantization finds codes that fit (quant/symmetric_weights.py).
+What has no such form stays wide, for the pass FitIntegers. Where no activation is quantized, constants become
+real: the layers' own quantization finds codes that fit (quant/symmetric_weights.py), or rounds them anew, and
+that is reported.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from hwptq.formats import INT8
+from hwptq.formats import INT8, INT16, Format
 from hwptq.notices import Warning
 from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.quant.symmetric_weights import on_grid
@@ -23,6 +24,7 @@ from .surroundings import Surroundings, attribute, part_of
 
 #: What hands a weight on to a layer as it is.
 _HANDED_ON = ("Identity", "Transpose")
+_HALF = 2 ** (INT8.bits - 1)  # the distance of uint8 codes and int8 ones
 _SHOWN = 3  # names in a message
 
 
@@ -43,15 +45,14 @@ class WeightCodes:
         keeps = any(node.op_type == QUANTIZE for node in self.graph.node)
         return [new for node in self.graph.node for new in (self._constant(node, keeps) or [node])]
 
-    def warnings(self, keeps_scales: bool) -> list[Warning]:
-        """What was rounded, in one line. keeps_scales: whether the rounding is done, or the compilation's."""
+    def warnings(self) -> list[Warning]:
+        """What is to be rounded, in one line."""
         if not self.rounded:
             return []
         names = ", ".join(self.rounded[:_SHOWN]) + (", …" if len(self.rounded) > _SHOWN else "")
-        how = "int8" if keeps_scales else "the dtypes of this compilation"
         text = (
             f"the integers of {len(self.rounded)} weights ({names}) have no form with one scale for each "
-            f"output channel and no zero point; they are rounded anew, to {how}"
+            f"output channel and no zero point; they are rounded anew, to the dtypes of this compilation"
         )
         return [Warning("weights", "", text)]
 
@@ -70,8 +71,10 @@ class WeightCodes:
         channel = self._channel_axis(node.output[0], codes.ndim) if codes.ndim > 1 else None
         if keeps and channel is not None:
             return self._codes(node, centred, scales, channel)
-        if keeps and codes.ndim > 1 and scale.size == 1 and _fits(centred):  # an operand, of one scale
-            return self._dequantized(node, centred, scale.reshape(()), 0)
+        if keeps and codes.ndim > 1 and scale.size == 1 == zero.size:  # an operand, of one scale
+            shift = 0 if _fits(centred) else int(zero.item()) - _HALF
+            if _fits(centred + shift):
+                return self._dequantized(node, centred + shift, scale.reshape(()), 0, zero=shift)
         if channel is not None and on_grid(centred * scales, channel) is None:
             self.rounded.append(node.name)
         return self._real(node, centred * scales)
@@ -87,19 +90,26 @@ class WeightCodes:
             found = on_grid(real, axis)
             if found is not None:
                 centred, scale = found.codes, found.scale
-            else:
-                self.rounded.append(node.name)
-                scale = weight_scales(real, axis)
-                centred = quantize_weight(real, scale, axis)
+            elif _fits(centred, INT16) and not np.any(by_channel != by_channel[:, :1]):
+                return self._dequantized(node, centred, scale, axis, INT16)
+            else:  # of blocks: as fine as real numbers, for FitIntegers to round
+                scale = weight_scales(real, axis, dtype=INT16)
+                return self._dequantized(node, quantize_weight(real, scale, axis, INT16), scale, axis, INT16)
         if np.all(scale == scale[0]):
             scale = scale[0].reshape(())
         return self._dequantized(node, centred, scale, axis)
 
     def _dequantized(
-        self, node: onnx.NodeProto, codes: np.ndarray, scale: np.ndarray, axis: int
+        self,
+        node: onnx.NodeProto,
+        codes: np.ndarray,
+        scale: np.ndarray,
+        axis: int,
+        held: Format = INT8,
+        zero: int = 0,
     ) -> list[onnx.NodeProto]:
         hint = node.output[0]
-        arrays = codes.astype(INT8.held), scale.astype(np.float32), np.zeros(scale.shape, INT8.held)
+        arrays = codes.astype(held.held), scale.astype(np.float32), np.full(scale.shape, zero, held.held)
         names = [self.around.add(a, f"{hint}_{part}") for a, part in zip(arrays, _PARTS, strict=True)]
         return [part_of(node, DEQUANTIZE, names, node.output[0], axis=axis)]
 
@@ -137,8 +147,8 @@ class WeightCodes:
 _PARTS = ("codes", "scale", "zero")
 
 
-def _fits(codes: np.ndarray) -> bool:
-    return not codes.size or bool(codes.min() >= INT8.qmin and codes.max() <= INT8.qmax)
+def _fits(codes: np.ndarray, held: Format = INT8) -> bool:
+    return bool(codes.min(initial=0) >= held.qmin and codes.max(initial=0) <= held.qmax)
 
 
 def spread(values: np.ndarray, shape: Sequence[int], axis: int, block: int) -> np.ndarray:

@@ -24,9 +24,9 @@ from .report.typed import Report
 class CompiledModel:
     """An output folder of hwptq.
 
-    executor: the name of the one that runs it; None = in this process where the code runs here, else a
-    process of its own. Calls from several threads are safe. Where an emulator stands behind it, times of
-    `run` mean nothing.
+    executor: the name of the one that runs it, such as "ssh:HOST"; None = in this process where the code runs
+    here, else a process of its own. Calls from several threads are safe. Where an emulator stands behind it,
+    times of `run` mean nothing.
     """
 
     folder: Path
@@ -70,6 +70,11 @@ class CompiledModel:
     def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """The outputs of each sample; a process of its own is started once for all of them."""
         return map(self._named, self.running.run_stream(map(self._checked, samples)))
+
+    def close(self) -> None:
+        """Give back what an executor holds elsewhere, such as a file on a board."""
+        if "running" in self.__dict__:
+            self.running.close()
 
     def _named(self, outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}

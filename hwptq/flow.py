@@ -74,7 +74,7 @@ def compile(
     """
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
-    backend_of(device).check(options.threads)
+    backend_of(device).check(options.threads, here=options.executor is None)
     if options.profile and (problem := backend_of(device).why_not_profile(options.threads)):
         raise InputError(f"{device.name}: --profile measures kernels by running them, and {problem}")
     if options.tune_cache is not None and not options.tune:

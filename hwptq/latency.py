@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from time import perf_counter
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ import numpy as np
 from .artifact import CompiledModel
 from .errors import InputError
 from .golden_check import golden_samples
-
-_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,9 @@ class Latency:
     median: float
     upper_quartile: float
     most: float
+    # clock_mhz and temperature_c, where the machine tells them
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """For JSON."""
@@ -45,11 +45,8 @@ def latency(model: CompiledModel, runs: int) -> Latency:
             f"bench it on the device"
         )
     stored = [inputs for inputs, _ in golden_samples(model)]
-    for i in range(_WARM_UP):
-        running.run(stored[i % len(stored)])
-    times = []
-    for i in range(runs):
-        begin = perf_counter()
-        running.run(stored[i % len(stored)])
-        times.append(1e3 * (perf_counter() - begin))
-    return Latency(running.description, runs, *map(float, np.quantile(times, [0, 0.25, 0.5, 0.75, 1])))
+    before = running.conditions()
+    times = running.times(stored, runs)
+    after = running.conditions()
+    least, lower, median, upper, most = map(float, np.quantile(times, [0, 0.25, 0.5, 0.75, 1]))
+    return Latency(running.description, runs, least, lower, median, upper, most, before, after)

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.passes",),
     ("hwptq.backends", "hwptq.backends.*"),
     ("hwptq.executors",),
+    ("hwptq.executors.boards",),
     ("hwptq.data", "hwptq.frontends", "hwptq.frontends.*"),
     ("hwptq.progress", "hwptq.recipe"),
     ("hwptq.options", "hwptq.calibration"),

@@ -94,10 +94,12 @@ class Backend(ABC):
         packages = self.target.toolchain.packages
         return f"install {' '.join(packages)}" if packages else "install them, or correct the descriptor"
 
-    def check(self, threads: int = 1) -> None:
-        """Raise InputError where a compiler or an emulator is missing, or code can't be as it is wished."""
+    def check(self, threads: int = 1, here: bool = True) -> None:
+        """Raise InputError where a compiler is missing, an emulator (if code runs here), or code can't be as
+        it is wished."""
         tools = self.target.toolchain
-        missing = [c[0] for c in (tools.compiler, tools.run) if c and find_program(c[0]) is None]
+        programs = (tools.compiler, tools.run) if here else (tools.compiler,)
+        missing = [c[0] for c in programs if c and find_program(c[0]) is None]
         if missing:
             raise InputError(f"{self.target.name}: {' and '.join(missing)} not found on PATH; {self.hint}")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .place import On
 from .words import axes_of, observer_setting
 
 
@@ -122,6 +123,7 @@ class Code:
     threads: Annotated[
         int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=16)
     ] = 1
+    on: On = None
     tune: Annotated[
         bool, typer.Option("--tune", help="try a few tiles for each layer shape; measured once, then cached")
     ] = False
@@ -141,4 +143,5 @@ class Code:
 
     def words(self) -> dict[str, Any]:
         """The same as keywords of hwptq.options.Options."""
-        return dict(vars(self))
+        words = dict(vars(self))
+        return {"executor": words.pop("on"), **words}

@@ -11,6 +11,7 @@ import typer
 from hwptq.errors import HwptqError
 
 from .asked import Case, Code, Quantization
+from .progress_display import TerminalProgress
 from .talk import Talk
 
 
@@ -26,30 +27,34 @@ def compile_command(
     ] = False,
 ) -> None:
     """Compile MODEL.onnx for a target, run the code, and report what it costs in accuracy."""
-    from hwptq.flow import compile, plan
-    from hwptq.options import options_of
+    context.obj.begin(output, talk.verbose)
+    with TerminalProgress(talk.quiet) as progress:
+        with progress.loading():
+            from hwptq.flow import compile, plan
+            from hwptq.options import options_of
+        options = options_of(None, **quantization.words(), **code.words())
+        if dry_run:
+            found = plan(case.model, case.target, case.calibration_data, case.preprocess, options, progress)
+        else:
+            try:
+                compile(*case.arguments, output, options, progress)
+            except HwptqError as error:
+                if error.exit_code in (5, 6):  # the output is complete, and worth a look
+                    progress.stop()
+                    _show(output, talk)
+                raise
+    if dry_run:
+        _show_plan(found, talk)
+    else:
+        _show(output, talk)
 
-    from .progress_display import TerminalProgress
+
+def _show_plan(found: dict[str, Any], talk: Talk) -> None:
     from .terminal import show_assignment
 
-    context.obj.begin(output, talk.verbose)
-    options = options_of(None, **quantization.words(), **code.words())
-    if dry_run:
-        with TerminalProgress(talk.quiet) as progress:
-            found = plan(case.model, case.target, case.calibration_data, case.preprocess, options, progress)
-        talk.tell(found)
-        if not talk.as_json:
-            show_assignment(found)
-        return
-    with TerminalProgress(talk.quiet) as progress:
-        try:
-            compile(*case.arguments, output, options, progress)
-        except HwptqError as error:
-            if error.exit_code in (5, 6):  # the output is complete, and worth a look
-                progress.stop()
-                _show(output, talk)
-            raise
-    _show(output, talk)
+    talk.tell(found)
+    if not talk.as_json:
+        show_assignment(found)
 
 
 def _show(folder: Path, talk: Talk) -> None:

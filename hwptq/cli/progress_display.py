@@ -52,6 +52,13 @@ class TerminalProgress(Progress):
         self._bars.stop()
 
     @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Show, on a terminal, that libraries are loaded: it belongs to no flow."""
+        task = self._bars.add_task("load", total=None)
+        yield
+        self._bars.update(task, total=1, completed=1)
+
+    @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Show a stage; it counts as one step unless it tracks items."""
         found = _Stage(name, self._bars.add_task(name, total=None))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .place import On
 from .talk import Talk
 
 
@@ -15,6 +17,7 @@ def run_command(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="output folder of hwptq compile")],
     data: Annotated[str, typer.Argument(metavar="DATA", help=".npz, .npy, image folder or module:function")],
     talk: Talk,
+    on: On = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", help="write the outputs, instead of showing them")
     ] = None,
@@ -32,10 +35,10 @@ def run_command(
     from .progress_display import TerminalProgress
 
     context.obj.begin(None, talk.verbose)
-    model = load(folder, trust=trust_descriptor)
+    model = load(folder, on, trust_descriptor)
     dataset = data_for(model, data, preprocess, samples)
     found, rows = [], []
-    with TerminalProgress(talk.quiet) as progress, progress.stage("run"):
+    with closing(model), TerminalProgress(talk.quiet) as progress, progress.stage("run"):
         for answer in progress.track(answers(model, dataset), dataset.count):
             rows.append(answer.row(top))
             if output is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from hwptq.errors import MismatchError
 
+from .place import On
 from .talk import Talk
 
 
@@ -16,6 +18,7 @@ def verify_command(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="output folder of hwptq compile")],
     talk: Talk,
+    on: On = None,
     trust_descriptor: Annotated[bool, typer.Option(help="run it by whatever its metadata say")] = False,
 ) -> None:
     """Run the code in OUT on the inputs of its golden.npz: the same outputs, bit for bit, or exit code 6."""
@@ -23,9 +26,11 @@ def verify_command(
     from hwptq.golden_check import check_golden
 
     context.obj.begin(None, talk.verbose)
-    found = check_golden(load(folder, trust=trust_descriptor))
+    with closing(load(folder, on, trust_descriptor)) as model:
+        found = check_golden(model)
     talk.tell(found.row())
     if talk.shows:
-        print(f"{folder}: {found.samples} samples, {found.values} values, {found.mismatches} differ")
+        where = f"; {found.executor}" if on else ""
+        print(f"{folder}: {found.samples} samples, {found.values} values, {found.mismatches} differ{where}")
     if found.mismatches:
         raise MismatchError(f"{folder}: {found.mismatches} of {found.values} values differ from golden.npz")

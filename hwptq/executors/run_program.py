@@ -17,6 +17,14 @@ _STATUS = {2: "its input ended in the middle of a sample", 3: "a kernel ran out 
 _SIGILL = (-4, 132)
 
 
+class ProgramFailed(HwptqError):
+    """A program that ended with a status of its own, and the last line that it said."""
+
+    def __init__(self, text: str, status: int, said: str):
+        super().__init__(text)
+        self.status, self.said = status, said
+
+
 def run_program(
     command: Sequence[str],
     inputs: Sequence[Tensor],
@@ -26,7 +34,7 @@ def run_program(
     """The outputs of each sample, as soon as the program has written them.
 
     `command` starts the program; `samples` hold one array per input. Raises HwptqError where the program
-    fails; an error while reading `samples` is raised as it is.
+    fails (a ProgramFailed, where it has started); an error while reading `samples` is raised as it is.
     """
     pipe = subprocess.PIPE
     try:
@@ -50,7 +58,7 @@ def run_program(
         if failure:
             raise failure[0]
         if process.wait():
-            raise HwptqError(_problem(command, process.returncode, errors))
+            raise _problem(command, process.returncode, errors)
     finally:
         process.kill()
         process.wait()
@@ -90,9 +98,10 @@ def _read_outputs(stdout: IO[bytes], outputs: Sequence[Tensor]) -> list[np.ndarr
     return arrays
 
 
-def _problem(command: Sequence[str], status: int, errors: list[bytes]) -> str:
-    text = b"".join(errors).decode(errors="replace").strip().splitlines()
-    said = f": {text[-1]}" if text else ""
+def _problem(command: Sequence[str], status: int, errors: list[bytes]) -> ProgramFailed:
+    lines = b"".join(errors).decode(errors="replace").strip().splitlines()
+    said = lines[-1] if lines else ""
+    why = f"failed with status {status}: {_STATUS.get(status, 'unknown')}"
     if status in _SIGILL or "Illegal instruction" in said:
-        return f"the program uses instructions that this CPU lacks ({command[0]}){said}"
-    return f"the program failed with status {status}: {_STATUS.get(status, 'unknown')}{said}"
+        why = f"uses instructions that this CPU lacks ({command[0]})"
+    return ProgramFailed(f"the program {why}{f': {said}' if said else ''}", status, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,17 +107,21 @@ def verify(
     float, whose last bits depend on the library of the device, a second build shows all integer tensors, and
     each operator must map the emitted inputs to the emitted output exactly.
     """
-    reason = program.why_none or backend_of(target).why_not_run()
+    reason = program.why_none or (None if executor else backend_of(target).why_not_run())
     emulated = reason is not None and emulates(target)
     running = None if reason else _executor(program, executor)
     evidence = Evidence(
         EMULATOR if emulated else running.description if running else f"not run: {reason}", score
     )
     watch = _Watch(graphs, evidence)
-    with TemporaryDirectory(prefix="hwptq-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(TemporaryDirectory(prefix="hwptq-"))
+        if running:
+            stack.callback(running.close)
         tapped = None
         if not reason and float_nodes(graphs.integer):
             tapped = _Tapped(graphs, target, Path(scratch), executor)
+            stack.callback(tapped.running.close)
         for sample, emitted in run_emitted(running, data, progress):
             reference_outputs = watch.outputs(sample)
             exact = watch.exact

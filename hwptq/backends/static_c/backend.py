@@ -87,8 +87,8 @@ class StaticC(Backend):
     ) -> list[np.ndarray]:  # fmt: skip
         return run_intrinsics(calls, operands, self.target, folder)
 
-    def check(self, threads: int = 1) -> None:
-        super().check(threads)
+    def check(self, threads: int = 1, here: bool = True) -> None:
+        super().check(threads, here)
         if threads > 1 and self.target.toolchain.runtime != LIBC:
             raise InputError(
                 f"{self.target.name}: its programs run without a C library, so --threads can only be 1"

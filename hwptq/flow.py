@@ -32,7 +32,9 @@ from hwptq.tuning.tune import Tuning, tune
 
 from . import passes
 from .artifact import CompiledModel, load
+from .backends.arena_budget import check_arena
 from .backends.backend import backend_of
+from .bitwidths.budget import ARENA
 from .blas import one_blas_thread
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
@@ -143,6 +145,8 @@ def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
         program = backend_of(job.target).build(graphs.kernels, model.outputs, model.name, folder)
     if widths:
         widths.check(program.weight_bytes)
+    if (budget := job.options.budget) and budget.kind == ARENA:
+        check_arena(program, graphs.kernels, budget)
     return Built(graphs, program, widths, tuning, quantized.warnings)
 
 
@@ -192,7 +196,7 @@ def plan(
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
     job = Job(device, calibration, options, progress)
     with _of_passes(model, imported):
-        return Chooser(prepare(imported.module, job), job).choose(options.budget).report()
+        return Chooser(prepare(imported.module, job), job).choose(options.dtype_budget).report()
 
 
 @one_blas_thread()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from .bitwidths.budget import Budget, parse_budget
+from .bitwidths.budget import ARENA, Budget, parse_budget
 from .errors import InputError
 from .quant.group_codes import SIZES
 from .recipe import RECIPES, Recipe
@@ -59,6 +59,11 @@ class Options:
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization
     command: tuple[str, ...] = ()  # the command line, for the report
+
+    @property
+    def dtype_budget(self) -> Budget | None:
+        """The budget, where a choice of dtypes can keep it."""
+        return None if self.budget and self.budget.kind == ARENA else self.budget
 
     def __post_init__(self) -> None:
         self._parse("budget", str, parse_budget)

@@ -68,6 +68,16 @@ class Stay:
 
 
 @dataclass(frozen=True)
+class RegionUse:
+    """A region of a device's memory: what lies there, the bytes that a program takes of it, and its size."""
+
+    name: str
+    holds: tuple[str, ...]
+    used: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Program:
     """A compiled model on disk.
 
@@ -88,6 +98,7 @@ class Program:
     weight_bytes: int = 0
     calls: tuple[str, ...] = ()  # kernels in the order in which they are called, without the prefix
     stays: tuple[Stay, ...] = ()  # what lies in the arena when, where it is planned
+    regions: tuple[RegionUse, ...] = ()  # of a device without an operating system
     why_none: str = ""  # there is no program
     link_failed: bool = False  # … although one was asked for
 

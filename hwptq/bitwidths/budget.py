@@ -10,15 +10,19 @@ from ..errors import InputError
 
 _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20}
 _NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
-_HELP = "give weights=400kB, weights=0.6x, cycles=0.8x or macs-int4=70%"
+_HELP = "give weights=400kB, weights=0.6x, cycles=0.8x, macs-int4=70% or arena=64kB"
+#: The kind that no choice of dtypes is made for: what the code needs is held against it.
+ARENA = "arena"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on the weights' bytes, on cycles, or on the multiply-accumulates with wide weights.
+    """A limit on the weights' bytes, on cycles, on the multiply-accumulates with wide weights, or on the
+    bytes of activations.
 
-    kind: "weights" | "cycles" | "macs-DTYPE"; value: bytes, cycles, a factor of the cost at the highest
-    precision (`relative`), or for macs-DTYPE the least share of multiply-accumulates with such weights.
+    kind: "weights" | "cycles" | "macs-DTYPE" | "arena"; value: bytes, cycles, a factor of the cost at the
+    highest precision (`relative`), or for macs-DTYPE the least share of multiply-accumulates with such
+    weights.
     """
 
     kind: str
@@ -50,7 +54,7 @@ class Budget:
     def __str__(self) -> str:
         if self.dtype:
             return f"{self.kind}={100 * self.value:g}%"
-        unit = "x" if self.relative else "B" if self.kind == "weights" else ""
+        unit = "x" if self.relative else "B" if self.kind in ("weights", ARENA) else ""
         return f"{self.kind}={self.value:.10g}{unit}"
 
 
@@ -58,7 +62,7 @@ def parse_budget(text: str) -> Budget:
     """ "weights=400kB" -> Budget("weights", 400000.0). Raises InputError for anything else than a budget."""
     kind, _, value = text.partition("=")
     value = value.strip().lower()
-    if kind == "weights" and (found := re.fullmatch(rf"{_NUMBER}\s*(b|kb|mb|kib|mib)?", value)):
+    if kind in ("weights", ARENA) and (found := re.fullmatch(rf"{_NUMBER}\s*(b|kb|mb|kib|mib)?", value)):
         return _positive(Budget(kind, float(found[1]) * _BYTES[found[2] or ""]), text)
     if kind in ("weights", "cycles") and (found := re.fullmatch(rf"{_NUMBER}x", value)):
         return _positive(Budget(kind, float(found[1]), relative=True), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     size = report["weight_bytes"]
     yield "weights", f"{size['quantized'] / 1e3:.1f} kB, {size['float32'] / 1e3:.1f} kB in float32"
     yield "activations", f"{report['arena_bytes'] / 1e3:.1f} kB at most, in a static arena"
+    if report.get("regions"):
+        used = (f"{r['name']} {r['used'] / 1e3:.1f} of {r['size'] / 1e3:.1f} kB" for r in report["regions"])
+        yield "memory", ", ".join(used)
     if report.get("assignment"):
         yield "dtypes", _dtypes(report)
     if exact["samples"]:
@@ -152,6 +156,7 @@ def target_row(target: Descriptor) -> dict[str, Any]:
         "compiler": list(tools.compiler),
         "run": list(tools.run),
         "packages": list(tools.packages),
+        "regions": [asdict(region) for region in target.memory.regions],
     }
 
 
@@ -168,3 +173,6 @@ def show_target(target: Descriptor) -> None:
     _console.print(f"run        {' '.join(row['run']) or 'natively'}")
     if row["packages"]:
         _console.print(f"packages   {' '.join(row['packages'])}")
+    for region in row["regions"]:
+        first, size = f"{region['origin']:#010x}", f"{region['bytes'] / 2**10:g} KiB"
+        _console.print(f"memory     {region['name']}: {size} from {first}, {', '.join(region['holds'])}")

@@ -101,7 +101,7 @@ def _for_activations(case: Case) -> Iterator[Remedy]:
             yield Remedy(why, Change(steps=(f"observer={method}",)))
     wide = [p for rule in case.target.ops for p in rule.pairs if is_wide(p)]
     word = next(filter(None, map(precision_word, wide)), None)
-    if word and case.options.budget is None:  # which leaves no choice to a precision
+    if word and case.options.dtype_budget is None:  # which leaves no choice to a precision
         yield Remedy("activations have few bits", Change(precision=word))
     if not recipe.smooth:
         yield Remedy("some channels behind a layer norm are outliers", Change(steps=("smooth=on",)))

@@ -57,11 +57,11 @@ class Trials:
     def _with_dtypes(self, options: Options) -> Prepared:
         """A prepared module on which the dtypes are recorded that the options wish."""
         check_wishes(options, self._job.target, quantized=False)
-        if not (options.precision or options.budget or options.exclude):
+        if not (options.precision or options.dtype_budget or options.exclude):
             return self.prepared(options)
         prepared = self.prepared(options)
-        if options.budget:
-            return Chooser(prepared, self._of(options)).choose(options.budget).recorded(prepared)
+        if options.dtype_budget:
+            return Chooser(prepared, self._of(options)).choose(options.dtype_budget).recorded(prepared)
         step = passes.AssignBitWidths(
             self._job.target,
             prepared.stats,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterator
 from typing import Any
 
 import tvm
 
+from hwptq.backends.called_layers import called_layers
 from hwptq.backends.program import Program
-from hwptq.ir.dataflow import bindings
-from hwptq.ir.operator import kernel_name
-from hwptq.ir.provenance import origins
-from hwptq.tir.builder import TEMPLATE
 
 
 def memory_map(program: Program, kernels: tvm.IRModule) -> dict[str, Any] | None:
@@ -22,7 +17,7 @@ def memory_map(program: Program, kernels: tvm.IRModule) -> dict[str, Any] | None
     """
     if not program.stays:
         return None
-    calls = list(_calls(program, kernels))
+    calls = list(called_layers(program.calls, kernels))
     tensors = [
         {
             "name": calls[min(stay.born, len(calls) - 1)]["name"],
@@ -34,18 +29,3 @@ def memory_map(program: Program, kernels: tvm.IRModule) -> dict[str, Any] | None
         for stay in program.stays
     ]
     return {"arena_bytes": program.arena_bytes, "calls": calls, "tensors": tensors}
-
-
-def _calls(program: Program, kernels: tvm.IRModule) -> Iterator[dict[str, str]]:
-    """The layer and the kernel of each call. A function may serve several layers: the program calls it in
-    their order. What TVM made of data movement has the name of its function."""
-    layers: dict[str, deque[tuple[str, str]]] = defaultdict(deque)
-    named = origins(kernels["main"])
-    for var, value in bindings(kernels["main"]):
-        if function := kernel_name(value):
-            layers[function].append((named[var].label, named[var].node))
-    for function in program.calls:
-        name, node = layers[function].popleft() if layers[function] else (function, "")
-        attributes = kernels[function].attrs if function in kernels else None
-        kernel = str((attributes or {}).get(TEMPLATE, "TVM"))
-        yield {"name": name, "node": node, "kernel": kernel, "function": function}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def build_report(
         "bits": rows,
         "weight_bytes": {"float32": float_weight_bytes(graphs.float32), "quantized": program.weight_bytes},
         "arena_bytes": program.arena_bytes,
+        "regions": [asdict(region) for region in program.regions],
         "bit_exact": {
             "executor": evidence.executor,
             "samples": evidence.samples if evidence.values else 0,

@@ -174,12 +174,12 @@ class Chooser:
 
 def wished(options: Options) -> bool:
     """Whether any option is about dtypes; if none is, each layer gets the first that the target offers."""
-    return bool(options.precision or options.budget or options.exclude or searches(options))
+    return bool(options.precision or options.dtype_budget or options.exclude or searches(options))
 
 
 def searches(options: Options) -> bool:
     """Whether --max-drop alone decides: then the cheapest assignment that holds it is wanted."""
-    return options.max_drop is not None and options.budget is None and options.precision is None
+    return options.max_drop is not None and options.dtype_budget is None and options.precision is None
 
 
 def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
@@ -194,26 +194,26 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
         return
     if options.precision is not None:
         _check_precision(options.precision, target)
-    if options.precision and options.budget:
+    if options.precision and options.dtype_budget:
         raise InputError("--precision leaves a budget nothing to choose: give one of the two")
     if grouped and not any(target.weight_group(rule.op) for rule in target.ops):
         raise InputError(f"--weight-granularity group: no kernel of {target.name} unpacks weights per group")
     if options.lower_ends and not (options.precision or searches(options)):
         raise InputError("--lower-ends is about --precision or --max-drop alone: give one of them")
-    if quantized and (options.precision or options.budget):
+    if quantized and (options.precision or options.dtype_budget):
         raise InputError("the model is quantized already: --precision and --budget need a model in float")
     if quantized and (options.exclude or options.keep_float):
         raise InputError("the model is quantized already: --exclude and --keep-float need a model in float")
-    dtype = options.budget.dtype if options.budget else None
+    dtype = options.dtype_budget.dtype if options.dtype_budget else None
     if dtype and all(dtype != weight for rule in target.ops for _, weight in rule.pairs):
-        raise InputError(f"--budget {options.budget}: target {target.name} offers no {dtype} weights")
+        raise InputError(f"--budget {options.dtype_budget}: target {target.name} offers no {dtype} weights")
 
 
 def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> None:
     """Raise InputError where dynamic activations leave an option nothing to say, or the target has none."""
     if quantized:
         raise InputError("the model is quantized already: --activations dynamic needs a model in float")
-    if options.budget or options.exclude:
+    if options.dtype_budget or options.exclude:
         raise InputError(
             "--activations dynamic has no choice of dtypes by layer: leave --budget and --exclude"
         )

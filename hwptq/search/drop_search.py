@@ -58,7 +58,7 @@ def bit_widths(
         assert job.options.max_drop is not None
         trial = Trial(prepared, job, outputs, evaluation)
         return cheapest_within(chooser, trial.loss, job.options.max_drop)
-    return chooser.choose(job.options.budget)
+    return chooser.choose(job.options.dtype_budget)
 
 
 def cheapest_within(chooser: Chooser, loss: Callable[[BitWidths], Lost], most: float) -> BitWidths:

@@ -21,6 +21,7 @@ from hwptq.errors import InputError
         ("cycles=0.8x", Budget("cycles", 0.8, relative=True)),
         ("cycles=1e6", Budget("cycles", 1e6)),
         ("macs-int4=70%", Budget("macs-int4", 0.7)),
+        ("arena=64kB", Budget("arena", 64e3)),
     ],
 )
 def test_is_read_and_written(text: str, budget: Budget) -> None:

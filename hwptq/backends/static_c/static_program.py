@@ -15,6 +15,7 @@ from hwptq.targets import Descriptor
 
 from .c_source import Workspace, data_file, header, main_program, source
 from .data_assembly import data_assembly
+from .footprint import check_fits, region_uses
 from .hooks import rename_launch
 from .memory_plan import MemoryPlan, plan_memory, stays
 from .raw_functions import lower, workspaces, write_object
@@ -41,19 +42,21 @@ def build_program(
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         work = Path(scratch)
         workspace = compile_parts(plan, prefix, target, work)
+        check_fits(plan, workspace, mod, target)
         obj, head = folder / f"{prefix}.o", folder / f"{prefix}.h"
         parts = ["kernels.o", "calls.o", "weights.o"]
         call_tool([*tools.compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), *parts], work)
         head.write_text((work / head.name).read_text(encoding="utf-8"), encoding="utf-8")
         sources = [*_C_FLAGS, *_thread_flags(plan), "main.c", str(obj.resolve())]
         program, why_none = _linked(target, sources, folder / prefix, work, deliver)
+        regions = region_uses(target, folder / prefix) if program else ()
         shared = (
             _library(plan, prefix, target, workspace, folder) if deliver and tools.runtime == LIBC else None
         )
     return Program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
         plan.arena_bytes, len(plan.weights), tuple(call.function for call in plan.calls), stays(plan),
-        why_none, bool(why_none) and why_none != OBJECT_ONLY,
+        regions, why_none, bool(why_none) and why_none != OBJECT_ONLY,
     )  # fmt: skip
 
 

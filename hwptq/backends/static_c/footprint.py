@@ -1,0 +1,85 @@
+"""What a program without an operating system takes of each region of memory, and whether it fits."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import tvm
+
+from hwptq.backends.arena_budget import fullest_layer
+from hwptq.backends.called_layers import called_layers
+from hwptq.backends.program import RegionUse
+from hwptq.backends.toolchain import binary_tool
+from hwptq.errors import HwptqError, UnsupportedError
+from hwptq.targets import Descriptor
+from hwptq.targets.memory import Region
+
+from .c_source import Workspace
+from .memory_plan import MemoryPlan, stays
+
+_STORED_TOO = ".data"  # lies among the constants, from where it is copied at the start
+
+
+def check_fits(plan: MemoryPlan, workspace: Workspace, mod: tvm.IRModule, target: Descriptor) -> None:
+    """Raise UnsupportedError, with the layer that takes most, where activations or weights do not fit."""
+    places = {what: region for region in target.memory.regions for what in region.holds}
+    if not places:
+        return
+    arena = places.get("arena", places["data"])
+    beside = target.memory.stack if arena == places["data"] else 0
+    needed = workspace.arena_bytes(plan, target.memory)
+    if needed + beside > arena.bytes:
+        fullest = fullest_layer(stays(plan), [call.function for call in plan.calls], mod)
+        raise UnsupportedError(_too_large(needed, beside, arena, fullest, target))
+    constants = places["constants"]
+    if len(plan.weights) > constants.bytes:
+        layer, most = _heaviest_layer(plan, mod)
+        raise UnsupportedError(
+            f"weights take {len(plan.weights)} bytes, and {constants.name} of {target.name} has "
+            f"{constants.bytes}: {layer} alone has {most}; --precision w4a8 or a --budget makes them fewer"
+        )
+
+
+def _too_large(needed: int, beside: int, arena: Region, most: tuple[str, int], target: Descriptor) -> str:
+    stack = f" with {beside} of them for the stack" if beside else ""
+    return (
+        f"activations take {needed} bytes, and {arena.name} of {target.name} has {arena.bytes}{stack}: "
+        f"{most[0]} needs most, {most[1]} for what it reads, what it writes and what waits for later layers"
+    )
+
+
+def _heaviest_layer(plan: MemoryPlan, mod: tvm.IRModule) -> tuple[str, int]:
+    """The layer with most bytes of constants, and those."""
+    starts = sorted({p.at for call in plan.calls for p in call.args if p.kind == "weights"})
+    ends = dict(zip(starts, [*starts[1:], len(plan.weights)], strict=True))
+    sizes = [sum(ends[p.at] - p.at for p in call.args if p.kind == "weights") for call in plan.calls]
+    names = [row["name"] for row in called_layers([call.function for call in plan.calls], mod)]
+    return names[sizes.index(max(sizes))], max(sizes)
+
+
+def region_uses(target: Descriptor, program: Path) -> tuple[RegionUse, ...]:
+    """What a linked program takes of each region. Raises HwptqError where the compiler has no `size`."""
+    if not target.memory.regions:
+        return ()
+    command = [binary_tool(target.toolchain.compiler, "size"), "-A", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HwptqError(f"{command[0]} failed with status {done.returncode}: {done.stderr.strip()}")
+    rows = re.findall(r"^(\.\S+)\s+(\d+)\s+(\d+)\s*$", done.stdout, re.MULTILINE)
+    sections = [(name, int(size), int(address)) for name, size, address in rows]
+    return tuple(
+        RegionUse(region.name, region.holds, _used(region, sections), region.bytes)
+        for region in target.memory.regions
+    )
+
+
+def _used(region: Region, sections: list[tuple[str, int, int]]) -> int:
+    stored = "constants" in region.holds
+    return sum(
+        size
+        for name, size, address in sections
+        if (region.origin <= address < region.origin + region.bytes and address + size > 0)
+        or (stored and name == _STORED_TOO)
+    )

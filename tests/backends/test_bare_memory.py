@@ -1,0 +1,64 @@
+"""Memory of a device without an operating system: what a program takes of it, and models that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_models import MODELS
+
+import hwptq
+from hwptq.errors import BudgetError, UnsupportedError
+from hwptq.targets import load_target
+
+M4 = "arm-cortex-m4"
+REGIONS = """\
+schema = 1
+name = "chip"
+extends = "arm-cortex-m4"
+[memory]
+stack = 4096
+regions = [
+    {{ name = "flash", origin = 0, bytes = {flash}, holds = ["code", "constants"] }},
+    {{ name = "sram", origin = 0x20000000, bytes = {sram}, holds = ["data"] }},
+]
+"""
+TOO_LARGE = {
+    "activations": (
+        65536,
+        8192,
+        r"activations take \d+ bytes, and sram .*8192 .*: stage1/\w+ needs most",
+    ),
+    "weights": (8192, 65536, r"weights take \d+ bytes, and flash .* has 8192: stage\d/.* alone has \d+"),
+}
+
+
+def test_the_report_says_what_is_used(demo: Callable[[str], Any]) -> None:
+    """All of the weights, the arena and the stack are counted, and little else."""
+    model, memory = demo(M4), load_target(M4).memory
+    flash, sram = model.report["regions"]
+    weights, arena = model.report["weight_bytes"]["quantized"], model.report["arena_bytes"]
+    assert (flash["name"], flash["size"]) == ("flash", memory.regions[0].bytes)
+    assert weights < flash["used"] < weights + 60_000
+    assert memory.stack + arena < sram["used"] < memory.stack + arena + 2000
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_what_does_not_fit_is_refused_with_its_layer(
+    what: str, runnable: Callable[[str], str], tmp_path: Path
+) -> None:
+    runnable(M4)
+    flash, sram, message = TOO_LARGE[what]
+    chip = tmp_path / "chip.toml"
+    chip.write_text(REGIONS.format(flash=flash, sram=sram))
+    with pytest.raises(UnsupportedError, match=message):
+        hwptq.compile(**MODELS["demo"].arguments(8, 2), target=chip, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_for_activations(runnable: Callable[[str], str], tmp_path: Path) -> None:
+    arguments, output = MODELS["demo"].arguments(8, 2), tmp_path / "out"
+    with pytest.raises(BudgetError, match=r"arena=5000B: activations take \d+ bytes; stage1/\w+ needs most"):
+        hwptq.compile(**arguments, target=runnable(M4), output=output, budget="arena=5kB")

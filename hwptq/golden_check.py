@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from .backends.program import Tensor
 from .errors import InputError
 from .no_device import check_no_device
 from .report.golden import output_keys
+
+Track = Callable[[Iterable[Any], "int | None"], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ def golden_samples(model: CompiledModel) -> Iterator[tuple[dict[str, np.ndarray]
         yield _row(inputs, i), _row(outputs, i)
 
 
-def check_golden(model: CompiledModel) -> GoldenCheck:
-    """Run all stored samples. Raises InputError where nothing here runs the code, or nothing is stored."""
+def check_golden(model: CompiledModel, track: Track = lambda items, total: items) -> GoldenCheck:
+    """Run all stored samples; track: passes their outputs on, and so sees how far it has come. Raises InputError where nothing here runs the code, or nothing is stored."""
     stored = list(golden_samples(model))
     values = mismatches = 0
-    for found, (_, wanted) in zip(model.run_stream(inputs for inputs, _ in stored), stored, strict=True):
+    outputs = track(model.run_stream(inputs for inputs, _ in stored), len(stored))
+    for found, (_, wanted) in zip(outputs, stored, strict=True):
         for name, array in wanted.items():
             values += array.size
             mismatches += int(np.count_nonzero(_bits(array) != _bits(found[name])))

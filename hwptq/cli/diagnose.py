@@ -13,6 +13,7 @@ import typer
 from hwptq.errors import InputError
 
 from .asked import Case, Quantization
+from .progress_display import TerminalProgress
 from .talk import Talk
 
 if TYPE_CHECKING:
@@ -33,30 +34,29 @@ def diagnose_command(
 
     Remedies are options of hwptq compile, ready to be pasted.
     """
-    from hwptq.flow import diagnose
-    from hwptq.options import options_of
-
-    from .progress_display import TerminalProgress
-    from .show_diagnosis import show_diagnosis
-
     context.obj.begin(output if repair_it else None, talk.verbose)
     if case.calibration_data is None:
         raise InputError("diagnose quantizes the model: give --calibration-data")
-    options = options_of(None, **quantization.words())
+    with TerminalProgress(talk.quiet) as progress:
+        with progress.loading():
+            from hwptq.flow import diagnose
+            from hwptq.options import options_of
+        options = options_of(None, **quantization.words())
+        if not repair_it:
+            found = diagnose(*case.arguments, options, progress).row()
     if repair_it:
         _repair(case, options, output, talk)
         return
-    with TerminalProgress(talk.quiet) as progress:
-        found = diagnose(*case.arguments, options, progress)
-    talk.tell({"model": case.model.stem, "target": case.target, **found.row()})
+    talk.tell({"model": case.model.stem, "target": case.target, **found})
     if not talk.as_json:
-        show_diagnosis(found.row(), f"{case.model.stem} for {case.target}")
+        from .show_diagnosis import show_diagnosis
+
+        show_diagnosis(found, f"{case.model.stem} for {case.target}")
 
 
 def _repair(case: Case, options: Options, output: Path, talk: Talk) -> None:
     from hwptq.flow import compile, repair
 
-    from .progress_display import TerminalProgress
     from .terminal import show_report
 
     with TerminalProgress(talk.quiet) as progress:

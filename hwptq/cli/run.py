@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .place import On
+from .progress_display import TerminalProgress
 from .talk import Talk
 
 
@@ -29,20 +30,19 @@ def run_command(
     trust_descriptor: Annotated[bool, typer.Option(help="run it by whatever its metadata say")] = False,
 ) -> None:
     """Run the code in OUT on DATA: the top classes of each sample, or its outputs as FILE.npz."""
-    from hwptq.answers import answers, data_for, write_answers
-    from hwptq.artifact import load
-
-    from .progress_display import TerminalProgress
-
     context.obj.begin(None, talk.verbose)
-    model = load(folder, on, trust_descriptor)
-    dataset = data_for(model, data, preprocess, samples)
     found, rows = [], []
-    with closing(model), TerminalProgress(talk.quiet) as progress, progress.stage("run"):
-        for answer in progress.track(answers(model, dataset), dataset.count):
-            rows.append(answer.row(top))
-            if output is not None:
-                found.append(answer)
+    with TerminalProgress(talk.quiet) as progress:
+        with progress.loading():
+            from hwptq.answers import answers, data_for, write_answers
+            from hwptq.artifact import load
+        model = load(folder, on, trust_descriptor)
+        dataset = data_for(model, data, preprocess, samples)
+        with closing(model), progress.stage("run"):
+            for answer in progress.track(answers(model, dataset), dataset.count):
+                rows.append(answer.row(top))
+                if output is not None:
+                    found.append(answer)
     if output is not None:
         write_answers(output, found)
     hits = _hits(rows)

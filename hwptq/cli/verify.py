@@ -11,6 +11,7 @@ import typer
 from hwptq.errors import MismatchError
 
 from .place import On
+from .progress_display import TerminalProgress
 from .talk import Talk
 
 
@@ -22,12 +23,13 @@ def verify_command(
     trust_descriptor: Annotated[bool, typer.Option(help="run it by whatever its metadata say")] = False,
 ) -> None:
     """Run the code in OUT on the inputs of its golden.npz: the same outputs, bit for bit, or exit code 6."""
-    from hwptq.artifact import load
-    from hwptq.golden_check import check_golden
-
     context.obj.begin(None, talk.verbose)
-    with closing(load(folder, on, trust_descriptor)) as model:
-        found = check_golden(model)
+    with TerminalProgress(talk.quiet) as progress:
+        with progress.loading():
+            from hwptq.artifact import load
+            from hwptq.golden_check import check_golden
+        with closing(load(folder, on, trust_descriptor)) as model, progress.stage("verify"):
+            found = check_golden(model, progress.track)
     talk.tell(found.row())
     if talk.shows:
         where = f"; {found.executor}" if on else ""

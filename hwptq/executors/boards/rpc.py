@@ -114,7 +114,8 @@ class Rpc(Board):
     def _failed(self, error: Exception) -> HwptqError:
         """The connection is lost, unless the code failed there."""
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return self.lost(lines[-1] if lines else type(error).__name__)
+        last = lines[-1] if lines else type(error).__name__
+        return self.lost("the server ended it" if last.startswith("Check failed") else last)
 
     def close(self) -> None:
         if session := self.__dict__.pop("_session", None):

@@ -19,7 +19,7 @@ from common import CASES, ROOT, parser, paths
 
 from hwptq import Options
 from hwptq.bitwidths.budget import Budget
-from hwptq.cli.terminal import TerminalProgress
+from hwptq.cli.progress_display import TerminalProgress
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.frontends.onnx.importer import import_onnx

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import hwptq
-from hwptq.cli.terminal import TerminalProgress
+from hwptq.cli.progress_display import TerminalProgress
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,7 +18,7 @@ from common import parser, row
 from scipy.stats import spearmanr
 
 import hwptq
-from hwptq.cli.terminal import TerminalProgress
+from hwptq.cli.progress_display import TerminalProgress
 from hwptq.recipe import recipe
 
 FOLDER = "sts-minilm-l6"

@@ -159,8 +159,14 @@ class _Writer:
     def _composite(self, name: str, call: Any) -> str:
         """The nodes of an outlined function, the last of them called `name`."""
         func = self.mod[call.op]
+        rank = len(shape_of(call))
         for param, argument in zip(func.params, call.args, strict=True):
-            self.names[param] = self.name(argument)
+            array = constant(argument)
+            if array is not None and array.ndim == 1 and rank > 2:
+                # ONNX Runtime 1.32 makes a Gemm of a product and an added vector, whose Q it rejects
+                self.names[param] = self.tensor(array.reshape([1] * (rank - 1) + [-1]))
+            else:
+                self.names[param] = self.name(argument)
         inner = bindings(func)
         last = next(v for v, value in reversed(inner) if isinstance(value, relax.Call))
         for local, value in inner:
@@ -236,10 +242,14 @@ def _conv2d(w: _Writer, call: Any, output: str) -> str:
 def _pool(op: str) -> Callable[[_Writer, Any, str], str]:
     def convert(w: _Writer, call: Any, output: str) -> str:
         a = call.attrs
-        extra = {"count_include_pad": int(a.count_include_pad)} if op == "AveragePool" else {}
+        extra: dict[str, Any] = {}
+        if op == "AveragePool":
+            extra["count_include_pad"] = int(a.count_include_pad)
+        if any(d != 1 for d in _ints(a.dilation)):  # ONNX Runtime's pooling of codes knows no such attribute
+            extra["dilations"] = _ints(a.dilation)
         return w.node(
             op, [w.name(call.args[0])], output, kernel_shape=_ints(a.pool_size), strides=_ints(a.strides),
-            pads=_ints(a.padding), dilations=_ints(a.dilation), ceil_mode=int(a.ceil_mode), **extra,
+            pads=_ints(a.padding), ceil_mode=int(a.ceil_mode), **extra,
         )  # fmt: skip
 
     return convert

@@ -1,0 +1,78 @@
+"""Our own model.qdq.onnx comes back: it is loaded by ONNX Runtime, and compiled to the same integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx_models import model, node, normal, save
+from real_models import RealModel
+
+from hwptq import Options
+from hwptq.data.dataset import from_batches, open_dataset
+from hwptq.data.preprocess import load_preprocess
+from hwptq.evaluate.interpret import Interpreter
+from hwptq.frontends.model import Model
+from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.ir.dataflow import constant
+from hwptq.ir.operator import WeightedOperator
+from hwptq.pipeline.stages import integers, quantize
+from hwptq.pipeline.step import Job
+from hwptq.qdq_onnx import export_qdq
+from hwptq.report.coverage import integer_nodes
+from hwptq.targets import load_target
+
+
+def _again(found: Model, data: list[dict[str, np.ndarray]], folder: Path) -> None:
+    job = Job(load_target("x86-64-avx2"), from_batches(data, found.inputs), Options(recipe="fast"))
+    quantized = quantize(found.module, job)
+    path = folder / "model.qdq.onnx"
+    onnx.save(export_qdq(quantized.qdq, found.outputs, "again"), str(path))
+    first, second = integers(quantized, job), integers(quantize(import_onnx(path).module, job), job)
+    layers = [
+        [constant(a) for _, op, args in integer_nodes(m) if isinstance(op, WeightedOperator) for a in args]
+        for m in (first, second)
+    ]
+    assert len(layers[0]) == len(layers[1])
+    for one, other in zip(*layers, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for sample in data[:2]:
+        results = [Interpreter(m).run(sample) for m in (first, second)]
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_array_equal(one, other)
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [o.name for o in session.get_outputs()] == list(found.outputs)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        RealModel("digits", "digits.onnx", calibration="calibration.npz", evaluation="evaluation.npz"),
+        RealModel("ci-tiny", "resnet8.onnx", "resnet8.preprocess.toml"),
+        RealModel("tiny-kws"),
+    ],
+    ids=["demo", "resnet8", "kws"],
+)
+def test_real_models(case: RealModel, tmp_path: Path) -> None:
+    given = case.arguments(4, 1)
+    found = import_onnx(given["model"])
+    preprocess = load_preprocess(given["preprocess"])
+    data = open_dataset(case.path / case.calibration, found.inputs, preprocess).take(4)
+    _again(found, [sample.inputs for sample in data], tmp_path)
+
+
+def test_products_of_tokens_with_biases(tmp_path: Path) -> None:
+    """ONNX Runtime would make Gemm of them, and reject the Q that it writes for these."""
+    nodes = [
+        node("MatMul", "x w", "a", "first"),
+        node("Add", "a b", "c", "bias"),
+        node("Relu", "c", "r", "relu"),
+        node("MatMul", "r v", "d", "second"),
+        node("Add", "d e", "y", "last"),
+    ]
+    constants = {"w": normal(1, 16, 8), "b": normal(2, 8), "v": normal(3, 8, 4), "e": normal(4, 4)}
+    proto = model(nodes, {"x": [1, 5, 16]}, constants)
+    _again(import_onnx(save(proto, tmp_path)), [{"x": normal(i, 1, 5, 16)} for i in range(3)], tmp_path)

@@ -2,9 +2,9 @@
 
     python benchmarks/boards.py OUT DATA [OUT DATA …]
 
-OUT: output folders for a target of this machine; DATA: samples, of which the first 100 are run. Each runs by ssh
-(an sshd of its own on 127.0.0.1), by TVM's RPC, and by a tracker. After half of the samples the connection is
-cut; the second run must go on from there, and all outputs must be those of this process.
+OUT: output folders for a target of this machine; DATA: samples, of which the first 100 are run. Each runs by
+ssh (an sshd of its own on 127.0.0.1), by TVM's RPC, and by a tracker. After half of the samples the
+connection is cut; the second run must go on from there, and all outputs must be those of this process.
 """
 
 from __future__ import annotations

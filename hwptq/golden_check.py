@@ -50,7 +50,10 @@ def golden_samples(model: CompiledModel) -> Iterator[tuple[dict[str, np.ndarray]
 
 
 def check_golden(model: CompiledModel, track: Track = lambda items, total: items) -> GoldenCheck:
-    """Run all stored samples; track: passes their outputs on, and so sees how far it has come. Raises InputError where nothing here runs the code, or nothing is stored."""
+    """Run all stored samples. track: passes their outputs on, and so sees how far it has come.
+
+    Raises InputError where nothing here runs the code, or nothing is stored.
+    """
     stored = list(golden_samples(model))
     values = mismatches = 0
     outputs = track(model.run_stream(inputs for inputs, _ in stored), len(stored))

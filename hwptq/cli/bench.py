@@ -22,7 +22,10 @@ def bench_command(
     on: On = None,
     runs: Annotated[int, typer.Option(metavar="N", help="calls that are timed", min=1)] = 100,
 ) -> None:
-    """Time the code in OUT in this process, or on a board: the median of one sample, and the quartiles."""
+    """Time the code in OUT in this process, or on a board: the median of one sample, and the quartiles.
+
+    Under an emulator its instructions are counted instead.
+    """
     from hwptq.artifact import load
     from hwptq.latency import latency
 
@@ -33,8 +36,12 @@ def bench_command(
     if talk.as_json:
         return
     state = "".join(f", {found.after[key]:g} {unit}" for key, unit in _UNITS.items() if key in found.after)
+    digits = 3 if found.unit == "ms" else 0
+    least, lower, median, upper, most = (
+        f"{value:,.{digits}f}"
+        for value in (found.least, found.lower_quartile, found.median, found.upper_quartile, found.most)
+    )
     print(
-        f"{folder}: median {found.median:.3f} ms, quartiles {found.lower_quartile:.3f} … "
-        f"{found.upper_quartile:.3f}, {found.least:.3f} … {found.most:.3f} in {found.runs} runs; "
-        f"{found.executor}{state}"
+        f"{folder}: median {median} {found.unit}, quartiles {lower} … {upper}, {least} … {most} in "
+        f"{found.runs} runs; {found.executor}{state}"
     )

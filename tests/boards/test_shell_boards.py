@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 from machines import adb_stand_in, pull_cable, ssh_server, why_no_sshd
 
 import hwptq as package
+from hwptq.backends.program import Machine as Processor
+from hwptq.errors import HwptqError
 from hwptq.executors.boards.adb import Adb
 from hwptq.executors.boards.board import LostConnection
 from hwptq.executors.boards.shell import Shell
 from hwptq.executors.boards.ssh import Ssh
+from hwptq.executors.executor import executor_for
 from hwptq.golden_check import golden_samples
 
 TARGET = "x86-64-avx2"
@@ -114,23 +118,26 @@ def test_a_cut_connection_is_one_line_and_the_next_run_goes_on(
     assert machine.files() == set()
 
 
-def test_compile_verifies_on_the_board(machine: Machine, tmp_path: Path, hwptq: Any) -> None:
+def test_compile_verifies_on_the_board(tmp_path: Path, hwptq: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{adb_stand_in(tmp_path, 'here')}:{os.environ['PATH']}")
     files = ("--calibration-data", DIGITS / "calibration.npz", "--preprocess", DIGITS / "preprocess.toml")
     outcome = hwptq(
         "compile", DIGITS / "digits.onnx", "--target", TARGET, *files, "--samples", "4", "--recipe", "fast",
-        "--output", tmp_path / "made", "--on", machine.on, "--json",
+        "--output", tmp_path / "made", "--on", "adb:here", "--json",
     )  # fmt: skip
     assert outcome.code == 0, outcome.stderr
     exact = json.loads(outcome.stdout)["bit_exact"]
     assert (exact["mismatches"], exact["samples"]) == (0, 4)
-    assert exact["executor"].startswith(machine.on)
-    assert machine.files() == set()
+    assert exact["executor"].startswith("adb:here")
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_code_for_another_processor_is_not_copied(machine: Machine, demo: Any, hwptq: Any) -> None:
-    outcome = hwptq("verify", demo("arm-cortex-a").folder, "--on", machine.on)
-    assert outcome.code == 2
-    assert "and this is code for aarch64" in outcome.error
+def test_code_for_another_processor_is_not_copied(machine: Machine, out: Path) -> None:
+    program = replace(package.load(out).program, machine=Processor("aarch64"))
+    running = executor_for(program, machine.on)
+    with pytest.raises(HwptqError, match="and this is code for aarch64"):
+        running.run(next(golden_samples(package.load(out)))[0])
     assert machine.files() == set()
 
 

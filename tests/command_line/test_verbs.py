@@ -71,3 +71,12 @@ def test_bench_refuses_times_that_are_not_of_the_code(
     outcome = hwptq("bench", out)
     assert outcome.code == 2
     assert "bench it on the device" in outcome.error
+
+
+def test_bench_counts_instructions_under_an_emulator(hwptq: Command, demo: Any):
+    folder = demo("arm-cortex-a").folder
+    found = json.loads(hwptq("bench", folder, "--runs", "2", "--json").stdout)
+    assert (found["unit"], found["runs"]) == ("instructions", 2)
+    macs = sum(row["macs"] for row in json.loads((folder / "report.json").read_text())["bits"])
+    assert macs / 64 < found["least"] <= found["most"] < 10 * macs
+    assert "instructions, quartiles" in hwptq("bench", folder, "--runs", "1").stdout

@@ -14,6 +14,11 @@ from hwptq.errors import HwptqError, InputError
 from .c_source import data_file
 
 
+def counts_under(emulator: Sequence[str]) -> bool:
+    """Whether it is one that takes the plug-in: QEMU's emulation of a process."""
+    return bool(emulator) and emulator[0].startswith("qemu-") and not emulator[0].startswith("qemu-system-")
+
+
 class InstructionCounter:
     """An emulator, such as ("qemu-aarch64", "-cpu", "max"), with a plug-in that is built in `folder`.
 

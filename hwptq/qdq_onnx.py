@@ -21,8 +21,11 @@ from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, slice_bound
 from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import quantizes
+from hwptq.operators.group_dense import GroupDequantize
 
 from . import __version__
+from .qdq_groups import OPSET as GROUPS_OPSET
+from .qdq_groups import groups_as_onnx
 from .qdq_rows import rows_as_onnx
 
 OPSET = 19  # or a newer one that a format asks for
@@ -61,7 +64,10 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
         writer.initializers,
     )
     held = [format_of(str(v.ty.dtype)) for v, value in bindings(func) if quantizes(value)]
-    opset = max([OPSET, *(f.opset for f in held)])
+    blocked = [
+        GROUPS_OPSET for _, v in bindings(func) if isinstance(integer_operator(mod, v), GroupDequantize)
+    ]
+    opset = max([OPSET, *blocked, *(f.opset for f in held)])
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", opset)],
@@ -183,8 +189,9 @@ class _Writer:
         if op in _PLAIN:
             return self.node(_PLAIN[op], [self.name(a) for a in call.args], output)
         if op == "call_tir":
-            inputs = [self.name(a) for a in call.args[1].fields]
-            found = rows_as_onnx(self, integer_operator(self.mod, call), inputs, output)
+            made, fields = integer_operator(self.mod, call), call.args[1].fields
+            found = groups_as_onnx(self, made, [constant(a) for a in fields], output)
+            found = found or rows_as_onnx(self, made, [self.name(a) for a in fields], output)
             if found is not None:
                 return found
         if op not in _CONVERTERS:

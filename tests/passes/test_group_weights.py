@@ -15,6 +15,7 @@ from hwptq.formats import format_of
 from hwptq.ir.dataflow import constant
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
+from hwptq.qdq_onnx import export_qdq
 from hwptq.report.coverage import bits, coverage, integer_nodes
 from hwptq.targets import load_target
 
@@ -126,3 +127,19 @@ def test_kernels_of_the_target_compute_the_same(weight: str) -> None:
     for seed in range(2):
         found = built["main"](tvm.runtime.tensor(sample(seed)["ids"])).numpy()
         np.testing.assert_array_equal(found, Interpreter(integer).run(sample(seed))[0])
+
+
+@pytest.mark.parametrize("weight", ["int8", "int4", "levels_1_3"])
+def test_the_qdq_file_gives_the_same_in_onnx_runtime(weight: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    formats = GroupFormats(weight, 8, weight, 8)
+    qdq = apply(passes.InsertDynamicQDQ(TARGET, None, formats), language_model())
+    model = export_qdq(qdq, ["y"], "model")
+    blocks = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    assert len(blocks) == 4
+    assert all({a.name: a.i for a in n.attribute}["block_size"] == 8 for n in blocks)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for seed in range(3):
+        found, expected = session.run(None, sample(seed))[0], Interpreter(qdq).run(sample(seed))[0]
+        # where ONNX Runtime sums in another order, a code of an activation may be the next one
+        assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
@@ -37,6 +36,7 @@ from hwptq.tir.builder import (
 )
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import Layout
+from hwptq.tir.packed_codes import short_scale
 from hwptq.tir.vector_unit import VectorUnit
 
 from .layer import Layer
@@ -211,21 +211,12 @@ def _group(
 
     loop(per_group // step, products)
     for j in range(vectors):
-        scale = _scales(scales, ((v0 * plan.groups) + g * vectors + j) * lanes, lanes)
+        scale = T.bind(short_scale(scales, ((v0 * plan.groups) + g * vectors + j) * lanes, lanes))
         for line, totals in zip(acc, sums, strict=True):
             number = cast(line[j].load(0, lanes), "float32", lanes)
             product = number, scale, totals[j].load(0, lanes)
             value = T.call_llvm_pure_intrin(dtype_of("float32", lanes), "llvm.fma", *product)
             totals[j].store(0, value, lanes)
-
-
-def _scales(scales: Flat, at: Expr, lanes: int) -> Expr:
-    """A vector of scales as float32: see tir/packed_codes.py."""
-    value = scales.load(at, lanes)
-    if np.dtype(scales.dtype) == np.float32:
-        return T.bind(value)
-    bits = T.shift_left(cast(value, "int32", lanes), constant(16, "int32", lanes))
-    return T.bind(T.reinterpret(dtype_of("float32", lanes), bits))
 
 
 def _operands(

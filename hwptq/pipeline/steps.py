@@ -92,7 +92,7 @@ PREPARE_DYNAMIC: tuple[Step | Calibrate | CheckPatterns, ...] = (
     Step(
         "SmoothActivations",
         lambda job, now: passes.SmoothActivations(job.batches, per_token=True),
-        when=lambda job, now: job.options.recipe.smooth and job.data is not None,
+        when=lambda job, now: _smooths_tokens(job),
         stage="smooth",
     ),
 )
@@ -146,6 +146,11 @@ def _groups(job: Job) -> GroupFormats | None:
     if options.weight_granularity != "group":
         return None
     return group_formats(job.target, options.precision, options.group, options.lower_ends)
+
+
+def _smooths_tokens(job: Job) -> bool:
+    """Not where weights have few bits: what leaves the activations would be lost in them."""
+    return job.options.recipe.smooth and job.data is not None and _groups(job) is None
 
 
 def _rounds_groups(job: Job) -> bool:

@@ -2,8 +2,9 @@
 
 A row is what an output channel has, or an entry of a table: `depth` codes of a format in whole bytes (see
 Format.pack), in groups of `size`, of which the last may have fewer. A weight is (level - zero) * scale: a
-level is the value of a code, a zero an int8 of its group, scales are float32 or the upper halves of such, the
-bits of a bfloat16, as uint16. The latter take half a bit a weight in groups of 32.
+level is the value of a code, a zero an int8 of its group. Scales are float32; or their upper halves, the bits
+of a bfloat16, as uint16, which take half a bit a weight in groups of 32; or bytes, where they are positive:
+of a float32 the lower five bits of the exponent, 2^-24 to 2^7, and the upper three of the fraction.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from hwptq.formats import Format, bf16, format_of
 
 #: Elements of a group, the fewest and the most: sums of more int8 products would not be exact in a float32.
 SIZES = 8, 256
+#: A byte b is the scale whose bits are (b << place) + bias.
+BYTE_SCALE_PLACE, BYTE_SCALE_BIAS = 20, (127 - 24) << 23
+#: The largest of them.
+LARGEST_BYTE_SCALE = 240.0
 
 
 @dataclass(frozen=True)
 class GroupedRows:
-    """Rows of weights. codes: uint8 [R, bytes]; scales: float32 or uint16 [R, G]; zeros: int8 [R, G]."""
+    """Rows. codes: uint8 [R, bytes]; scales: float32, uint16 or uint8 [R, G]; zeros: int8 [R, G] or None."""
 
     weight: str  # the name of the format
     size: int
@@ -71,8 +76,16 @@ def short_scales(scales: np.ndarray) -> np.ndarray:
     return bf16.as_codes(bf16.encode(scales))
 
 
+def byte_scales(scales: np.ndarray) -> np.ndarray:
+    """float32 -> the nearest that bytes hold, uint8; what they don't reach becomes the end of their range."""
+    places = np.maximum(scales, 0).astype(np.float32).view(np.uint32).astype(np.int64) - BYTE_SCALE_BIAS
+    return np.clip(places + (1 << BYTE_SCALE_PLACE - 1) >> BYTE_SCALE_PLACE, 0, 255).astype(np.uint8)
+
+
 def real_scales(scales: np.ndarray) -> np.ndarray:
-    """Scales in either form as float32."""
+    """Scales in any form as float32."""
+    if scales.dtype == np.uint8:
+        return ((scales.astype(np.int32) << BYTE_SCALE_PLACE) + BYTE_SCALE_BIAS).view(np.float32)
     return scales if scales.dtype == np.float32 else bf16.VALUES[scales]
 
 

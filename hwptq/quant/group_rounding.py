@@ -4,18 +4,28 @@ For rows T [R, K] and the second moments H [K, K] of what multiplies them, the l
 e = scale * level - T. Scales start as those with which each group alone, rounded to nearest, loses least on
 the diagonal of H; GPTQ (Frantar et al. 2022, algorithm 1, columns of large variance first) lets the columns
 that remain make up for the error of one; then each level in turn moves to its best value, and each scale too,
-while that pays. Scales are always such that 16 bits hold them.
+while that pays. Scales are always such that 16 bits, or bytes, hold them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hwptq.formats import Format
 
-from .group_codes import GroupedRows, group_count, pack_rows, real_scales, short_scales, spread
+from .group_codes import (
+    LARGEST_BYTE_SCALE,
+    GroupedRows,
+    byte_scales,
+    group_count,
+    pack_rows,
+    real_scales,
+    short_scales,
+    spread,
+)
 from .rounding import compensation
 
 _FRACTIONS = np.linspace(1.05, 0.3, 26)  # of the scale that just covers a group
@@ -25,6 +35,7 @@ _SWEEPS = 12
 _WORTH = 2e-3  # the part of the loss that a sweep must save for another to follow
 _BLOCK = 64
 _SMALLEST = 2.0**-100
+_SMALL_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,19 @@ class GroupProblem:
     target: np.ndarray
     weight: Format
     size: int
-    levels: np.ndarray = field(init=False)
 
-    def __post_init__(self) -> None:
-        every = np.sort(self.weight.points())
-        object.__setattr__(self, "levels", every)  # as a frozen dataclass sets its fields
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """Those of the format, the lowest first."""
+        return np.sort(self.weight.points())
+
+    @cached_property
+    def in_bytes(self) -> bool:
+        """Whether scales are bytes: where small groups of few bits, with levels alike on both sides of zero,
+        would else pay more for scales than they gain."""
+        alike = np.array_equal(self.levels, -self.levels[::-1])
+        fits = np.abs(self.target).max(initial=0) < self.levels[-1] * LARGEST_BYTE_SCALE
+        return bool(alike and fits and self.size <= _SMALL_GROUP)
 
     @property
     def depth(self) -> int:
@@ -52,13 +71,15 @@ class GroupProblem:
     def rows(self, levels: np.ndarray, scales: np.ndarray) -> GroupedRows:
         """Packed: levels [R, K], scales [R, G]."""
         codes = pack_rows(levels.astype(self.weight.held), self.weight)
-        return GroupedRows(self.weight.name, self.size, self.depth, codes, short_scales(scales))
+        return GroupedRows(self.weight.name, self.size, self.depth, codes, self._stored(scales))
 
+    def held(self, scales: np.ndarray) -> np.ndarray:
+        """The nearest scales that can be stored, none of them zero."""
+        sign = np.where(scales < 0, np.float32(-1), np.float32(1))
+        return real_scales(self._stored(sign * np.maximum(np.abs(scales), np.float32(_SMALLEST))))
 
-def held(scales: np.ndarray) -> np.ndarray:
-    """The nearest scales that 16 bits hold, none of them zero."""
-    sign = np.where(scales < 0, np.float32(-1), np.float32(1))
-    return real_scales(short_scales((sign * np.maximum(np.abs(scales), _SMALLEST)).astype(np.float32)))
+    def _stored(self, scales: np.ndarray) -> np.ndarray:
+        return (byte_scales if self.in_bytes else short_scales)(scales.astype(np.float32))
 
 
 def nearest_rows(target: np.ndarray, weight: Format, size: int) -> GroupedRows:
@@ -76,7 +97,7 @@ def fitted_rows(target: np.ndarray, gram: np.ndarray, weight: Format, size: int)
     best = np.zeros(target.shape, np.float32)
     chosen, least = first, np.full(len(target), np.inf)
     for start in _STARTS:
-        scales = held(first * np.float32(start))
+        scales = problem.held(first * np.float32(start))
         for levels in (_levels(problem, scales), _gptq(problem, by.order[0], by.upper[0], scales)):
             lost = _loss(problem, levels, scales, gram)
             better = lost < least
@@ -99,7 +120,7 @@ def search_scales(problem: GroupProblem, variance: np.ndarray) -> np.ndarray:
     # the level of largest magnitude may have one sign only, as -8 has: it is for the end that is further out
     sign = np.where((-low > high) == (problem.levels[0] + problem.levels[-1] < 0), 1, -1).astype(np.float32)
     full = np.where(reach > 0, reach, np.float32(1)) / largest * sign
-    best, least = held(full), np.full(reach.shape, np.inf, np.float32)
+    best, least = problem.held(full), np.full(reach.shape, np.inf, np.float32)
 
     def tried(scales: np.ndarray) -> np.ndarray:
         nonlocal best, least
@@ -109,12 +130,12 @@ def search_scales(problem: GroupProblem, variance: np.ndarray) -> np.ndarray:
         return levels
 
     for fraction in (1, *_FRACTIONS):
-        tried(held(full * np.float32(fraction)))
+        tried(problem.held(full * np.float32(fraction)))
     for _ in range(_REFITS):
         levels = problem.nearest(groups / best[..., None])
         power = np.einsum("rgk,rgk->rg", levels * levels, weigh)
         along = np.einsum("rgk,rgk->rg", levels * groups, weigh)
-        tried(held(np.where(power > 0, along / np.where(power > 0, power, 1), best)))
+        tried(problem.held(np.where(power > 0, along / np.where(power > 0, power, 1), best)))
     return best
 
 
@@ -188,7 +209,7 @@ def _group_turn(
     levels = q[block]
     power = np.einsum("kr,kr->r", inner @ levels, levels)
     along = np.einsum("kr,kr->r", levels, local)
-    wanted = held(np.where(power > 0, step - along / np.where(power > 0, power, 1), step))
+    wanted = problem.held(np.where(power > 0, step - along / np.where(power > 0, power, 1), step))
     by = wanted - step
     s[group] = np.where(by * (2 * along + by * power) < 0, wanted, step)
     slope += metric[:, block] @ (levels * s[group] - old)

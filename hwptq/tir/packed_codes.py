@@ -6,10 +6,12 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import format_of
+from hwptq.quant.group_codes import BYTE_SCALE_BIAS, BYTE_SCALE_PLACE
 
-from .builder import Expr, Flat, cast, constant
+from .builder import Expr, Flat, cast, constant, dtype_of
 
 _BYTE = 8
+_FLOAT_BYTES = 4
 
 
 def level(codes: Flat, first: Expr, index: Expr, weight: str) -> Expr:
@@ -44,9 +46,12 @@ def _pattern(codes: Flat, first: Expr, index: Expr, bits: int) -> Expr:
     return T.bitwise_and(T.Select(last > byte, T.bitwise_or(low, high), low), mask)
 
 
-def short_scale(scales: Flat, index: Expr) -> Expr:
-    """A scale as a float32: see quant/group_codes.py."""
-    value = scales.load(index)
-    if np.dtype(scales.dtype) == np.float32:
+def short_scale(scales: Flat, index: Expr, lanes: int = 1) -> Expr:
+    """`lanes` neighbouring scales as float32: see quant/group_codes.py."""
+    value, size = scales.load(index, lanes), np.dtype(scales.dtype).itemsize
+    if size == _FLOAT_BYTES:
         return value
-    return T.reinterpret("float32", T.shift_left(cast(value, "int32"), constant(16, "int32")))
+    place, bias = (BYTE_SCALE_PLACE, BYTE_SCALE_BIAS) if size == 1 else (16, 0)
+    bits = T.shift_left(cast(value, "int32", lanes), constant(place, "int32", lanes))
+    bits = bits + constant(bias, "int32", lanes) if bias else bits
+    return T.reinterpret(dtype_of("float32", lanes), bits)

@@ -20,6 +20,8 @@ from hwptq.targets.schema import Descriptor
 #: Elements of a group where nobody says how many.
 DEFAULT_SIZE = 32
 _LEAST_AT_ENDS = 4  # bits
+#: With weights of so many bits, the ends have groups of so many.
+_FEW, _BESIDE_FEW = 2, 64
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def group_formats(
 ) -> GroupFormats:
     """What a target offers for `precision` ("w4a8"; None: the first it lists), in groups of `size`.
 
-    Below four bits the ends of a network have four, and larger groups, unless `lower_ends`. Raises ValueError
-    where the target offers no such weights.
+    The ends of a network have four bits at least, and groups half as large, unless `lower_ends`; beside
+    weights of two bits groups of 64. Raises ValueError where the target offers no such weights.
     """
     rule = target.rule(GROUP_OP)
     if rule is None:
@@ -68,9 +70,10 @@ def group_formats(
         raise ValueError(f"{precision}: {target.name} offers {words} in groups")
     size = size or DEFAULT_SIZE
     end = next((w for w in weights if w.bits == _LEAST_AT_ENDS), chosen)
-    if lower_ends or chosen.bits >= end.bits:
+    if lower_ends or chosen.bits > end.bits:
         return GroupFormats(chosen.name, size, chosen.name, size)
-    return GroupFormats(chosen.name, size, end.name, min(2 * size, SIZES[1]))
+    end_size = _BESIDE_FEW if chosen.bits <= _FEW else max(size // 2, SIZES[0])
+    return GroupFormats(chosen.name, size, end.name, end_size)
 
 
 @dataclass(frozen=True)

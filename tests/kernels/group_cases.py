@@ -9,7 +9,7 @@ from kernel_cases import Case, int8
 
 from hwptq.formats import format_of
 from hwptq.operators.group_dense import GroupDense, GroupDequantize, GroupEmbedding
-from hwptq.quant.group_codes import group_count, pack_rows, short_scales
+from hwptq.quant.group_codes import byte_scales, group_count, pack_rows, short_scales
 
 WEIGHTS = ("int8", "int4", "int3", "int2", "levels_1_3", "levels_1_4")
 
@@ -24,7 +24,7 @@ def rows(random: Random, weight: str, count: int, depth: int, size: int) -> tupl
     shape = count, group_count(depth, size)
     scales = (rng.standard_normal(shape) * 10.0 ** rng.uniform(-4, 3, shape)).astype(np.float32)
     if random.random() < 0.7:
-        scales = short_scales(scales)
+        scales = random.choice((short_scales, byte_scales))(scales)
     zeros = rng.integers(-9, 9, shape).astype(np.int8)
     arrays = pack_rows(found.from_codes(index), found), scales
     return (*arrays, zeros) if random.random() < 0.3 else arrays

@@ -23,6 +23,8 @@ def level(weight: str, row: np.ndarray, index: int) -> int:
 
 
 def _scale(value: Any) -> Fraction:
+    if isinstance(value, np.uint8):
+        return Fraction(8 + int(value) % 8, 8) * Fraction(2) ** (int(value) // 8 - 24)
     real = np.uint32(int(value) << 16).view(np.float32) if isinstance(value, np.uint16) else value
     return Fraction(float(real))
 

@@ -101,9 +101,9 @@ def test_what_the_user_keeps_stays_in_float() -> None:
     ("precision", "size", "found"),
     [
         (None, None, GroupFormats("int8", 32, "int8", 32)),
-        ("w4a8", 64, GroupFormats("int4", 64, "int4", 64)),
-        ("w3a8", None, GroupFormats("int3", 32, "int4", 64)),
-        ("w2a8", 16, GroupFormats("levels_1_3", 16, "int4", 32)),
+        ("w4a8", 64, GroupFormats("int4", 64, "int4", 32)),
+        ("w3a8", None, GroupFormats("int3", 32, "int4", 16)),
+        ("w2a8", 16, GroupFormats("levels_1_3", 16, "int4", 64)),
     ],
 )
 def test_a_precision_names_the_first_format_of_so_many_bits(precision, size, found) -> None:

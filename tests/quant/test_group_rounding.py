@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from hwptq.formats import format_of
 from hwptq.quant.group_codes import (
     GroupedRows,
+    byte_scales,
     group_values,
     pack_rows,
     real_scales,
     short_scales,
     unpack_rows,
 )
-from hwptq.quant.group_rounding import fitted_rows, held, nearest_rows
+from hwptq.quant.group_rounding import fitted_rows, nearest_rows
 
 WEIGHTS = ("int8", "int4", "int3", "int2", "levels_1_3", "levels_1_4")
 
@@ -60,7 +61,7 @@ def test_rows_that_are_levels_already_stay(weight: str, seed: int, depth: int) -
     rng, found = np.random.default_rng(seed), format_of(weight)
     levels = found.from_codes(rng.integers(0, 2**found.bits, (3, depth)))
     levels[:, ::4] = int(max(found.points(), key=abs))  # each group reaches its end
-    scales = held((2.0 ** rng.integers(-9, 9, (3, -(-depth // 8)))).astype(np.float32))
+    scales = (2.0 ** rng.integers(-9, 6, (3, -(-depth // 8)))).astype(np.float32)
     target = levels * np.repeat(scales, 8, axis=1)[:, :depth]
     np.testing.assert_array_equal(values(nearest_rows(target, found, 8)), target)
 
@@ -86,3 +87,17 @@ def test_a_short_scale_is_the_nearest_upper_half() -> None:
     scales = np.float32([1.0, 1 + 2.0**-8, 1 + 3 * 2.0**-8, -0.1])
     assert real_scales(short_scales(scales)).tolist()[:3] == [1.0, 1.0, 1 + 2.0**-6]
     assert np.all(np.abs(real_scales(short_scales(scales)) / scales - 1) <= 2.0**-8)
+
+
+@given(st.floats(2.0**-24, 240, width=32))
+def test_a_byte_holds_a_scale_to_a_sixteenth(scale: float) -> None:
+    found = real_scales(byte_scales(np.float32([scale])))
+    assert abs(float(found[0]) / scale - 1) <= 1 / 16
+    np.testing.assert_array_equal(real_scales(byte_scales(found)), found)
+
+
+def test_bytes_end_where_they_do() -> None:
+    ends = real_scales(byte_scales(np.float32([0, -3, 1e9, 2.0**-30])))
+    assert ends.tolist() == [2.0**-24, 2.0**-24, 240, 2.0**-24]
+    every = [(8 + m) / 8 * 2.0 ** (e - 24) for e in range(32) for m in range(8)]
+    assert real_scales(np.arange(256, dtype=np.uint8)).tolist() == every

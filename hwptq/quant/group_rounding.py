@@ -29,7 +29,7 @@ from .group_codes import (
 from .rounding import compensation
 
 _FRACTIONS = np.linspace(1.05, 0.3, 26)  # of the scale that just covers a group
-_STARTS = (1.0, 0.9, 0.8)  # of the scales found so, for GPTQ
+_STARTS = (1.0, 0.85)  # of the scales found so, for GPTQ
 _REFITS = 3
 _SWEEPS = 12
 _WORTH = 2e-3  # the part of the loss that a sweep must save for another to follow

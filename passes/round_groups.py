@@ -29,6 +29,7 @@ from .round_weights import Track
 
 #: Rows (tokens) with which more samples tell little new.
 ENOUGH = 2**14
+_FEW_BITS = 2
 #: Name of a function, label of a layer.
 Place = tuple[str, str]
 
@@ -39,9 +40,10 @@ class RoundGroups:
 
     Layer by layer, on the codes that reach it with the layers before it already rounded: the target is the
     regression of the float layer's output on them, the error is weighed by their second moments
-    (quant/group_rounding.py). Where the result is added to another tensor, a residual stream, the target is
-    what the sum lacks: so a layer makes up for those before it. There each row counts as much as any other,
-    however large it is, since a norm follows. Rows that a look-up reads too stay as they are.
+    (quant/group_rounding.py). Where the result is added to another tensor, a residual stream, each row counts
+    as much as any other, however large it is, since a norm follows; and with weights of two bits the target
+    is what the sum lacks, so that a layer makes up for those before it. (With those of four, whose errors are
+    small, that fits the samples rather than the model.) Rows that a look-up reads too stay as they are.
 
     float_module: the module that InsertDynamicQDQ was given; samples: dicts of its inputs, of which there are
     `total`, None = nobody knows. At most `enough` rows of them are used, and as many as fit `memory` bytes;
@@ -178,6 +180,7 @@ def _added_to(mod: tvm.IRModule, values: dict[Any, Any], var: Any, readers: list
 def _rounded(layer: _Layer, exact: Lockstep, quantized: Lockstep) -> GroupedRows:
     """The best levels and scales of a layer."""
     depth, channels = layer.weight.shape
+    few = format_of(layer.rows.weight).bits <= _FEW_BITS
     xx, yx, count = np.zeros((depth, depth)), np.zeros((channels, depth)), 0
     for env, ints in zip(exact.values, quantized.values, strict=True):
         x = (ints[layer.codes] * ints[layer.scale]).reshape(-1, depth)
@@ -186,7 +189,8 @@ def _rounded(layer: _Layer, exact: Lockstep, quantized: Lockstep) -> GroupedRows
             wanted, there = (
                 e[v].reshape(-1, channels) for e, v in zip((env, ints), layer.stream, strict=True)
             )
-            y = y + (wanted - there)
+            if few:
+                y = y + (wanted - there)
             size = np.sqrt(np.mean(wanted * wanted, axis=1, keepdims=True)) + np.float32(1e-20)
             x, y = x / size, y / size
         xx += x.T @ x

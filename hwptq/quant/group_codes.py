@@ -84,7 +84,7 @@ def byte_scales(scales: np.ndarray) -> np.ndarray:
 
 def real_scales(scales: np.ndarray) -> np.ndarray:
     """Scales in any form as float32."""
-    if scales.dtype == np.uint8:
+    if scales.itemsize == 1:
         return ((scales.astype(np.int32) << BYTE_SCALE_PLACE) + BYTE_SCALE_BIAS).view(np.float32)
     return scales if scales.dtype == np.float32 else bf16.VALUES[scales]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hwptq.formats import INT8, INT16, Pair, format_of
+from hwptq.formats import INT8, INT12, INT16, Pair, format_of
 
 from .fields.problems import Problems, join, show, suggest
 from .generators import GENERATORS
@@ -23,6 +23,8 @@ from .templates.limits import check_operands
 #: What the instructions of [assembly] must name.
 #: What operators without weights may list beside bytes, where they read a residual stream.
 _WIDE = (INT16.name, INT8.name)
+#: What operators without weights may read beside bytes.
+_MORE = {"lookup": [(INT12.name, INT8.name)], **dict.fromkeys(STREAM_OPS, [_WIDE])}
 _OPERANDS = {
     "register": ("number",),
     "operand": ("number",),
@@ -89,10 +91,9 @@ def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
             problems.add(path, f"{list(pair)} is there twice")
         elif rule.op == GROUP_OP:
             _check_group_pair(pair, path, problems)
-        elif rule.op in STREAM_OPS and pair != plain and pair != _WIDE:
-            problems.add(path, f"{rule.op} has no weights: only {list(plain)} and {list(_WIDE)} are possible")
-        elif rule.op not in (*WEIGHTED_OPS, *STREAM_OPS) and pair != plain:
-            problems.add(path, f"{rule.op} has no weights: only {list(plain)} is possible")
+        elif rule.op not in WEIGHTED_OPS and pair not in (possible := [plain, *_MORE.get(rule.op, [])]):
+            takes = " and ".join(str(list(p)) for p in possible)
+            problems.add(path, f"{rule.op} has no weights: only {takes} can be given")
         elif known is not None and pair not in known:
             takes = " and ".join(str(list(p)) for p in known)
             problems.add(path, f"{list(pair)} has no code generator for kind {show(kind)}: it takes {takes}")

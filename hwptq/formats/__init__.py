@@ -7,7 +7,7 @@ from .bfloat16 import BFLOAT16
 from .float8 import E4M3, E5M2
 from .float32 import FLOAT32
 from .granularity import Granularity, PerAxis, PerGroup, PerTensor, PerToken, parse_granularity
-from .integer import INT2, INT3, INT4, INT8, INT16, UINT8, IntegerFormat
+from .integer import INT2, INT3, INT4, INT8, INT12, INT16, UINT8, IntegerFormat
 from .levels import LEVELS_1_3, LEVELS_1_4, LevelFormat
 from .registry import (
     Pair,
@@ -15,6 +15,7 @@ from .registry import (
     formats,
     holds_codes,
     holds_floats,
+    integers_in,
     is_cast,
     parse_precision,
     precision_word,
@@ -30,6 +31,7 @@ __all__ = [
     "INT3",
     "INT4",
     "INT8",
+    "INT12",
     "INT16",
     "LEVELS_1_3",
     "LEVELS_1_4",
@@ -47,6 +49,7 @@ __all__ = [
     "formats",
     "holds_codes",
     "holds_floats",
+    "integers_in",
     "is_cast",
     "parse_granularity",
     "parse_precision",

@@ -78,5 +78,7 @@ INT8 = register(IntegerFormat("int8", 8))
 INT4 = register(IntegerFormat("int4", 4))
 INT3 = register(IntegerFormat("int3", 3))
 INT2 = register(IntegerFormat("int2", 2))
+#: As fine as a table can be that fits a cache: what functions behind a layer read.
+INT12 = register(IntegerFormat("int12", 12))
 INT16 = register(IntegerFormat("int16", 16))
 UINT8 = register(IntegerFormat("uint8", 8, signed=False))

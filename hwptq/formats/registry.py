@@ -40,6 +40,11 @@ def holds_floats(dtype: str) -> bool:
     return any(f.held == dtype for f in _KNOWN.values() if f.quantized and f.is_float)
 
 
+def integers_in(dtype: str) -> list[Format]:
+    """The formats of integers that fill at least the bytes of that dtype, which holds them."""
+    return [f for f in _KNOWN.values() if f.held == dtype and not f.is_float and f.has_zero and f.bits >= 8]
+
+
 def is_cast(dtype: str) -> bool:
     """Whether going to that dtype and back is a cast: its format has codes, but no scale."""
     return any(f.held == dtype for f in _KNOWN.values() if f.quantized and not f.scaled)

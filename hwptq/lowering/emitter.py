@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from hwptq.formats import E4M3, INT8, Format
-from hwptq.ir.dataflow import Rewriter, constant, shape_of
+from hwptq.formats import E4M3, INT8, Format, integers_in
+from hwptq.ir.dataflow import Rewriter, constant, op_name, shape_of
 from hwptq.ir.operator import Operator, to_json
 from hwptq.ir.provenance import Origin
 from hwptq.ir.qdq import dequantizes, scale_and_zero
@@ -54,6 +54,16 @@ class Emitter:
             return Operand(weight, np.asarray(scales), int(zeros.item()), shape_of(expr))
         scale, zero = tensor_params(value)
         return Operand(self.r.get(source), np.asarray(scale, np.float32), zero, shape_of(expr))
+
+    def codes_of(self, expr: Any) -> Format:
+        """The integers that a quantized tensor holds: of fewer bits than its dtype where a clip limits it so."""
+        x, codes = self.operand(expr), self.values.get(expr)
+        clip: Any = self.values.get(self.values[codes.args[0]].args[0]) if codes.args[0] in self.values else None
+        if op_name(clip) != "clip":
+            return x.format
+        low, high = (int(x.format.encode(np.float32(a.value), x.scale, x.zero)) for a in clip.args[1:3])
+        fitting = [f for f in integers_in(x.dtype) if f.qmin <= low and high <= f.qmax]
+        return min(fitting, key=lambda f: f.bits)
 
     def operands(self, exprs: Any, out: Output) -> list[Operand]:
         """The arguments of a node. In floats, constants are as precise as what is beside them."""

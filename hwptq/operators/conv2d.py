@@ -35,7 +35,7 @@ from hwptq.tir.windows import inside, leaves_image, when
 
 from .clamp import emit_clamped
 from .float_operator import FloatOperator, FloatProducts, stored
-from .in_bytes import in_bytes, reads_bytes
+from .in_bytes import reads_bytes
 from .residual import with_residual
 
 
@@ -92,9 +92,8 @@ class Conv2d(_Convolution):
     acc_shift: int = 0
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
-        """Kernels of descriptors read bytes; of groups they give bytes, too."""
-        takes = in_bytes if self.groups > 1 else reads_bytes
-        return super().rule(constants) if takes(self) else ""
+        """Kernels of descriptors read bytes."""
+        return super().rule(constants) if reads_bytes(self) else ""
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
         acc = shortened(convolution_sum(self, x, w, bias), self.acc_shift)

@@ -26,8 +26,8 @@ _BYTES = 256
 class Lookup(CodeOperator):
     """(x, table) -> table[place of x among all codes of its format]: any function of one tensor, exact.
 
-    A table has 256 entries, 65,536 of int16 and bfloat16, and the result its dtype. Codes of integers are in
-    the order of their values, those of floats in that of their bits.
+    A table has 256 entries, 4,096 of int12, 65,536 of int16 and bfloat16, and the result its dtype. Codes of
+    integers are in the order of their values, those of floats in that of their bits.
     """
 
     kind: ClassVar[str] = "lookup"
@@ -36,7 +36,8 @@ class Lookup(CodeOperator):
     writes_layouts: ClassVar[bool] = True
 
     def reference(self, x, table) -> np.ndarray:
-        return table[format_of(str(x.dtype)).codes(x)]
+        held = format_of(str(x.dtype))
+        return table[held.codes(x) if held.is_float else x.astype(np.int64) + len(table) // 2]
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         """Kernels of descriptors find bytes by bytes."""
@@ -55,8 +56,9 @@ class Lookup(CodeOperator):
 def lower_function(e: Emitter, expr: Any, root: Any, out: Output) -> Any:
     """The table of `expr`, an elementwise function of the quantized tensor `root`."""
     x = e.operand(root)
-    nan = np.isnan(x.points)
-    real = tabulate(e.mod, e.values, expr, root, np.where(nan, np.float32(0), x.points))
+    points = x.points if x.format.is_float else e.codes_of(root).points(x.scale, x.zero)
+    nan = np.isnan(points)
+    real = tabulate(e.mod, e.values, expr, root, np.where(nan, np.float32(0), points))
     return emit_table(e, x, np.where(nan, np.float32(np.nan), real), out)
 
 

@@ -83,9 +83,9 @@ def emit_lookup(
 def one_by_one(x: TensorType, out: TensorType) -> Prepare:
     """A load for each value, from the table as it is."""
 
-    first = -int(np.iinfo(x.dtype).min)
-
     def prepare(entries: Flat) -> Find:
+        first = entries.size // 2
+
         def find(stored: Expr, lanes: int) -> Expr:
             value = cast(decoded(stored, x.layout.dtype, lanes), "int32", lanes)
             return encoded(entries.load(value + first), out.layout.dtype, lanes)

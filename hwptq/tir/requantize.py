@@ -149,10 +149,11 @@ def requantize_blocks(
     """
     bounds, rest = _split(bounds, dtype, target)
     total = _PACKED * lanes
-    if target.pack_bytes and target.wide_products and lanes == target.lanes and block == 16:
+    native = bounds.narrow and lanes == target.lanes
+    if native and target.pack_bytes and target.wide_products and block == 16:
         scaled = [_by_wide_products(*v, target) for v in zip(acc, multiplier, shift, strict=True)]
         return encoded(_clamped(_pack_four(scaled, bounds, target), bounds, total), rest, total)
-    if block == _PACKED and lanes == target.lanes and target.multiply_high:
+    if native and target.multiply_high and block == _PACKED:
         words = [
             T.reinterpret(dtype_of(bounds.dtype, total), _bounded(_by_intrinsics(*v, target), bounds, lanes))
             for v in zip(acc, multiplier, shift, strict=True)

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 import tvm
 
-from hwptq.formats import INT8, INT16, Format, Granularity, Pair, PerAxis, format_of, parse_granularity
+from hwptq.formats import INT8, INT12, INT16, Format, Granularity, Pair, PerAxis, format_of, parse_granularity
 from hwptq.ir.composite import is_clamped, read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
 from hwptq.ir.provenance import origins
@@ -24,6 +24,7 @@ from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
 from hwptq.targets.op_kinds import PRODUCTS, WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
+from .fine_sources import fine_groups
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .own_integers import OwnIntegers
 from .stream_dtypes import wide_groups
@@ -103,6 +104,8 @@ class QuantizationPlan:
         self.groups = self._groups()
         joins = {v: None if self._is_table(v) else kind for v, kind in self.kinds.items()}
         self._wide = wide_groups(self.values, joins, self.readers, self.groups, self._wants_wide)
+        fine = self._wants_wide("lookup")
+        self._fine = fine_groups(self.kinds, self.readers, self.groups, self._is_table) if fine else set()
         self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
         self.weights: dict[Any, QuantizedWeight] = {}
@@ -254,7 +257,7 @@ class QuantizationPlan:
     def _choose(self) -> None:
         """Parameters of every group and weight. A scale raised for one layer may raise those that follow."""
         member = {v: i for i, g in enumerate(self.groups) for v in g}
-        dtypes = [self._dtype(g, i in self._wide) for i, g in enumerate(self.groups)]
+        dtypes = [self._dtype(i, g) for i, g in enumerate(self.groups)]
         ranges = [
             [self._fixed(v) or self._seen(v, d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
@@ -298,7 +301,7 @@ class QuantizationPlan:
         """By how much the range of a group exceeds what calibration saw."""
         if dtype.is_float or any(map(self._fixed, group)):
             return 1.0
-        if dtype.bits > 8:
+        if dtype.bits > INT12.bits:
             return WIDE_HEADROOM
         return HEADROOM if self._is_last(group) else 1.0
 
@@ -307,9 +310,9 @@ class QuantizationPlan:
         readers = {u for v in group for u in self.readers.get(v, [])} - group
         return all(self.kinds.get(u) is None for u in readers)
 
-    def _dtype(self, group: set[Any], wide: bool) -> Format:
-        """That which a node gives its result whatever reads it; else int16 where it is `wide` and no float;
-        else that of the layers that read a tensor: of several a float before an integer, then the more
+    def _dtype(self, number: int, group: set[Any]) -> Format:
+        """That which a node gives its result whatever reads it; else int16 in a residual stream, and what
+        tables read where they alone do, unless layers want floats or more bits; else that of the layers that read a tensor: of several a float before an integer, then the more
         precise. Where no layer reads it, the most precise of those of the layers it comes from. Integers of
         less than 8 bits only where every reader of every tensor is such a layer.
         """
@@ -323,8 +326,10 @@ class QuantizationPlan:
             found = max(wanted, key=lambda d: (d.is_float, d.precision))
         else:
             found = max(wanted, key=lambda d: d.precision, default=INT8)
-        if wide and not found.is_float:
+        if number in self._wide and not found.is_float:
             return INT16
+        if number in self._fine and not found.is_float:
+            return max(found, INT12, key=lambda d: d.bits)
         if found.is_float or (layers and len(layers) == len(readers)):
             return found
         return max(found, INT8, key=lambda d: d.bits)

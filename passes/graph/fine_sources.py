@@ -1,0 +1,28 @@
+"""Which tensors carry more than a byte from a layer to the functions by table that alone read it.
+
+A layer in front of SiLU, leaky ReLU, GELU … has a range of which the function flattens a large part. In bytes its
+rounding is coarser than that of the function's result, and it comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hwptq.targets.op_kinds import WEIGHTED_OPS
+
+
+def fine_groups(
+    kinds: Mapping[Any, str | None],
+    readers: Mapping[Any, Sequence[Any]],
+    groups: Sequence[set[Any]],
+    is_table: Callable[[Any], bool],
+) -> set[int]:
+    """The numbers of the groups of tensors that a layer makes, perhaps moved, and nothing but tables reads."""
+    return {
+        i
+        for i, group in enumerate(groups)
+        if any(kinds.get(v) in WEIGHTED_OPS for v in group)
+        and (behind := {u for v in group for u in readers.get(v, ())} - group)
+        and all(u is not None and kinds.get(u) is not None and is_table(u) for u in behind)
+    }

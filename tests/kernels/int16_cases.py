@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 from kernel_cases import Case, int8
 
-from hwptq.formats import INT8, INT16
+from hwptq.formats import INT8, INT12, INT16
 from hwptq.operators.add import WIDE_FRACTION_BITS, Add
 from hwptq.operators.avg_pool import AvgPool
 from hwptq.operators.clamp import Clamp
@@ -61,7 +61,7 @@ def _constants(random: Random, weight: np.ndarray, most: int) -> tuple[int, tupl
 
 def conv(random: Random) -> Case:
     """A Conv2d, grouped or not; x is int16, or int8 where the result is int16."""
-    groups, per_group, multiple = random.choice(((1, 5, 7), (1, 16, 16), (3, 1, 1), (2, 8, 3), (17, 1, 1)))
+    groups, per_group, multiple = random.choice(((1, 5, 7), (1, 16, 16), (3, 1, 1), (2, 8, 3), (17, 1, 1), (64, 1, 1)))
     kernel, strides = random.choice(((1, 1), (3, 3), (2, 3))), random.choice(((1, 1), (2, 2)))
     padding = random.choice(((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 0)))
     weight = int8(random, groups * multiple, *kernel, per_group)
@@ -124,7 +124,7 @@ def binary(random: Random) -> Case:
 def elementwise(random: Random) -> Case:
     """A Rescale, a Clamp, a Pad, a Resize or a Lookup."""
     x, rng = _image(random), np.random.default_rng(random.getrandbits(32))
-    kind = random.choice(("rescale", "clamp", "pad", "resize", "table", "table of bytes", "table to int16"))
+    kind = random.choice(("rescale", "clamp", "pad", "resize", "table", "table of bytes", "table of int12", "table to int16"))
     if kind == "rescale":
         return Case(Rescale(*_scale(random), *_output(random)), (x,), ())
     if kind == "clamp":
@@ -136,6 +136,9 @@ def elementwise(random: Random) -> Case:
     if kind == "resize":
         tables = (rng.integers(0, n, random.randint(1, 7)).astype(np.int32) for n in x.shape[1:3])
         return Case(Resize(), (x,), tuple(tables))
+    if kind == "table of int12":
+        held = np.clip(x, INT12.qmin, INT12.qmax)
+        return Case(Lookup(), (held,), (random.choice((int8, int16))(random, 2**12),))
     if kind == "table to int16":
         return Case(Lookup(), (int8(random, *x.shape),), (int16(random, 256),))
     table = int16(random, 2**16) if kind == "table" else int8(random, 2**16)

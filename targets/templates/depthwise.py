@@ -18,8 +18,9 @@ class DepthwiseKernel(Kernel):
 
     template: ClassVar[str] = "depthwise"
     serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)
-    lanes: int = field(default=16, metadata=about("channels per step", low=1, high=1024))
+    lanes: int = field(default=16, metadata=about("channels per step; 1 = no vectors", low=1, high=1024))
     tile_pixels: int = field(default=2, metadata=about("output pixels kept in registers", low=1, high=64))
 
     def check(self, path: str, registers: int | None, problems: Problems) -> None:
-        check_vector(self.lanes * 8, "lanes * 8", join(path, "lanes"), problems)
+        if self.lanes > 1:
+            check_vector(self.lanes * 8, "lanes * 8", join(path, "lanes"), problems)

@@ -45,6 +45,13 @@ def test_the_report_says_what_is_used(demo: Callable[[str], Any]) -> None:
     assert memory.stack + arena < sram["used"] < memory.stack + arena + 2000
 
 
+def test_activations_lie_in_a_region_of_their_own(demo: Callable[[str], Any]) -> None:
+    model = demo("arm-cortex-m55")
+    used = {row["name"]: row["used"] for row in model.report["regions"]}
+    assert model.report["arena_bytes"] <= used["sram"] < model.report["arena_bytes"] + 64
+    assert used["dtcm"] < load_target("arm-cortex-m55").memory.stack + 2000
+
+
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_what_does_not_fit_is_refused_with_its_layer(
     what: str, runnable: Callable[[str], str], tmp_path: Path

@@ -290,8 +290,9 @@ def _main(end: str, plan: MemoryPlan, prefix: str, memory: Memory) -> str:
         + memory.readable_behind
         for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
     }
+    section = ' __attribute__((section(".bss.arena")))' if memory.regions else ""
     return Template(text).substitute(
-        prefix=prefix, upper=prefix.upper(), calls=max(len(plan.calls), 1), **room
+        prefix=prefix, upper=prefix.upper(), calls=max(len(plan.calls), 1), arena_section=section, **room
     )
 
 

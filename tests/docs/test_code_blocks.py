@@ -83,6 +83,7 @@ def test_the_blocks_run(
     runnable: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runnable("x86-64-avx2")
+    runnable("arm-cortex-m4")
     monkeypatch.chdir(tmp_path)
     sandbox = Sandbox(tmp_path, monkeypatch)
     first = ROOT / "docs" / "first-model.md"

@@ -24,7 +24,7 @@ from .templates.limits import check_operands
 #: What operators without weights may list beside bytes, where they read a residual stream.
 _WIDE = (INT16.name, INT8.name)
 #: What operators without weights may read beside bytes.
-_MORE = {"lookup": [(INT12.name, INT8.name)], **dict.fromkeys(STREAM_OPS, [_WIDE])}
+_MORE = {"lookup": [(INT12.name, INT8.name)], **{op: [_WIDE] for op in STREAM_OPS}}
 _OPERANDS = {
     "register": ("number",),
     "operand": ("number",),

@@ -11,7 +11,7 @@ from hwptq.formats import E4M3, INT8, Format, integers_in
 from hwptq.ir.dataflow import Rewriter, constant, op_name, shape_of
 from hwptq.ir.operator import Operator, to_json
 from hwptq.ir.provenance import Origin
-from hwptq.ir.qdq import dequantizes, scale_and_zero
+from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 from hwptq.quant.float_sums import Accumulators
 from hwptq.tir.kernel import TensorType
 
@@ -56,12 +56,15 @@ class Emitter:
         return Operand(self.r.get(source), np.asarray(scale, np.float32), zero, shape_of(expr))
 
     def codes_of(self, expr: Any) -> Format:
-        """The integers that a quantized tensor holds: of fewer bits than its dtype where a clip limits it so."""
-        x, codes = self.operand(expr), self.values.get(expr)
-        clip: Any = self.values.get(self.values[codes.args[0]].args[0]) if codes.args[0] in self.values else None
+        """The integers that a quantized tensor holds: of fewer bits than its dtype where it is clipped."""
+        x = self.operand(expr)
+        dequantize: Any = self.values.get(expr)
+        quantize: Any = self.values.get(dequantize.args[0]) if dequantize is not None else None
+        clip: Any = self.values.get(quantize.args[0]) if quantizes(quantize) else None
         if op_name(clip) != "clip":
             return x.format
-        low, high = (int(x.format.encode(np.float32(a.value), x.scale, x.zero)) for a in clip.args[1:3])
+        ends = np.asarray([a.value for a in clip.args[1:3]], np.float32)
+        low, high = (int(code) for code in x.format.encode(ends, x.scale, x.zero))
         fitting = [f for f in integers_in(x.dtype) if f.qmin <= low and high <= f.qmax]
         return min(fitting, key=lambda f: f.bits)
 

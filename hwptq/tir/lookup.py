@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-import numpy as np
-
 from .builder import Expr, Flat, cast, loop, share, spans, start_of, unravel, vector_width
 from .encoding import decoded, encoded
 from .kernel import TensorType

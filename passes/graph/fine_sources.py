@@ -1,7 +1,7 @@
 """Which tensors carry more than a byte from a layer to the functions by table that alone read it.
 
-A layer in front of SiLU, leaky ReLU, GELU … has a range of which the function flattens a large part. In bytes its
-rounding is coarser than that of the function's result, and it comes on top.
+A layer in front of SiLU, leaky ReLU, GELU … has a range of which the function flattens a large part. In bytes
+its rounding is coarser than that of the function's result, and it comes on top.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def fine_groups(
     groups: Sequence[set[Any]],
     is_table: Callable[[Any], bool],
 ) -> set[int]:
-    """The numbers of the groups of tensors that a layer makes, perhaps moved, and nothing but tables reads."""
+    """The numbers of the groups of tensors that a layer makes, perhaps moved, and tables alone read."""
     return {
         i
         for i, group in enumerate(groups)

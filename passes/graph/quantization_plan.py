@@ -311,10 +311,11 @@ class QuantizationPlan:
         return all(self.kinds.get(u) is None for u in readers)
 
     def _dtype(self, number: int, group: set[Any]) -> Format:
-        """That which a node gives its result whatever reads it; else int16 in a residual stream, and what
-        tables read where they alone do, unless layers want floats or more bits; else that of the layers that read a tensor: of several a float before an integer, then the more
-        precise. Where no layer reads it, the most precise of those of the layers it comes from. Integers of
-        less than 8 bits only where every reader of every tensor is such a layer.
+        """That which a node gives its result whatever reads it; else, unless layers want floats, int16 in a
+        residual stream, and int12 or more where tables alone read what a layer made; else that of the layers
+        that read a tensor: of several a float before an integer, then the more precise. Where no layer reads
+        it, the most precise of those of the layers it comes from. Integers of less than 8 bits only where
+        every reader of every tensor is such a layer.
         """
         given = [f for f in map(self._given_format, group) if f]
         if given:

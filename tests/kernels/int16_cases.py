@@ -26,6 +26,8 @@ from hwptq.quant.fixed_point import shortening
 from hwptq.quant.window import conv_output_shape
 
 _CHANNELS = (1, 3, 8, 17, 33)
+#: Groups, input channels of each, output channels of each.
+_GROUPS = ((1, 5, 7), (1, 16, 16), (3, 1, 1), (2, 8, 3), (17, 1, 1), (64, 1, 1))
 
 
 def int16(random: Random, *shape: int) -> np.ndarray:
@@ -61,7 +63,7 @@ def _constants(random: Random, weight: np.ndarray, most: int) -> tuple[int, tupl
 
 def conv(random: Random) -> Case:
     """A Conv2d, grouped or not; x is int16, or int8 where the result is int16."""
-    groups, per_group, multiple = random.choice(((1, 5, 7), (1, 16, 16), (3, 1, 1), (2, 8, 3), (17, 1, 1), (64, 1, 1)))
+    groups, per_group, multiple = random.choice(_GROUPS)
     kernel, strides = random.choice(((1, 1), (3, 3), (2, 3))), random.choice(((1, 1), (2, 2)))
     padding = random.choice(((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 0)))
     weight = int8(random, groups * multiple, *kernel, per_group)
@@ -124,7 +126,8 @@ def binary(random: Random) -> Case:
 def elementwise(random: Random) -> Case:
     """A Rescale, a Clamp, a Pad, a Resize or a Lookup."""
     x, rng = _image(random), np.random.default_rng(random.getrandbits(32))
-    kind = random.choice(("rescale", "clamp", "pad", "resize", "table", "table of bytes", "table of int12", "table to int16"))
+    tables = ("table", "table of bytes", "table of int12", "table to int16")
+    kind = random.choice(("rescale", "clamp", "pad", "resize", *tables))
     if kind == "rescale":
         return Case(Rescale(*_scale(random), *_output(random)), (x,), ())
     if kind == "clamp":
@@ -134,8 +137,8 @@ def elementwise(random: Random) -> Case:
         before, after = (tuple(random.randrange(3) for _ in x.shape) for _ in range(2))
         return Case(Pad(before, after, random.choice((0, -300))), (x,), ())
     if kind == "resize":
-        tables = (rng.integers(0, n, random.randint(1, 7)).astype(np.int32) for n in x.shape[1:3])
-        return Case(Resize(), (x,), tuple(tables))
+        indices = (rng.integers(0, n, random.randint(1, 7)).astype(np.int32) for n in x.shape[1:3])
+        return Case(Resize(), (x,), tuple(indices))
     if kind == "table of int12":
         held = np.clip(x, INT12.qmin, INT12.qmax)
         return Case(Lookup(), (held,), (random.choice((int8, int16))(random, 2**12),))

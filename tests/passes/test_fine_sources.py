@@ -1,4 +1,4 @@
-"""What a layer gives to functions by table alone has 12 bits; what others read too, and what no table reads, 8."""
+"""What a layer gives to functions by table alone has 12 bits; what layers read, 8."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def network(act: Callable[[Any], Any], also_read: bool = False) -> tvm.IRModule:
 def tables(mod: tvm.IRModule, target: Any) -> list[int]:
     """The entries of each lookup of the integer graph."""
     after = apply(LowerToInteger(target), apply(InsertQDQ(target, stats_of(mod)), mod))
-    calls = [v for _, v in bindings(after["main"]) if getattr(integer_operator(after, v), "kind", "") == "lookup"]
-    return [int(call.args[1].fields[1].ty.shape[0]) for call in calls]
+    calls = [(integer_operator(after, v), v.args) for _, v in bindings(after["main"]) if hasattr(v, "args")]
+    return [int(args[1].fields[1].ty.shape[0]) for node, args in calls if node and node.kind == "lookup"]
 
 
 ACTS = {

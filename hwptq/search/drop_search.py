@@ -6,6 +6,7 @@ Where the device is not here, the model of its arithmetic, if there is one, runs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,7 +125,7 @@ class Trial:
     """
 
     def __init__(self, prepared: Prepared, job: Job, outputs: tuple[str, ...], data: Dataset):
-        reason = backend_of(job.target).why_not_run()
+        reason = None if job.options.executor else backend_of(job.target).why_not_run()
         self._emulated = reason is not None and emulates(job.target)
         if reason and not self._emulated:
             raise InputError(f"--max-drop needs code that runs here ({reason}); or give a --budget")
@@ -164,9 +165,10 @@ class Trial:
             backend = backend_of(self._target)
             program = backend.build_program(graphs.kernels, self._outputs, "trial", Path(folder))
             self.weight_bytes = program.weight_bytes
-            for sample, emitted in run_emitted(executor_for(program), self._data, self._progress):
-                assert emitted is not None
-                yield sample, emitted
+            with closing(executor_for(program, self._job.options.executor)) as running:
+                for sample, emitted in run_emitted(running, self._data, self._progress):
+                    assert emitted is not None
+                    yield sample, emitted
 
     def _emulate(self, graphs: Graphs) -> Iterator[tuple[Sample, list[np.ndarray]]]:
         reference = Interpreter(graphs.integer)

@@ -24,6 +24,7 @@ from hwptq.operators.rows import RowQuantize, RowScale
 from hwptq.quant.group_codes import GroupedRows
 from hwptq.quant.group_rounding import nearest_rows
 from hwptq.quant.layer_rounding import RoundingProblem, nearest_scale
+from hwptq.quant.own_groups import own_rows
 from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.targets.schema import Descriptor
 
@@ -43,6 +44,7 @@ class InsertDynamicQDQ:
     target: is to offer dense layers from int8 to float32; exclude: regular expression of node names that stay
     in float. groups: weights, and tables that rows are looked up in, have a scale for each group of
     neighbours in a row instead, rounded to nearest (RoundGroups does better); equal ones are the same rows.
+    Weights that another tool has quantized keep their integers.
     """
 
     def __init__(self, target: Descriptor, exclude: str | None = None, groups: GroupFormats | None = None):
@@ -113,7 +115,8 @@ class _GroupedRows:
         for known, rows in self._done:
             if np.array_equal(known, weight.rows):
                 return rows
-        rows = nearest_rows(weight.rows, *self._formats.of(weight.at_end))
+        how = self._formats.of(weight.at_end)
+        rows = own_rows(weight.rows, *how) or nearest_rows(weight.rows, *how)
         self._done.append((weight.rows, rows))
         return rows
 

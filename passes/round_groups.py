@@ -99,12 +99,18 @@ class RoundGroups:
             exact.run_to(layer.float_var)
             quantized.run_to(layer.var)
             rows = layer.rows
-            if not any(np.array_equal(rows.codes, table) for table in tables):
+            values = _values(rows)
+            own = np.allclose(values, layer.weight.T, rtol=1e-6, atol=0)  # nothing is lost
+            if not own and not any(np.array_equal(rows.codes, table) for table in tables):
                 rows = new[function, layer.label] = _rounded(layer, exact, quantized)
-            values = group_values(rows.codes, rows.scales, None, rows.weight, rows.size, rows.depth)
+                values = _values(rows)
             products = [env[layer.codes].astype(np.float32) @ values.T for env in quantized.values]
             quantized.settle(products)  # the sums, but for the rounding of float32
         return new
+
+
+def _values(rows: GroupedRows) -> np.ndarray:
+    return group_values(rows.codes, rows.scales, rows.zeros, rows.weight, rows.size, rows.depth)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,12 @@ from hwptq.calibration import calibrate
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.composite import read_composite
 from hwptq.ir.dataflow import bindings, constant, op_name
+from hwptq.operators.group_dense import GroupDense
+from hwptq.passes.graph.group_plan import GroupFormats
 from hwptq.passes.graph.own_integers import own_integers
 from hwptq.pipeline.stages import fuse
+from hwptq.quant.group_codes import group_values
+from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
 
 TARGET = load_target("arm-cortex-a")
@@ -92,3 +96,27 @@ def test_other_dtypes_and_granularities_round_them(fused: tvm.IRModule) -> None:
     conv, dense = _codes(passes.InsertQDQ(TARGET, stats, "tensor")(fused))
     assert not np.array_equal(conv, CODES["w"])
     np.testing.assert_array_equal(dense, CODES["v"])
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_blocks_are_groups(symmetric: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A weight in blocks, as MatMulNBits has it: with groups of that size no value of it changes."""
+    rng = np.random.default_rng(8)
+    codes, scales = rng.integers(-8, 8, (64, 6)), rng.uniform(0.01, 0.1, (2, 6)).astype(np.float32)
+    zeros = np.zeros((2, 6), np.int8) if symmetric else rng.integers(-8, 8, (2, 6)).astype(np.int8)
+    nodes = [
+        node("DequantizeLinear", "w s z", "wf", axis=0, block_size=32),
+        node("MatMul", "x wf", "y", "dense"),
+    ]
+    proto = model(nodes, {"x": [4, 64]}, {"w": codes.astype(np.int8), "s": scales, "z": zeros}, opset=21)
+    fused = fuse(import_onnx(save(proto, tmp_path_factory.mktemp("blocks"))).module)
+    target, formats = load_target("x86-64-avx2"), GroupFormats("int4", 32, "int4", 32)
+    samples = [{"x": normal(seed, 4, 64)} for seed in range(2)]
+    qdq = tvm.ir.transform.Sequential([passes.InsertDynamicQDQ(target, None, formats)])(fused)
+    for module in (qdq, passes.RoundGroups(fused, samples, target)(qdq)):
+        integer = tvm.ir.transform.Sequential([passes.LowerToInteger(target)])(module)
+        [(op, args)] = [(op, args) for _, op, args in integer_nodes(integer) if isinstance(op, GroupDense)]
+        rows = [constant(a) for a in args[1:]]
+        held = group_values(rows[0], rows[1], None if symmetric else rows[2], op.weight, op.size, op.depth)
+        real = (codes - np.repeat(zeros.astype(int), 32, 0)).astype(np.float32) * np.repeat(scales, 32, 0)
+        np.testing.assert_allclose(held, real.T, rtol=2e-7, atol=0)

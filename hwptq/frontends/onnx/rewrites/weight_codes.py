@@ -52,7 +52,8 @@ class WeightCodes:
         names = ", ".join(self.rounded[:_SHOWN]) + (", …" if len(self.rounded) > _SHOWN else "")
         text = (
             f"the integers of {len(self.rounded)} weights ({names}) have no form with one scale for each "
-            f"output channel and no zero point; they are rounded anew, to the dtypes of this compilation"
+            f"output channel and no zero point; they are rounded anew, but for blocks that are groups of "
+            f"--weight-granularity group"
         )
         return [Warning("weights", "", text)]
 

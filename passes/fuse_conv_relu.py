@@ -70,10 +70,7 @@ def _next(var: Any, values: Any, readers: Any) -> tuple[Any, Any]:
 
 def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
     chain = [head]
-    weight = (
-        constant(values[head].args[1]) is not None
-        or op_name(values.get(values[head].args[1])) == "dequantize"
-    )
+    weight = _is_weight(values[head].args[1], values)
     if op_name(values[head]) not in _UNBIASED and weight:
         var, value = _next(chain[-1], values, readers)
         added = op_name(value) == "add" and value.args[0] == chain[-1] and constant(value.args[1]) is not None
@@ -88,6 +85,13 @@ def _chain(head: Any, values: Any, readers: Any) -> list[Any]:
     if op_name(value) in ("nn.relu", "clip"):
         chain.append(var)
     return chain
+
+
+def _is_weight(expr: Any, values: Any) -> bool:
+    """Whether an operand is a constant, or the values of constant codes."""
+    held = values.get(expr)
+    codes = held.args[0] if op_name(held) == "dequantize" else None
+    return constant(expr) is not None or (codes is not None and constant(codes) is not None)
 
 
 def _scales(value: Any, source: Any) -> bool:

@@ -118,6 +118,8 @@ QUANTIZE_DYNAMIC = (
 )
 NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales
+    plain(passes.FuseNorms),
+    plain(passes.FuseMasks),
     plain(passes.NormalizeQDQ),
     plain(passes.FuseConvRelu),
     plain(passes.NormalizeQDQ),  # quantize is named after what was fused

@@ -3,7 +3,7 @@
 python benchmarks/language_model.py --precision w4a8 [--group 32] [--recipe best] [--sequences 64]
 
 Calibrated on the model's calibration sequences, scored on the first of its evaluation sequences, every token
-but the first predicted. Bits a weight are those of codes and scales; a table that is the head too counts once.
+but the first predicted. Bits a weight are those of codes and scales; a table that is the head counts once.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from .backends.program import Program, Tensor
 from .errors import InputError
 from .executors.executor import Executor, executor_for
+from .generation import Generation, Sampling
 from .metadata import program_of
 from .no_device import check_no_device
 from .output_folder import METADATA
@@ -70,6 +71,16 @@ class CompiledModel:
     def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """The outputs of each sample; a process of its own is started once for all of them."""
         return map(self._named, self.running.run_stream(map(self._checked, samples)))
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        most: int = 64,
+        sampling: Sampling | None = None,
+        stop: Iterable[int] = (),
+    ) -> Iterator[int]:
+        """Tokens behind `prompt`, as they are made: see Generation, whose errors are raised here too."""
+        return Generation(self, prompt, most, sampling or Sampling(), frozenset(stop)).tokens()
 
     def close(self) -> None:
         """Give back what an executor holds elsewhere, such as a file on a board."""

@@ -17,6 +17,7 @@ from .compile import compile_command
 from .consistency import consistency_command
 from .diagnose import diagnose_command
 from .explain import INTERNAL, explained
+from .generate import generate_command
 from .grouped import grouped
 from .inspect import inspect_command
 from .run import run_command
@@ -72,6 +73,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run_command,
     "compare": compare_command,
     "inspect": inspect_command,
+    "generate": generate_command,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(grouped(_command))

@@ -22,12 +22,12 @@ _TAKE, _GIVE_BACK = "TVMBackendAllocWorkspace", "TVMBackendFreeWorkspace"
 
 def take_name(prefix: str) -> str:
     """void *f(uint64_t bytes): NULL where there is not as much."""
-    return f"{prefix}_take"
+    return f"{prefix}_workspace_take"
 
 
 def give_back_name(prefix: str) -> str:
     """int32_t f(void *): what was taken last; 0."""
-    return f"{prefix}_give_back"
+    return f"{prefix}_workspace_give_back"
 
 
 def launch_name(prefix: str) -> str:

@@ -1,0 +1,63 @@
+"""hwptq generate: text from a compiled language model."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .place import On
+from .progress_display import TerminalProgress
+from .talk import Talk
+
+
+def generate_command(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="output folder of hwptq compile")],
+    tokenizer: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="tokenizer.json of the tokenizers library")
+    ],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="what the text begins with")],
+    talk: Talk,
+    tokens: Annotated[int, typer.Option(metavar="N", help="the most tokens to make", min=1)] = 64,
+    temperature: Annotated[float, typer.Option(help="0 = always the likeliest token", min=0)] = 0.0,
+    top: Annotated[int, typer.Option(metavar="K", help="choose among the K likeliest; 0 = all", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TOKEN", help="end behind it, such as '</s>'; may be repeated")
+    ] = None,
+    on: On = None,
+    trust_descriptor: Annotated[bool, typer.Option(help="run it by whatever its metadata say")] = False,
+) -> None:
+    """Go on with TEXT by the code in OUT, the graph of one decoding step with caches; tokens a second."""
+    context.obj.begin(None, talk.verbose)
+    with TerminalProgress(talk.quiet) as progress, progress.loading():
+        from hwptq.artifact import load
+        from hwptq.generation import Generation, Sampling
+        from hwptq.text import open_tokenizer
+    words = open_tokenizer(tokenizer)
+    model = load(folder, on, trust_descriptor)
+    with closing(model):
+        ends = frozenset(words.token(name) for name in stop or [])
+        chosen = Sampling(temperature, top, seed)
+        made = Generation(model, words.encode(prompt), tokens, chosen, ends)
+        if talk.shows:
+            print(prompt, end="", flush=True)
+        text, found = "", []
+        for token in made.tokens():
+            found.append(token)
+            whole = words.decode(found)
+            if talk.shows and not whole.endswith("\N{REPLACEMENT CHARACTER}"):
+                print(whole[len(text) :], end="", flush=True)
+                text = whole
+    text = words.decode(found)
+    rate = made.steps / made.seconds if made.seconds else None
+    executor = model.running.description
+    talk.tell(
+        {"executor": executor, "prompt": prompt, "text": text, "tokens": found, "tokens_a_second": rate}
+    )
+    if talk.shows:
+        speed = f", {rate:.1f} tokens a second" if rate is not None else ""
+        print(f"\n{len(found)} tokens{speed}; {executor}")

@@ -8,12 +8,17 @@ RUN apt-get update \
         clang \
         gcc \
         gcc-aarch64-linux-gnu \
+        gcc-arm-none-eabi \
         gcc-riscv64-linux-gnu \
+        gcc-riscv64-unknown-elf \
         libc6-dev \
         libc6-dev-arm64-cross \
         libc6-dev-riscv64-cross \
         lld \
         llvm \
+        nodejs \
+        qemu-system-arm \
+        qemu-system-misc \
         qemu-user \
     && rm -rf /var/lib/apt/lists/*
 

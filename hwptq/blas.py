@@ -1,7 +1,7 @@
 """Threads of the library that multiplies numpy's matrices: one, while models are looked at.
 
 The products here are small, and many. More threads gain little on an idle machine, and on a busy one they
-wait for each other: calibration that takes 1.6 s with one thread has taken 50 s.
+wait for each other: calibrating MobileNetV1 on two cores that others used took 29 s with two, 10 s with one.
 """
 
 from __future__ import annotations

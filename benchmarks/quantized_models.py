@@ -11,6 +11,7 @@ none ends the model.
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -119,11 +120,14 @@ def _files(name: str, data: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _by_tool(tool: str, python: Path, model: Path, path: Path, samples: Samples, file: Path) -> None:
-    """Have another tool write `path`. Exits with what it says where it fails."""
+    """Have another tool write `path`, from a copy: some write to the model that they are given. Exits with
+    what it says where it fails."""
+    given = file.parent / "given.onnx"
+    shutil.copyfile(model, given)
     np.savez(file, **{name: np.stack([s[name] for s in samples]) for name in samples[0]})
     script = Path(__file__).with_name("peer_quantizers.py")
     done = subprocess.run(
-        [str(python), str(script), tool, str(model), str(file), str(path)],
+        [str(python), str(script), tool, str(given), str(file), str(path)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(file.parent)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode or not path.exists():

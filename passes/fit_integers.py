@@ -3,7 +3,8 @@
 Exact where it can be. Codes of 9 bits (uint8 with a zero point) are sums of two codes, of which the second
 reads the channels that it needs once more: dense(x, a + b) = dense([x, x], [a, b]). Where the step of a sum
 is more than half a step of the output, which requantization can't do, codes are 2^k times as large and steps
-as much smaller. What is left is rounded to the nearest int8, and noted.
+as much smaller. In a dead channel, whose weights are so small that its bias counts too many of their steps,
+steps are 2^k times as large. What is left is rounded to the nearest int8. Whatever is rounded is noted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hwptq.quant.split_codes import SplitCodes, split_codes
 from .graph.quantizable import layer_dtypes, with_rounded_weights
 
 _LARGEST = 0.4999  # requantize multiplier
+_LARGEST_BIAS = 2.0**28  # in steps of the sum
 _MOST_RUNS = 4  # of channels that are read twice, before all of them are
 
 
@@ -94,44 +96,65 @@ def _fitted(mod: tvm.IRModule, func: Any) -> Iterator[tuple[Any, _Fitted]]:
             continue  # narrow codes are large steps of an int8 already
         else:
             assert unit is not None
-            found = _layer(unit, codes, scale, _factor(var, unit, values, readers))
+            found = _layer(unit, codes, scale, _steps(var, unit, values, readers))
         if found is not None:
             yield var, found
 
 
-def _factor(var: Any, unit: Composite, values: Any, readers: Any) -> float | None:
-    """x_scale / y_scale of a layer; None where its result, or its input, has none."""
+@dataclass(frozen=True)
+class _Steps:
+    """The scale of what a layer reads, and that of its result, where it has one."""
+
+    x: float
+    y: float | None
+
+
+def _steps(var: Any, unit: Composite, values: Any, readers: Any) -> _Steps | None:
+    """Those of a layer; None where its input is not quantized."""
     x = values.get(unit.args[0])
     quantize = next((values[u] for u in readers.get(var, []) if u in values and quantizes(values[u])), None)
-    if not dequantizes(x) or quantize is None:
-        return None
-    scales = [scale_and_zero(q)[0] for q in (x, quantize)]
-    if any(s is None or s.size != 1 for s in scales):
-        return None
-    x_scale, y_scale = (float(s.item()) for s in scales if s is not None)
-    return x_scale / y_scale
+    scales = [
+        scale_and_zero(q)[0] if q is not None else None for q in (x if dequantizes(x) else None, quantize)
+    ]
+    first, second = (float(s.item()) if s is not None and s.size == 1 else None for s in scales)
+    return None if first is None else _Steps(first, second)
 
 
-def _layer(unit: Composite, codes: np.ndarray, scale: np.ndarray, factor: float | None) -> _Fitted | None:
+def _layer(unit: Composite, codes: np.ndarray, scale: np.ndarray, steps: _Steps | None) -> _Fitted | None:
     """The codes of a layer that fit; None where they are as they should be, or can't be."""
     axis = 0 if codes.ndim == 4 else codes.ndim - 1
     scales = np.broadcast_to(scale.astype(np.float64), (codes.shape[axis],))
     shift = np.zeros(scales.shape, int)
-    if factor is not None:
+    if steps is not None:
         with np.errstate(divide="ignore"):
-            shift = np.maximum(0, np.ceil(np.log2(factor * scales / _LARGEST))).astype(int)
+            if steps.y is not None:
+                shift = np.maximum(0, np.ceil(np.log2(steps.x / steps.y * scales / _LARGEST))).astype(int)
+            bias = np.abs(0.0 if unit.bias is None else unit.bias) / (steps.x * scales)
+            shift = np.where(bias > 2 * _LARGEST_BIAS, -np.ceil(np.log2(bias / _LARGEST_BIAS)), shift).astype(
+                int
+            )
     if _fits(codes) and not shift.any():
         return None
     spread = [1] * codes.ndim
     spread[axis] = -1
-    finer = codes.astype(np.int64) << shift.reshape(spread)
-    steps = (scales / 2.0**shift).astype(np.float32)
+    exact = codes * 2.0 ** shift.reshape(spread)
+    finer = np.rint(exact).astype(np.int64)
+    held = (scales / 2.0**shift).astype(np.float32)
+    error = (finer - exact) * held.reshape(spread)
+    lost = _sqnr(codes * scales.reshape(spread), error)
     if _fits(finer):
-        return _Fitted(finer.astype(INT8.held), steps, axis)
+        return _Fitted(finer.astype(INT8.held), held, axis, lost=lost)
     split = split_codes(finer, 1 - axis) if _joins_inputs(unit, codes) else None
     if split is not None:
-        return _Fitted(split.first, steps, axis, split)
+        return _Fitted(split.first, held, axis, split, lost)
     return None if _fits(codes) else _rounded(codes, scale, axis)
+
+
+def _sqnr(real: np.ndarray, error: np.ndarray) -> float | None:
+    """In dB; None where there is no error."""
+    if not error.any():
+        return None
+    return float(20 * np.log10(np.linalg.norm(real) / np.linalg.norm(error)))
 
 
 def _joins_inputs(unit: Composite, codes: np.ndarray) -> bool:
@@ -145,9 +168,7 @@ def _rounded(codes: np.ndarray, scale: np.ndarray, axis: int) -> _Fitted:
     real = codes.astype(np.float32) * (scale.reshape(spread) if scale.size > 1 else scale.reshape(()))
     new = weight_scales(real, axis)
     kept = quantize_weight(real, new, axis)
-    error = np.linalg.norm(kept * new.reshape(spread) - real)
-    lost = 20 * np.log10(np.linalg.norm(real) / error) if error else np.inf
-    return _Fitted(kept, new, axis, lost=float(lost))
+    return _Fitted(kept, new, axis, lost=_sqnr(real, kept * new.reshape(spread) - real))
 
 
 def _fits(codes: np.ndarray) -> bool:

@@ -98,6 +98,20 @@ def test_large_multipliers_become_large_codes(tmp_path: Path, limit: int) -> Non
     _same_values(before, after, 0.05 * 0.01 / 0.7)
 
 
+def test_dead_channels_count_their_bias_in_larger_steps(tmp_path: Path) -> None:
+    """A channel of weights of 1e-9 with a bias of 1: no other channel changes, and what is lost is said."""
+    codes = _codes(3, -127, 127, 4, 5, 3, 3).astype(np.int8)
+    proto = _conv(codes, np.zeros(4, np.int8), 0.3)
+    scales = np.float32([0.01, 1e-12, 0.01, 0.02])
+    for tensor in proto.graph.initializer:
+        if tensor.name == "ws":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(scales, "ws"))
+    before, after = _both(proto, tmp_path)
+    assert float_nodes(passes.LowerToInteger(ARM)(before))
+    assert rounded_weights(after["main"])["conv"] > 150
+    _same_values(before, after, 0.3)
+
+
 def test_what_fits_stays_as_it_is(tmp_path: Path) -> None:
     codes = _codes(3, -127, 127, 4, 5, 3, 3).astype(np.int8)
     before, after = _both(_conv(codes, np.int8(0), 0.3), tmp_path)

@@ -13,8 +13,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.formats import INT8
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
-from hwptq.ir.provenance import label_of
+from hwptq.ir.provenance import Part, label_of
 
 from .graph.canonical import canonical
 from .graph.channel_affine import fold_channel_affine
@@ -26,6 +27,7 @@ class _Fold:
     replaced: tuple[Any, ...]  # vars of the producer and of its bias
     weight: np.ndarray
     bias: np.ndarray  # shaped to be added to the output
+    scale: np.ndarray | None = None  # of codes, which `weight` holds then: one for each output channel
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.FoldBatchNorm")
@@ -34,6 +36,7 @@ class FoldBatchNorm:
 
     Only where the chain has no other reader, and weights and statistics are constants. Any other BatchNorm
     in inference becomes a multiplication and an addition per channel. One that TVM decomposed is folded too.
+    A weight of int8 codes keeps them, but for the sign, and has other scales.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -60,7 +63,7 @@ class FoldBatchNorm:
             fold = folds.get(var)
             if fold is not None:
                 call = fold.producer
-                args = [r.get(call.args[0]), relax.const(fold.weight)]
+                args = [r.get(call.args[0]), _weight(r, fold)]
                 out = r.emit(
                     relax.Call(call.op, args, call.attrs, call.ty_args), r.origins[fold.replaced[-1]]
                 )
@@ -110,7 +113,10 @@ def _match(var: Any, call: Any, values: Any, readers: Any) -> _Fold | None:
         replaced.append(value.args[0])
         value = values.get(value.args[0])
     kind = op_name(value)
-    weight = constant(value.args[1]) if kind in ("nn.conv2d", "matmul") else None
+    if kind not in ("nn.conv2d", "matmul"):
+        return None
+    held = _codes(values, value.args[1], 0 if kind == "nn.conv2d" else 1)
+    weight = constant(value.args[1]) if held is None else held[0]
     if weight is None:
         return None
     axis, channels = int(call.attrs.axis), len(scale)
@@ -118,18 +124,44 @@ def _match(var: Any, call: Any, values: Any, readers: Any) -> _Fold | None:
     if kind == "nn.conv2d":
         if str(value.attrs.kernel_layout) != "OIHW" or axis != 1:
             return None
-        weight = weight * scale.reshape(-1, 1, 1, 1)
+        weight = weight * _factor(scale, held).reshape(-1, 1, 1, 1)
     else:
         if weight.ndim != 2 or axis != len(shape_of(source)) - 1:
             return None
-        weight = weight * scale
+        weight = weight * _factor(scale, held)
     if bias is not None:
         if bias.size not in (1, channels):
             return None
         shift = np.broadcast_to(bias.reshape(-1), (channels,)) * scale + shift
-    return _Fold(
-        value,
-        tuple(replaced),
-        weight.astype(np.float32),
-        shift.reshape(spread).astype(np.float32),
-    )
+    moved = shift.reshape(spread).astype(np.float32)
+    if held is None:
+        return _Fold(value, tuple(replaced), weight.astype(np.float32), moved)
+    scales = np.where(scale == 0, 1.0, np.abs(scale) * held[1]).astype(np.float32)
+    return _Fold(value, tuple(replaced), weight.astype(INT8.held), moved, scales)
+
+
+def _codes(values: Any, weight: Any, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """(symmetric int8 codes, scales) of a constant weight behind a DQ, as it is imported; None for others."""
+    value = values.get(weight)
+    kept = values.get(value.args[0]) if op_name(value) == "dequantize" else None
+    codes = constant(kept.args[0]) if op_name(kept) == "builtin.stop_lift_params" else None
+    scale, zero = (constant(a) for a in value.args[1:3]) if codes is not None else (None, None)
+    if codes is None or scale is None or zero is None or np.any(zero) or str(codes.dtype) != INT8.held:
+        return None
+    by_channel = scale.size == 1 or int(value.attrs.axis) % codes.ndim == axis
+    return (codes, scale.reshape(-1)) if by_channel and codes.min(initial=0) > INT8.qmin else None
+
+
+def _factor(scale: np.ndarray, held: Any) -> np.ndarray:
+    """What a weight is multiplied with for each output channel: codes take the sign alone."""
+    return scale if held is None else np.sign(scale)
+
+
+def _weight(r: Any, fold: _Fold) -> Any:
+    if fold.scale is None:
+        return relax.const(fold.weight)
+    zero = relax.const(np.zeros(fold.scale.shape, INT8.zero_dtype))
+    axis = 0 if fold.weight.ndim == 4 else 1
+    scale = relax.const(fold.scale)
+    call = relax.op.dequantize(relax.const(fold.weight), scale, zero, axis=axis, out_dtype="float32")
+    return r.emit(call, r.origins[fold.replaced[-1]].with_part(Part.WEIGHT))

@@ -120,6 +120,7 @@ NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales
     plain(passes.FuseNorms),
     plain(passes.FuseMasks),
+    plain(passes.FoldBatchNorm),  # NormalizeQDQ would let FoldConstant at the codes
     plain(passes.NormalizeQDQ),
     plain(passes.FuseConvRelu),
     plain(passes.NormalizeQDQ),  # quantize is named after what was fused

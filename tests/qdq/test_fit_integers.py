@@ -163,3 +163,29 @@ def test_codes_of_an_operand_keep_their_zero_point(tmp_path: Path) -> None:
     assert float_nodes(integer) == []
     first, second = (Interpreter(m).run(inputs)[0] for m in (before, integer))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_norm_behind_codes_goes_into_their_scales(tmp_path: Path, shared: bool) -> None:
+    """As some tools leave it between a convolution and its Q; a negative gain turns the codes around."""
+    nodes = [
+        node("QuantizeLinear", "x xs xz", "xq"),
+        node("DequantizeLinear", "xq xs xz", "xf"),
+        node("DequantizeLinear", "w ws wz", "wf", axis=0),
+        node("Conv", "xf wf b", "c", "conv", pads=[1, 1, 1, 1]),
+        node("BatchNormalization", "c g h m v", "n", "norm"),
+        node("Relu", "n", "r", "relu"),
+        node("QuantizeLinear", "r ys yz", "yq"),
+        node("DequantizeLinear", "yq ys yz", "y"),
+    ]
+    scale = np.float32(0.01) if shared else np.float32([0.01, 0.02, 0.005, 0.01])
+    constants = {
+        "w": _codes(5, -127, 127, 4, 5, 3, 3).astype(np.int8), "ws": scale,
+        "wz": np.zeros_like(scale, np.int8), "b": normal(1, 4), "g": np.float32([1, -2, 0.5, 0]),
+        "h": normal(2, 4), "m": normal(3, 4), "v": np.abs(normal(4, 4)) + 1, "xs": np.float32(0.05),
+        "xz": np.uint8(120), "ys": np.float32(0.3), "yz": np.uint8(10),
+    }  # fmt: skip
+    proto = model(nodes, {"x": IMAGE}, constants, opset=21)
+    imported = import_onnx(save(proto, tmp_path)).module
+    after = normalize(imported, Job(ARM)).qdq
+    _same_values(imported, after, 0.3)

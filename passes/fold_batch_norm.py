@@ -144,7 +144,8 @@ def _codes(values: Any, weight: Any, axis: int) -> tuple[np.ndarray, np.ndarray]
     """(symmetric int8 codes, scales) of a constant weight behind a DQ, as it is imported; None for others."""
     value = values.get(weight)
     kept = values.get(value.args[0]) if op_name(value) == "dequantize" else None
-    codes = constant(kept.args[0]) if op_name(kept) == "builtin.stop_lift_params" else None
+    is_held = kept is not None and op_name(kept) == "builtin.stop_lift_params"
+    codes = constant(kept.args[0]) if kept is not None and is_held else None
     scale, zero = (constant(a) for a in value.args[1:3]) if codes is not None else (None, None)
     if codes is None or scale is None or zero is None or np.any(zero) or str(codes.dtype) != INT8.held:
         return None

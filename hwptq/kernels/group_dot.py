@@ -3,13 +3,13 @@
 A tile of tokens x vectors of channels has two sets of registers: the int32 sums of a group, and the float32
 that they are added to by an fma, times the scales, at the end of the group. Codes are unpacked once for all
 tokens of a tile. An instruction of an unsigned operand takes the weights as that one: a code is the level
-less the lowest one, and the sums of a group begin with lowest * (sum of the activations), which all channels
-share.
+less the lowest one, and the sums of a group begin with lowest * (sum of the activations). With zeros it is
+(lowest - zero) * that sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -88,11 +88,12 @@ class GroupPlan:
 
 
 def takes_groups(layer: Layer, mac: Mac) -> bool:
-    """Whether rows are packed for the kernel: a vector of them at least, groups of whole units, no zeros."""
+    """Whether rows are packed for the kernel: a vector of them at least, groups of whole units; of a table
+    without zeros."""
     op = layer.op
     assert isinstance(op, GroupDense | GroupEmbedding)
     unit = unit_of_bits(op.weight_bits)
-    if unit is None or len(layer.constants) > 2 or mac.aligned:
+    if unit is None or mac.aligned or (len(layer.constants) > 2 and isinstance(op, GroupEmbedding)):
         return False
     whole = op.size % (unit.operands * mac.k) == 0 and op.depth % op.size == 0
     return whole and len(layer.constants[0]) >= mac.lanes
@@ -102,7 +103,7 @@ def group_dot(layer: Layer, mac: Mac, unsigned: bool, most: Tile, unit: VectorUn
     """The steps of a GroupDense: activations in the dtype of the instruction, their sums where weights are
     `unsigned`, the product. `most`: the largest tile.
     """
-    op, x, (codes, scales) = layer.op, layer.activations[0], layer.constants
+    op, x, (codes, scales, *zeros) = layer.op, layer.activations[0], layer.constants
     assert isinstance(op, GroupDense)
     tokens, channels = prod(layer.out.shape[:-1]), layer.out.shape[-1]
     vectors = vector_count(channels, mac.lanes)
@@ -110,27 +111,27 @@ def group_dot(layer: Layer, mac: Mac, unsigned: bool, most: Tile, unit: VectorUn
     plan = GroupPlan(op, tokens, channels, mac, tile, unsigned)
     packed = pack_input(Packing(x, Layout(dtype=mac.activation), unit))
     read = packed.out if packed else x
-    terms = _terms(plan, x) if unsigned else None
+    terms = _terms(plan, x) if unsigned or zeros else None
     before = [step for step in (packed, terms) if step]
     arrays = (
         pack_codes(codes, op.weight, op.depth, mac.lanes, mac.k, tile.vectors),
-        pack_group_scales(scales, mac.lanes, tile.vectors),
+        *(pack_group_scales(of_groups, mac.lanes, tile.vectors) for of_groups in (scales, *zeros)),
     )
     types = [read, *([terms.out] if terms else []), *(TensorType(a.shape, str(a.dtype)) for a in arrays)]
-    func = primfunc([*types, layer.out], {TEMPLATE: _NAME}, _emit(plan, unit))
+    func = primfunc([*types, layer.out], {TEMPLATE: _NAME}, _emit(plan, bool(terms), unit))
     sources = (-len(before) if packed else 0, *([-1] if terms else []))
     return (*before, Step(func, (*sources, *arrays), layer.out, f"{op.kind}_{_NAME}"))
 
 
 def _terms(plan: GroupPlan, x: TensorType) -> Step:
-    """int8 x [..., K] -> lowest level * sum of each group: int32 [tokens * groups]."""
+    """int8 x [..., K] -> the sum of each group: int32 [tokens * groups]."""
     size, count = plan.op.size, plan.tokens * plan.groups
 
     def emit(source: Flat, terms: Flat) -> None:
         def group(i: Expr) -> None:
             values = cast(source.load(i * size, size), "int32", size)
             total = T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.add.v{size}i32", values)
-            terms.store(i, total * constant(plan.levels[0], "int32"))
+            terms.store(i, total)
 
         loop(count, group)
 
@@ -138,12 +139,13 @@ def _terms(plan: GroupPlan, x: TensorType) -> Step:
     return Step(primfunc([x, out], {TEMPLATE: "group_terms"}, emit), (0,), out, "group_terms")
 
 
-def _emit(plan: GroupPlan, unit: VectorUnit) -> Callable[..., None]:
-    """Code of (x, terms where there are any, codes, scales, y)."""
+def _emit(plan: GroupPlan, with_terms: bool, unit: VectorUnit) -> Callable[..., None]:
+    """Code of (x, terms where there are any, codes, scales, zeros where there are any, y)."""
     size, lanes = plan.tile.pixels, plan.mac.lanes
 
     def emit(x: Flat, *rest: Flat) -> None:
-        *terms, codes, scales, y = rest
+        terms, (codes, scales, *zeros, y) = rest[:with_terms], rest[with_terms:]
+        tensors = _Tensors(x, terms, codes, scales, zeros)
 
         def tile(v0: Expr, vectors: int, t: Expr) -> None:
             first = start_of(t, size, plan.tokens)
@@ -151,7 +153,7 @@ def _emit(plan: GroupPlan, unit: VectorUnit) -> Callable[..., None]:
             for line in sums:
                 for cell in line:
                     cell.store(0, constant(0.0, "float32", lanes), lanes)
-            loop(plan.groups, lambda g: _group(plan, (x, terms, codes, scales), sums, first, v0, g))
+            loop(plan.groups, lambda g: _group(plan, tensors, sums, first, v0, g))
             for i, line in enumerate(sums):
                 for j, cell in enumerate(line):
                     channel = start_of(v0 + j, lanes, plan.channels)
@@ -173,19 +175,40 @@ def _emit(plan: GroupPlan, unit: VectorUnit) -> Callable[..., None]:
     return emit
 
 
+@dataclass(frozen=True)
+class _Tensors:
+    """What a kernel reads; terms and zeros: one each, or none."""
+
+    x: Flat
+    terms: Sequence[Flat]
+    codes: Flat
+    scales: Flat
+    zeros: Sequence[Flat]
+
+
+def _starts(plan: GroupPlan, tensors: _Tensors, total: Expr, rows: list[Expr]) -> list[Expr]:
+    """What the sums of a token begin with, for each vector, whose scales and zeros are at `rows`."""
+    lanes, lowest = plan.mac.lanes, plan.levels[0] if plan.unsigned else 0
+    if not tensors.zeros:
+        return [T.bind(splat(total * constant(lowest, "int32"), lanes))] * len(rows)
+    zeros = [cast(tensors.zeros[0].load(row, lanes), "int32", lanes) for row in rows]
+    return [T.bind(splat(total, lanes) * (constant(lowest, "int32", lanes) - zero)) for zero in zeros]
+
+
 def _group(
-    plan: GroupPlan, tensors: tuple[Flat, list[Flat], Flat, Flat], sums: list[list[Flat]], first: Expr,
-    v0: Expr, g: Expr,
-) -> None:  # fmt: skip
+    plan: GroupPlan, tensors: _Tensors, sums: list[list[Flat]], first: Expr, v0: Expr, g: Expr
+) -> None:
     """sums[token][vector] += float32(products of group g) * scales, by an fma."""
-    x, terms, codes, scales = tensors
+    x, codes = tensors.x, tensors.codes
     mac, lanes, vectors = plan.mac, plan.mac.lanes, len(sums[0])
     acc = [[local(lanes, "int32") for _ in range(vectors)] for _ in sums]
+    rows = [(v0 * plan.groups + g * vectors + j) * lanes for j in range(vectors)]  # of scales and zeros
     for i, line in enumerate(acc):
-        start = constant(0, "int32", lanes)
-        if terms:
-            start = T.bind(splat(terms[0].load((first + i) * plan.groups + g), lanes))
-        for cell in line:
+        starts = [constant(0, "int32", lanes)] * vectors
+        if tensors.terms:
+            total = T.bind(tensors.terms[0].load((first + i) * plan.groups + g))
+            starts = _starts(plan, tensors, total, rows)
+        for cell, start in zip(line, starts, strict=True):
             cell.store(0, start, lanes)
     step = max(plan.unit.operands, mac.groups)  # operands whose activations are loaded at once
     step = step if plan.op.size % (step * mac.k) == 0 else plan.unit.operands
@@ -211,7 +234,7 @@ def _group(
 
     loop(per_group // step, products)
     for j in range(vectors):
-        scale = T.bind(short_scale(scales, ((v0 * plan.groups) + g * vectors + j) * lanes, lanes))
+        scale = T.bind(short_scale(tensors.scales, rows[j], lanes))
         for line, totals in zip(acc, sums, strict=True):
             number = cast(line[j].load(0, lanes), "float32", lanes)
             product = number, scale, totals[j].load(0, lanes)

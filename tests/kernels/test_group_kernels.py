@@ -34,8 +34,20 @@ def test_random_operators(target, kind: Callable, random: Random, threads: int) 
 @pytest.mark.parametrize("weight", group_cases.WEIGHTS)
 def test_usual_layers_have_a_kernel(name: str, weight: str) -> None:
     rows = group_cases.rows(Random(1), weight, 32, 64, 32)[:2]
-    case = Case(GroupDense(weight, 32, 64), (np.ones((1, 3, 64), np.int8),), rows)
-    assert case.steps(load_target(name))[-1].name == "group_dense_group_dot_product"
+    for arrays in (rows, (*rows, np.ones((32, 2), np.int8))):
+        case = Case(GroupDense(weight, 32, 64), (np.ones((1, 3, 64), np.int8),), arrays)
+        assert case.steps(load_target(name))[-1].name == "group_dense_group_dot_product"
+
+
+@pytest.mark.parametrize("target", NATIVE, ids=lambda t: t.name)
+@pytest.mark.parametrize("weight", group_cases.WEIGHTS)
+def test_zeros_and_activations_at_the_ends_of_their_range(target, weight: str) -> None:
+    rows = group_cases.rows(Random(5), weight, 33, 96, 32)[:2]
+    x = np.full((1, 5, 96), -128, np.int8)
+    x[:, 1:3] = 127
+    for zero in (-128, 127):
+        zeros = np.full((33, 3), zero, np.int8)
+        check(Case(GroupDense(weight, 32, 96), (x,), (*rows, zeros)), target)
 
 
 @pytest.mark.parametrize("tokens", [1, 3])

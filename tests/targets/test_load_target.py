@@ -63,7 +63,10 @@ def test_values_of_arm() -> None:
     arm = load_target("arm-cortex-a")
     assert arm.kernels == {
         "sdot": DotProductKernel(
-            "llvm.aarch64.neon.sdot.v4i32.v16i8", 4, 4, 8, False, True, True, 4, 4, 4, weight_group=32
+            "llvm.aarch64.neon.sdot.v4i32.v16i8",
+            *(4, 4, 8, False, True, True, 4, 4, 4),
+            group_pixels=4,
+            weight_group=32,
         ),
         "depthwise": DepthwiseDotKernel(
             "llvm.aarch64.neon.sdot.v4i32.v16i8", 4, tile_pixels=2, resident_vectors=2
@@ -144,7 +147,8 @@ class TestExtends:
 
     def test_another_template_replaces_the_kernel(self, tmp_path: Path) -> None:
         kernel = '[kernel.sdot]\ntemplate = "vector"\nlanes = 8\n'
-        portable = '[[op]]\nop = "matmul"\nkernel = ""\n'  # a vector kernel does not serve matmul
+        # a vector kernel serves neither
+        portable = "".join(f'[[op]]\nop = "{op}"\nkernel = ""\n' for op in ("matmul", "group_dense"))
         chip = self.load(tmp_path, self.child(ARM, kernel + portable))
         assert chip.kernels["sdot"] == VectorKernel(lanes=8)
 

@@ -1,12 +1,12 @@
 """Mean average precision of the usual detectors: their outputs become boxes, then `--metric detectors:NAME`.
 
-    nanodet     scores [N, K, C] behind their sigmoid and sides [N, K, 4 * bins], one pair for each stride 8, 16, 32
+    nanodet     scores [N, K, C] behind their sigmoid and sides [N, K, 4 * bins], one pair for each stride
     yolox       one output [N, K, 5 + C]: centre and logarithm of the size in strides, objectness, classes
     yolov8      one output [N, 4 + C, K]: centre and size in pixels, classes
-    ssd         boxes [N, K, 4] as left, top, right, bottom in parts of the image, and scores [N, K, 1 + C], of which
-                the first is the background
+    ssd         boxes [N, K, 4] as left, top, right, bottom in parts of the image, and scores [N, K, 1 + C],
+                of which the first is the background
 
-Inputs are squares; their size follows from the number of anchors. The file needs to lie where hwptq is called.
+Inputs are squares; their size follows from the number of anchors. The file must lie where hwptq is called.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from hwptq.passes.variants import Layer, Variants, is_wide, uniform_variants
 from hwptq.pipeline.stages import Prepared, rounded_alone
 from hwptq.pipeline.step import Job
 from hwptq.targets import Descriptor
-from hwptq.targets.op_kinds import WEIGHTED_OPS
+from hwptq.targets.op_kinds import GROUP_OP, WEIGHTED_OPS
 
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
 
@@ -205,7 +205,7 @@ def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     if quantized and (options.exclude or options.keep_float):
         raise InputError("the model is quantized already: --exclude and --keep-float need a model in float")
     dtype = options.dtype_budget.dtype if options.dtype_budget else None
-    if dtype and all(dtype != weight for rule in target.ops for _, weight in rule.pairs):
+    if dtype and all(dtype != weight for _, weight in _pairs(target)):
         raise InputError(f"--budget {options.dtype_budget}: target {target.name} offers no {dtype} weights")
 
 
@@ -233,10 +233,20 @@ def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> Non
         raise InputError(f"--activations dynamic: {target.name} offers no dense layers from int8 to float32")
 
 
+def _pairs(target: Descriptor) -> list[Pair]:
+    """The dtypes that a target offers to layers whose ranges are calibrated."""
+    return [pair for rule in target.ops if rule.op in WEIGHTED_OPS for pair in rule.pairs]
+
+
 def _check_precision(word: str, target: Descriptor) -> None:
     try:
-        parse_precision(word)
+        wanted = parse_precision(word)
     except ValueError as error:
-        pairs = [pair for rule in target.ops if rule.op in WEIGHTED_OPS for pair in rule.pairs]
-        words = filter(None, dict.fromkeys(map(precision_word, pairs)))
+        words = filter(None, dict.fromkeys(map(precision_word, _pairs(target))))
         raise InputError(f"--precision {word}: give {', '.join(words)}") from error
+    rule = target.rule(GROUP_OP)
+    if wanted not in _pairs(target) and rule is not None and wanted in rule.pairs:
+        raise InputError(
+            f"--precision {word}: {target.name} offers it with --weight-granularity group and --activations "
+            "dynamic alone"
+        )

@@ -200,7 +200,8 @@ def test_max_drop_that_nothing_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "w3a8"}, "--precision w3a8: give w8a8, w4a8"),
+        ({"precision": "w5a8"}, "--precision w5a8: give w8a8, w4a8"),
+        ({"precision": "w3a8"}, "--precision w3a8: .* offers it with --weight-granularity group"),
         ({"precision": "w4a8", "budget": parse_budget("cycles=0.8x")}, "give one of the two"),
         ({"lower_ends": True}, "--lower-ends is about --precision or --max-drop"),
         ({"budget": parse_budget("macs-int2=50%")}, "offers no int2 weights"),

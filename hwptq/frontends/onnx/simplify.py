@@ -15,20 +15,21 @@ from .fused_operators import unfused
 from .negative_sizes import refuse_negative_sizes
 from .qdq_form import in_qdq_form
 from .rewrites.known_branches import take_known_branches
+from .rewrites.known_loops import unroll_known_loops
 
 
 def simplified(
     model: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], known: Collection[str]
 ) -> tuple[onnx.ModelProto, list[Warning]]:
-    """The model without functions, arithmetic of shapes, known branches, and nodes that a rule rewrites; and
-    what its user should know.
+    """The model without functions, arithmetic of shapes, known branches and loops, and nodes that a rule
+    rewrites; and what its user should know.
 
     inputs: their shapes; known: the operators that have a converter. The argument stays as it is.
     """
     refuse_negative_sizes(with_inputs(model, inputs))
     model, warned = in_qdq_form(unfused(model))
     model = fold_shapes(with_bodies(model, inputs, known), inputs)
-    while take_known_branches(model.graph):
+    while take_known_branches(model.graph) or unroll_known_loops(model):
         model = fold_shapes(with_bodies(model, inputs, known), inputs)
     for node in model.graph.node:
         node.name = node.name or node.output[0]

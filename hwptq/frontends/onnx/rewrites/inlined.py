@@ -1,0 +1,66 @@
+"""The nodes of a graph inside of a node (a branch, the body of a loop) as nodes of the graph around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+
+
+def hoisted(body: onnx.GraphProto, prefix: str, graph: onnx.GraphProto) -> dict[str, str]:
+    """Add the constants of `body` to `graph`; returns their names there."""
+    names = {}
+    for tensor in body.initializer:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        names[tensor.name] = copy.name = f"{prefix}{tensor.name}"
+        graph.initializer.append(copy)
+    return names
+
+
+def inlined(
+    body: onnx.GraphProto,
+    prefix: str,
+    outside: Mapping[str, str],
+    outputs: Sequence[str],
+    name: str,
+    suffix: str = "",
+) -> list[onnx.NodeProto]:
+    """Copies of the nodes of `body`, its tensors with `prefix`, its results under the names `outputs`.
+
+    outside: inputs and constants of the body -> their names outside; name: of the node that the body is in;
+    suffix: tells the nodes of one copy from those of another.
+    """
+    made = [o for n in body.node for o in n.output if o]
+    names = {o: f"{prefix}{o}" for o in made} | dict(outside)
+    passed = []  # a constant, a tensor of outside, or a result that is given twice
+    free = set(made)
+    for value, outer in zip(body.output, outputs, strict=True):
+        if value.name in free:
+            names[value.name] = outer
+            free.remove(value.name)
+        else:
+            passed.append((value.name, outer))
+    nodes = []
+    for inner in body.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(inner)
+        _rename(copy, names)
+        copy.name = (inner.name or copy.output[0]) + suffix
+        nodes.append(copy)
+    same = [onnx.helper.make_node("Identity", [names.get(i, i)], [o], name=name) for i, o in passed]
+    return nodes + same
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Rename tensors of a node, in the graphs in it too."""
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        one.input[:] = [names.get(i, i) for i in one.input]
+        one.output[:] = [names.get(o, o) for o in one.output]
+        for attribute in one.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                waiting += inner.node
+                for value in inner.output:
+                    value.name = names.get(value.name, value.name)

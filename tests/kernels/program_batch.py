@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 from kernel_cases import UNWRITTEN, Case
 
-from hwptq.backends.static_c.c_source import Workspace, workspace_source
+from hwptq.backends.static_c.c_source import Workspace, state_source, workspace_source
 from hwptq.backends.static_c.data_assembly import data_assembly
 from hwptq.backends.static_c.raw_functions import lower, workspaces, write_object
 from hwptq.backends.static_c.runtime import link_program, started_by
@@ -21,7 +21,7 @@ _MAIN = """\
 #include <stdint.h>
 #include <stddef.h>
 extern uint8_t memory[];
-{workspace}
+{parts}
 long write(int file, const void *p, size_t n);
 static void write_all(const uint8_t *p, long n) {{
     for (long put; n > 0 && (put = write(1, p, n)) > 0; n -= put) p += put;
@@ -98,12 +98,16 @@ def _build_and_run(
     write_object(lowered, device, folder / "kernels.o", "batch")
     size = max(workspaces(lowered, memory.alignment).values(), default=0)
     workspace = Workspace(size, memory.alignment, in_arena=False)
-    scratch = "\n".join(workspace_source(workspace, "batch")) if size else ""
-    start = "find_workspace(NULL);" if size else ""
+    component = target.toolchain.state_component
+    parts = [
+        *(workspace_source(workspace, "batch") if size else []),
+        *(state_source(component) if component else []),
+    ]
+    start = ("find_workspace(NULL);" if size else "") + (" if (use_state()) return 2;" if component else "")
     (folder / "memory.bin").write_bytes(memory.content)
     (folder / "memory.s").write_text(data_assembly("memory", "memory.bin", target, writable=True))
     (folder / "main.c").write_text(
-        _MAIN.format(workspace=scratch, start=start, prototypes=prototypes, calls=calls)
+        _MAIN.format(parts="\n".join(parts), start=start, prototypes=prototypes, calls=calls)
     )
     link_program(target, ["main.c", "memory.s", "kernels.o"], folder / "program", folder)
     command = [*target.toolchain.run, started_by(target, folder / "program")]

@@ -113,9 +113,11 @@ class QuantizationPlan:
         self._choose()
 
     def pair(self, var: Any) -> Pair:
-        """The (activation, weight) dtypes of a layer: assigned to it, else the descriptor's first."""
+        """The (activation, weight) dtypes of a layer: assigned to it, else the descriptor's first; of a table
+        the last, which is what it takes where no layer stands before it."""
         assigned = (self.choices.assignment or {}).get(self.labels[var])
-        return assigned or self.target.rule(self.kinds[var]).pairs[0]
+        pairs = self.target.rule(self.kinds[var]).pairs
+        return assigned or pairs[-1 if self.kinds[var] == "lookup" else 0]
 
     def input_dtype(self, var: Any) -> Format:
         """The dtype of the activation that a layer reads."""

@@ -100,18 +100,24 @@ def _configure(plan: TilePlan) -> None:
 def _unpacked(plan: TilePlan, packed: Flat, vectors: int) -> Flat:
     """Weights of a block of vectors, 16 times an int4 each, as rows of registers, in memory of its own.
 
-    The upper half of the last row of a stretch may hold none: what it gives is written over, or lies behind.
+    Each row is written once: where the upper half of the last one of a stretch holds none, it is left.
     """
     width, runs = plan.kernel.columns * K, prod(plan.conv.runs)
-    memory = workspace((vectors * runs * plan.run_rows + 1) * width, "int8")
+    memory = workspace(vectors * runs * plan.run_rows * width, "int8")
 
-    def row(run: Expr, r: Expr) -> None:
-        found = T.bind(packed.load((run * plan.stored_run_rows + r) * width, width))
-        at = (run * plan.run_rows + 2 * r) * width
-        memory.store(at, T.shift_left(found, constant(4, "int8", width)), width)
-        memory.store(at + width, T.bitwise_and(found, constant(-16, "int8", width)), width)
+    def stretch(run: Expr) -> None:
+        def row(r: Expr, both: bool = True) -> None:
+            found = T.bind(packed.load((run * plan.stored_run_rows + r) * width, width))
+            at = (run * plan.run_rows + 2 * r) * width
+            memory.store(at, T.shift_left(found, constant(4, "int8", width)), width)
+            if both:
+                memory.store(at + width, T.bitwise_and(found, constant(-16, "int8", width)), width)
 
-    nest((vectors * runs, plan.stored_run_rows), row)
+        loop(plan.run_rows // 2, row)
+        if plan.run_rows % 2:
+            row(plan.run_rows // 2, both=False)
+
+    loop(vectors * runs, stretch)
     return memory
 
 

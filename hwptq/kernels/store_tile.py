@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -31,8 +32,12 @@ def store_tile(
     for group in _groups(everything, output, whole, scalar=unit.lanes == 1):
         cells, width = Cells(group, v0, output), len(group) * lanes
         value = T.bind(joined([acc[i][j] for i, j in group]))
-        result = finished(value, scales, output.bounds, tail, cells, width, unit, y.dtype)
-        if not unit.masked or not output.whole:
+        by_parts = not unit.masked or not output.whole
+        bounds = output.bounds
+        if bounds and by_parts and min(run.count for run in cells.runs()) < _STORE_LANES:
+            bounds = replace(bounds, early=True)
+        result = finished(value, scales, bounds, tail, cells, width, unit, y.dtype)
+        if by_parts:
             store_cells(result, width, cells, y, pixels, unit.masked)
         elif output.even or lanes % output.channels == 0:
             _store_joined(result, width, cells, y, pixels)

@@ -28,7 +28,9 @@ _PACKED = 4  # int32 vectors that fill one vector of int8
 class Bounds:
     """What follows the shift: zero point and clamp of the output, int8, uint8 or int16.
 
-    `fits_int16`: no result is beyond int16 before the clamp, with or without its zero point.
+    `fits_int16`: no result is beyond int16 before the clamp, with or without its zero point. `early`: where
+    bytes are packed, the clamp comes before: LLVM's instruction selection for AVX-512 does not end with bytes
+    that are clamped and then stored by parts of less than 16.
     """
 
     zero_point: int
@@ -36,6 +38,7 @@ class Bounds:
     hi: int
     fits_int16: bool = False
     dtype: str = "int8"
+    early: bool = False
 
     @property
     def narrow(self) -> bool:
@@ -45,7 +48,7 @@ class Bounds:
     @property
     def unsigned(self) -> Bounds:
         """Those of the same int8 values, stored as uint8 with 128 added."""
-        return Bounds(self.zero_point + 128, self.lo + 128, self.hi + 128, dtype="uint8")
+        return Bounds(self.zero_point + 128, self.lo + 128, self.hi + 128, dtype="uint8", early=self.early)
 
 
 #: No intrinsics: 64-bit products.
@@ -277,7 +280,7 @@ def _narrow(value: Expr, bounds: Bounds, lanes: int, target: Requantize) -> Expr
     """Zero point, clamp and conversion by plain code."""
     if target.saturating_casts and lanes > 1 and bounds.dtype == "int8":
         words = cast(value, "int16", lanes) if bounds.fits_int16 else _saturated(value, "int16", lanes)
-        return _clamped(_bytes(words, bounds.zero_point, lanes), bounds, lanes)
+        return _limited(_bytes(words, bounds.zero_point, lanes), bounds, lanes, "int8")
     limits = np.iinfo(bounds.dtype)
     if target.saturate and lanes == 1 and (bounds.lo, bounds.hi) == (limits.min, limits.max) and limits.min:
         shifted, bits = value + constant(bounds.zero_point, "int32"), T.int32(limits.bits)
@@ -331,6 +334,8 @@ def _pack_four(parts: Sequence[Expr], bounds: Bounds, target: Requantize) -> Exp
     if bounds.zero_point:
         name = f"llvm.sadd.sat.v{2 * lanes}i16"
         words = [T.call_llvm_pure_intrin(dtype, name, word, zero) for word in words]
+    if bounds.early:
+        words = [_limited(word, bounds, 2 * lanes, "int16") for word in words]
     name = target.pack_unsigned_bytes if bounds.dtype == "uint8" else target.pack_bytes
     return T.call_llvm_pure_intrin(dtype_of(bounds.dtype, _PACKED * lanes), name, *words)
 
@@ -344,9 +349,14 @@ def _in_order(packed: Expr, bounds: Bounds, target: Requantize) -> Expr:
 
 
 def _clamped(value: Expr, bounds: Bounds, lanes: int) -> Expr:
+    """Packed bytes within bounds."""
+    return value if bounds.early else _limited(value, bounds, lanes, bounds.dtype)
+
+
+def _limited(value: Expr, bounds: Bounds, lanes: int, dtype: str) -> Expr:
     least, most = (0, 255) if bounds.dtype == "uint8" else (-128, 127)
     if bounds.hi < most:
-        value = T.min(value, constant(bounds.hi, bounds.dtype, lanes))
+        value = T.min(value, constant(bounds.hi, dtype, lanes))
     if bounds.lo > least:
-        value = T.max(value, constant(bounds.lo, bounds.dtype, lanes))
+        value = T.max(value, constant(bounds.lo, dtype, lanes))
     return value

@@ -118,7 +118,8 @@ def search_scales(problem: GroupProblem, variance: np.ndarray) -> np.ndarray:
     low, high = groups.min(axis=2), groups.max(axis=2)
     reach, largest = np.maximum(-low, high), np.float32(np.abs(problem.levels).max())
     # the level of largest magnitude may have one sign only, as -8 has: it is for the end that is further out
-    sign = np.where((-low > high) == (problem.levels[0] + problem.levels[-1] < 0), 1, -1).astype(np.float32)
+    longer = problem.levels[0] + problem.levels[-1]
+    sign = np.where((longer == 0) | ((-low > high) == (longer < 0)), 1, -1).astype(np.float32)
     full = np.where(reach > 0, reach, np.float32(1)) / largest * sign
     best, least = problem.held(full), np.full(reach.shape, np.inf, np.float32)
 

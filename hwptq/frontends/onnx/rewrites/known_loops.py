@@ -10,7 +10,6 @@ from onnx import helper, numpy_helper
 
 from hwptq.errors import UnsupportedError
 
-from ..read_file import node_name
 from .inlined import hoisted, inlined
 
 #: Nodes that a loop may become.
@@ -74,16 +73,16 @@ def _unrolled(
     node: onnx.NodeProto, turns: int, prefix: str, graph: onnx.GraphProto, opset: int
 ) -> list[onnx.NodeProto]:
     """The nodes of all turns, the results under the names of the outputs of `node`."""
-    body = _body(node)
+    body, named = _body(node), f"node {node.name or node.output[0]!r} ({node.op_type})"
     if turns * len(body.node) > _MOST:
         raise UnsupportedError(
-            f"{node_name(node)}: its {turns} turns are {turns * len(body.node)} nodes, more than {_MOST}; "
+            f"{named}: its {turns} turns are {turns * len(body.node)} nodes, more than {_MOST}; "
             "export the model with fewer, or without the loop"
         )
     carried = list(node.input[2:])
     stacks = len(body.output) - 1 - len(carried)
     if stacks and not turns:
-        raise UnsupportedError(f"{node_name(node)}: it has no turn, and results that are one value a turn")
+        raise UnsupportedError(f"{named}: it has no turn, and results that are one value a turn")
     names = hoisted(body, prefix, graph)
     true = f"{prefix}true"
     graph.initializer.append(numpy_helper.from_array(np.array(True), true))

@@ -8,6 +8,7 @@ import numpy as np
 from tvm import relax
 
 from hwptq.formats import E4M3, INT8, Format, integers_in
+from hwptq.ir.composite import is_clamped, read_composite
 from hwptq.ir.dataflow import Rewriter, constant, op_name, shape_of
 from hwptq.ir.operator import Operator, to_json
 from hwptq.ir.provenance import Origin
@@ -60,10 +61,15 @@ class Emitter:
         x = self.operand(expr)
         dequantize: Any = self.values.get(expr)
         quantize: Any = self.values.get(dequantize.args[0]) if dequantize is not None else None
-        clip: Any = self.values.get(quantize.args[0]) if quantizes(quantize) else None
-        if op_name(clip) != "clip":
+        limited: Any = self.values.get(quantize.args[0]) if quantizes(quantize) else None
+        unit = read_composite(self.mod, limited)
+        if op_name(limited) == "clip":
+            bounds = [a.value for a in limited.args[1:3]]
+        elif unit is not None and is_clamped(unit):
+            bounds = [np.min(unit.bounds[0]), np.max(unit.bounds[1])]
+        else:
             return x.format
-        ends = np.asarray([a.value for a in clip.args[1:3]], np.float32)
+        ends = np.asarray(bounds, np.float32)
         low, high = (int(code) for code in x.format.encode(ends, x.scale, x.zero))
         fitting = [f for f in integers_in(x.dtype) if f.qmin <= low and high <= f.qmax]
         return min(fitting, key=lambda f: f.bits)

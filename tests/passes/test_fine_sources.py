@@ -71,3 +71,12 @@ def test_one_rounding_is_less_than_two() -> None:
         qdq = apply(InsertQDQ(target, stats_of(mod)), mod)
         errors.append(sqnr(mod, apply(LowerToInteger(target), qdq)))
     assert errors[0] > errors[1] + 0.5
+
+
+def test_a_limit_that_has_joined_the_layer_still_makes_a_small_table() -> None:
+    """So it is in a QDQ file of ours that is compiled again."""
+    mod = apply(FuseConvRelu(), apply(InsertQDQ(ARM, stats_of(network(nn.silu))), network(nn.silu)))
+    after = apply(LowerToInteger(ARM), mod)
+    calls = [(integer_operator(after, v), v.args) for _, v in bindings(after["main"]) if hasattr(v, "args")]
+    found = [int(args[1].fields[1].ty.shape[0]) for node, args in calls if node and node.kind == "lookup"]
+    assert found == [2**INT12.bits]

@@ -52,7 +52,7 @@ def represents(codes: np.ndarray, scale: np.ndarray, axis: int, weight: np.ndarr
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = weight / scale.reshape(shape).astype(np.float64)
-    return bool(np.all(np.abs(steps - codes) <= _CLOSE))
+    return bool(np.all(_close(steps, codes)))
 
 
 def _multiples(rows: np.ndarray, dtype: Format) -> tuple[np.ndarray, np.ndarray] | None:
@@ -80,4 +80,10 @@ def _whole(steps: np.ndarray, dtype: Format) -> np.ndarray:
     """Which rows hold whole numbers in the range of a format."""
     near = np.rint(steps)
     fits = (near >= dtype.qmin) & (near <= dtype.qmax)
-    return np.all(fits & (np.abs(steps - near) <= _CLOSE), axis=1)
+    return np.all(fits & _close(steps, near), axis=1)
+
+
+def _close(steps: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Where steps are codes but for rounding; it makes nothing zero, however small one channel is beside
+    another."""
+    return (np.abs(steps - codes) <= _CLOSE) & ((codes != 0) | (steps == 0))

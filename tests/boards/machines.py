@@ -8,8 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,7 @@ class SshServer:
 
     def cut(self) -> None:
         """End all connections; new ones may come."""
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            child.kill()
+        _end(psutil.Process(self.process.pid).children(recursive=True))
 
 
 @contextmanager
@@ -120,5 +119,10 @@ def pull_cable(folder: Path) -> None:
     """Let the stand-in lose its device, in the middle of what runs there."""
     (folder / "gone").touch()
     running = psutil.Process(int((folder / "running").read_text()))
-    for process in (*running.children(recursive=True), running):
-        process.kill()
+    _end((*running.children(recursive=True), running))
+
+
+def _end(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # it ends by itself once its child has been killed
+            process.kill()

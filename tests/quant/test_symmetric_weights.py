@@ -36,6 +36,15 @@ def test_finds_the_integers(
     assert represents(found.codes, found.scale, axis, turned)
 
 
+def test_a_channel_far_smaller_than_another_is_not_zeros() -> None:
+    codes = np.int8([[127, 1, -5, 60, 7, 2], [90, 127, 1, -3, 0, 8]])
+    weight = codes * np.float32([[1e2], [1e-6]])
+    found = on_grid(weight, 0)
+    assert found is not None
+    np.testing.assert_array_equal(found.codes, codes)
+    assert not represents(np.zeros_like(codes[1:]), np.float32([1]), 0, weight[1:])
+
+
 def test_the_scale_is_the_very_one() -> None:
     rng = np.random.default_rng(0)
     scale = rng.uniform(1e-4, 1e-1, 200).astype(np.float32)

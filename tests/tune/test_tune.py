@@ -73,14 +73,15 @@ def test_the_key_depends_on_device_versions_and_machine(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["x86-64-avx2", "arm-cortex-a"])
 def test_costs_are_those_of_the_candidates(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
-    """A layer of twice the rows costs about twice as much; counts are exact, and the same again."""
+    """Each candidate has a cost. A count is the same again, and about twice for a layer of twice the rows
+    (a time is what else the machine does too)."""
     target = load_target(runnable(name))
     layers = [tuning.candidates(layer_of(rows), target) for rows in (4, 8)]
     first, second = (list(candidate_costs(layers, target, tmp_path)) for _ in range(2))
     assert [len(costs) for costs in first] == [len(layer.steps) for layer in layers]
     assert all(cost > 0 for costs in first for cost in costs)
-    assert 1.5 < first[1][0] / first[0][0] < 2.5
     if target.toolchain.run:
+        assert 1.5 < first[1][0] / first[0][0] < 2.5
         assert first == second
 
 

@@ -26,7 +26,7 @@ from hwptq.ir.dataflow import constant
 from hwptq.ir.operator import WeightedOperator
 from hwptq.pipeline.stages import integers, quantize
 from hwptq.pipeline.step import Job
-from hwptq.qdq_onnx import export_qdq
+from hwptq.qdq_export import export_qdq
 from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
 

@@ -23,7 +23,7 @@ from .metadata import write_metadata
 from .notices import Warning
 from .output_folder import PREPROCESS
 from .pipeline.stages import Graphs
-from .qdq_onnx import save_qdq
+from .qdq_export import save_qdq
 from .targets import Descriptor
 
 

@@ -14,7 +14,7 @@ from hwptq.frontends.model import Model
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.dataflow import bindings, op_name
 from hwptq.ir.provenance import origins
-from hwptq.qdq_onnx import export_qdq
+from hwptq.qdq_export import export_qdq
 
 SIGNAL, IMAGE, VOLUME = [1, 6, 9], [1, 6, 5, 4], [1, 6, 3, 2, 4]
 

@@ -13,7 +13,7 @@ from hwptq.backends.backend import why_not_run
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.operators.dense import DenseFloat
 from hwptq.operators.rows import RowQuantize, RowRescale, RowScale
-from hwptq.qdq_onnx import export_qdq
+from hwptq.qdq_export import export_qdq
 from hwptq.report.coverage import coverage, integer_nodes
 from hwptq.targets import load_target
 

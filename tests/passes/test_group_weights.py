@@ -15,7 +15,7 @@ from hwptq.formats import format_of
 from hwptq.ir.dataflow import constant
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
-from hwptq.qdq_onnx import export_qdq
+from hwptq.qdq_export import export_qdq
 from hwptq.report.coverage import bits, coverage, integer_nodes
 from hwptq.targets import load_target
 

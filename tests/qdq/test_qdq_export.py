@@ -16,7 +16,7 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.pipeline.stages import fuse, normalize
 from hwptq.pipeline.step import Job
-from hwptq.qdq_onnx import NotExportable, export_qdq, save_qdq
+from hwptq.qdq_export import NotExportable, export_qdq, save_qdq
 from hwptq.report.coverage import float_nodes
 from hwptq.targets import load_target
 

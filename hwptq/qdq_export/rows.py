@@ -5,17 +5,17 @@ ONNX has no operator that finds a scale for each row, so they are written out; e
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from onnx import TensorProto
 
 from hwptq.ir.operator import Operator
 from hwptq.operators.rows import LEAST, MOST, QMAX, RowQuantize, RowScale
 
+from .writer import Writer
 
-def rows_as_onnx(writer: Any, op: Operator | None, inputs: list[str], output: str) -> str | None:
-    """The name of the result of nodes added to a writer (qdq_onnx.py); None for another operator."""
+
+def rows_as_onnx(writer: Writer, op: Operator | None, inputs: list[str], output: str) -> str | None:
+    """The name of the result of nodes added to a writer (writer.py); None for another operator."""
     if isinstance(op, RowScale):
         axes = writer.tensor(np.array([-1], np.int64))
         reach = writer.node("ReduceMax", [writer.node("Abs", inputs), axes], keepdims=1)

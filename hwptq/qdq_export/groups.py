@@ -13,12 +13,14 @@ from hwptq.ir.operator import Operator
 from hwptq.operators.group_dense import GroupDequantize
 from hwptq.quant.group_codes import real_scales, unpack_rows
 
+from .writer import Writer
+
 #: The first opset of DequantizeLinear with block_size.
 OPSET = 21
 
 
-def groups_as_onnx(writer: Any, op: Operator | None, arrays: list[Any], output: str) -> str | None:
-    """The name of the result of a node added to a writer (qdq_onnx.py); None for another operator, or for one
+def groups_as_onnx(writer: Writer, op: Operator | None, arrays: list[Any], output: str) -> str | None:
+    """The name of the result of a node added to a writer (writer.py); None for another operator, or for one
     whose arrays (None each) are no constants."""
     if not isinstance(op, GroupDequantize) or any(a is None for a in arrays):
         return None

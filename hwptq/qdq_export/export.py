@@ -1,0 +1,76 @@
+"""The ONNX model of a QDQ module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import tvm
+from onnx import helper
+from tvm import relax
+
+from hwptq import __version__
+from hwptq.formats import format_of
+from hwptq.ir.dataflow import bindings
+from hwptq.ir.operator import integer_operator
+from hwptq.ir.provenance import origins
+from hwptq.ir.qdq import quantizes
+from hwptq.operators.group_dense import GroupDequantize
+
+from .calls import write_binding
+from .groups import OPSET as GROUPS_OPSET
+from .writer import NotExportable, Writer, tensor_type
+
+OPSET = 19  # or a newer one that a format asks for
+_IR_VERSIONS = {19: 9, 21: 10}  # by opset
+
+
+def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.ModelProto:
+    """`main` of a QDQ module (or a float one) as an ONNX model with the output names `outputs`.
+
+    Raises NotExportable for an operator without a converter.
+    """
+    writer = Writer()
+    func = mod["main"]
+    for param in func.params:
+        writer.names[param] = writer.fresh(str(param.name))
+    named = origins(func)
+    for var, value in bindings(func):
+        write_binding(writer, mod, var, value, named[var].hint)
+    result = func.body.body
+    result = dict(bindings(func)).get(result, result) if isinstance(result, relax.Var) else result
+    results = list(result.fields) if isinstance(result, relax.Tuple) else [func.body.body]
+    for expr, output in zip(results, outputs, strict=True):
+        unused = writer.fresh(output, exact=True)  # first: it may rename what `expr` is
+        writer.node("Identity", [writer.name(expr)], unused)
+    graph = helper.make_graph(
+        writer.nodes,
+        name,
+        [helper.make_tensor_value_info(writer.names[p], *tensor_type(p)) for p in func.params],
+        [helper.make_tensor_value_info(o, *tensor_type(e)) for e, o in zip(results, outputs, strict=True)],
+        writer.initializers,
+    )
+    held = [format_of(str(v.ty.dtype)) for v, value in bindings(func) if quantizes(value)]
+    blocked = [
+        GROUPS_OPSET for _, v in bindings(func) if isinstance(integer_operator(mod, v), GroupDequantize)
+    ]
+    opset = max([OPSET, *blocked, *(f.opset for f in held)])
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=_IR_VERSIONS[opset],
+        producer_name="hwptq",
+        producer_version=__version__,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str, path: Path) -> str:
+    """Write the module to `path`; returns the file's name, or why there is none."""
+    try:
+        onnx.save(export_qdq(mod, outputs, name), str(path))
+    except NotExportable as error:
+        return f"not written: {error}"
+    return path.name

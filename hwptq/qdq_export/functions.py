@@ -1,0 +1,71 @@
+"""Functions of an element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .writer import Converter, Writer, tensor_type
+
+#: Operators that are one ONNX node with the same arguments.
+PLAIN = {
+    "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "power": "Pow", "maximum": "Max",
+    "minimum": "Min", "matmul": "MatMul", "nn.relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh",
+    "exp": "Exp", "log": "Log", "erf": "Erf", "sqrt": "Sqrt", "abs": "Abs", "negative": "Neg",
+    "floor": "Floor", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sin": "Sin", "cos": "Cos",
+    "nn.softplus": "Softplus", "where": "Where", "equal": "Equal",
+    "less": "Less", "logical_not": "Not", "logical_or": "Or", "logical_and": "And",
+}  # fmt: skip
+
+
+def _clip(w: Writer, call: Any, output: str) -> str:
+    bounds = [w.tensor(np.float32(a.value)) for a in call.args[1:3]]
+    return w.node("Clip", [w.name(call.args[0]), *bounds], output)
+
+
+def _leaky(w: Writer, call: Any, output: str) -> str:
+    return w.node("LeakyRelu", [w.name(call.args[0])], output, alpha=float(call.attrs.alpha))
+
+
+def _gelu(w: Writer, call: Any, output: str) -> str:
+    """x / 2 * (1 + erf(x / sqrt 2)): Gelu as an operator came with opset 20 only."""
+    x = w.name(call.args[0])
+    root, one, half = (w.tensor(np.float32(v)) for v in (np.sqrt(2), 1, 0.5))
+    erf = w.node("Erf", [w.node("Div", [x, root])])
+    return w.node("Mul", [w.node("Mul", [x, half]), w.node("Add", [erf, one])], output)
+
+
+def _silu(w: Writer, call: Any, output: str) -> str:
+    x = w.name(call.args[0])
+    return w.node("Mul", [x, w.node("Sigmoid", [x])], output)
+
+
+def _square(w: Writer, call: Any, output: str) -> str:
+    x = w.name(call.args[0])
+    return w.node("Mul", [x, x], output)
+
+
+def _rsqrt(w: Writer, call: Any, output: str) -> str:
+    return w.node("Reciprocal", [w.node("Sqrt", [w.name(call.args[0])])], output)
+
+
+def _cast(w: Writer, call: Any, output: str) -> str:
+    return w.node("Cast", [w.name(call.args[0])], output, to=tensor_type(call)[0])
+
+
+def _not_equal(w: Writer, call: Any, output: str) -> str:
+    equal = w.node("Equal", [w.name(a) for a in call.args], w.fresh(f"{output}_equal"))
+    return w.node("Not", [equal], output)
+
+
+CONVERTERS: dict[str, Converter] = {
+    "clip": _clip,
+    "nn.leakyrelu": _leaky,
+    "nn.gelu": _gelu,
+    "nn.silu": _silu,
+    "square": _square,
+    "rsqrt": _rsqrt,
+    "astype": _cast,
+    "not_equal": _not_equal,
+}

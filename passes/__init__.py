@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
     from .fuse_masks import FuseMasks as FuseMasks
     from .fuse_norms import FuseNorms as FuseNorms
+    from .fuse_pooling import FusePooling as FusePooling
     from .insert_dynamic_qdq import InsertDynamicQDQ as InsertDynamicQDQ
     from .insert_qdq import InsertQDQ as InsertQDQ
     from .keep_unlisted import KeepUnlisted as KeepUnlisted
@@ -40,6 +41,7 @@ _PUBLIC = {
     "fuse_conv_relu": ("FuseConvRelu",),
     "fuse_masks": ("FuseMasks",),
     "fuse_norms": ("FuseNorms",),
+    "fuse_pooling": ("FusePooling",),
     "insert_dynamic_qdq": ("InsertDynamicQDQ",),
     "insert_qdq": ("InsertQDQ",),
     "keep_unlisted": ("KeepUnlisted",),

@@ -66,7 +66,10 @@ def _ties(r: Any, value: Any) -> bool:
     """Whether the output of an operator holds values of its one input only."""
     rule = rule_of(r.mod, value)
     return (
-        rule is not None and rule.selects and not rule.why_not(value) and isinstance(value.args[0], relax.Var)
+        rule is not None
+        and rule.selects(value)
+        and not rule.why_not(value)
+        and isinstance(value.args[0], relax.Var)
     )
 
 

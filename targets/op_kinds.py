@@ -15,7 +15,7 @@ OTHER_OPS = (
 )  # fmt: skip
 
 #: Kinds that a device need not list: portable code computes them on all.
-EVERYWHERE_OPS = ("embedding", "recurrent")
+EVERYWHERE_OPS = ("embedding", "recurrent", "masked_mean", "masked_max")
 
 #: Kinds of operators that are defined elsewhere, and whether all devices that run portable code compute them.
 _ADDED: dict[str, bool] = dict.fromkeys(EVERYWHERE_OPS, True)

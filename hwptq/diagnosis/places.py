@@ -128,12 +128,17 @@ def places(float32: tvm.IRModule, qdq: tvm.IRModule) -> list[Place]:
         if rounding is not None:
             roundings[var] = rounding
             rule = None if value is None else rule_of(float32, value)
-            if rule and rule.selects and all(roundings.get(v) == rounding for v in reads(value)):
+            if rule and rule.selects(value) and all(roundings.get(v) == rounding for v in _reals(value)):
                 rounding = None  # its values are rounded already
         if layer is not None or rounding is not None:
             macs = 0 if value is None else node_macs(float32, value)
             found[var] = Place(named[var], var, op, macs, layer, rounding)
     return list(found.values())
+
+
+def _reals(value: Any) -> list[Any]:
+    """The real tensors that a node reads: no masks, no indices."""
+    return [v for v in reads(value) if getattr(v.ty, "dtype", None) == "float32"]
 
 
 class _Quantized:

@@ -22,7 +22,7 @@ _PREFIX = "hwptq."
 class Composite:
     """clamp(factor * head(args) + bias) as a call of an outlined function."""
 
-    kind: str  # conv2d, matmul or add
+    kind: str  # conv2d, matmul, add …
     head: Any  # the first operator inside; read its attributes only
     args: tuple[Any, ...]  # the caller's arguments of the head
     bias: np.ndarray | None  # [channels] or [1]
@@ -31,6 +31,8 @@ class Composite:
     factor: float = 1.0  # of a product of two activations
 
 
+#: Kinds of composites of a head, and what may stand behind it: a bias, a factor, a clamp.
+_CHAINS = ("conv2d", "matmul", "add", "group_norm")
 #: Kinds of composites that are layers where their second argument is a weight.
 LAYERS = ("conv2d", "matmul")
 
@@ -69,7 +71,7 @@ def read_composite(mod: tvm.IRModule, call: Any) -> Composite | None:
     bias, factor = None, 1.0
     low: Any = -np.inf
     high: Any = np.inf
-    for _, value in rest:
+    for _, value in rest if kind in _CHAINS else ():
         match op_name(value):
             case "add":
                 bias = constant(actual[value.args[1]]).reshape(-1)  # type: ignore[union-attr]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from hwptq.ir.dataflow import op_name, shape_of
 
-from .operand import NotInteger, four, pair
+from .emitter import Emitter
+from .operand import NotInteger, Operand, four, pair
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,12 @@ class AverageWindow:
 
 
 def average_window(call: Any) -> AverageWindow:
-    """The window of nn.avg_pool2d, nn.adaptive_avg_pool2d, or of a mean over H and W.
+    """The window of nn.avg_pool2d, nn.adaptive_avg_pool2d, or of a mean over pixels or tokens, as
+    over_pixels sees them.
 
     Raises NotInteger where the windows differ in size or are dilated.
     """
-    image = shape_of(call.args[0])[2:]
+    image = over_pixels(call)[1:3] if op_name(call) == "mean" else shape_of(call.args[0])[2:]
     if op_name(call) == "nn.avg_pool2d":
         attrs = call.attrs
         if pair(attrs.dilation) != (1, 1):
@@ -50,11 +53,7 @@ def average_window(call: Any) -> AverageWindow:
 
 def _global_pixels(call: Any) -> tuple[int, int]:
     """(OH, OW) of an adaptive pooling, or of a mean."""
-    if op_name(call) != "mean":
-        return pair(shape_of(call)[2:])
-    if not is_spatial(call):
-        raise NotInteger("a mean that is no global pooling")
-    return 1, 1
+    return (1, 1) if op_name(call) == "mean" else pair(shape_of(call)[2:])
 
 
 def _counts(
@@ -66,8 +65,40 @@ def _counts(
     return np.minimum(starts + size, high) - np.maximum(starts, low)
 
 
-def is_spatial(call: Any) -> bool:
-    """Whether a mean runs over H and W of an NCHW tensor."""
-    rank = len(shape_of(call.args[0]))
-    axes = call.attrs.axis
-    return rank == 4 and axes is not None and sorted(int(a) % rank for a in axes) == [2, 3]
+def over_pixels(reduction: Any) -> tuple[int, int, int, int]:
+    """The NHWC image whose pixels a mean or a maximum joins: all axes but the batch and the channels, which
+    are the last axis, or the second one. Raises NotInteger where it does something else.
+    """
+    shape, axes = shape_of(reduction.args[0]), reduction.attrs.axis
+    rank = len(shape)
+    joined = sorted(int(a) % rank for a in axes) if axes is not None else []
+    if rank == 4 and joined == [2, 3]:
+        return shape[0], shape[2], shape[3], shape[1]
+    if rank > 2 and joined == list(range(2, rank)):
+        return shape[0], prod(shape[2:]), 1, shape[1]
+    if rank > 2 and joined == list(range(1, rank - 1)):
+        return shape[0], prod(shape[1:-1]), 1, shape[-1]
+    raise NotInteger(f"a {op_name(reduction)} over something else than pixels or tokens")
+
+
+def channels_last(reduction: Any) -> bool:
+    """Whether the channels of such a mean or maximum are its last axis."""
+    rank = len(shape_of(reduction.args[0]))
+    return 1 in (int(a) % rank for a in reduction.attrs.axis)
+
+
+def pixels_of(e: Emitter, x: Operand, reduction: Any) -> Any:
+    """The tensor x as the NHWC image of over_pixels."""
+    n, h, w, c = over_pixels(reduction)
+    if channels_last(reduction):
+        return e.reshaped(x.tensor, (n, h, w, c))
+    return e.images(e.reshaped(x.tensor, (n, c, h, w)))
+
+
+def why_not_pixels(reduction: Any) -> str | None:
+    """Why a mean or a maximum has no integer form; None where it has one."""
+    try:
+        over_pixels(reduction)
+    except NotInteger as error:
+        return str(error)
+    return None

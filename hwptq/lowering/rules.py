@@ -49,7 +49,7 @@ class Rule:
     family: Callable[[tvm.IRModule, Any], str | None]
     why_not: Callable[[Any], str | None]
     makes: tuple[type[Operator], ...]
-    selects: bool
+    selects: Callable[[Any], bool]
     output_range: Callable[[tvm.IRModule, Any], Ends | None]
     output_format: Callable[[tvm.IRModule, Any], Format | None]
     real_operands: Callable[[tvm.IRModule, Any], Sequence[Any]]
@@ -63,7 +63,7 @@ def lowers(
     family: str | Callable[[tvm.IRModule, Any], str | None],
     makes: tuple[type[Operator], ...] = (),
     why_not: Callable[[Any], str | None] = lambda call: None,
-    selects: bool = False,
+    selects: bool | Callable[[Any], bool] = False,
     output_range: Ends | Callable[[tvm.IRModule, Any], Ends] | None = None,
     output_format: Callable[[tvm.IRModule, Any], Format | None] = lambda mod, call: None,
     real_operands: Callable[[tvm.IRModule, Any], Sequence[Any]] = lambda mod, call: (),
@@ -76,9 +76,9 @@ def lowers(
     family: the name under which descriptors list what computes such nodes, perhaps by module and call; None
     where one can't be quantized. everywhere: descriptors need not list it, see op_kinds.register_op.
     makes: the operators that the rule emits. why_not: why it can't lower a call, None where it can. selects:
-    results are values of the input, so both have one scale. output_range: the least and the greatest real
-    value of results, where they are the same for all inputs. output_format: the format of the result, where
-    readers do not decide. real_operands: what is read as it is, unrounded.
+    whether results are values of the input, so that both have one scale, perhaps by call. output_range: the
+    least and the greatest real value of results, where they are the same for all inputs. output_format: the
+    format of the result, where readers do not decide. real_operands: what is read as it is, unrounded.
     """
 
     def of(mod: tvm.IRModule, call: Any) -> str | None:
@@ -89,13 +89,16 @@ def lowers(
     def range_of(mod: tvm.IRModule, call: Any) -> Ends | None:
         return output_range(mod, call) if callable(output_range) else output_range
 
+    def selected(call: Any) -> bool:
+        return selects(call) if callable(selects) else selects
+
     def register(lower: Lower) -> Lower:
         if isinstance(family, str):
             register_op(family, everywhere)
         for name in names:
             if name in _RULES:
                 raise ValueError(f"there is a rule for {name} already")
-            _RULES[name] = Rule(lower, of, why_not, makes, selects, range_of, output_format, real_operands)
+            _RULES[name] = Rule(lower, of, why_not, makes, selected, range_of, output_format, real_operands)
         return lower
 
     return register

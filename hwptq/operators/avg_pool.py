@@ -8,12 +8,11 @@ from math import floor, log2, prod
 from typing import Any, ClassVar
 
 import numpy as np
-import tvm
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.dataflow import op_name, shape_of
 from hwptq.ir.operator import Operator
-from hwptq.lowering.averaging import average_window, is_spatial
+from hwptq.lowering.averaging import average_window, pixels_of, why_not_pixels
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multipliers_of
 from hwptq.lowering.output import Output
@@ -107,14 +106,18 @@ class FloatAvgPool(FloatOperator):
         return stored(self, acc * factor.reshape(1, *self.out_shape, 1))
 
 
-def _family(mod: tvm.IRModule, call: Any) -> str | None:
-    """Pooling of NCHW images, and means over all their pixels."""
-    if op_name(call) == "nn.avg_pool2d":
-        return "avg_pool" if str(call.attrs.layout) == "NCHW" else None
-    return "avg_pool" if op_name(call) != "mean" or is_spatial(call) else None
+def _why_not(call: Any) -> str | None:
+    if op_name(call) == "mean":
+        return why_not_pixels(call)
+    if op_name(call) == "nn.avg_pool2d" and str(call.attrs.layout) != "NCHW":
+        return f"pooling of layout {call.attrs.layout}"
+    return None
 
 
-@lowers("nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean", family=_family, makes=(AvgPool, FloatAvgPool))
+@lowers(
+    "nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean", family="avg_pool", makes=(AvgPool, FloatAvgPool),
+    why_not=_why_not,
+)  # fmt: skip
 def lower_avg_pool(e: Emitter, call: Any, out: Output) -> Any:
     """Means, in integers or in floats."""
     window, x = average_window(call), e.operand(call.args[0])
@@ -130,6 +133,7 @@ def lower_avg_pool(e: Emitter, call: Any, out: Output) -> Any:
         factor = 2 ** floor(log2(ACCUMULATOR_LIMIT / (most * prod(window.size))))
         constants = multipliers_of(float(x.scale) / (out.scale * window.counts * factor))
         op = AvgPool(*size, factor, x.zero, out.zero, *out.code_bounds(), out.dtype)
-    shape = (x.shape[0], *window.out_shape, x.shape[1])
-    y = e.call(op, [e.images(x.tensor)], constants, shape, out.dtype, out.image)
+    image = pixels_of(e, x, call) if op_name(call) == "mean" else e.images(x.tensor)
+    shape = (x.shape[0], *window.out_shape, shape_of(image)[3])
+    y = e.call(op, [image], constants, shape, out.dtype, out.image)
     return e.reshaped(e.from_images(y), shape_of(call))

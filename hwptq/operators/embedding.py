@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import tvm
+from tvm import relax
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.dataflow import constant as array_of
@@ -23,6 +25,8 @@ from hwptq.tir.kernel import TensorType
 from hwptq.tir.requantize import Bounds, finish
 from hwptq.tir.rows import each_row
 from hwptq.tir.vector_unit import VectorUnit
+
+from .rescale import rescaled
 
 #: Of an int8 value: as far as an accumulator of 30 bits goes.
 LEFT_SHIFT = 22
@@ -75,25 +79,38 @@ class Embedding(Operator):
         return emit
 
 
-def _why_not(call: Any) -> str | None:
+def _is_table(call: Any) -> bool:
     table, axis = array_of(call.args[0]), call.attrs.axis
-    if table is None or table.ndim != 2 or axis is None or int(axis) != 0:
-        return "a look-up of something else than rows of a constant table"
-    return None
+    return table is not None and table.ndim == 2 and axis is not None and int(axis) == 0
 
 
-@lowers("take", family="embedding", makes=(Embedding,), why_not=_why_not, everywhere=True)
+def _why_not(call: Any) -> str | None:
+    if _is_table(call) or (array_of(call.args[0]) is None and call.attrs.axis is not None):
+        return None
+    return "a look-up of something else than rows of a constant table"
+
+
+def _family(mod: tvm.IRModule, call: Any) -> str:
+    """What reads a table, and what takes values of a tensor."""
+    return "embedding" if _is_table(call) else "data_movement"
+
+
+@lowers(
+    "take", family=_family, makes=(Embedding,), why_not=_why_not, selects=lambda call: not _is_table(call)
+)  # fmt: skip
 def lower_take(e: Emitter, call: Any, out: Output) -> Any:
-    """Rows of a constant table of int8."""
-    table = e.operand(call.args[0])
-    if not table.is_constant or table.tensor.ndim != 2 or call.attrs.axis is None or int(call.attrs.axis):
-        raise NotInteger("a look-up of something else than rows of a constant table")
-    if out.in_floats or out.real or table.zero or table.format.is_float:
+    """Rows of a constant table of int8, or values of a tensor."""
+    table, index = e.operand(call.args[0]), e.r.get(call.args[1])
+    if out.in_floats or out.real or table.format.is_float:
         raise NotInteger("a look-up of floats")
+    if not table.is_constant:
+        taken = e.r.emit(relax.Call(call.op, [table.tensor, index], call.attrs, call.ty_args))
+        return rescaled(e, replace(table, tensor=taken, shape=shape_of(call)), out)
+    if table.zero or table.tensor.ndim != 2 or call.attrs.axis is None or int(call.attrs.axis):
+        raise NotInteger("a look-up of something else than rows of a constant table")
     rows = len(table.tensor)
     scale = np.broadcast_to(np.asarray(table.scale, np.float64), (rows,))
     multiplier, shift = multipliers_of(scale / (out.scale * 2.0**LEFT_SHIFT))
     op = Embedding(out.zero, *out.code_bounds(), out.dtype)
     constants = table.tensor, multiplier.astype(np.int32), shift.astype(np.int32)
-    index = e.r.get(call.args[1])
     return e.call(op, [index], constants, shape_of(call), out.dtype, out.tensor)

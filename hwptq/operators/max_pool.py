@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import holds_floats
 from hwptq.ir.dataflow import shape_of
+from hwptq.lowering.averaging import over_pixels, pixels_of, why_not_pixels
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import four, pair
 from hwptq.lowering.output import Output
@@ -77,3 +78,13 @@ def lower_max_pool(e: Emitter, call: Any, out: Output) -> Any:
     window = pair(attrs.pool_size), pair(attrs.strides), four(attrs.padding), pair(attrs.dilation), (h, w)
     y = e.call(MaxPool(*window), [e.images(x.tensor)], (), (n, h, w, c), x.dtype, out.image)
     return rescaled(e, replace(x, tensor=e.from_images(y), shape=(n, c, h, w)), out)
+
+
+@lowers("max", family="max_pool", makes=(MaxPool,), why_not=why_not_pixels, selects=True)
+def lower_max(e: Emitter, call: Any, out: Output) -> Any:
+    """The largest codes of all pixels or tokens, brought to the scale of the result."""
+    x, (n, h, w, c) = e.operand(call.args[0]), over_pixels(call)
+    op = MaxPool((h, w), (h, w), (0, 0, 0, 0), (1, 1), (1, 1))
+    y = e.call(op, [pixels_of(e, x, call)], (), (n, 1, 1, c), x.dtype, out.image)
+    tensor = e.reshaped(e.from_images(y), shape_of(call))
+    return rescaled(e, replace(x, tensor=tensor, shape=shape_of(call)), out)

@@ -9,7 +9,7 @@ from tvm import relax
 
 from hwptq.ir.dataflow import shape_of, slice_bounds
 from hwptq.lowering.emitter import Emitter
-from hwptq.lowering.operand import Operand
+from hwptq.lowering.operand import NotInteger, Operand
 from hwptq.lowering.output import Output
 from hwptq.lowering.pixel_shuffle import shuffled_image
 from hwptq.lowering.rules import lowers
@@ -57,6 +57,16 @@ def lower_new_shape(e: Emitter, call: Any, out: Output) -> Any:
     """Another shape."""
     x = e.operand(call.args[0])
     return _moved(e, call, x, e.reshaped(x.tensor, shape_of(call)), out)
+
+
+@lowers("gather_nd", family="data_movement", selects=True)
+def lower_gather(e: Emitter, call: Any, out: Output) -> Any:
+    """Values at places that are constant, or computed, as the last token of each text."""
+    x, index = e.operand(call.args[0]), e.r.get(call.args[1])
+    if x.is_constant:
+        raise NotInteger("a look-up in a constant by several indices")
+    moved = e.r.emit(relax.Call(call.op, [x.tensor, index], call.attrs, call.ty_args))
+    return _moved(e, call, x, moved, out)
 
 
 def _moved(e: Emitter, call: Any, x: Operand, tensor: Any, out: Output) -> Any:

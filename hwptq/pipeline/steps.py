@@ -28,7 +28,8 @@ def plain(a_pass: Any) -> Step:
 
 #: float -> float: one form for what means the same
 FUSE = (
-    passes.FuseNorms, passes.FuseMasks, passes.LowerConvTranspose, passes.FoldBatchNorm, passes.FuseConvRelu,
+    passes.FuseNorms, passes.FuseMasks, passes.FusePooling, passes.LowerConvTranspose, passes.FoldBatchNorm,
+    passes.FuseConvRelu,
 )  # fmt: skip
 PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
     *map(plain, FUSE),
@@ -120,6 +121,7 @@ NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales
     plain(passes.FuseNorms),
     plain(passes.FuseMasks),
+    plain(passes.FusePooling),
     plain(passes.FoldBatchNorm),  # NormalizeQDQ would let FoldConstant at the codes
     plain(passes.NormalizeQDQ),
     plain(passes.FuseConvRelu),

@@ -63,7 +63,7 @@ def _made_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, 
 def _made(var: Any, values: Values, kinds: Kinds) -> bool:
     """Whether `var` is a result of an operator in float, moved or not."""
     while kinds.get(var) in _MOVED:
-        (var,) = data_of(values[var])
+        var, *_ = data_of(values[var])  # others are indices
     return in_float(values, kinds, var)
 
 

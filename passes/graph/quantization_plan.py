@@ -216,7 +216,7 @@ class QuantizationPlan:
     def _selects(self, value: Any) -> bool:
         """Whether the results of a node are values of its inputs, so that both have one scale."""
         rule = rule_of(self.mod, value)
-        return rule is not None and rule.selects
+        return rule is not None and rule.selects(value)
 
     def _apart(self, var: Any, value: Any) -> list[Any]:
         """The parts of a concat that do not take its scale."""

@@ -14,6 +14,8 @@ from hwptq.targets.op_kinds import STREAM_OPS
 
 _SUMS = ("add", "mul")
 _PRODUCTS = ("dense", "matmul")
+#: A mean of few values, each of them rounded, is not much finer than they are.
+_MEANS = ("masked_mean",)
 
 Kinds = Mapping[Any, str | None]
 Values = Mapping[Any, Any]
@@ -26,7 +28,7 @@ def wide_groups(
     """The numbers of the groups of tensors that are wide. `wants`: whether an operator of STREAM_OPS reads
     wide tensors; where none does, nothing is wide.
 
-    1. What such operators read, and what they give to the graph's user.
+    1. What such operators read, and what they give to the graph's user, or to a mean over tokens.
     2. The operands of sums and of products by element that are wide themselves.
     3. The operands of sums and of products by element that a matrix product reads: gates, rotary positions.
     """
@@ -34,7 +36,8 @@ def wide_groups(
     sinks = [v for v in values if (k := kinds.get(v)) in STREAM_OPS and wants(str(k))]
     if not sinks:
         return set()
-    wide = {member[a] for v in sinks for a in data_of(values[v]) if a in member}
+    means = [v for v in values if kinds.get(v) in _MEANS]
+    wide = {member[a] for v in [*sinks, *means] for a in data_of(values[v]) if a in member}
     wide |= {member[v] for v in sinks if v in member and _is_last(groups[member[v]], kinds, readers)}
     joins = [v for v in values if kinds.get(v) in _SUMS]
     into_products = {v for v in joins if _feeds_product(v, kinds, readers, groups, member)}

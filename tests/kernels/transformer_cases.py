@@ -16,9 +16,11 @@ from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
 from hwptq.operators.embedding import Embedding
 from hwptq.operators.group_norm import GroupNorm
+from hwptq.operators.masked_pool import MaskedMax, MaskedMean
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.softmax import Softmax
+from hwptq.quant.fixed_point import quantize_multiplier
 from hwptq.quant.integer_norm import norm_constants
 from hwptq.quant.integer_softmax import exponent
 
@@ -133,4 +135,22 @@ def embedding(random: Random) -> Case:
     return Case(op, (index,), (int8(random, rows, count), multiplier, shift))
 
 
-KINDS = (softmax, norm, group_norm, product, convolution, embedding)
+def masked_pool(random: Random) -> Case:
+    """A MaskedMean or a MaskedMax, of all tokens, some, or none of a row."""
+    rows, tokens, channels = random.choice((1, 3)), random.choice((1, 5, 40)), random.choice(_COUNTS)
+    x = random.choice((int8, int16))(random, rows, tokens, channels)
+    rng = np.random.default_rng(random.getrandbits(32))
+    shown = (rng.random((rows, tokens)) < random.choice((0.0, 0.5, 1.0))).astype(np.int8)
+    if random.choice((True, False)):
+        return Case(MaskedMax(), (x, shown), ())
+    counts = np.maximum(np.arange(tokens + 1), 1)
+    left = np.log2((2**30 - 1) / (counts * 2 ** (8 * x.itemsize))).astype(np.int32)
+    out = random.choice(("int8", "int16"))
+    scales = quantize_multiplier(2.0 ** -random.randint(0, 4) / (2.0**left * counts))
+    wide, zero = np.iinfo(out), random.choice((-128, 0, 5)) if out == "int8" else 0
+    entered = random.choice((-128, 0, 127)) if x.dtype == np.int8 else 0
+    op = MaskedMean(entered, zero, int(wide.min), int(wide.max), out)
+    return Case(op, (x, shown), (left, *scales))
+
+
+KINDS = (softmax, norm, group_norm, product, convolution, embedding, masked_pool)

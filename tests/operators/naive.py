@@ -27,6 +27,7 @@ from hwptq.operators.embedding import Embedding
 from hwptq.operators.group_dense import GroupDense, GroupDequantize, GroupEmbedding
 from hwptq.operators.group_norm import GroupNorm
 from hwptq.operators.lookup import Lookup
+from hwptq.operators.masked_pool import MaskedMax, MaskedMean
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.max_pool import MaxPool
 from hwptq.operators.mul import Mul
@@ -287,6 +288,25 @@ def _group_norm(op: GroupNorm, x, multiplier, bias) -> np.ndarray:
     return out
 
 
+def _masked_mean(op: MaskedMean, x, shown, left, multiplier, shift) -> np.ndarray:
+    rows, _, channels = x.shape
+    out = np.empty((rows, channels), op.out)
+    for n, c in np.ndindex(rows, channels):
+        values = [int(v) - op.in_zero_point for v, s in zip(x[n, :, c], shown[n], strict=True) if s]
+        k = len(values)
+        scaled = _shortened(sum(values) * 2 ** int(left[k]) * int(multiplier[k]), 31)
+        out[n, c] = max(op.lo, min(op.hi, _shortened(scaled, int(shift[k])) + op.out_zero_point))
+    return out
+
+
+def _masked_max(op: MaskedMax, x, shown) -> np.ndarray:
+    rows, _, channels = x.shape
+    out = np.full((rows, channels), np.iinfo(x.dtype).min, x.dtype)
+    for n, c in np.ndindex(rows, channels):
+        out[n, c] = max((v for v, s in zip(x[n, :, c], shown[n], strict=True) if s), default=out[n, c])
+    return out
+
+
 _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     Conv2d: _conv2d,
     Dense: _dense,
@@ -302,6 +322,8 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     LayerNorm: _norm,
     RmsNorm: _norm,
     GroupNorm: _group_norm,
+    MaskedMean: _masked_mean,
+    MaskedMax: _masked_max,
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     Resize: _resize,

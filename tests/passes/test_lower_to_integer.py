@@ -167,7 +167,7 @@ REASONS = {
     "its 32-bit accumulator could overflow": lambda x: op.matmul(x, weight(np.full((70_000, 2), 127))),
     "dilated average pooling": lambda x: nn.avg_pool2d(x, (2, 2), dilation=(2, 2)),
     "adaptive pooling with windows of unequal size": lambda x: nn.adaptive_avg_pool2d(x, (2, 2)),
-    "a mean that is no global pooling": lambda x: op.mean(x, axis=[1]),
+    "a mean over something else than pixels or tokens": lambda x: op.mean(x, axis=[1]),
     "padding by reflect": lambda x: nn.pad(x, [0, 0, 0, 0, 1, 1, 1, 1], "reflect"),
     "a resize by linear interpolation has no integer form": lambda x: resize(
         x, (9, 9), "half_pixel", "round", "linear"

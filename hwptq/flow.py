@@ -18,7 +18,7 @@ from hwptq.diagnosis.isolated import isolated
 from hwptq.diagnosis.repair import Repair
 from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.frontends.frontend import read_model
-from hwptq.frontends.model import Model
+from hwptq.frontends.model import IMPORT_CHECK, ImportCheck, Model
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.asked import asked
 from hwptq.report.coverage import coverage
@@ -36,6 +36,7 @@ from .backends.arena_budget import check_arena
 from .backends.backend import backend_of
 from .bitwidths.budget import ARENA
 from .blas import one_blas_thread
+from .cache.cache import Cache
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
 from .options import Options, OptionWords, options_of
@@ -46,6 +47,7 @@ from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, kerne
 from .pipeline.step import Job, first_tile
 from .progress import Progress
 from .targets import load_target
+from .user_cache import open_cache
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,9 +91,11 @@ def compile(
             data = _Data.opened(imported, given, options)
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
-        job = Job(device, data.calibration, options, progress, IrDump(options.dump_ir))
+        job = Job(
+            device, data.calibration, options, progress, IrDump(options.dump_ir), open_cache(options.cache)
+        )
         with progress.stage("check the import"):
-            checked = imported.check(first.inputs if first else None)
+            checked = _import_check(imported, first, job.cache)
         with _of_passes(model, imported):
             built = _built(imported, job, data.evaluation, folder)
         with progress.stage("verify"):
@@ -142,12 +146,18 @@ def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
     quantized, widths = _quantized(model, job, evaluation)
     graphs, tuning = _lowered(quantized, job)
     with job.progress.stage("build"):
-        program = backend_of(job.target).build(graphs.kernels, model.outputs, model.name, folder)
+        program = backend_of(job.target, job.cache).build(graphs.kernels, model.outputs, model.name, folder)
     if widths:
         widths.check(program.weight_bytes)
     if (budget := job.options.budget) and budget.kind == ARENA:
         check_arena(program, graphs.kernels, budget)
     return Built(graphs, program, widths, tuning, quantized.warnings)
+
+
+def _import_check(model: Model, sample: Sample | None, cache: Cache) -> ImportCheck:
+    """Raises UnsupportedError where the module differs from the model that it was read from."""
+    inputs = sample.inputs if sample else None
+    return cache.recall("import-check", (model.source, inputs), IMPORT_CHECK, lambda: model.check(inputs))
 
 
 def _suspicions(evidence: Evidence, built: Built, data: _Data) -> list[Warning]:
@@ -194,7 +204,7 @@ def plan(
     _needs_static(options, "--dry-run")
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
-    job = Job(device, calibration, options, progress)
+    job = Job(device, calibration, options, progress, cache=open_cache(options.cache))
     with _of_passes(model, imported):
         return Chooser(prepare(imported.module, job), job).choose(options.dtype_budget).report()
 
@@ -263,7 +273,8 @@ def _imported(
         imported = read_model(model, options.axes)
         calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
     with _of_passes(model, imported):
-        yield imported, Job(device, calibration, options, progress), evaluation
+        job = Job(device, calibration, options, progress, cache=open_cache(options.cache))
+        yield imported, job, evaluation
 
 
 @contextmanager

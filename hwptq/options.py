@@ -57,6 +57,7 @@ class Options:
     dump_ir: Path | None = None  # a folder for the module after each pass
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
+    cache: bool = False  # take results of earlier compilations from the user's cache, and keep them there
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization
     command: tuple[str, ...] = ()  # the command line, for the report
 
@@ -117,6 +118,7 @@ class OptionWords(TypedDict, total=False):
     dump_ir: Path | str | None
     tune: bool
     tune_cache: Path | str | None
+    cache: bool
     recipe: Recipe | str
     command: tuple[str, ...]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 from typing import Any
 
 import pytest
@@ -28,6 +29,16 @@ def _why_not(name: str) -> str | None:
         return str(error)
     reason = why_not_run(target)
     return f"{name}: {reason}" if reason else None
+
+
+_caches = count()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test finds what another one, or the user, has kept; the folder is made when it is needed."""
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_caches))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
 
 
 @pytest.fixture(scope="session")

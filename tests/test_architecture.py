@@ -21,6 +21,7 @@ FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets
 #: A row with several packages has them side by side.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.errors", "hwptq.disk", "hwptq.no_device", "hwptq.json_text"),
+    ("hwptq.cache",),
     ("hwptq.notices",),
     ("hwptq.formats",),
     ("hwptq.metrics",),

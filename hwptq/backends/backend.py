@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tvm
 
+from hwptq.cache.cache import Cache
 from hwptq.errors import InputError
 from hwptq.targets import Descriptor
 from hwptq.targets.templates.intrinsics import Call
@@ -35,8 +36,9 @@ class Backend(ABC):
         super().__init_subclass__(**arguments)
         Backend._classes |= dict.fromkeys(cls.runtimes, cls)
 
-    def __init__(self, target: Descriptor):
-        self.target = target
+    def __init__(self, target: Descriptor, cache: Cache | None = None):
+        """cache: of what was compiled before."""
+        self.target, self.cache = target, cache or Cache()
 
     @abstractmethod
     def build(
@@ -104,13 +106,13 @@ class Backend(ABC):
             raise InputError(f"{self.target.name}: {' and '.join(missing)} not found on PATH; {self.hint}")
 
 
-def backend_of(target: Descriptor) -> Backend:
+def backend_of(target: Descriptor, cache: Cache | None = None) -> Backend:
     """The backend that serves a target. Raises InputError where there is none."""
     _load_all()
     found = Backend._classes.get(target.toolchain.runtime)
     if found is None:
         raise InputError(f"{target.name}: no backend for the runtime {target.toolchain.runtime!r}")
-    return found(target)
+    return found(target, cache)
 
 
 def why_not_run(target: Descriptor) -> str | None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from hwptq.disk import fullest, tells_of_full
@@ -52,6 +53,13 @@ def _cause(said: str) -> str:
     lines = [line for line in said.splitlines() if line.strip()]
     own = [line for line in lines if not _SUMMARY.search(line) and "warning:" not in line] or lines
     return next((line for line in own if _REASON.search(line)), own[0] if own else "no message")
+
+
+@cache
+def compiler_version(program: str) -> str:
+    """What a compiler says of itself; "" where it says nothing."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout
 
 
 def binary_tool(compiler: Sequence[str], name: str) -> str:

@@ -93,6 +93,9 @@ class Quantization:
         list[str] | None, typer.Option("--set", metavar="STEP=VALUE", help="change a step of the recipe")
     ] = None
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="compute all anew, and keep nothing of it for the next time")
+    ] = False
 
     def words(self) -> dict[str, Any]:
         """The same as keywords of hwptq.options.Options."""
@@ -107,6 +110,7 @@ class Quantization:
             **{name: getattr(self, name) for name in same},
             "axes": axes_of(self.axes or ()),
             "recipe": named_recipe(self.recipe, settings),
+            "cache": not self.no_cache,
             "command": ("hwptq", *sys.argv[1:]),
         }
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from hwptq import __version__
 
 from .bench import bench_command
+from .cache import cache_app
 from .compare import compare_command
 from .compile import compile_command
 from .consistency import consistency_command
@@ -78,3 +79,4 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in _COMMANDS.items():
     app.command(_name)(grouped(_command))
 app.add_typer(targets_app, name="targets")
+app.add_typer(cache_app, name="cache")

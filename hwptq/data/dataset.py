@@ -13,11 +13,13 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwptq.cache.digest import digest
 from hwptq.errors import InputError
 
 from .preprocess import InputTransform, Preprocess, fit
@@ -63,6 +65,12 @@ class Dataset:
     def once(self) -> bool:
         """Whether it can be read only once."""
         return self._source.once
+
+    @cached_property
+    def identity(self) -> str | None:
+        """A hash of all samples, None where they may be others the next time that they are read."""
+        held = self._source.identity
+        return None if held is None else digest(held, self._inputs, self._transforms, self._limit)
 
     def peek(self) -> Sample | None:
         """The first sample; None where the data can be read only once."""

@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from hwptq.cache.digest import NoDigest, digest, file_digest
 from hwptq.errors import HwptqError, InputError
 from hwptq.no_device import check_no_device
 
@@ -40,11 +41,15 @@ class RawSample:
 
 class Source(Protocol):
     """Where raw samples come from. `count` is None where it isn't known beforehand; `once`: a second
-    iteration is an error."""
+    iteration is an error; `identity`: a hash of all that it holds, None where it may yield other samples the
+    next time."""
 
     name: str
     count: int | None
     once: bool
+
+    @property
+    def identity(self) -> str | None: ...
 
     def __iter__(self) -> Iterator[RawSample]: ...
 
@@ -67,6 +72,10 @@ class ArrayFile:
                 arrays = {name: member.read(index) for name, member in members.items()}
                 label = None if "y" in self._names else arrays.pop("y", None)
                 yield RawSample(arrays, label, f"{self.name}: sample {index}")
+
+    @property
+    def identity(self) -> str | None:
+        return digest(self._names, file_digest(self._path))
 
     def _open(self, stack: ExitStack) -> dict[str, _Member]:
         try:
@@ -160,6 +169,11 @@ class ImageFolder:
             pixels = read_image(file, self._mode)
             yield RawSample({self._input: pixels}, self._labels.get(file.name), str(file))
 
+    @property
+    def identity(self) -> str | None:
+        files = [(file.name, file_digest(file)) for file in self._files]
+        return digest(files, self._labels, self._input, self._mode)
+
 
 class Batches:
     """An iterable of {input name: array}, or a function that returns one; batches are split into samples."""
@@ -183,6 +197,13 @@ class Batches:
             samples = self._split(batch, start)
             start += len(samples)
             yield from samples
+
+    @property
+    def identity(self) -> str | None:
+        try:
+            return digest(self._data, self._inputs) if isinstance(self._data, list | tuple) else None
+        except NoDigest:
+            return None
 
     def _split(self, batch: Any, start: int) -> list[RawSample]:
         where, names = f"{self.name}: sample {start}", list(self._inputs)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.cache.content import Content, states
 from hwptq.notices import Warning
 
 
@@ -28,9 +29,27 @@ class ImportCheck:
                 "reason": self.reason or None}  # fmt: skip
 
 
+def _write(found: ImportCheck) -> bytes:
+    if found.reason:  # which may have been the time that it took
+        raise TypeError("a comparison that was not made is not kept")
+    return _STATES.write(found)
+
+
+_STATES: Content[ImportCheck] = states((ImportCheck,))
+#: Of a comparison that was made to its end.
+IMPORT_CHECK = Content(_write, _STATES.read)
+
+
 def unchecked(inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
     """For a model that there is nothing to compare with."""
     return ImportCheck(reason="there is nothing to compare it with", shapes=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model as it was given, by a hash; None where it has none."""
+
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,3 +64,4 @@ class Model:
     #: Compares the module with the user's model on a sample (None: there is none); raises UnsupportedError
     #: where they differ.
     check: Callable[[Mapping[str, np.ndarray] | None], ImportCheck] = unchecked
+    source: Source = Source()

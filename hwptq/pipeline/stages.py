@@ -9,12 +9,14 @@ import numpy as np
 import tvm
 
 from hwptq import passes
+from hwptq.cache.cache import Cache
 from hwptq.calibration import CalibrationStats
 from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
 
+from .recalled_pass import recalled_pass
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
 from .steps import (
@@ -126,10 +128,11 @@ def rounded_alone(
     samples: Iterable[dict[str, np.ndarray]],
     recipe: Recipe,
     target: Descriptor,
+    cache: Cache,
 ) -> tvm.IRModule:
     """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
     if not rounds(recipe, qdq):
         return qdq
     options = passes.RoundingOptions(recipe.rounding, alone=True)
     step = passes.RoundWeights(float32, samples, target, options)
-    return tvm.ir.transform.Sequential([step])(qdq)
+    return recalled_pass(step, qdq, cache)

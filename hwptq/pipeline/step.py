@@ -9,16 +9,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tvm
 
+from hwptq.cache.cache import Cache
+from hwptq.cache.content import states
 from hwptq.calibration import CalibrationStats, calibrate
 from hwptq.data.dataset import Dataset
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
 from hwptq.options import Options
 from hwptq.progress import Progress
+from hwptq.quant.histogram import Histogram
+from hwptq.quant.observers import OBSERVERS
 from hwptq.targets import Descriptor
 
 from .ir_dump import IrDump
 from .name_patterns import check_patterns
+from .recalled_pass import recalled_pass
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Job:
     options: Options = field(default_factory=Options)
     progress: Progress = field(default_factory=Progress)
     dump: IrDump = field(default_factory=IrDump)
+    cache: Cache = field(default_factory=Cache)
 
     @property
     def batches(self) -> Batches:
@@ -53,6 +59,11 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for sample in self._progress.track(self._data, self._data.count):
             yield sample.inputs
+
+    @property
+    def identity(self) -> str | None:
+        """What the cache knows the samples by, their labels too."""
+        return self._data.identity
 
 
 def first_tile(layer: Layer) -> int:
@@ -78,7 +89,7 @@ def always(job: Job, now: State) -> bool:
 @dataclass(frozen=True)
 class Step:
     """A pass, made when its turn comes, where `when` says so. stage: the line and the time that it gets in
-    the progress of the compilation, where it takes long enough for one."""
+    the progress of the compilation, where it takes long enough for one; then the cache keeps its result."""
 
     name: str
     make: Callable[[Job, State], tvm.transform.Pass]
@@ -87,8 +98,10 @@ class Step:
 
     def run(self, job: Job, now: State) -> State:
         """The state behind the pass."""
-        step = tvm.ir.transform.Sequential([self.make(job, now)])
-        return replace(now, module=step(now.module))
+        step = self.make(job, now)
+        if self.stage:
+            return replace(now, module=recalled_pass(step, now.module, job.cache))
+        return replace(now, module=tvm.ir.transform.Sequential([step])(now.module))
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,13 @@ class Calibrate:
 
     def run(self, job: Job, now: State) -> State:
         """The state with statistics; its module is the one that they are of."""
-        stats = calibrate(now.module, job.batches, job.options.recipe.observer)
+        observer = OBSERVERS[job.options.recipe.observer]
+        stats = job.cache.recall(
+            "calibration",
+            (observer, now.module, job.batches),
+            states((CalibrationStats, Histogram, observer)),
+            lambda: calibrate(now.module, job.batches, observer.method),
+        )
         return replace(now, float32=now.module, stats=stats)
 
 

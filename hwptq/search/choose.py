@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from hwptq.bitwidths.budget import Budget
+from hwptq.cache.content import states
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError
 from hwptq.formats import INT8, Pair, parse_precision, precision_word
@@ -96,7 +97,7 @@ class Chooser:
 
     def __init__(self, prepared: Prepared, job: Job):
         assert job.data is not None
-        self.target, self._data = job.target, job.data
+        self.target, self._data, self._cache = job.target, job.data, job.cache
         self._float32, self._options, self._progress = prepared.float32, job.options, job.progress
         precision = job.options.precision
         wide = precision is not None and is_wide(parse_precision(precision))
@@ -149,8 +150,11 @@ class Chooser:
         if self._sensitivity is None:
             with self._progress.stage("sensitivity"):
                 variants, samples = self._rounded()
-                self._sensitivity = measure_sensitivity(
-                    self._float32, variants, samples, self._progress.track
+                self._sensitivity = self._cache.recall(
+                    "sensitivity",
+                    (self._float32, variants, samples),
+                    states((Sensitivity,)),
+                    lambda: measure_sensitivity(self._float32, variants, samples, self._progress.track),
                 )
         return self._sensitivity
 
@@ -166,7 +170,7 @@ class Chooser:
             return self.variants, self._data
         fitted = [sample.inputs for sample in islice(self._data, 0, most, 2)]
         qdq = {
-            pair: rounded_alone(self._float32, module, fitted, recipe, self.target)
+            pair: rounded_alone(self._float32, module, fitted, recipe, self.target, self._cache)
             for pair, module in self.variants.qdq.items()
         }
         return replace(self.variants, qdq=qdq), held

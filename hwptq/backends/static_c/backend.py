@@ -30,15 +30,15 @@ class StaticC(Backend):
     runtimes = RUNTIMES
 
     def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
-        program = build_program(mod, output_names, name, self.target, folder, deliver=True)
+        program = build_program(mod, output_names, name, self.target, folder, deliver=True, cache=self.cache)
         if self.target.toolchain.model_library:
-            build_library(mod, self.target, folder / "model.so")
+            build_library(mod, self.target, folder / "model.so", self.cache)
         return program
 
     def build_program(
         self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path
     ) -> Program:  # fmt: skip
-        return build_program(mod, output_names, name, self.target, folder, deliver=False)
+        return build_program(mod, output_names, name, self.target, folder, cache=self.cache)
 
     def why_not_run(self) -> str | None:
         tools = self.target.toolchain

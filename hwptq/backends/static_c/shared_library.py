@@ -9,7 +9,9 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
-from hwptq.backends.toolchain import call_tool
+from hwptq.backends.toolchain import call_tool, compiler_version
+from hwptq.cache.cache import Cache
+from hwptq.cache.content import BYTES
 from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.builder import CYCLES
@@ -18,13 +20,20 @@ from hwptq.tir.builder import CYCLES
 _LEAST_SHARED = 50_000
 
 
-def build_library(mod: tvm.IRModule, target: Descriptor, path: Path) -> None:
+def build_library(mod: tvm.IRModule, target: Descriptor, path: Path, cache: Cache | None = None) -> None:
     """Build `path`, to be loaded by tvm.runtime.load_module and run by relax.VirtualMachine."""
-    try:
-        executable = tvm.compile(_small_ones_alone(mod), target=tvm.target.Target(dict(target.tvm)))
-        executable.export_library(str(path.resolve()), fcompile=_linker(target, path.parent))
-    except RuntimeError as error:
-        raise HwptqError(f"{target.name}: building the shared library failed: {error}") from error
+
+    def built() -> bytes:
+        try:
+            executable = tvm.compile(_small_ones_alone(mod), target=tvm.target.Target(dict(target.tvm)))
+            executable.export_library(str(path.resolve()), fcompile=_linker(target, path.parent))
+        except RuntimeError as error:
+            raise HwptqError(f"{target.name}: building the shared library failed: {error}") from error
+        return path.read_bytes()
+
+    compiler = compiler_version(target.toolchain.compiler[0])
+    causes = (mod, target.tvm, target.toolchain.compiler, compiler)
+    path.write_bytes((cache or Cache()).recall("library", causes, BYTES, built))
 
 
 def _linker(target: Descriptor, folder: Path) -> Callable[..., None]:

@@ -10,6 +10,7 @@ import tvm
 from hwptq.backends.identifier import identifier
 from hwptq.backends.program import Library, Machine, Program
 from hwptq.backends.toolchain import call_tool
+from hwptq.cache.cache import Cache
 from hwptq.errors import HwptqError, InputError, UnsupportedError
 from hwptq.targets import Descriptor
 
@@ -17,8 +18,8 @@ from .c_source import Workspace, data_file, header, main_program, source
 from .data_assembly import data_assembly
 from .footprint import check_fits, region_uses
 from .hooks import rename_launch
+from .kernel_objects import write_kernels
 from .memory_plan import MemoryPlan, plan_memory, stays
-from .raw_functions import lower, workspaces, write_object
 from .runtime import LIBC, link_program, runtime_of, started_by
 
 #: Why there is no program of a target that emits objects.
@@ -28,12 +29,12 @@ _C_FLAGS = ("-O2", "-Wall", "-Werror")
 
 def build_program(
     mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path,
-    deliver: bool = False,
+    deliver: bool = False, cache: Cache | None = None,
 ) -> Program:  # fmt: skip
     """Build <name>, <name>.o and <name>.h in `folder`.
 
     deliver: what a user gets, that is lib<name>.so too where the target has a C library, and the object also
-    where the program can't be linked.
+    where the program can't be linked. cache: of kernels that were compiled before.
     """
     prefix, tools = identifier(name), target.toolchain
     device = tvm.target.Target(dict(target.tvm))
@@ -41,7 +42,7 @@ def build_program(
         plan = plan_memory(mod, output_names, target.memory.alignment)
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         work = Path(scratch)
-        workspace = compile_parts(plan, prefix, target, work)
+        workspace = compile_parts(plan, prefix, target, work, cache=cache)
         check_fits(plan, workspace, mod, target)
         obj, head = folder / f"{prefix}.o", folder / f"{prefix}.h"
         parts = ["kernels.o", "calls.o", "weights.o"]
@@ -102,10 +103,11 @@ def _library(
 
 
 def compile_parts(
-    plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool = False
-) -> Workspace:
+    plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool = False,
+    cache: Cache | None = None,
+) -> Workspace:  # fmt: skip
     """Write the sources of a program into `folder` and compile all but its main. clocked: see source."""
-    workspace = _write_sources(plan, prefix, target, folder, clocked)
+    workspace = _write_sources(plan, prefix, target, folder, clocked, cache or Cache())
     compiler = [*target.toolchain.compiler]
     flags = [*_C_FLAGS, *_thread_flags(plan), *(["-fPIC"] if runtime_of(target).shared else [])]
     call_tool([*compiler, *flags, "-c", "calls.c", "-o", "calls.o"], folder)
@@ -129,12 +131,10 @@ def _workspace(wanted: dict[str, int], target: Descriptor) -> Workspace:
 
 
 def _write_sources(
-    plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool
+    plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, clocked: bool, cache: Cache
 ) -> Workspace:
-    alignment, device = target.memory.alignment, tvm.target.Target(dict(target.tvm))
-    lowered = lower({f"{prefix}_{n}": f for n, f in plan.functions.items()}, device, alignment)
-    write_object(lowered, device, folder / "kernels.o", prefix)
-    workspace = _workspace(workspaces(lowered, alignment), target)
+    functions = {f"{prefix}_{n}": f for n, f in plan.functions.items()}
+    workspace = _workspace(write_kernels(functions, prefix, target, folder, cache), target)
     texts = {
         f"{prefix}.h": header(plan, prefix, target.memory, workspace, target.toolchain.state_component),
         "calls.c": source(plan, prefix, workspace, target.toolchain.state_component, clocked),

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError
 from tvm import relax
 
+from hwptq.cache.digest import digest
 from hwptq.errors import UnsupportedError
 from hwptq.notices import Warning
 
-from ..model import Model
+from ..model import Model, Source
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .constant_codes import fold_constant_codes
@@ -47,6 +49,7 @@ def import_proto(
     proto: onnx.ModelProto, name: str, axes: Mapping[str, int] | None = None, path: str = "the model"
 ) -> Model:
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
+    source = _source(proto, axes or {})
     name_domains(proto.graph)
     check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
@@ -63,7 +66,15 @@ def import_proto(
     imported = _to_relax(proto, simple, opset, inputs, path)
     imported.check_shapes(shapes)
     outputs = tuple(o.name for o in proto.graph.output)
-    return Model(name, imported.module, inputs, outputs, (*warned, *rounded), imported.check_values)
+    return Model(name, imported.module, inputs, outputs, (*warned, *rounded), imported.check_values, source)
+
+
+def _source(proto: onnx.ModelProto, axes: Mapping[str, int]) -> Source:
+    """A model of more than 2 GB has no bytes to be known by."""
+    try:
+        return Source(digest(proto.SerializeToString(deterministic=True), dict(axes)))
+    except (ValueError, EncodeError):
+        return Source()
 
 
 def _simplified(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import tvm
 
 from hwptq.data.data_warnings import data_warnings
 from hwptq.data.dataset import Dataset, Sample, from_batches, open_dataset
 from hwptq.data.made_up import MADE_UP, made_up
 from hwptq.data.preprocess import Preprocess, load_preprocess
+from hwptq.data.with_caches import WithCaches
 from hwptq.diagnosis import diagnosis
 from hwptq.diagnosis.diagnosis import Diagnosis
 from hwptq.diagnosis.isolated import isolated
 from hwptq.diagnosis.repair import Repair
 from hwptq.diagnosis.repair import repair as find_repair
+from hwptq.evaluate.steps import Steps
 from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import IMPORT_CHECK, ImportCheck, Model
 from hwptq.report.accuracy import drop, load_metric
@@ -46,7 +50,7 @@ from .pipeline.ir_dump import IrDump
 from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, kernels, normalize, prepare
 from .pipeline.step import Job, first_tile
 from .progress import Progress
-from .targets import load_target
+from .targets import Descriptor, load_target
 from .user_cache import open_cache
 
 if TYPE_CHECKING:
@@ -87,13 +91,12 @@ def compile(
     given = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
     with staged(Path(output)) as folder:
         with progress.stage("import"):
-            imported = read_model(model, options.axes)
+            imported = _with_caches(read_model(model, options.axes), device, options)
             data = _Data.opened(imported, given, options)
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
-        job = Job(
-            device, data.calibration, options, progress, IrDump(options.dump_ir), open_cache(options.cache)
-        )
+        calibration = _whole(data.calibration, imported)
+        job = Job(device, calibration, options, progress, IrDump(options.dump_ir), open_cache(options.cache))
         with progress.stage("check the import"):
             checked = _import_check(imported, first, job.cache)
         with _of_passes(model, imported):
@@ -104,7 +107,8 @@ def compile(
             )
         suspect = _suspicions(evidence, built, data)
         warnings = [*imported.warnings, *data.warnings, *built.warnings, *suspect]
-        alone = _alone(imported, built.graphs, data.evaluation, options, progress)
+        whole = _whole(data.evaluation, imported) or data.evaluation
+        alone = _alone(imported, built.graphs, whole, options, progress)
         wish = asked(model, target, given, options)
         costs = _profile(built, job, first) if options.profile else None
         found = Outcome(
@@ -115,6 +119,19 @@ def compile(
     result = load(output, options.executor, options.trust_descriptor)
     _gate(result.report, found, options)
     return result
+
+
+def _with_caches(model: Model, target: Descriptor, options: Options) -> Model:
+    """The model with its caches noted, where the program keeps them."""
+    if options.kv_cache == "outside" or not backend_of(target).keeps_caches:
+        return model
+    noted = tvm.ir.transform.Sequential([passes.CarryCaches()])
+    return replace(model, module=noted(model.module))
+
+
+def _whole(data: Dataset | None, model: Model) -> Dataset | None:
+    """The same data with what caches hold at each step."""
+    return WithCaches(data, model.module) if data is not None and model.caches else data
 
 
 @dataclass(frozen=True)
@@ -146,7 +163,7 @@ def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
     quantized, widths = _quantized(model, job, evaluation)
     graphs, tuning = _lowered(quantized, job)
     with job.progress.stage("build"):
-        program = backend_of(job.target, job.cache).build(graphs.kernels, model.outputs, model.name, folder)
+        program = backend_of(job.target, job.cache).build(graphs.kernels, model.given, model.name, folder)
     if widths:
         widths.check(program.weight_bytes)
     if (budget := job.options.budget) and budget.kind == ARENA:
@@ -156,7 +173,7 @@ def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
 
 def _import_check(model: Model, sample: Sample | None, cache: Cache) -> ImportCheck:
     """Raises UnsupportedError where the module differs from the model that it was read from."""
-    inputs = sample.inputs if sample else None
+    inputs = Steps(model.module).whole(sample.inputs) if sample else None
     return cache.recall("import-check", (model.source, inputs), IMPORT_CHECK, lambda: model.check(inputs))
 
 
@@ -296,7 +313,7 @@ def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, 
     if job.options.activations == "dynamic":
         return dynamic(model.module, job), None
     prepared = prepare(model.module, job)
-    widths = bit_widths(prepared, job, model.outputs, evaluation)
+    widths = bit_widths(prepared, job, model.given, evaluation)
     return insert(widths.recorded(prepared) if widths else prepared, job), widths
 
 
@@ -336,12 +353,12 @@ def _datasets(
         if data is None:
             return None
         opened = open_dataset if isinstance(data, str | Path) else from_batches
-        return opened(data, model.inputs, preprocess)
+        return opened(data, model.fed, preprocess)
 
     first = open_data(calibration)
     second = open_data(evaluation) or first
     if second is None and options.activations == "dynamic":
-        second = from_batches(made_up(model.inputs), model.inputs)
+        second = from_batches(made_up(model.fed, position=model.position), model.fed)
     if second is None:
         raise InputError("there is no data: give calibration data, and evaluation data to measure accuracy")
     return first, second if options.samples is None else second.take(options.samples)

@@ -1,64 +1,67 @@
-"""Text from a compiled language model: one token a step, its caches carried from step to step."""
+"""Text from a compiled language model, token by token; its caches live in the program."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Protocol
 
 import numpy as np
 
-from .backends.program import Tensor
+from .backends.program import Program, Tensor
 from .errors import InputError
+
+#: (token, how many came before) -> the logits behind it, [V].
+Step = Callable[[int, int], np.ndarray]
 
 
 class Decoder(Protocol):
     """What is asked of a compiled model."""
 
     @property
-    def inputs(self) -> Sequence[Tensor]: ...
-    @property
-    def outputs(self) -> Sequence[Tensor]: ...
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def program(self) -> Program: ...
+    def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]: ...
 
 
 @dataclass(frozen=True)
 class StepForm:
-    """What the inputs and outputs of the graph of one step are.
+    """What the inputs and outputs of a program with caches are.
 
     tokens: integer [1, 1]; position: integer of one element, how many tokens came before; logits: float
-    [1, 1, V]; caches: pairs of an input and the output of the same shape that is fed to it in the next step.
+    [1, 1, V]; context: the most tokens of prompt and answer.
     """
 
     tokens: Tensor
     position: Tensor | None
     logits: Tensor
-    caches: tuple[tuple[Tensor, Tensor], ...]
+    context: int
 
     @classmethod
-    def of(cls, model: Decoder) -> StepForm:
-        """By dtypes, shapes and order. Raises InputError where the model is no step, or its caches grow."""
-        whole = [t for t in model.inputs if np.issubdtype(t.numpy_dtype, np.integer)]
-        past = [t for t in model.inputs if t not in whole]
-        logits, *present = model.outputs
-        if not whole or len(whole) > 2 or int(np.prod(whole[0].shape)) != 1:
+    def of(cls, program: Program) -> StepForm:
+        """Raises InputError where the program is no step of a language model."""
+        if program.state is None:
             raise InputError(
-                "it doesn't take one token a step: compile the graph of a decoding step, with inputs [1, 1] "
-                "for the token, [1] for its position, and its caches"
+                "its program has no caches: compile the graph of a decoding step, with inputs [1, 1] for the "
+                "token and [1] for its position, and caches that it gives again with a row written into them"
             )
-        if [t.shape for t in past] != [t.shape for t in present] or not past:
+        at = program.state.position
+        position = None if at is None else program.inputs[at]
+        others = [t for t in program.inputs if t is not position]
+        if len(others) != 1 or not _is_one_integer(others[0]):
             raise InputError(
-                f"its {len(past)} inputs of floats and {len(present)} outputs behind the first differ in "
-                "number or shape: caches must have a fixed size, and come in one order on both sides"
+                f"beside caches and position it reads {', '.join(t.name for t in others) or 'nothing'}: "
+                "a step takes one integer [1, 1], the token"
             )
-        position = whole[1] if len(whole) == 2 else None
-        return cls(whole[0], position, logits, tuple(zip(past, present, strict=True)))
+        if len(program.outputs) != 1:
+            names = ", ".join(t.name for t in program.outputs)
+            raise InputError(f"beside caches it gives {names}: a step gives logits alone")
+        return cls(others[0], position, program.outputs[0], program.state.context)
 
-    @property
-    def context(self) -> int:
-        """The most tokens of prompt and answer: of [1, heads, N, width], the longest axis but the last."""
-        return max(self.caches[0][0].shape[:-1])
+
+def _is_one_integer(tensor: Tensor) -> bool:
+    return np.issubdtype(tensor.numpy_dtype, np.integer) and int(np.prod(tensor.shape)) == 1
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Generation:
     steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.form = StepForm.of(self.model)
+        self.form = StepForm.of(self.model.program)
         vocabulary = int(self.form.logits.shape[-1])
         if not self.prompt:
             raise InputError("the prompt has no tokens")
@@ -121,28 +124,35 @@ class Generation:
 
     def tokens(self) -> Iterator[int]:
         """Each token as it is made, until `most`, a stop token, or the end of the context."""
-        caches = {past.name: np.zeros(past.shape, past.numpy_dtype) for past, _ in self.form.caches}
-        chooser = self.sampling.chooser()
+        waiting: SimpleQueue[dict[str, np.ndarray] | None] = SimpleQueue()
+        outputs = self.model.run_stream(iter(waiting.get, None))
+
+        def step(token: int, place: int) -> np.ndarray:
+            waiting.put(self._inputs(token, place))
+            return next(outputs)[self.form.logits.name].reshape(-1)
+
+        try:
+            yield from self._text(step)
+        finally:
+            waiting.put(None)
+
+    def _text(self, step: Step) -> Iterator[int]:
+        chooser, first = self.sampling.chooser(), len(self.prompt)
         for place, token in enumerate(self.prompt):
-            logits = self._step(token, place, caches)
-        for place in range(len(self.prompt), len(self.prompt) + self.most):
+            logits = step(token, place)
+        for place in range(first, first + self.most):
             token = chooser.choose(logits)
             yield token
-            last = place == len(self.prompt) + self.most - 1 or place >= self.form.context
-            if token in self.stop or last:
+            if token in self.stop or place == first + self.most - 1 or place >= self.form.context:
                 return
             begun = perf_counter()
-            logits = self._step(token, place, caches)
+            logits = step(token, place)
             self.seconds += perf_counter() - begun
             self.steps += 1
 
-    def _step(self, token: int, place: int, caches: dict[str, np.ndarray]) -> np.ndarray:
-        """The logits [V] behind a token; `caches` become those of the next step."""
+    def _inputs(self, token: int, place: int) -> dict[str, np.ndarray]:
         form = self.form
-        inputs = dict(caches)
-        inputs[form.tokens.name] = np.full(form.tokens.shape, token, form.tokens.numpy_dtype)
+        inputs = {form.tokens.name: np.full(form.tokens.shape, token, form.tokens.numpy_dtype)}
         if form.position is not None:
             inputs[form.position.name] = np.full(form.position.shape, place, form.position.numpy_dtype)
-        outputs = self.model.run(inputs)
-        caches.update({past.name: outputs[present.name] for past, present in form.caches})
-        return outputs[form.logits.name].reshape(-1)
+        return inputs

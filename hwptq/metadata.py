@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .backends.program import Library, Machine, Program, Tensor
+from .backends.program import Library, Machine, Program, State, Tensor
 from .errors import InputError
 from .output_folder import GENERATOR, METADATA, manifest
 from .targets.trust import harmless_run
 
-SCHEMA = 3
+SCHEMA = 4
 _LARGEST = 2**40  # bytes of a tensor or an arena
 _LARGEST_ALIGNMENT = 1 << 16
 _DTYPE_KINDS = "biufV"  # V: bfloat16 and float8
@@ -38,6 +38,7 @@ def write_metadata(folder: Path, model: str, target: str, program: Program) -> N
         "library": {**asdict(library), "file": library.file.name} if library else None,
         "inputs": [asdict(t) for t in program.inputs],
         "outputs": [asdict(t) for t in program.outputs],
+        "state": asdict(program.state) if program.state else None,
         "files": manifest(folder),
     }
     data["interface"] = _interface(data)
@@ -87,8 +88,12 @@ class _Reader:
             _machine(data["machine"]),
             run,
             library=None if library is None else self._library(library),
+            state=None if data["state"] is None else _state(data["state"]),
             why_none=_word(data["why_none"], "why_none") if none else "",
         )
+        at = found.state.position if found.state else None
+        if at is not None and at >= len(found.inputs):
+            raise ValueError(f"state.position: there is no input {at}")
         if data["interface"] != _interface(data):
             raise ValueError("its tensors or sizes aren't those that the code was made for")
         return found
@@ -105,12 +110,13 @@ class _Reader:
 
     def _library(self, value: Any) -> Library:
         table = _table(value, "library")
-        sizes = (
+        arena, alignment, behind = (
             _whole(table[key], f"library.{key}") for key in ("arena_bytes", "alignment", "readable_behind")
         )
         found = Library(
-            self._file(table["file"], "library.file"), _word(table["symbol"], "library.symbol"), *sizes
-        )
+            self._file(table["file"], "library.file"), _word(table["symbol"], "library.symbol"), arena,
+            alignment, behind, _word(table["reset"], "library.reset") if table["reset"] else "",
+        )  # fmt: skip
         if not 0 < found.alignment <= _LARGEST_ALIGNMENT or found.alignment & (found.alignment - 1):
             raise ValueError(f"library.alignment: {found.alignment} is no power of two")
         return found
@@ -118,7 +124,7 @@ class _Reader:
 
 def _interface(data: dict[str, Any]) -> str:
     """A hash of what the code in the folder takes for granted: with other buffers it would leave them."""
-    parts = [data[key] for key in ("inputs", "outputs", "library")]
+    parts = [data[key] for key in ("inputs", "outputs", "library", "state")]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -140,6 +146,17 @@ def _tensor(value: Any, what: str) -> Tensor:
     if kind.kind not in _DTYPE_KINDS or prod(shape) * kind.itemsize > _LARGEST:
         raise ValueError(f"{what}: {dtype} {list(shape)} is no tensor of a model")
     return Tensor(_word(table["name"], f"{what}.name"), shape, dtype)
+
+
+def _state(value: Any) -> State:
+    table = _table(value, "state")
+    position = table["position"]
+    return State(
+        _whole(table["nbytes"], "state.nbytes"),
+        _each(table["caches"], "state.caches", _tensor),
+        None if position is None else _whole(position, "state.position"),
+        _whole(table["context"], "state.context"),
+    )
 
 
 def _table(value: Any, what: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Metric = Callable[[list[np.ndarray], "np.ndarray | None"], float]
 #: Whether scales of activations come from calibration, or are found for each row when it is computed.
 ACTIVATIONS = ("static", "dynamic")
+#: What caches hold in the program; or they are inputs and outputs, as in the file.
+KV_CACHES = ("float32", "outside")
 GRANULARITIES = ("tensor", "channel", "group")
 _MOST_THREADS = 16
 
@@ -55,6 +57,7 @@ class Options:
     executor: str | None = None  # what runs the code to verify it; None = a process of its own
     threads: int = 1  # the most threads that the emitted code can use
     dump_ir: Path | None = None  # a folder for the module after each pass
+    kv_cache: str = "float32"  # what a step of a language model keeps in the program, or "outside" of it
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
     cache: bool = False  # take results of earlier compilations from the user's cache, and keep them there
@@ -78,6 +81,8 @@ class Options:
             raise InputError(f"--group {self.group}: must be {least} to {most}")
         if self.activations not in ACTIVATIONS:
             raise InputError(f"--activations {self.activations}: give static or dynamic")
+        if self.kv_cache not in KV_CACHES:
+            raise InputError(f"--kv-cache {self.kv_cache}: give {' or '.join(KV_CACHES)}")
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
             _check_pattern(option, value)
         for name, size in self.axes.items():
@@ -116,6 +121,7 @@ class OptionWords(TypedDict, total=False):
     trust_descriptor: bool
     threads: int
     dump_ir: Path | str | None
+    kv_cache: str
     tune: bool
     tune_cache: Path | str | None
     cache: bool

@@ -30,6 +30,8 @@ class Backend(ABC):
     """Builds and describes programs of the runtimes it serves."""
 
     runtimes: ClassVar[tuple[str, ...]] = ()
+    #: Whether its programs can keep caches (hwptq/ir/caches.py) from one sample to the next.
+    keeps_caches: ClassVar[bool] = False
     _classes: ClassVar[dict[str, type[Backend]]] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:

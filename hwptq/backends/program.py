@@ -34,7 +34,8 @@ class Library:
     """A shared library with `int32_t symbol(const void *const *inputs, void *const *outputs, void *arena)`.
 
     All buffers are aligned to `alignment` bytes; up to `readable_behind` bytes behind each are read. Calls
-    with arenas of their own, of `arena_bytes`, may run side by side.
+    with arenas of their own, of `arena_bytes`, may run side by side. Of a program with a State, an arena is a
+    text, and `reset` begins a new one in it.
     """
 
     file: Path
@@ -42,6 +43,7 @@ class Library:
     arena_bytes: int
     alignment: int
     readable_behind: int = 0
+    reset: str = ""  # the symbol of `void reset(void *arena)`, where there is a State
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,21 @@ class Machine:
     architecture: str = ""  # "" = any
     cpu_features: tuple[str, ...] = ()
     device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a program keeps from one step to the next: the caches that its arena begins with.
+
+    nbytes: of all of them, zeros where a text begins. position: the index of the input of one integer that is
+    0 there, and in a stream of samples begins a text anew; None = a stream is one text. context: the most
+    steps of a text.
+    """
+
+    nbytes: int
+    caches: tuple[Tensor, ...]
+    position: int | None
+    context: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,8 @@ class Program:
     object: Path | None = None
     header: Path | None = None  # of the object, where it is for C
     library: Library | None = None
-    arena_bytes: int = 0  # of activations
+    arena_bytes: int = 0  # of caches and activations
+    state: State | None = None  # of a step of a language model
     weight_bytes: int = 0
     calls: tuple[str, ...] = ()  # kernels in the order in which they are called, without the prefix
     stays: tuple[Stay, ...] = ()  # what lies in the arena when, where it is planned

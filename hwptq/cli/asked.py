@@ -129,6 +129,12 @@ class Code:
         int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=16)
     ] = 1
     on: On = None
+    kv_cache: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|outside", help="caches of a decoding step: in the program, or as in the file"
+        ),
+    ] = "float32"
     tune: Annotated[
         bool, typer.Option("--tune", help="try a few tiles for each layer shape; measured once, then cached")
     ] = False

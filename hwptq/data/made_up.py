@@ -17,8 +17,9 @@ MADE_UP = Warning(
 )
 
 
-def made_up(inputs: Inputs, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Normal floats; integers and truth values are 0 or 1, as token, type and mask alike can be."""
+def made_up(inputs: Inputs, seed: int = 0, position: str | None = None) -> list[dict[str, np.ndarray]]:
+    """Normal floats; integers and truth values are 0 or 1, as token, type and mask alike can be. The input
+    named `position` counts the samples."""
     rng = np.random.default_rng(seed)
 
     def array(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -26,4 +27,8 @@ def made_up(inputs: Inputs, seed: int = 0) -> list[dict[str, np.ndarray]]:
             return rng.standard_normal(shape).astype(dtype)
         return rng.integers(0, 2, shape).astype(dtype)
 
-    return [{name: array(*of) for name, of in inputs.items()} for _ in range(COUNT)]
+    samples = [{name: array(*of) for name, of in inputs.items()} for _ in range(COUNT)]
+    if position is not None:
+        for i, sample in enumerate(samples):
+            sample[position] = np.full_like(sample[position], i)
+    return samples

@@ -26,6 +26,9 @@ Sample = Mapping[str, np.ndarray]
 class Executor(ABC):
     """Runs a program. Raises HwptqError where it fails.
 
+    Of a program with caches (Program.state) a stream is a text, whose steps are its samples: the caches are
+    empty at its beginning, and before each sample whose position is 0.
+
     preference: which one is taken where several can run a program, the highest; below 0 only by its name.
     timed: whether `times` are those of the code.
     placed: whether a place may stand behind its name, as in ssh:HOST; its class then takes (program, place).

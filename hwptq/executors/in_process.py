@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -41,26 +42,58 @@ class InProcess(Executor):
         function.argtypes = [ctypes.c_void_p] * 3
         function.restype = ctypes.c_int32
         self._function = function
+        self._reset = self._resetting(loaded)
         self._idle: list[_Memory] = []  # of calls that are over
 
     @property
     def description(self) -> str:
         return f"native, in process: {cpu_model()}"
 
+    def _resetting(self, loaded: ctypes.CDLL) -> Any:
+        """What begins a text in an arena, None where there are no caches."""
+        if not self._library.reset:
+            return None
+        try:
+            reset = getattr(loaded, self._library.reset)
+        except AttributeError as error:
+            raise HwptqError(f"{self._library.file} can't be loaded: {error}") from error
+        reset.argtypes, reset.restype = [ctypes.c_void_p], None
+        return reset
+
     def run(self, sample: Sample) -> list[np.ndarray]:
+        return self._alone(sample) if self._reset is None else next(self._text([sample]))
+
+    def run_stream(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
+        if self._reset is None:
+            return map(self._alone, samples)
+        return self._text(samples)
+
+    def _text(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
+        """Steps of one text after the other, in memory of their own."""
+        state, memory = self.program.state, _Memory(self.program, self._library)
+        assert state
+        at = None if state.position is None else self.program.inputs[state.position].name
+        self._reset(memory.arena)
+        for sample in samples:
+            if at is not None and not np.any(sample[at]):
+                self._reset(memory.arena)
+            yield self._computed(memory, sample)
+
+    def _alone(self, sample: Sample) -> list[np.ndarray]:
         memory = None
         with suppress(IndexError):  # another thread may have taken the last one
             memory = self._idle.pop()
         memory = memory or _Memory(self.program, self._library)
+        outputs = self._computed(memory, sample)
+        self._idle.append(memory)
+        return outputs
+
+    def _computed(self, memory: _Memory, sample: Sample) -> list[np.ndarray]:
         outputs = memory.prepare(sample)
         stopped = self._function(memory.input_pointers, memory.output_pointers, memory.arena)
-        self._idle.append(memory)
         if stopped:
             raise HwptqError(f"kernel {stopped} of {self._library.file.name} ran out of scratch memory")
         return outputs
-
-    def run_stream(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
-        return map(self.run, samples)
 
 
 class _Memory:

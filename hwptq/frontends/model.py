@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 
 from hwptq.cache.content import Content, states
+from hwptq.ir.caches import Caches, caches_of, given_outputs
 from hwptq.notices import Warning
 
 
@@ -65,3 +66,25 @@ class Model:
     #: where they differ.
     check: Callable[[Mapping[str, np.ndarray] | None], ImportCheck] = unchecked
     source: Source = Source()
+
+    @property
+    def caches(self) -> Caches | None:
+        """What the program keeps from step to step, where that is noted on the module."""
+        return caches_of(self.module["main"])
+
+    @property
+    def fed(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The inputs that are no caches."""
+        held = self.caches.inputs if self.caches else {}
+        return {name: of for i, (name, of) in enumerate(self.inputs.items()) if i not in held}
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The outputs that are no caches."""
+        return tuple(given_outputs(self.module["main"], self.outputs))
+
+    @property
+    def position(self) -> str | None:
+        """The input that is 0 where a text begins."""
+        at = self.caches.position if self.caches else None
+        return None if at is None else list(self.inputs)[at]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import tvm
 from tvm import relax
 
 from hwptq.backends.program import Program, Tensor
+from hwptq.ir.caches import fed_inputs, given_outputs, results
 from hwptq.ir.dataflow import bindings
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
 
@@ -26,12 +26,11 @@ def interface(program: Program, qdq: tvm.IRModule) -> dict[str, list[dict[str, A
         for var, value in reversed(values.items())
         if quantizes(value)
     }  # fmt: skip
-    given = [_dequantized(var, values) for var in _results(function)]
+    given = [_dequantized(var, values) for var in given_outputs(function, results(function))]
+    fed = fed_inputs(function, function.params)
     return {
-        "inputs": [
-            _row(t, read.get(v)) for t, v in zip(program.inputs, function.params, strict=False)
-        ],
-        "outputs": [_row(t, scale) for t, scale in zip(program.outputs, given, strict=False)],
+        "inputs": [_row(t, read.get(v)) for t, v in zip(program.inputs, fed, strict=True)],
+        "outputs": [_row(t, scale) for t, scale in zip(program.outputs, given, strict=True)],
     }  # fmt: skip
 
 
@@ -57,17 +56,3 @@ def _dequantized(var: relax.Expr, values: dict[relax.Var, relax.Expr]) -> dict[s
     if value is None or not dequantizes(value):
         return None
     return _scale(str(value.args[0].ty.dtype), value)
-
-
-def _results(function: relax.Function) -> Iterator[relax.Expr]:
-    """What the function returns, tensor by tensor."""
-    values = dict(bindings(function))
-
-    def source(var: relax.Expr) -> relax.Expr:
-        """The var, or the tuple, that it is another name of."""
-        while isinstance(values.get(var), relax.Var | relax.Tuple):
-            var = values[var]
-        return var
-
-    result = source(function.body.body)
-    yield from map(source, result.fields if isinstance(result, relax.Tuple) else [result])

@@ -19,7 +19,7 @@ from hwptq.bitwidths.belief import believed_drop
 from hwptq.bitwidths.budget import Budget
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.errors import InputError
-from hwptq.evaluate.interpret import Interpreter
+from hwptq.evaluate.steps import Steps
 from hwptq.executors.executor import executor_for
 from hwptq.formats import Pair
 from hwptq.passes.stored_bytes import stored_bytes
@@ -132,7 +132,7 @@ class Trial:
         self._prepared, self._job = prepared, replace(job, dump=IrDump())
         self._target, self._progress = job.target, job.progress
         self._outputs, self._data = outputs, data
-        self._float32 = Interpreter(prepared.float32)
+        self._float32 = Steps(prepared.float32)
         self._exact: list[list[np.ndarray]] = []
         self.accuracy: dict[str, Any] = {}
         self.weight_bytes = 0
@@ -171,7 +171,7 @@ class Trial:
                     yield sample, emitted
 
     def _emulate(self, graphs: Graphs) -> Iterator[tuple[Sample, list[np.ndarray]]]:
-        reference = Interpreter(graphs.integer)
+        reference = Steps(graphs.integer)
         self.weight_bytes = stored_bytes(graphs.kernels, self._target)
         for sample in self._progress.track(self._data, self._data.count):
             yield sample, reference.run(sample.inputs)

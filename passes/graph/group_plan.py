@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ DEFAULT_SIZE = 32
 _LEAST_AT_ENDS = 4  # bits
 #: With weights of so many bits, the ends have groups of so many.
 _FEW, _BESIDE_FEW = 2, 64
+_MOVES = ("expand_dims", "squeeze", "reshape", "permute_dims", "broadcast_to", "strided_slice")
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ class GroupedWeight:
 
 
 def grouped_weights(mod: tvm.IRModule, func: Any) -> dict[Any, GroupedWeight]:
-    """Those of a function: var of the dense layer or look-up -> its weight."""
+    """Those of a function: var of the dense layer or look-up -> its weight.
+
+    A table whose rows multiply what layers give, such as the sines of rotary positions, is no weight.
+    """
     found = dict(_weights(mod, func))
+    turning = _factors(func, found)
+    found = {var: weight for var, weight in found.items() if var not in turning}
     last = _last_layers(func, {var for var, (_, is_table) in found.items() if not is_table})
     tables = [rows for rows, is_table in found.values() if is_table]
     layers = [rows for rows, is_table in found.values() if not is_table]
@@ -121,6 +127,24 @@ def _table(value: Any) -> np.ndarray | None:
         return None
     table = constant(value.args[0])
     return table if table is not None and table.ndim == 2 and str(table.dtype) == "float32" else None
+
+
+def _factors(func: Any, weights: Mapping[Any, tuple[np.ndarray, bool]]) -> set[Any]:
+    """Look-ups whose rows, however moved, are multiplied by what a dense layer gives."""
+    values, behind = dict(bindings(func)), dict[Any, bool]()
+    for var, value in values.items():
+        layer = var in weights and not weights[var][1]
+        behind[var] = layer or any(behind.get(source, False) for source in reads(value))
+    moved: dict[Any, Any] = {var: var for var, (_, is_table) in weights.items() if is_table}
+    found = set()
+    for var, value in values.items():
+        if op_name(value) in _MOVES and value.args[0] in moved:
+            moved[var] = moved[value.args[0]]
+        if op_name(value) == "multiply":
+            for row, other in (value.args, value.args[::-1]):
+                if row in moved and behind.get(other, False):
+                    found.add(moved[row])
+    return found
 
 
 def _last_layers(func: Any, layers: set[Any]) -> set[Any]:

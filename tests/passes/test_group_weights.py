@@ -66,6 +66,25 @@ def test_layers_and_the_table_have_the_formats_of_their_places() -> None:
     assert bits(integer)[0]["weight_bytes"] == 24 * (20 + 3 * 2)
 
 
+def test_a_table_of_factors_is_no_weight() -> None:
+    """As of rotary positions: its rows multiply what a layer gives."""
+    at, table = relax.Var("at", relax.TensorType((5,), "int64")), const(9, 40, seed=7)
+
+    def turned(emit, x):
+        turn = emit(op.expand_dims(emit(op.take(table, at, axis=0)), 0))
+        layer = emit(op.matmul(x, const(40, 40, seed=8)))
+        return emit(op.multiply(turn, layer))
+
+    builder, x = relax.BlockBuilder(), relax.Var("x", relax.TensorType((1, 5, 40), "float32"))
+    with builder.function("main", [x, at]):
+        with builder.dataflow():
+            out = builder.emit_output(turned(builder.emit, x))
+        builder.emit_func_output(out)
+    integer = lowered(apply(passes.FuseConvRelu(), builder.get()))
+    assert len(of_kind(integer, GroupDense)) == 1
+    assert of_kind(integer, GroupEmbedding) == []
+
+
 def test_a_table_and_a_head_of_the_same_rows_stay_the_same() -> None:
     integer = lowered(language_model())
     (_, table), (_, head) = of_kind(integer, GroupEmbedding)[0], of_kind(integer, GroupDense)[-1]

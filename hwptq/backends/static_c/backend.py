@@ -28,6 +28,7 @@ class StaticC(Backend):
     """An object file with a C header, a static program, and libraries where the target has a C library."""
 
     runtimes = RUNTIMES
+    keeps_caches = True
 
     def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
         program = build_program(mod, output_names, name, self.target, folder, deliver=True, cache=self.cache)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from string import Template
 
 from hwptq.backends import data_files
-from hwptq.backends.program import Tensor
+from hwptq.backends.program import State, Tensor
 from hwptq.targets.memory import Memory
 
 from .hooks import give_back_name, launch_name, take_name
 from .memory_plan import Call, MemoryPlan, Place
 
-#: What <prefix>_run returns where the system keeps a state of the processor to itself.
+#: What a call returns where the system keeps a state of the processor to itself.
 STATE_REFUSED = -1
 _ASK_FOR_STATE = 0x1023  # ARCH_REQ_XCOMP_PERM of Linux
 _HIDDEN = '__attribute__((visibility("hidden"))) '
@@ -46,7 +46,8 @@ class Workspace:
 def header(
     plan: MemoryPlan, prefix: str, memory: Memory, workspace: Workspace, state_component: int = 0
 ) -> str:  # fmt: skip
-    """model.h: sizes of the interface and the prototype of <prefix>_run."""
+    """model.h: sizes of the interface and the prototype of <prefix>_run, or of <prefix>_step and
+    <prefix>_reset."""
     upper, behind = prefix.upper(), memory.readable_behind
     note = [
         f"/* Up to {behind} bytes behind inputs and outputs are read (not written), and must be memory. */"
@@ -73,8 +74,9 @@ def header(
         "   asks for more scratch memory than there is, and returns its number, from 1 on.",
         *(_refusal() if state_component else []),
         *_side_by_side(plan, workspace),
-        f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena);",
+        f"int32_t {entry(plan, prefix)}(const void *const *inputs, void *const *outputs, void *arena);",
         "",
+        *(_state_prototype(plan.state, prefix, upper) if plan.state else []),
         f"#define {upper}_THREADS {plan.threads}",
         *(_threads_prototype(prefix, upper) if plan.threads > 1 else []),
         "",
@@ -84,6 +86,30 @@ def header(
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def entry(plan: MemoryPlan, prefix: str) -> str:
+    """The function that computes one sample; where caches stay in the arena, one step of a text."""
+    return f"{prefix}_step" if plan.state else f"{prefix}_run"
+
+
+def reset_name(plan: MemoryPlan, prefix: str) -> str:
+    """The function that begins a text, "" where there are no caches."""
+    return f"{prefix}_reset" if plan.state else ""
+
+
+def _state_prototype(state: State, prefix: str, upper: str) -> list[str]:
+    at = [] if state.position is None else [f"#define {upper}_POSITION {state.position}"]
+    return [
+        f"/* An arena is a text: its first {upper}_STATE_BYTES are the caches, of {state.context} steps",
+        "   at most, which nothing else may change. Copied, they are a text to go on from later. This begins",
+        "   a new one.",
+        *(["   Input POSITION counts the steps from 0 on. */"] if at else ["   */"]),
+        f"#define {upper}_STATE_BYTES {state.nbytes}",
+        *at,
+        f"void {prefix}_reset(void *arena);",
+        "",
+    ]
 
 
 def _refusal() -> list[str]:
@@ -111,7 +137,7 @@ def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
 def source(
     plan: MemoryPlan, prefix: str, workspace: Workspace, state_component: int = 0, clocked: bool = False
 ) -> str:
-    """model.c: <prefix>_run, which calls every kernel once. clocked: it notes the nanoseconds of
+    """model.c: <prefix>_run or _step, which calls every kernel once. clocked: it notes the nanoseconds of
     each, and has no threads."""
     arity = {call.function: len(call.args) for call in plan.calls}
     run = "pool_run" if plan.threads > 1 else "calls"
@@ -127,7 +153,8 @@ def source(
         *(workspace_source(workspace, prefix, plan) if workspace.size else []),
         *(state_source(state_component) if state_component else []),
         *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix, clocked)),
-        f"int32_t {prefix}_run(const void *const *inputs, void *const *outputs, void *arena) {{",
+        *(_reset(plan, prefix) if plan.state else []),
+        f"int32_t {entry(plan, prefix)}(const void *const *inputs, void *const *outputs, void *arena) {{",
         *([f"    if (use_state()) return {STATE_REFUSED};"] if state_component else []),
         *(["    find_workspace(arena);"] if workspace.size else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
@@ -135,6 +162,12 @@ def source(
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _reset(plan: MemoryPlan, prefix: str) -> list[str]:
+    assert plan.state
+    zero = f"__builtin_memset(arena, 0, {plan.state.nbytes})"
+    return [f"void {reset_name(plan, prefix)}(void *arena) {{ {zero}; }}", ""]
 
 
 def state_source(component: int) -> list[str]:
@@ -217,7 +250,7 @@ def _copy(source: Place, to: Place, nbytes: int) -> str:
 
 def _threads_prototype(prefix: str, upper: str) -> list[str]:
     return [
-        f"/* Lets `count` threads, at most {upper}_THREADS, share the work of {prefix}_run from now on;",
+        f"/* Lets `count` threads, at most {upper}_THREADS, share the work from now on;",
         "   until then it is one. Returns how many there are. Link with -pthread. */",
         f"int32_t {prefix}_threads(int32_t count);",
     ]
@@ -292,7 +325,12 @@ def _main(end: str, plan: MemoryPlan, prefix: str, memory: Memory) -> str:
     }
     section = ' __attribute__((section(".bss.arena")))' if memory.regions else ""
     return Template(text).substitute(
-        prefix=prefix, upper=prefix.upper(), calls=max(len(plan.calls), 1), arena_section=section, **room
+        prefix=prefix,
+        upper=prefix.upper(),
+        entry=entry(plan, prefix),
+        calls=max(len(plan.calls), 1),
+        arena_section=section,
+        **room,
     )
 
 

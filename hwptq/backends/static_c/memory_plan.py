@@ -10,11 +10,14 @@ import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
 
-from hwptq.backends.program import Stay, Tensor
+from hwptq.backends.program import State, Stay, Tensor
+from hwptq.ir.caches import caches_of
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.ir.provenance import label_of
 from hwptq.tir.builder import CYCLES
 from hwptq.tir.vector_unit import THREADS
+
+from .write_caches import WriteCachesInPlace
 
 _ALLOCATIONS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.memory.alloc_storage")
 _FREES = ("relax.memory.kill_tensor", "relax.memory.kill_storage")
@@ -53,18 +56,20 @@ class MemoryPlan:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     calls: tuple[Call, ...]
-    copies: tuple[tuple[Place, Place, int], ...]  # (from, to output, bytes) after the calls
-    arena_bytes: int
+    copies: tuple[tuple[Place, Place, int], ...]  # (from, to output or cache, bytes) after the calls
+    arena_bytes: int  # of caches, which come first, and activations
     weights: bytes
     functions: dict[str, Any]  # PrimFuncs by name
     threads: int = 1  # that can share a kernel
     allocations: tuple[Allocation, ...] = ()
+    state: State | None = None  # of a step that has caches
 
 
 def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int) -> MemoryPlan:
     """Plan `main` of a module of call_tir and data movement. Raises ValueError for what needs a runtime."""
     planned = tvm.ir.transform.Sequential(
         [
+            WriteCachesInPlace(),
             relax.transform.LegalizeOps(),
             relax.transform.RewriteDataflowReshape(),  # what only changes the shape copies nothing
             relax.transform.ToNonDataflow(),
@@ -96,7 +101,10 @@ class _Planner:
     def __init__(self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int):
         self.mod, self.alignment, self.output_names = mod, alignment, output_names
         self.func = mod["main"]
-        self.places: dict[Any, Any] = {p: Place("input", i) for i, p in enumerate(self.func.params)}
+        self.caches = caches_of(self.func)
+        held = self.caches.inputs if self.caches else {}
+        self.fed = [p for i, p in enumerate(self.func.params) if i not in held]
+        self.places: dict[Any, Any] = {p: Place("input", i) for i, p in enumerate(self.fed)}
         self.threads = int((mod.attrs or {}).get(THREADS, 1))
         self.storage: dict[Any, tuple[int, int]] = {}  # first byte, bytes
         self.arena = 0
@@ -104,6 +112,17 @@ class _Planner:
         self.allocations: list[Allocation] = []
         self.weights = bytearray()
         self.known: dict[bytes, Place] = {}
+        for i in held:
+            past = self.func.params[i]
+            self.places[past] = Place("arena", self._reserve(_nbytes(past)))
+        self.state = self._state(list(held)) if self.caches else None
+
+    def _state(self, held: list[int]) -> State:
+        """What the arena begins with."""
+        assert self.caches
+        params, position = self.func.params, self.caches.position
+        fed = None if position is None else self.fed.index(params[position])
+        return State(self.arena, tuple(_tensor(params[i]) for i in held), fed, self.caches.context)
 
     def plan(self) -> MemoryPlan:
         for var, value in bindings(self.func):
@@ -114,13 +133,16 @@ class _Planner:
         place = self._place(result)
         results = place if isinstance(place, tuple) else (place,)
         types = result.ty.fields if isinstance(place, tuple) else [result.ty]
+        caches = self.caches.outputs if self.caches else {}
+        given = [(i, t) for i, t in enumerate(types) if i not in caches]
         outputs = tuple(
             Tensor(name, tuple(int(d) for d in t.shape.values), str(t.dtype))
-            for name, t in zip(self.output_names, types, strict=True)
+            for name, (_, t) in zip(self.output_names, given, strict=True)
         )
-        moved, copies = self._outputs(results, outputs)
+        moved, copies = self._outputs([results[i] for i, _ in given], outputs)
+        copies += self._kept(results, moved)
         return MemoryPlan(
-            tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in self.func.params),
+            tuple(map(_tensor, self.fed)),
             outputs,
             tuple(replace(c, args=tuple(moved.get(a, a) for a in c.args)) for c in self.calls),
             copies,
@@ -129,7 +151,20 @@ class _Planner:
             {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)},
             self.threads,
             tuple(self.allocations),
+            self.state,
         )
+
+    def _kept(self, results: Any, moved: dict[Place, Place]) -> tuple[Any, ...]:
+        """Copies of what caches will hold, where it is not written there; it gets memory in `moved`."""
+        copies = []
+        for cache in self.caches.pairs if self.caches else ():
+            past, place = self.func.params[cache.input], results[cache.output]
+            if place == self.places[past]:
+                continue
+            if place.kind == "result" and place not in moved:
+                moved[place] = Place("arena", self._reserve(_nbytes(past)))
+            copies.append((moved.get(place, place), self.places[past], _nbytes(past)))
+        return tuple(copies)
 
     def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
         """Results allocated for the caller are written in place; all others are copied."""
@@ -208,6 +243,10 @@ class _Planner:
         return self.known[data]
 
 
+def _tensor(param: Any) -> Tensor:
+    return Tensor(str(param.name), shape_of(param), str(param.ty.dtype))
+
+
 def _nbytes(var: Any) -> int:
     return prod(shape_of(var)) * np.dtype(str(var.ty.dtype)).itemsize
 
@@ -222,9 +261,9 @@ def stays(plan: MemoryPlan) -> tuple[Stay, ...]:
             now[plan.allocations[waiting].at] = waiting
             waiting += 1
         for place in call.args:
-            if place.kind == "arena":
+            if place.kind == "arena" and place.at in now:  # no cache
                 last[now[place.at]] = number
     for place, _, _ in plan.copies:
-        if place.kind == "arena":
+        if place.kind == "arena" and place.at in now:
             last[now[place.at]] = len(plan.calls)
     return tuple(Stay(a.at, a.nbytes, a.call, end) for a, end in zip(plan.allocations, last, strict=True))

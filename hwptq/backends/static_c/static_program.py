@@ -14,7 +14,7 @@ from hwptq.cache.cache import Cache
 from hwptq.errors import HwptqError, InputError, UnsupportedError
 from hwptq.targets import Descriptor
 
-from .c_source import Workspace, data_file, header, main_program, source
+from .c_source import Workspace, data_file, entry, header, main_program, reset_name, source
 from .data_assembly import data_assembly
 from .footprint import check_fits, region_uses
 from .hooks import rename_launch
@@ -56,8 +56,8 @@ def build_program(
         )
     return Program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
-        plan.arena_bytes, len(plan.weights), tuple(call.function for call in plan.calls), stays(plan),
-        regions, why_none, bool(why_none) and why_none != OBJECT_ONLY,
+        plan.arena_bytes, plan.state, len(plan.weights), tuple(call.function for call in plan.calls),
+        stays(plan), regions, why_none, bool(why_none) and why_none != OBJECT_ONLY,
     )  # fmt: skip
 
 
@@ -95,11 +95,15 @@ def _library(
     file, memory = f"lib{prefix}.so", target.memory
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         names = Path(scratch) / "names"
-        names.write_text(f"{{ global: {prefix}_run; {prefix}_threads; local: *; }};\n", encoding="utf-8")
+        shown = [entry(plan, prefix), f"{prefix}_threads", *filter(None, [reset_name(plan, prefix)])]
+        names.write_text(f"{{ global: {'; '.join(shown)}; local: *; }};\n", encoding="utf-8")
         link = [*target.toolchain.compiler, "-shared", *_thread_flags(plan), "-o", file]
         call_tool([*link, f"{prefix}.o", f"-Wl,--version-script={names}", "-lm"], folder)
     arena = workspace.arena_bytes(plan, memory)
-    return Library(folder / file, f"{prefix}_run", arena, memory.alignment, memory.readable_behind)
+    return Library(
+        folder / file, entry(plan, prefix), arena, memory.alignment, memory.readable_behind,
+        reset_name(plan, prefix),
+    )  # fmt: skip
 
 
 def compile_parts(

@@ -50,6 +50,9 @@ class Board(Executor):
         """The outputs of each sample, from the board. Raises LostConnection."""
 
     def run_stream(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
+        if self.program.state is not None:  # nobody can go on in the middle of a text
+            yield from self.live(iter(samples))
+            return
         journal, self._through = Journal.of(self.program, self.code, self.address), 0
         for outputs in resumed(journal, samples, self.live):
             self._through += 1

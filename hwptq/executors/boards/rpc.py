@@ -36,6 +36,8 @@ class Rpc(Board):
 
     @classmethod
     def why_not(cls, program: Program) -> str | None:
+        if program.state is not None:
+            return f"{_LIBRARY} keeps no caches: compile with --kv-cache outside"
         if program.program is not None and (program.program.parent / _LIBRARY).is_file():
             return None
         return f"there is no {_LIBRARY}: the target has none, or parts of the model stay in float"

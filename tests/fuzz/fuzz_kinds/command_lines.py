@@ -22,6 +22,7 @@ _WORDS = (
 _OPTIONS = (
     "--precision", "--budget", "--exclude", "--keep-float", "--axis", "--max-drop", "--metric", "--samples",
     "--calibration-method", "--recipe", "--set", "--weight-granularity", "--threads", "--target",
+    "--kv-cache",
     "--tune-cache",
     "--dump-ir", "--preprocess", "--evaluation-data", "--unknown", "--output",
 )  # fmt: skip

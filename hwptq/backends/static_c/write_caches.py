@@ -1,0 +1,78 @@
+"""Rows of caches are written where they lie: a program holds each cache once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.script.ir_builder import tirx as T
+
+from hwptq.ir.caches import caches_of, results
+from hwptq.ir.dataflow import bindings, op_name, rewrite, shape_of, users
+from hwptq.tir.builder import TEMPLATE, Expr, Flat, nest, primfunc
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import broadcast_strides, merged, row_major
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.WriteCachesInPlace")
+class WriteCachesInPlace:
+    """where(here, new, past) of a cache becomes a kernel that writes into the cache what is new.
+
+    Only where nothing else reads the past. A module without caches stays as it is.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        func = mod["main"]
+        caches = caches_of(func)
+        if caches is None:
+            return mod
+        given, readers, values = results(func), users(func), dict(bindings(func))
+        written = set()
+        for cache in caches.pairs:
+            value: Any = values.get(given[cache.output])
+            past = func.params[cache.input]
+            alone = readers.get(past, []) == [given[cache.output]]
+            if op_name(value) == "where" and value.args[2] == past and alone:
+                written.add(given[cache.output])
+
+        def visit(r: Any, var: Any, value: Any) -> Any:
+            if var not in written:
+                return r.keep(value)
+            here, new, past = value.args
+            kernel = r.add_function(_writes(_type(here), _type(new), _type(past)), "write_cache")
+            args, kind = [r.get(a) for a in value.args], relax.TensorType(shape_of(past), past.ty.dtype)
+            return relax.op.call_tir_inplace(kernel, args, [2], kind)
+
+        return rewrite(mod, visit)
+
+
+def _type(expr: Any) -> TensorType:
+    return TensorType(shape_of(expr), str(expr.ty.dtype))
+
+
+def _writes(here: TensorType, new: TensorType, past: TensorType) -> Any:
+    """past[i] = new[i] wherever here[i]; both spread over the shape of `past`."""
+    told, given = broadcast_strides(here.shape, past.shape), broadcast_strides(new.shape, past.shape)
+    every, axes = row_major(past.shape), range(len(past.shape))
+    asked = [axis for axis in axes if told[axis]]
+    inner = [axis for axis in axes if not told[axis]]
+    shape = [past.shape[axis] for axis in (*asked, *inner)]
+    rest = merged([past.shape[axis] for axis in inner], [[s[axis] for axis in inner] for s in (given, every)])
+
+    def emit(where: Flat, rows: Flat, cache: Flat) -> None:
+        def test(*outer: Expr) -> None:
+            place, source, target = (
+                sum(i * s[axis] for i, axis in zip(outer, asked, strict=True)) for s in (told, given, every)
+            )
+
+            def write(*indices: Expr) -> None:
+                at, to = (sum(i * s for i, s in zip(indices, steps, strict=True)) for steps in rest.strides)
+                cache.store(target + to, rows.load(source + at))
+
+            with T.If(where.load(place)), T.Then():
+                nest(rest.extents, write)
+
+        nest(shape[: len(asked)], test)
+
+    return primfunc([here, new, past], {TEMPLATE: "write_cache"}, emit)

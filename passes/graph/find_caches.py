@@ -1,0 +1,76 @@
+"""Which outputs of a step are which inputs with rows written into them: the caches of a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from hwptq.ir.caches import Cache, Caches, results
+from hwptq.ir.dataflow import bindings, op_name, reads, shape_of
+
+
+def find_caches(func: Any) -> Caches | None:
+    """The caches of a function, by structure: an output that is an input but for what is written into it.
+
+    None where there are none. An input that is the source of two outputs, or an output that may come from two
+    inputs, is no cache.
+    """
+    values = dict(bindings(func))
+    sources: dict[Any, list[int]] = {}
+    for i, result in enumerate(results(func)):
+        for param in _written(result, values):
+            sources.setdefault(param, []).append(i)
+    found = {p: outputs[0] for p, outputs in sources.items() if len(outputs) == 1}
+    once = [p for p in found if list(found.values()).count(found[p]) == 1]
+    order = {p: i for i, p in enumerate(func.params)}
+    pairs = tuple(Cache(order[p], found[p]) for p in sorted(once, key=order.__getitem__))
+    if not pairs:
+        return None
+    writes = [_write(results(func)[cache.output], values) for cache in pairs]
+    places = {p for where, _ in writes for p in _params_of(where, values)}
+    context = min(rows for _, rows in writes)
+    return Caches(pairs, _position(places, order), context)
+
+
+def _written(result: Any, values: Mapping[Any, Any]) -> list[Any]:
+    """The params that a result is, with something written into them."""
+    found = []
+    value: Any = values.get(result)
+    if op_name(value) != "where":
+        return []
+    for operand in value.args[1:]:
+        same = isinstance(operand, relax.Var) and operand not in values
+        if same and shape_of(operand) == shape_of(result) and operand.ty.dtype == result.ty.dtype:
+            found.append(operand)
+        elif isinstance(operand, relax.Var):
+            found += _written(operand, values)
+    return found
+
+
+def _write(result: Any, values: Mapping[Any, Any]) -> tuple[Any, int]:
+    """What says where a result is written, and how many places there are."""
+    where, shape = values[result].args[0], shape_of(result)
+    told = shape_of(where)
+    varying = [n for n, rows in zip(told[::-1], shape[::-1], strict=False) if n == rows and n > 1]
+    return where, max(varying, default=1)
+
+
+def _params_of(where: Any, values: Mapping[Any, Any]) -> set[Any]:
+    """The params that a tensor is computed from."""
+    found, waiting = set(), [where]
+    while waiting:
+        var = waiting.pop()
+        if not isinstance(var, relax.Var) or var in found:
+            continue
+        found.add(var)
+        waiting += reads(values[var]) if var in values else []
+    return {var for var in found if var not in values}
+
+
+def _position(places: set[Any], order: Mapping[Any, int]) -> int | None:
+    """The one param of a single integer among those that say where rows are written."""
+    one = [p for p in places if np.prod(shape_of(p)) == 1 and str(p.ty.dtype).startswith("int")]
+    return order[one[0]] if len(one) == 1 and len(places) == 1 else None

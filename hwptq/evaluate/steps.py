@@ -15,7 +15,7 @@ from .interpret import Interpreter, Observe
 
 class Steps:
     """Evaluates a function, which gets its caches (hwptq/ir/caches.py) from the sample before; empty ones,
-    which are zeros, at first and where the position is 0. A function without caches sees each sample alone."""
+    zeros, at first and where the position is 0. A function without caches sees each sample alone."""
 
     def __init__(self, mod: tvm.IRModule, function: str | None = None):
         self._interpreter = Interpreter(mod, function)

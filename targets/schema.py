@@ -172,6 +172,13 @@ class Elementwise:
             "narrower or overlapping vectors"
         ),
     )
+    divides: bool = field(
+        default=True,
+        metadata=about(
+            "instructions divide float32 and round it to integers; else fused multiply-adds do both, so that "
+            "no function is called where a tensor enters from float"
+        ),
+    )
 
 
 @dataclass(frozen=True)

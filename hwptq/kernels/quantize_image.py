@@ -60,7 +60,9 @@ def _emit(op: Quantize, shape: Sequence[int], out: TensorType, unit: VectorUnit)
 
             def block(at: Expr, lanes: int, _: int) -> None:
                 start = (b * _PLANES * h + i) * w + at
-                planes = [quantized(op, x.load(start + c * h * w, lanes), lanes) for c in range(_PLANES)]
+                planes = [
+                    quantized(op, x.load(start + c * h * w, lanes), lanes, unit) for c in range(_PLANES)
+                ]
                 pixels = encoded(_joined(planes, lanes), y.dtype, _BYTES * lanes)
                 width = _BYTES * lanes
                 store_part(y, image.pixel(b, i, at), T.bind(pixels), width, 0, _PLANES * lanes)

@@ -13,10 +13,13 @@ from hwptq.formats import format_of
 from hwptq.ir.operator import Operator
 from hwptq.quant.float_values import store
 from hwptq.tir.builder import Expr, Flat, cast, clamp, constant, exact_float32, spans, splat
+from hwptq.tir.float_steps import SCALES, nearest, quotient
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
 from .float_operator import FloatOperator
+
+_BEYOND = 2  # steps beyond the range of the result that are as good as any
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,29 @@ class Quantize(Operator):
     ) -> Callable[..., None]:  # fmt: skip
         def emit(x: Flat, y: Flat) -> None:
             def block(at: Expr, width: int, count: int) -> None:
-                y.store(at, cast(quantized(self, x.load(at, width), width), self.out, width), width)
+                y.store(at, cast(quantized(self, x.load(at, width), width, unit), self.out, width), width)
 
             spans(y.size, unit.float_lanes, block)
 
         return emit
 
 
-def quantized(op: Quantize, value: Expr, width: int) -> Expr:
-    """float32 -> int32 in the range of the result. nearbyint rounds half to even, as the reference does."""
-    scaled = T.nearbyint(value / splat(exact_float32(op.scale), width))
-    shifted = scaled + constant(float(op.zero_point), "float32", width)
+def quantized(op: Quantize, value: Expr, width: int, unit: VectorUnit) -> Expr:
+    """float32 -> int32 in the range of the result."""
     ends = (format_of(op.out).qmin, format_of(op.out).qmax)
+    shifted = _steps(op, value, ends, width, unit) + constant(float(op.zero_point), "float32", width)
     limits = (constant(float(v), "float32", width) for v in ends)
     return T.bind(cast(clamp(shifted, *limits), "int32", width))
+
+
+def _steps(op: Quantize, value: Expr, ends: tuple[float, float], width: int, unit: VectorUnit) -> Expr:
+    """value / scale, rounded to an integer half to even; anything beyond the range where it is."""
+    if unit.divides or not SCALES[0] <= op.scale <= SCALES[1]:
+        return T.nearbyint(value / splat(exact_float32(op.scale), width))
+    beyond = (ends[0] - op.zero_point - _BEYOND, ends[1] - op.zero_point + _BEYOND)
+    low, high = (splat(exact_float32(float(np.float32(v * op.scale))), width) for v in beyond)
+    limited = T.bind(T.min(T.max(value, low), high))  # in this order NaN becomes the lower end
+    return nearest(quotient(limited, op.scale, width), width)
 
 
 @dataclass(frozen=True)

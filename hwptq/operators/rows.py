@@ -29,7 +29,6 @@ from hwptq.tir.builder import (
     cast,
     clamp,
     constant,
-    dtype_of,
     exact_float32,
     local,
     loop,
@@ -38,6 +37,7 @@ from hwptq.tir.builder import (
     splat,
     vector_width,
 )
+from hwptq.tir.float_steps import fma as fused
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
@@ -167,7 +167,7 @@ class RowRescale(_RowOperator):
                 by = T.bind(scale.load(number))
 
                 def block(at: Expr, lanes: int, _: int) -> None:
-                    value = _fma(t.load(start + at, lanes), splat(by, lanes), bias.load(at, lanes), lanes)
+                    value = fused(t.load(start + at, lanes), splat(by, lanes), bias.load(at, lanes), lanes)
                     y.store(start + at, self._clamped(value, lanes), lanes)
 
                 spans(out.shape[-1], unit.float_lanes, block)
@@ -180,11 +180,6 @@ class RowRescale(_RowOperator):
         if np.isfinite(self.hi):
             value = T.min(value, constant(self.hi, "float32", lanes))
         return T.max(value, constant(self.lo, "float32", lanes)) if np.isfinite(self.lo) else value
-
-
-def _fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Any:
-    """a * b + c, rounded once."""
-    return T.call_llvm_pure_intrin(dtype_of("float32", lanes), "llvm.fma", a, b, c)
 
 
 def row_codes(e: Emitter, expr: Any) -> tuple[Any, Any] | None:

@@ -38,7 +38,7 @@ class VectorUnit:
     """How wide to compute int8 and float32, and how to requantize. One lane leaves vectors to the compiler.
 
     `masked`: the last vector of a row is whole, and stored through a mask. `sharing`: whether threads share
-    the work.
+    the work. `divides`: instructions divide floats and round them.
     """
 
     lanes: int = 1
@@ -46,6 +46,7 @@ class VectorUnit:
     masked: bool = False
     requantize: Requantize = GENERIC
     sharing: Sharing = ALONE
+    divides: bool = True
 
     def shared(self, macs: int) -> Parts:
         """The parts of a kernel of that many multiply-accumulates: one where sharing would not pay."""
@@ -68,4 +69,5 @@ def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
     """The vector unit that a descriptor describes, on so many threads."""
     plain = target.elementwise
     sharing = Sharing(threads, target.cost.get("int8", _USUAL_COST))
-    return VectorUnit(plain.lanes, plain.float_lanes, plain.masked, target.requantize, sharing)
+    widths = plain.lanes, plain.float_lanes, plain.masked
+    return VectorUnit(*widths, target.requantize, sharing, plain.divides)

@@ -29,6 +29,7 @@ from hwptq.report.coverage import coverage
 from hwptq.report.profile import Profile, profile
 from hwptq.report.result_warnings import result_warnings
 from hwptq.report.verify import Evidence, verify
+from hwptq.search.bands import Banded, fitting_kernels
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
 from hwptq.search.drop_search import bit_widths
 from hwptq.tuning.tile_cache import TileCache
@@ -47,7 +48,7 @@ from .options import Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
 from .output_folder import staged
 from .pipeline.ir_dump import IrDump
-from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, kernels, normalize, prepare
+from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, normalize, prepare
 from .pipeline.step import Job, first_tile
 from .progress import Progress
 from .targets import Descriptor, load_target
@@ -161,14 +162,14 @@ class _Data:
 def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
     """Quantize, lower and build a model into `folder`. Raises ValueError as passes do, BudgetError."""
     quantized, widths = _quantized(model, job, evaluation)
-    graphs, tuning = _lowered(quantized, job)
+    graphs, tuning, bands = _lowered(quantized, job, model.given)
     with job.progress.stage("build"):
         program = backend_of(job.target, job.cache).build(graphs.kernels, model.given, model.name, folder)
     if widths:
         widths.check(program.weight_bytes)
     if (budget := job.options.budget) and budget.kind == ARENA:
         check_arena(program, graphs.kernels, budget)
-    return Built(graphs, program, widths, tuning, quantized.warnings)
+    return Built(graphs, program, widths, tuning, quantized.warnings, bands)
 
 
 def _import_check(model: Model, sample: Sample | None, cache: Cache) -> ImportCheck:
@@ -322,8 +323,11 @@ def _shown(model: Any, imported: Model) -> str:
     return str(model) if isinstance(model, str | Path) else imported.name
 
 
-def _lowered(quantized: Quantized, job: Job) -> tuple[Graphs, Tuning | None]:
-    """Integers, then kernels, of the tiles that --tune chooses where it is wished.
+def _lowered(
+    quantized: Quantized, job: Job, outputs: tuple[str, ...]
+) -> tuple[Graphs, Tuning | None, tuple[Banded, ...]]:
+    """Integers, then kernels, of the tiles that --tune chooses where it is wished, and in bands where
+    activations would not fit.
 
     Raises UnsupportedError where nothing of the model could be quantized.
     """
@@ -338,8 +342,8 @@ def _lowered(quantized: Quantized, job: Job) -> tuple[Graphs, Tuning | None]:
         with job.progress.stage("tune"):
             tuning = tune(integer, job.target, TileCache(job.options.tune_cache), job.progress)
     with job.progress.stage("select"):
-        code = kernels(integer, job, tuning.tile_of if tuning else first_tile)
-    return Graphs(quantized.float32, quantized.qdq, integer, code), tuning
+        fitted = fitting_kernels(integer, job, outputs, tuning.tile_of if tuning else first_tile)
+    return Graphs(quantized.float32, quantized.qdq, integer, fitted.code), tuning, fitted.bands
 
 
 def _datasets(

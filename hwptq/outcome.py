@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hwptq.report.golden import joined, write_golden
 from hwptq.report.profile import Profile, add_profile
 from hwptq.report.report import build_report, write_report
 from hwptq.report.verify import Evidence
+from hwptq.search.bands import Banded
 from hwptq.search.choose import BitWidths
 from hwptq.tuning.tune import Tuning
 
@@ -36,6 +37,7 @@ class Built:
     widths: BitWidths | None
     tuning: Tuning | None
     warnings: Sequence[Warning]
+    bands: Sequence[Banded] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def _report(folder: Path, found: Outcome, seconds: dict[str, float]) -> dict[str
     report["assignment"] = built.widths.report(program.weight_bytes) if built.widths else None
     report["import_check"] = found.checked.row()
     report["tuning"] = built.tuning.report() if built.tuning else None
+    report["bands"] = [asdict(row) for row in built.bands]
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
     report["asked"] = found.asked
     add_profile(report, found.profile)

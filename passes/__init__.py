@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .round_groups import RoundGroups as RoundGroups
     from .round_weights import RoundingOptions as RoundingOptions
     from .round_weights import RoundWeights as RoundWeights
+    from .run_in_bands import RunInBands as RunInBands
     from .select_kernels import SelectKernels as SelectKernels
     from .smooth_activations import SmoothActivations as SmoothActivations
     from .variants import uniform_variants as uniform_variants
@@ -58,6 +59,7 @@ _PUBLIC = {
         "RoundWeights",
         "RoundingOptions",
     ),
+    "run_in_bands": ("RunInBands",),
     "select_kernels": ("SelectKernels",),
     "smooth_activations": ("SmoothActivations",),
     "variants": ("uniform_variants",),

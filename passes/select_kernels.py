@@ -108,12 +108,22 @@ class SelectKernels:
             return Readings((), lambda layout: False)
         layer = layer_of(group, {})
         pairs = tuple(zip(group.activations, self.selector.wishes(layer), strict=True))
-        return Readings(pairs, partial(self.selector.writes, layer))
+        over = _own_size(group) if self.threads == 1 else ()  # parts of threads must not meet in memory
+        return Readings(pairs, partial(self.selector.writes, layer), over)
 
 
 def _may_be_laid_out(var: Any) -> bool:
     """Whether layouts, and what moves vectors of them, are about tensors of that dtype."""
     return str(var.ty.dtype) == PLAIN.dtype
+
+
+def _own_size(group: Group) -> tuple[Any, ...]:
+    """The tensors whose values a kernel may replace by those of its result."""
+    tensors = (
+        group.activations if group.head.op.by_value else group.activations[len(group.head.activations) :]
+    )
+    kind = shape_of(group.var), str(group.var.ty.dtype)
+    return tuple(t for t in tensors if (shape_of(t), str(t.ty.dtype)) == kind)
 
 
 def _joins(value: Any) -> bool:

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,14 @@ from hwptq.targets.templates.intrinsics import Call
 
 from .program import Program
 from .toolchain import find_program
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The bytes of all activations, and those that the device has for them: None where it does not say."""
+
+    nbytes: int
+    room: int | None = None
 
 
 class Backend(ABC):
@@ -57,6 +66,10 @@ class Backend(ABC):
     @abstractmethod
     def why_not_run(self) -> str | None:
         """Why its programs can't be run here, or None where they can."""
+
+    def arena_of(self, mod: tvm.IRModule, output_names: tuple[str, ...]) -> Arena | None:
+        """What the activations of a module of kernels take; None where nobody plans that."""
+        return None
 
     def why_not_tune(self) -> str | None:
         """Why tiles can't be chosen by measurement, or None where they can."""

@@ -119,6 +119,7 @@ class Program:
     regions: tuple[RegionUse, ...] = ()  # of a device without an operating system
     why_none: str = ""  # there is no program
     link_failed: bool = False  # … although one was asked for
+    arena_least_bytes: int = 0  # of the activations at the fullest call: no arrangement takes fewer
 
     @property
     def command(self) -> list[str]:

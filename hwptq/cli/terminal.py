@@ -43,7 +43,7 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _in_float(cover["nodes_float"])
     size = report["weight_bytes"]
     yield "weights", f"{size['quantized'] / 1e3:.1f} kB, {size['float32'] / 1e3:.1f} kB in float32"
-    yield "activations", f"{report['arena_bytes'] / 1e3:.1f} kB at most, in a static arena"
+    yield "activations", f"{report['arena_bytes'] / 1e3:.1f} kB at most, in a static arena{_bands(report)}"
     if report.get("regions"):
         used = (f"{r['name']} {r['used'] / 1e3:.1f} of {r['size'] / 1e3:.1f} kB" for r in report["regions"])
         yield "memory", ", ".join(used)
@@ -62,6 +62,14 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "warning", f"[yellow]{escape(str(warning))}[/]"
     yield _accuracy(report["accuracy"])
     yield from _worst_layers(report["layers"])
+
+
+def _bands(report: dict[str, Any]) -> str:
+    """What is computed in bands so that activations take no more."""
+    found = report.get("bands", ())
+    parts = [f"{escape(b['first'])} … {escape(b['last'])} in {b['bands']} bands" for b in found]
+    extra, total = sum(b["extra_macs"] for b in found), report["coverage"]["macs_total"]
+    return f"; {', '.join(parts)}, {100 * extra / total:.1f} % more products" if parts else ""
 
 
 def _dtypes(report: dict[str, Any]) -> str:

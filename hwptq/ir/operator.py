@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tvm
 
-from hwptq.tir.builder import ELEMENT_BY_ELEMENT, TEMPLATE, primfunc
-from hwptq.tir.kernel import TensorType
+from hwptq.tir.builder import ELEMENT_BY_ELEMENT, OVERLAYS, TEMPLATE, primfunc
+from hwptq.tir.kernel import TensorType, overlaid
 from hwptq.tir.layout import PLAIN
 from hwptq.tir.vector_unit import SCALAR, VectorUnit
 
@@ -41,13 +41,15 @@ class Operator:
 
     kind: its name, one of all. family: the name under which a descriptor lists what computes it; its kind, if
     neither it nor a base says so. without_rule: what it is emitted for, if no rule emits it for a node.
-    reads_layouts, writes_layouts: its portable code takes its activation in any layout in rows, writes its
-    result so.
+    by_value: a value of the result depends on the values of the same place only, of each activation (one that
+    broadcasts, on others). reads_layouts, writes_layouts: its portable code takes its activation in any
+    layout in rows, writes its result so.
     """
 
     kind: ClassVar[str]
     family: ClassVar[str]
     without_rule: ClassVar[str] = ""
+    by_value: ClassVar[bool] = False
     reads_layouts: ClassVar[bool] = False
     writes_layouts: ClassVar[bool] = False
     #: The value on arrays, in the order of the docstring.
@@ -79,6 +81,16 @@ class Operator:
         """The name under which a descriptor lists a kernel for it."""
         return self.family
 
+    def of_rows(self, rows: range, inputs: Sequence[Shape]) -> tuple[Operator, list[range]] | None:
+        """What computes some rows of the result, an image [N,H,W,C], from rows of the activations, and which.
+
+        `inputs` are the shapes of all its tensors. None where a row depends on all of them.
+        """
+        images = inputs[: self.activations]
+        if not self.by_value or any(len(shape) != 4 for shape in images):
+            return None
+        return self, [rows if shape[1] > 1 else range(1) for shape in images]
+
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
@@ -104,6 +116,8 @@ class Operator:
             attributes[ATTRIBUTE] = to_json(self)
         if self.element_by_element(unit):
             attributes[ELEMENT_BY_ELEMENT] = "yes"
+        if self.by_value and (unit.lanes == 1 or (out.shape[-1:] and out.shape[-1] % unit.lanes == 0)):
+            attributes[OVERLAYS] = overlaid([*inputs, out], range(self.activations))  # vectors don't overlap
         return primfunc([*inputs, out], attributes, self.portable(inputs, out, unit))
 
 

@@ -1,6 +1,7 @@
 """Quantize of an image of three planes, float [N,3,H,W], that becomes int8 [N,H,W,3] in one pass.
 
-The planes are joined in the bytes of 32-bit lanes, one a pixel, whose fourth bytes are then left out.
+The planes are joined in the bytes of 32-bit lanes, one a pixel, whose fourth bytes are then left out. A
+device without vectors stores one value after the other.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _COST = 30  # multiply-accumulates that take as long as an element
 def quantizes_images(x: Sequence[int], unit: VectorUnit) -> bool:
     """Whether quantize_image takes an image of shape x [N,3,H,W]; not where it would keep its shape."""
     three = len(x) == 4 and x[1] == _PLANES and len(set(x[1:])) > 1
-    return three and unit.float_lanes >= _BYTES and not unit.masked
+    return three and (unit.float_lanes == 1 or unit.float_lanes >= _BYTES) and not unit.masked
 
 
 def quantize_image(op: Quantize, x: TensorType, out: TensorType, unit: VectorUnit) -> Step:
@@ -63,6 +64,10 @@ def _emit(op: Quantize, shape: Sequence[int], out: TensorType, unit: VectorUnit)
                 planes = [
                     quantized(op, x.load(start + c * h * w, lanes), lanes, unit) for c in range(_PLANES)
                 ]
+                if unit.float_lanes == 1:
+                    for c, value in enumerate(planes):
+                        image.store(image.pixel(b, i, at) + c, value)
+                    return
                 pixels = encoded(_joined(planes, lanes), y.dtype, _BYTES * lanes)
                 width = _BYTES * lanes
                 store_part(y, image.pixel(b, i, at), T.bind(pixels), width, 0, _PLANES * lanes)

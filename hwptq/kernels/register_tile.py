@@ -119,6 +119,15 @@ class Plan:
         return -(-self.conv.out[1] // rows) * rows
 
     @property
+    def writes_once(self) -> bool:
+        """Whether no value of the result is computed twice, for tiles or vectors that overlap."""
+        return (
+            self.mac.rows == 1
+            and self.conv.co % self.mac.lanes == 0
+            and self.row_pixels % self.tile.pixels == 0
+        )
+
+    @property
     def stored_lanes(self) -> int:
         """Lanes of a vector of weights or factors that are stored."""
         return min(self.conv.co, self.mac.lanes) if self.compact else self.mac.lanes

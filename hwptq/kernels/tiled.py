@@ -12,8 +12,8 @@ import numpy as np
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
 from hwptq.operators.layers import IntegerLayer
-from hwptq.tir.builder import TEMPLATE, primfunc
-from hwptq.tir.kernel import PREVIOUS, Step, TensorType
+from hwptq.tir.builder import OVERLAYS, TEMPLATE, primfunc
+from hwptq.tir.kernel import PREVIOUS, Step, TensorType, overlaid
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import VectorUnit
 
@@ -116,7 +116,10 @@ def tiled_steps(
     if schedule.scratchpad and packing.needed:
         bands = plan_bands(packing, conv, schedule.scratchpad)
         body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))
-    func = primfunc(types, {TEMPLATE: tiling.name}, body)
+    attributes = {TEMPLATE: tiling.name}
+    if plan.writes_once and not schedule.scratchpad:
+        attributes[OVERLAYS] = overlaid(types, range(len(types) - 1 - len(tail), len(types) - 1))
+    func = primfunc(types, attributes, body)
     if mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args: tuple[int | np.ndarray, ...] = (

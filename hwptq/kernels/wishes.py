@@ -15,6 +15,12 @@ class Wish:
     layout: Layout | None
     exact: bool = False
 
+    def takes(self, layout: Layout) -> bool:
+        """Whether the reader can read `layout`."""
+        if self.layout is None:
+            return layout.rows == 1
+        return layout == self.layout if self.exact else layout.serves(self.layout)
+
 
 #: Of a reader that knows nothing of layouts.
 AS_IT_IS = Wish(PLAIN, exact=True)

@@ -44,6 +44,7 @@ class _Sum(Operator):
     """What sums share."""
 
     family: ClassVar[str] = "add"
+    by_value: ClassVar[bool] = True
 
     @property
     def activations(self) -> int:

@@ -28,6 +28,7 @@ class Clamp(CodeOperator):
     """(x [..., C], lo [C], hi [C]), of one dtype -> x in [lo, hi], channel by channel; NaN becomes lo."""
 
     kind: ClassVar[str] = "clamp"
+    by_value: ClassVar[bool] = True
     without_rule: ClassVar[str] = "a layer with bounds by channel"
 
     def reference(self, x, lo, hi) -> np.ndarray:

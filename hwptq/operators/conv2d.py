@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product as pairs
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.formats import INT8
 from hwptq.ir.composite import Composite, read_composite, weight_of
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator, WeightedOperator
+from hwptq.ir.operator import Operator, Shape, WeightedOperator
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import activation_bits, float_constants, integer_constants, residual_of
 from hwptq.lowering.operand import NotInteger, four, pair
@@ -26,7 +26,7 @@ from hwptq.quant.float_sums import parts_of_window, product
 from hwptq.quant.float_values import codes, value
 from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.integer_sums import convolution_sum
-from hwptq.quant.window import conv_output_shape, pad_image, windows
+from hwptq.quant.window import conv_output_shape, pad_image, rows_read, windows
 from hwptq.tir import requantize as tir
 from hwptq.tir.builder import Expr, Flat, cast, constant, local, loop, nest
 from hwptq.tir.kernel import TensorType
@@ -106,6 +106,12 @@ class Conv2d(_Convolution):
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return True
+
+    def of_rows(self, rows: range, inputs: Sequence[Shape]) -> tuple[Operator, list[range]] | None:
+        top, left, _, right = self.padding
+        (_, height, *_), (_, size, *_) = inputs[:2]
+        seen, above, below = rows_read(rows, height, size, self.strides[0], self.dilation[0], top)
+        return (replace(self, padding=(above, left, below, right)), [seen]) if seen else None
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit

@@ -31,6 +31,7 @@ class Lookup(CodeOperator):
     """
 
     kind: ClassVar[str] = "lookup"
+    by_value: ClassVar[bool] = True
     without_rule: ClassVar[str] = "a function of one tensor, element by element"
     reads_layouts: ClassVar[bool] = True
     writes_layouts: ClassVar[bool] = True

@@ -11,13 +11,14 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import holds_floats
 from hwptq.ir.dataflow import shape_of
+from hwptq.ir.operator import Operator, Shape
 from hwptq.lowering.averaging import over_pixels, pixels_of, why_not_pixels
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import four, pair
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
 from hwptq.quant.float_values import store, value
-from hwptq.quant.window import pooled
+from hwptq.quant.window import pooled, rows_read
 from hwptq.tir.builder import constant
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
@@ -47,6 +48,13 @@ class MaxPool(CodeOperator):
         for ky, kx in np.ndindex(*self.pool_size):
             best = np.where(view[..., ky, kx] > best, view[..., ky, kx], best)
         return store(best, str(x.dtype))
+
+    def of_rows(self, rows: range, inputs: Sequence[Shape]) -> tuple[Operator, list[range]] | None:
+        top, left, _, right = self.padding
+        window = self.pool_size[0], self.strides[0], self.dilation[0]
+        seen, above, below = rows_read(rows, inputs[0][1], *window, top)
+        part = replace(self, padding=(above, left, below, right), out_shape=(len(rows), self.out_shape[1]))
+        return (part, [seen]) if seen else None
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit

@@ -33,6 +33,7 @@ class _Product(Operator):
     """What products share."""
 
     family: ClassVar[str] = "mul"
+    by_value: ClassVar[bool] = True
 
     @property
     def activations(self) -> int:

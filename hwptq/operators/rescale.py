@@ -34,6 +34,7 @@ class Rescale(Operator):
     """
 
     kind: ClassVar[str] = "rescale"
+    by_value: ClassVar[bool] = True
     without_rule: ClassVar[str] = "a tensor of int16 that is read in another scale"
     multiplier: int
     shift: int

@@ -23,6 +23,20 @@ def conv_output_shape(shape: Any, size: Any, strides: Any, padding: Any, dilatio
     return h // strides[0] + 1, w // strides[1] + 1
 
 
+def rows_read(
+    rows: range, height: int, size: int, stride: int, dilation: int, top: int
+) -> tuple[range, int, int]:
+    """The rows of an image of `height` that windows of `size` rows see for some rows of the result, and the
+    padding above and below these: `top` is that of the whole image.
+
+    Of 3 rows a window and padding 1, rows 0 and 1 of the result see rows 0 … 2, below 1 of padding.
+    """
+    first = rows.start * stride - top
+    behind = (rows.stop - 1) * stride + dilation * (size - 1) + 1 - top
+    seen = range(max(first, 0), min(behind, height))
+    return seen, seen.start - first, behind - seen.stop
+
+
 def pad_image(x: np.ndarray, padding: tuple[int, int, int, int], value: Any) -> np.ndarray:
     """x [N,H,W,C] with `value` around it; x itself where nothing is added.
 

@@ -13,7 +13,7 @@ from hwptq.backends.program import Program
 def memory_map(program: Program, kernels: tvm.IRModule) -> dict[str, Any] | None:
     """The object `memory` of the report: `calls` in their order, each with the layer and the kernel, and
     `tensors` with the layer that writes them, their bytes of the arena, and the calls (from 0) that they stay
-    for. None where nobody plans an arena.
+    for; `arena_least_bytes`, that are needed at the fullest call. None where nobody plans an arena.
     """
     if not program.stays:
         return None
@@ -28,4 +28,9 @@ def memory_map(program: Program, kernels: tvm.IRModule) -> dict[str, Any] | None
         }
         for stay in program.stays
     ]
-    return {"arena_bytes": program.arena_bytes, "calls": calls, "tensors": tensors}
+    return {
+        "arena_bytes": program.arena_bytes,
+        "arena_least_bytes": program.arena_least_bytes,
+        "calls": calls,
+        "tensors": tensors,
+    }

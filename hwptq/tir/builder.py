@@ -23,6 +23,9 @@ from .kernel import TensorType
 TEMPLATE = "hwptq.kernel"
 #: The attribute of a kernel that computes one element at a time.
 ELEMENT_BY_ELEMENT = "hwptq.scalar"
+#: The attribute of a kernel that may write its result over operands: the numbers of these parameters. Each
+#: value of such an operand is read once at most, and before the value of that place is written.
+OVERLAYS = "hwptq.overlays"
 #: The annotation of a parallel loop: the cycles that all of it takes about.
 CYCLES = "hwptq.cycles"
 _INT32_LIMIT = 2**31

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,18 @@ class TensorType:
 #: constant.
 Argument = int | np.ndarray
 PREVIOUS = -1
+
+
+def overlaid(types: Sequence[TensorType], operands: range) -> str:
+    """Those of the parameters `operands` that lie in memory as the last one, the result: for OVERLAYS."""
+    out = types[-1]
+    alike = [
+        i
+        for i in operands
+        if (types[i].shape, types[i].dtype) == (out.shape, out.dtype)
+        and types[i].layout.places_as(out.layout)
+    ]
+    return " ".join(map(str, alike))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,10 @@ class Layout:
             return prod(shape) + self.slack
         return shape[0] * prod(self.image(shape)) * shape[3] + self.slack
 
+    def places_as(self, other: Layout) -> bool:
+        """Whether each value of a tensor lies where it does in `other`; what is in the border may differ."""
+        return self == replace(other, padding=replace(other.padding, value=self.padding.value))
+
     def serves(self, wanted: Layout) -> bool:
         """Whether who wants `wanted` can read this, perhaps by skipping a part of the border."""
         inner, outer = wanted.padding, self.padding
@@ -72,6 +76,19 @@ class Layout:
             and all(o >= i for o, i in zip(outer.sides, inner.sides, strict=True))
             and (inner.empty or inner.value == outer.value)
         )
+
+
+def alike(one: Layout, other: Layout) -> tuple[Layout, Layout] | None:
+    """The least layouts that serve whom these serve, and place values as each other does."""
+    if (one.dtype, one.rows, one.k) != (other.dtype, other.rows, other.k) or one.rows > 1:
+        return None
+    top, left, bottom, right = map(max, one.padding.sides, other.padding.sides)
+    slack = max(one.slack, other.slack)
+    first, second = (
+        replace(layout, padding=Padding(top, left, bottom, right, layout.padding.value), slack=slack)
+        for layout in (one, other)
+    )
+    return first, second
 
 
 #: The values as they are, in row-major order.

@@ -15,6 +15,8 @@ from hwptq.backends.static_c.data_assembly import data_assembly
 from hwptq.backends.static_c.raw_functions import lower, workspaces, write_object
 from hwptq.backends.static_c.runtime import link_program, started_by
 from hwptq.targets import Descriptor
+from hwptq.tir.builder import OVERLAYS
+from hwptq.tir.kernel import Step
 
 GUARD = 128  # bytes behind every output that must stay as they are
 _MAIN = """\
@@ -50,11 +52,15 @@ class _Memory:
 
 
 def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[np.ndarray]:
-    """The results of all cases as they lie in memory, computed by a program built in `folder`."""
+    """The results of all cases as they lie in memory, computed by a program built in `folder`.
+
+    Where a kernel allows it, its result is written over an operand; `check` of kernel_cases never does that.
+    """
     memory, functions = _Memory(target.memory.alignment), {}
     prototypes, calls = [], []
     for i, case in enumerate(cases):
-        inputs = [memory.put(a) for a in case.stored()]
+        activations = case.stored()
+        inputs = [memory.put(a) for a in activations]
         size = 0
         results: list[int] = []
         for j, step in enumerate(case.steps(target)):
@@ -65,7 +71,13 @@ def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[n
                 for a in step.args
             ]
             stored = step.out.stored
-            before = np.full(stored.shape, UNWRITTEN, stored.dtype).tobytes() + bytes([UNWRITTEN]) * GUARD
+            content = np.full(stored.shape, UNWRITTEN, stored.dtype)
+            over = _operand_in_place(step)
+            if over is not None:
+                functions[name] = step.func.specialize({step.func.params[over]: step.func.params[-1]})
+                content = activations[step.args[over]]
+                del places[over]
+            before = content.tobytes() + bytes([UNWRITTEN]) * GUARD
             size = len(before) - GUARD
             results.append(memory.put(np.frombuffer(before, np.uint8)))
             prototypes.append(f"int32_t {name}({', '.join(['void *'] * (len(places) + 1))});")
@@ -83,6 +95,13 @@ def run_batch(cases: Sequence[Case], target: Descriptor, folder: Path) -> list[n
         part[:-GUARD].view(values.dtype).reshape(values.shape)
         for part, values in zip(parts, expected, strict=True)
     ]
+
+
+def _operand_in_place(step: Step) -> int | None:
+    """The parameter over which the result is written, the last one of those that the kernel allows."""
+    allowed = [int(i) for i in str(step.func.attrs.get(OVERLAYS, "")).split()]
+    given = [i for i in allowed if not isinstance(step.args[i], np.ndarray) and step.args[i] >= 0]
+    return given[-1] if given else None
 
 
 def _build_and_run(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hwptq.backends.program import Stay
-from hwptq.backends.static_c.memory_plan import Allocation, Call, MemoryPlan, Place, stays
 from hwptq.page.charts.layers_layout import layout
 from hwptq.report.layer_details import with_details
 from hwptq.report.model_graph import Kernel, Node
@@ -33,14 +31,6 @@ def test_a_layer_without_a_kernel_has_that_of_its_reader_whose_bytes_count_once(
     conv, add = with_details(rows, graph, kernels, [{"name": "conv", "macs": 7}])
     assert (conv["kernel"], conv["bytes"], conv["macs"]) == ("dot_product", 0, 7)
     assert (add["kernel"], add["bytes"], add["macs"]) == ("dot_product", 120, 0)
-
-
-def test_a_tensor_stays_until_its_last_reader_and_its_place_is_taken_again() -> None:
-    one, other, out = Place("arena", 0), Place("arena", 64), Place("output", 0)
-    calls = (Call("f", (Place("input", 0), one)), Call("g", (one, other)), Call("f", (other, one)))
-    given = (Allocation(0, 0, 10), Allocation(1, 64, 20), Allocation(2, 0, 30))
-    plan = MemoryPlan((), (), calls, ((one, out, 30),), 128, b"", {}, 1, given)
-    assert stays(plan) == (Stay(0, 10, 0, 1), Stay(64, 20, 1, 2), Stay(0, 30, 2, 3))
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

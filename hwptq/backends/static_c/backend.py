@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hwptq.backends.backend import Backend
+from hwptq.backends.backend import Arena, Backend
 from hwptq.backends.host import architecture, missing_cpu_features
 from hwptq.backends.program import Program
 from hwptq.backends.toolchain import find_program
@@ -18,7 +18,9 @@ from hwptq.targets.templates.intrinsics import Call
 
 from . import candidate_costs
 from .call_costs import call_costs
+from .footprint import room_for_arena
 from .intrinsic_program import run_intrinsics
+from .memory_plan import plan_memory
 from .runtime import LIBC, RUNTIMES
 from .shared_library import build_library
 from .static_program import OBJECT_ONLY, build_program, machine_of
@@ -40,6 +42,11 @@ class StaticC(Backend):
         self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path
     ) -> Program:  # fmt: skip
         return build_program(mod, output_names, name, self.target, folder, cache=self.cache)
+
+    def arena_of(self, mod: tvm.IRModule, output_names: tuple[str, ...]) -> Arena:
+        with tvm.target.Target(dict(self.target.tvm)):
+            plan = plan_memory(mod, output_names, self.target.memory.alignment)
+        return Arena(plan.arena_bytes, room_for_arena(plan, self.target))
 
     def why_not_run(self) -> str | None:
         tools = self.target.toolchain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
@@ -139,7 +140,7 @@ def source(
 ) -> str:
     """model.c: <prefix>_run or _step, which calls every kernel once. clocked: it notes the nanoseconds of
     each, and has no threads."""
-    arity = {call.function: len(call.args) for call in plan.calls}
+    arity = {call.symbol: len(call.args) for call in plan.calls}
     run = "pool_run" if plan.threads > 1 else "calls"
     lines = [
         *(["#define _GNU_SOURCE"] if plan.threads > 1 else []),
@@ -241,7 +242,7 @@ def _calls_by_threads(plan: MemoryPlan, prefix: str, workspace: Workspace) -> li
 
 
 def _call(call: Call, prefix: str) -> str:
-    return f"{prefix}_{call.function}({', '.join(map(_address, call.args))})"
+    return f"{prefix}_{call.symbol}({', '.join(map(_address, call.args))})"
 
 
 def _copy(source: Place, to: Place, nbytes: int) -> str:
@@ -319,8 +320,7 @@ def profiler_program(plan: MemoryPlan, prefix: str, memory: Memory) -> str:
 def _main(end: str, plan: MemoryPlan, prefix: str, memory: Memory) -> str:
     text = data_file("main.c.in") + data_file(end)
     room = {
-        key: sum(-(-t.nbytes // memory.alignment) * memory.alignment for t in tensors)
-        + memory.readable_behind
+        key: buffer_bytes(tensors, memory)
         for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
     }
     section = ' __attribute__((section(".bss.arena")))' if memory.regions else ""
@@ -332,6 +332,12 @@ def _main(end: str, plan: MemoryPlan, prefix: str, memory: Memory) -> str:
         arena_section=section,
         **room,
     )
+
+
+def buffer_bytes(tensors: Sequence[Tensor], memory: Memory) -> int:
+    """Of the buffer that the program reads inputs into, or has its outputs in."""
+    rounded = sum(-(-t.nbytes // memory.alignment) * memory.alignment for t in tensors)
+    return rounded + memory.readable_behind
 
 
 def data_file(name: str) -> str:

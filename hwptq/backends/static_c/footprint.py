@@ -16,8 +16,8 @@ from hwptq.errors import HwptqError, UnsupportedError
 from hwptq.targets import Descriptor
 from hwptq.targets.memory import Region
 
-from .c_source import Workspace
-from .memory_plan import MemoryPlan, stays
+from .c_source import Workspace, buffer_bytes
+from .memory_plan import MemoryPlan
 
 _STORED_TOO = ".data"  # lies among the constants, from where it is copied at the start
 
@@ -28,10 +28,10 @@ def check_fits(plan: MemoryPlan, workspace: Workspace, mod: tvm.IRModule, target
     if not places:
         return
     arena = places.get("arena", places["data"])
-    beside = target.memory.stack if arena == places["data"] else 0
+    beside = _beside_arena(plan, target)
     needed = workspace.arena_bytes(plan, target.memory)
     if needed + beside > arena.bytes:
-        fullest = fullest_layer(stays(plan), [call.function for call in plan.calls], mod)
+        fullest = fullest_layer(plan.stays, [call.function for call in plan.calls], mod)
         raise UnsupportedError(_too_large(needed, beside, arena, fullest, target))
     constants = places["constants"]
     if len(plan.weights) > constants.bytes:
@@ -42,8 +42,26 @@ def check_fits(plan: MemoryPlan, workspace: Workspace, mod: tvm.IRModule, target
         )
 
 
+def room_for_arena(plan: MemoryPlan, target: Descriptor) -> int | None:
+    """Bytes that the activations may take; None where the device has no regions of memory."""
+    places = {what: region for region in target.memory.regions for what in region.holds}
+    if not places:
+        return None
+    region = places.get("arena", places["data"])
+    return max(region.bytes - _beside_arena(plan, target) - target.memory.readable_behind, 0)
+
+
+def _beside_arena(plan: MemoryPlan, target: Descriptor) -> int:
+    """Bytes of the stack and of the buffers of inputs and outputs, where the arena lies beside them."""
+    memory = target.memory
+    if any("arena" in region.holds for region in memory.regions):
+        return 0
+    buffers = sum(buffer_bytes(tensors, memory) for tensors in (plan.inputs, plan.outputs))
+    return memory.stack + buffers
+
+
 def _too_large(needed: int, beside: int, arena: Region, most: tuple[str, int], target: Descriptor) -> str:
-    stack = f" with {beside} of them for the stack" if beside else ""
+    stack = f" with {beside} of them for the stack and the buffers of inputs and outputs" if beside else ""
     return (
         f"activations take {needed} bytes, and {arena.name} of {target.name} has {arena.bytes}{stack}: "
         f"{most[0]} needs most, {most[1]} for what it reads, what it writes and what waits for later layers"

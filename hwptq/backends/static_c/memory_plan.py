@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -14,18 +15,21 @@ from hwptq.backends.program import State, Stay, Tensor
 from hwptq.ir.caches import caches_of
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.ir.provenance import label_of
-from hwptq.tir.builder import CYCLES
+from hwptq.tir.builder import CYCLES, OVERLAYS
 from hwptq.tir.vector_unit import THREADS
 
+from .arena import Life, centred, least_bytes, packed, total_bytes
 from .write_caches import WriteCachesInPlace
 
-_ALLOCATIONS = ("relax.builtin.alloc_tensor", "relax.memory.alloc_tensor", "relax.memory.alloc_storage")
-_FREES = ("relax.memory.kill_tensor", "relax.memory.kill_storage")
+_ALLOCATION = "relax.builtin.alloc_tensor"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: `kind` input | output | arena | weights, with its index or its byte offset."""
+    """Where a tensor lies: `kind` input | output | arena | weights, with its index or its byte offset.
+
+    While a plan is made, "tensor" and the index of one that will lie in the arena.
+    """
 
     kind: str
     at: int
@@ -33,20 +37,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call."""
+    """One kernel call.
+
+    over: the parameter of the function whose place the result takes, so that there is no argument for it.
+    """
 
     function: str
     args: tuple[Place, ...]
     cycles: int = 0  # that the kernel takes about, if threads can share all of it; else 0
+    over: int | None = None
 
-
-@dataclass(frozen=True)
-class Allocation:
-    """From a call on (the first is 0) bytes of the arena belong to a new tensor."""
-
-    call: int
-    at: int
-    nbytes: int
+    @property
+    def symbol(self) -> str:
+        """The name of what is called."""
+        return self.function if self.over is None else f"{self.function}_over_{self.over}"
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,10 @@ class MemoryPlan:
     copies: tuple[tuple[Place, Place, int], ...]  # (from, to output or cache, bytes) after the calls
     arena_bytes: int  # of caches, which come first, and activations
     weights: bytes
-    functions: dict[str, Any]  # PrimFuncs by name
+    functions: dict[str, Any]  # PrimFuncs by symbol
     threads: int = 1  # that can share a kernel
-    allocations: tuple[Allocation, ...] = ()
+    stays: tuple[Stay, ...] = ()  # of the tensors of the arena
+    least_bytes: int = 0  # of the arena at its fullest call
     state: State | None = None  # of a step that has caches
 
 
@@ -75,7 +80,6 @@ def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int
             relax.transform.ToNonDataflow(),
             relax.transform.RemovePurityChecking(),
             relax.transform.CallTIRRewrite(),
-            relax.transform.StaticPlanBlockMemory(),
         ]
     )(mod)
     return _Planner(planned, output_names, alignment).plan()
@@ -106,15 +110,15 @@ class _Planner:
         self.fed = [p for i, p in enumerate(self.func.params) if i not in held]
         self.places: dict[Any, Any] = {p: Place("input", i) for i, p in enumerate(self.fed)}
         self.threads = int((mod.attrs or {}).get(THREADS, 1))
-        self.storage: dict[Any, tuple[int, int]] = {}  # first byte, bytes
-        self.arena = 0
+        self.sizes: list[int] = []  # of the tensors
         self.calls: list[Call] = []
-        self.allocations: list[Allocation] = []
         self.weights = bytearray()
         self.known: dict[bytes, Place] = {}
+        self.first = 0  # byte of the arena behind the caches
         for i in held:
             past = self.func.params[i]
-            self.places[past] = Place("arena", self._reserve(_nbytes(past)))
+            self.places[past] = Place("arena", self.first)
+            self.first += -(-_nbytes(past) // alignment) * alignment
         self.state = self._state(list(held)) if self.caches else None
 
     def _state(self, held: list[int]) -> State:
@@ -122,7 +126,7 @@ class _Planner:
         assert self.caches
         params, position = self.func.params, self.caches.position
         fed = None if position is None else self.fed.index(params[position])
-        return State(self.arena, tuple(_tensor(params[i]) for i in held), fed, self.caches.context)
+        return State(self.first, tuple(_tensor(params[i]) for i in held), fed, self.caches.context)
 
     def plan(self) -> MemoryPlan:
         for var, value in bindings(self.func):
@@ -139,44 +143,37 @@ class _Planner:
             Tensor(name, tuple(int(d) for d in t.shape.values), str(t.dtype))
             for name, (_, t) in zip(self.output_names, given, strict=True)
         )
-        moved, copies = self._outputs([results[i] for i, _ in given], outputs)
+        moved, copies = _outputs([results[i] for i, _ in given], outputs)
         copies += self._kept(results, moved)
+        calls = [replace(c, args=tuple(moved.get(a, a) for a in c.args)) for c in self.calls]
+        functions = {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)}
+        tensors = _Tensors(self.sizes, calls, copies)
+        if self.threads == 1:
+            calls = tensors.overlaid(calls, functions)
+        offsets, arena, least = tensors.placed(self.first, self.alignment, self.threads)
         return MemoryPlan(
             tuple(map(_tensor, self.fed)),
             outputs,
-            tuple(replace(c, args=tuple(moved.get(a, a) for a in c.args)) for c in self.calls),
-            copies,
-            self.arena,
+            tuple(replace(c, args=tuple(_resolved(a, offsets) for a in c.args)) for c in calls),
+            tuple((_resolved(source, offsets), to, nbytes) for source, to, nbytes in copies),
+            arena,
             bytes(self.weights),
-            {gv.name_hint: f for gv, f in self.mod.functions.items() if isinstance(f, tirx.PrimFunc)},
+            _called(calls, functions),
             self.threads,
-            tuple(self.allocations),
+            tensors.stays(offsets),
+            least,
             self.state,
         )
 
     def _kept(self, results: Any, moved: dict[Place, Place]) -> tuple[Any, ...]:
-        """Copies of what caches will hold, where it is not written there; it gets memory in `moved`."""
-        copies = []
-        for cache in self.caches.pairs if self.caches else ():
-            past, place = self.func.params[cache.input], results[cache.output]
-            if place == self.places[past]:
-                continue
-            if place.kind == "result" and place not in moved:
-                moved[place] = Place("arena", self._reserve(_nbytes(past)))
-            copies.append((moved.get(place, place), self.places[past], _nbytes(past)))
-        return tuple(copies)
-
-    def _outputs(self, results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
-        """Results allocated for the caller are written in place; all others are copied."""
-        moved: dict[Place, Place] = {}
-        copies = []
-        for i, (place, tensor) in enumerate(zip(results, outputs, strict=True)):
-            target = Place("output", i)
-            if place.kind == "result" and place not in moved:
-                moved[place] = target
-            else:
-                copies.append((moved.get(place, place), target, tensor.nbytes))
-        return moved, tuple(copies)
+        """Copies of what caches will hold, where it is not written there."""
+        pairs = self.caches.pairs if self.caches else ()
+        found = [(self.func.params[cache.input], results[cache.output]) for cache in pairs]
+        return tuple(
+            (moved.get(place, place), self.places[past], _nbytes(past))
+            for past, place in found
+            if place != self.places[past]
+        )
 
     def _bind(self, var: Any, value: Any) -> Call | None:
         if not isinstance(value, relax.Call):
@@ -186,42 +183,14 @@ class _Planner:
             args = tuple(self._place(a) for a in value.args)
             return Call(value.op.name_hint, args, shared_cycles(self.mod[value.op]))
         name = str(value.op.name)
-        if name in _ALLOCATIONS:
-            self._allocate(var, value, name)
+        if name == _ALLOCATION:
+            self.places[var] = Place("tensor", len(self.sizes))
+            self.sizes.append(_nbytes(var))
         elif name == "relax.reshape":  # of a tensor in place
             self.places[var] = self._place(value.args[0])
-        elif name not in _FREES:
+        else:
             raise ValueError(f"node {label_of(var, value)}: {name} can't be computed without the TVM runtime")
         return None
-
-    def _allocate(self, var: Any, value: Any, name: str) -> None:
-        if name == "relax.memory.alloc_storage":
-            nbytes = int(value.args[0].values[0])
-            self.storage[var] = self._reserve(nbytes), nbytes
-        elif name == "relax.memory.alloc_tensor":
-            start, room = self.storage[value.args[0]]
-            offset = int(getattr(value.args[1], "value", value.args[1]))
-            at, nbytes = start + (offset or self._centre(var, room)), _nbytes(var)
-            self.places[var] = Place("arena", at)
-            self.allocations.append(Allocation(len(self.calls), at, nbytes))
-        else:  # a tensor that leaves the function
-            self.places[var] = Place("result", len(self.places))
-
-    def _centre(self, var: Any, room: int) -> int:
-        """Where a tensor begins in a storage of `room` bytes.
-
-        In the middle, where threads share kernels: of tensors of any size that one after the other lie there,
-        each of two cores writes the same half, so that memory does not go from one to the other.
-        """
-        if self.threads == 1:
-            return 0
-        spare = room - _nbytes(var)
-        return spare // 2 // self.alignment * self.alignment
-
-    def _reserve(self, nbytes: int) -> int:
-        start = self.arena
-        self.arena += -(-nbytes // self.alignment) * self.alignment
-        return start
 
     def _place(self, expr: Any) -> Any:
         array = constant(expr)
@@ -251,19 +220,86 @@ def _nbytes(var: Any) -> int:
     return prod(shape_of(var)) * np.dtype(str(var.ty.dtype)).itemsize
 
 
-def stays(plan: MemoryPlan) -> tuple[Stay, ...]:
-    """When each tensor of the arena is there: from the call that writes it to the last that takes it."""
-    now: dict[int, int] = {}  # index of the allocation that holds a place
-    last = [a.call for a in plan.allocations]
-    waiting = 0
-    for number, call in enumerate(plan.calls):
-        while waiting < len(plan.allocations) and plan.allocations[waiting].call <= number:
-            now[plan.allocations[waiting].at] = waiting
-            waiting += 1
-        for place in call.args:
-            if place.kind == "arena" and place.at in now:  # no cache
-                last[now[place.at]] = number
-    for place, _, _ in plan.copies:
-        if place.kind == "arena" and place.at in now:
-            last[now[place.at]] = len(plan.calls)
-    return tuple(Stay(a.at, a.nbytes, a.call, end) for a, end in zip(plan.allocations, last, strict=True))
+def _outputs(results: Any, outputs: Any) -> tuple[dict[Place, Place], tuple[Any, ...]]:
+    """Tensors that are results are written where the caller wants them; all else is copied."""
+    moved: dict[Place, Place] = {}
+    copies = []
+    for i, (place, tensor) in enumerate(zip(results, outputs, strict=True)):
+        target = Place("output", i)
+        if place.kind == "tensor" and place not in moved:
+            moved[place] = target
+        else:
+            copies.append((moved.get(place, place), target, tensor.nbytes))
+    return moved, tuple(copies)
+
+
+def _resolved(place: Place, offsets: Mapping[int, int]) -> Place:
+    return Place("arena", offsets[place.at]) if place.kind == "tensor" else place
+
+
+def _called(calls: Sequence[Call], functions: Mapping[str, Any]) -> dict[str, Any]:
+    """What is called, by symbol; a result over an operand is one parameter for both."""
+    found = {}
+    for call in calls:
+        func = functions[call.function]
+        if call.over is not None:
+            func = func.specialize({func.params[call.over]: func.params[-1]})
+        found[call.symbol] = func
+    return found
+
+
+class _Tensors:
+    """The tensors of the arena, by their index, and which of them take the memory of another."""
+
+    def __init__(self, sizes: Sequence[int], calls: Sequence[Call], copies: Sequence[Any]):
+        self.sizes = sizes
+        self.born: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self.base: dict[int, int] = {}  # the tensor in whose memory one lies
+        for number, call in enumerate(calls):
+            for place in call.args:
+                self._meet(place, number)
+        for place, _, _ in copies:
+            self._meet(place, len(calls))
+
+    def _meet(self, place: Place, call: int) -> None:
+        if place.kind == "tensor":
+            self.born.setdefault(place.at, call)
+            self.last[place.at] = call
+            self.base.setdefault(place.at, place.at)
+
+    def overlaid(self, calls: Sequence[Call], functions: Mapping[str, Any]) -> list[Call]:
+        """The calls, with results over operands wherever a kernel allows it and nobody reads them later."""
+        return [self._overlaid(n, call, functions[call.function]) for n, call in enumerate(calls)]
+
+    def _overlaid(self, number: int, call: Call, func: Any) -> Call:
+        allowed = [int(i) for i in str((func.attrs or {}).get(OVERLAYS, "")).split()]
+        out = call.args[-1]
+        for i in allowed:
+            operand = call.args[i]
+            if not operand.kind == out.kind == "tensor" or call.args.count(operand) > 1:
+                continue
+            if self.last[operand.at] == number and self.born[out.at] == number:
+                self.base[out.at] = self.base[operand.at]
+                self.last[operand.at] = number - 1  # from here on its bytes are those of the result
+                return replace(call, over=i, args=tuple(a for n, a in enumerate(call.args) if n != i))
+        return call
+
+    def placed(self, first: int, alignment: int, threads: int) -> tuple[dict[int, int], int, int]:
+        """The offset of each, from `first` on, the bytes of the arena, and those of its fullest call."""
+        shared: dict[int, Life] = {}
+        for at, base in self.base.items():
+            life = Life(self.sizes[at], self.born[at], self.last[at])
+            known = shared.get(base, life)
+            shared[base] = Life(
+                max(known.size, life.size), min(known.born, life.born), max(known.last, life.last)
+            )
+        lives = list(shared.values())
+        found = packed(lives, alignment) if threads == 1 else centred(lives, alignment)
+        offsets = {base: first + at for base, at in zip(shared, found, strict=True)}
+        arena = first + -(-total_bytes(lives, found) // alignment) * alignment
+        return {at: offsets[base] for at, base in self.base.items()}, arena, first + least_bytes(lives)
+
+    def stays(self, offsets: Mapping[int, int]) -> tuple[Stay, ...]:
+        """When each is there."""
+        return tuple(Stay(offsets[at], self.sizes[at], self.born[at], self.last[at]) for at in self.base)

@@ -19,7 +19,7 @@ from .data_assembly import data_assembly
 from .footprint import check_fits, region_uses
 from .hooks import rename_launch
 from .kernel_objects import write_kernels
-from .memory_plan import MemoryPlan, plan_memory, stays
+from .memory_plan import MemoryPlan, plan_memory
 from .runtime import LIBC, link_program, runtime_of, started_by
 
 #: Why there is no program of a target that emits objects.
@@ -57,7 +57,7 @@ def build_program(
     return Program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
         plan.arena_bytes, plan.state, len(plan.weights), tuple(call.function for call in plan.calls),
-        stays(plan), regions, why_none, bool(why_none) and why_none != OBJECT_ONLY,
+        plan.stays, regions, why_none, bool(why_none) and why_none != OBJECT_ONLY, plan.least_bytes,
     )  # fmt: skip
 
 

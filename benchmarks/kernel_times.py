@@ -88,6 +88,15 @@ def kernel_seconds(folder: Path, case: Case, name: str, target: Descriptor, *, s
     return np.array([int(line) * 1e-9 for line in output.split()])
 
 
+def describe(plan: MemoryPlan) -> list[str]:
+    """Of each call the kernel and the shapes of its tensors."""
+    lines = []
+    for call in plan.calls:
+        shapes = ("x".join(str(int(n)) for n in p.shape) for p in plan.functions[call.function].params)
+        lines.append(f"{call.function:34} {' '.join(shapes)}")
+    return lines
+
+
 def show(plan: MemoryPlan, times: list[np.ndarray], name: str) -> None:
     """A line for each kernel; `times` are those of one thread and perhaps of several."""
 
@@ -96,11 +105,9 @@ def show(plan: MemoryPlan, times: list[np.ndarray], name: str) -> None:
         return " ".join(f"{t * 1e6:10.2f} us" for t in each) + f"{ratio} {share}  {what}"
 
     totals = [float(each.sum()) for each in times]
-    for i, call in enumerate(plan.calls):
-        params = plan.functions[call.function].params
-        shapes = " ".join("x".join(str(int(n)) for n in p.shape) for p in params)
+    for i, what in enumerate(describe(plan)):
         each = [float(t[i]) for t in times]
-        print(line(each, f"{each[-1] / totals[-1]:6.1%}", f"{call.function:34} {shapes}"))
+        print(line(each, f"{each[-1] / totals[-1]:6.1%}", what))
     print(line(totals, "", name), flush=True)
 
 

@@ -81,7 +81,7 @@ def _randomize(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
     for node in [n for n in graph.node if n.op_type == "ConstantOfShape"]:
         shape = tuple(int(d) for d in shapes[node.input[0]])
         if len(shape) > 1:
-            values = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+            values = _levels(rng, shape) * np.sqrt(2 / np.prod(shape[1:]))
         else:
             values = _per_channel(node.output[0], shape, rng)
         graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), node.output[0]))
@@ -91,6 +91,11 @@ def _randomize(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
     ]:
         values = _per_channel(tensor.name, tuple(tensor.dims), rng)
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+
+
+def _levels(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Of a normal distribution, rounded to halves: few values, so that programs with them pack well."""
+    return np.round(2 * rng.standard_normal(shape)) / 2
 
 
 def _per_channel(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

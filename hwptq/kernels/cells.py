@@ -30,6 +30,18 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Vectors of an array packed by channel that are loaded once for many pixels."""
+
+    vectors: tuple[Expr, ...]
+
+    @classmethod
+    def of(cls, array: Flat, v0: Expr, count: int, lanes: int) -> Held:
+        """The `count` vectors from vector v0 on."""
+        return cls(tuple(T.bind(array.load((v0 + v) * lanes, lanes)) for v in range(count)))
+
+
+@dataclass(frozen=True)
 class Run:
     """`count` values from `channel` of pixel number `pixel` on, in `lanes` lanes from lane `first`."""
 
@@ -48,8 +60,10 @@ class Cells:
     v0: Expr
     output: Output
 
-    def channels(self, array: Flat) -> Expr:
+    def channels(self, array: Flat | Held) -> Expr:
         """The elements of an array packed by channel, multipliers for instance, for all lanes."""
+        if isinstance(array, Held):
+            return joined([array.vectors[vector] for _, vector in self.group])
         lanes = self.output.lanes
         runs = _runs(self.group, even=True, joined=False)
         return joined([T.bind(array.load((self.v0 + run[0][1]) * lanes, len(run) * lanes)) for run in runs])

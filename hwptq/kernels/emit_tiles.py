@@ -1,9 +1,13 @@
-"""The code of a convolution by registers that hold matrices: multiply, store the sums, requantize them."""
+"""The code of a convolution by registers that hold matrices: multiply, store the sums, requantize them.
+
+Multiplying leaves the vector units free, so the sums of a block are requantized between the products of the
+next one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from dataclasses import dataclass
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
@@ -18,8 +22,6 @@ from hwptq.tir.builder import (
     in_parts,
     local,
     loop,
-    nest,
-    start_of,
     unravel,
     workspace,
 )
@@ -29,11 +31,13 @@ from hwptq.tir.requantize import Bounds
 from hwptq.tir.stored import Stored
 from hwptq.tir.vector_unit import VectorUnit
 
-from .cells import Output
+from .cells import Held, Output
 from .epilogue import Follower, place
 from .register_tile import blocks
 from .store_tile import store_tile
-from .tile_plan import K, TilePlan
+from .tile_plan import TilePlan
+from .tile_sums import TileSums, instruction, prefetch
+from .unpack_tiles import unpacked
 
 _STORED_VECTORS = 4  # vectors of int32 that are requantized together: one of int8
 
@@ -46,46 +50,198 @@ def emit_tiles(
 
     Registers belong to a thread: each of `parts` configures its own.
     """
-    conv, kernel = plan.conv, plan.kernel
-    tiles = (conv.batch, conv.out[0], -(-conv.out[1] // plan.pixels))
 
     def emit(x: Flat, weight: Flat, bias: Flat, *rest: Flat) -> None:
         count = 1 if bounds is None else 2
-        scales, arrays, y = rest[:count], rest[count:-1], rest[-1]
-
-        def tile(v0: Expr, vectors: int, weights: Flat, b: Expr, row: Expr, t: Expr) -> None:
-            x0 = start_of(t, plan.pixels, conv.out[1])
-            sums = _Sums(plan, vectors)
-            sums.multiply(x, conv.window(b, row, x0), weights, bias, v0)
-            sums.finish((b, row, x0), v0, scales, arrays, y, bounds, unit, followers)
-
-        def block(part: Part, number: Expr, vectors: int) -> None:
-            v0 = number * plan.vectors
-            first, many = part.of(prod(tiles), turn=number) if part.count > 1 else (0, prod(tiles))
-            weights = weight.behind(v0 * plan.stored_rows * kernel.columns * K)
-            if plan.weight_bits == 4:
-                weights = _unpacked(plan, weights, vectors)
-            loop(many, lambda i: tile(v0, vectors, weights, *unravel(first + i, tiles)))
-
-        border = Stored(y, out).border(unit)
+        tensors = _Tensors(x, weight, bias, rest[:count], rest[count:-1], rest[-1])
+        border = Stored(tensors.y, out).border(unit)
 
         def part(own: Part) -> None:
             if border:
                 border[1](*own.of(border[0]))
             _configure(plan)
+            memory = workspace(plan.lines * plan.rows * plan.vectors * plan.kernel.columns, "int32")
             for first, many, vectors in blocks(plan.all_vectors, plan.vectors):
-                number = first // plan.vectors
-                loop(many, lambda c, n=number, v=vectors: block(own, n + c, v))  # type: ignore[misc]
-            instruction(kernel.release)
+                group = _Group(plan, vectors, tensors, memory, bounds, unit, followers)
+                _channels(group, own, first // plan.vectors, many)
+            instruction(plan.kernel.release)
 
-        in_parts(prod(tiles) * -(-plan.all_vectors // plan.vectors), parts, part)
+        in_parts(plan.blocks * -(-plan.all_vectors // plan.vectors), parts, part)
 
     return emit
 
 
-def instruction(intrinsic: str, *operands: Expr) -> None:
-    """One instruction, by the name of its LLVM intrinsic."""
-    T.evaluate(T.call_llvm_intrin("void", intrinsic, *operands))
+@dataclass(frozen=True)
+class _Tensors:
+    """The parameters of a kernel; `arrays` are those of the followers."""
+
+    x: Flat
+    weight: Flat
+    bias: Flat
+    scales: Sequence[Flat]
+    arrays: Sequence[Flat]
+    y: Flat
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What blocks of `vectors` vectors of channels have in common; `memory` is for the sums of one."""
+
+    plan: TilePlan
+    vectors: int
+    tensors: _Tensors
+    memory: Flat
+    bounds: Bounds | None
+    unit: VectorUnit
+    followers: Sequence[Follower]
+
+    @property
+    def sums(self) -> TileSums:
+        return TileSums(self.plan, self.vectors)
+
+    def hold(self, block: Expr) -> list[Held]:
+        """The scales of a block of channels."""
+        v0, lanes = block * self.plan.vectors, self.plan.kernel.columns
+        return [Held.of(scale, v0, self.vectors, lanes) for scale in self.tensors.scales]
+
+    def weights(self, block: Expr) -> Flat:
+        """Those of a block of channels."""
+        return self.tensors.weight.behind(block * self.plan.vectors * self.plan.stored_rows * self.plan.width)
+
+    def multiply(
+        self, pixels: Expr, block: Expr, weights: Flat, between: Sequence[Callable[[Expr], None]]
+    ) -> None:
+        """The sums of a block of pixels and one of channels."""
+        windows = [T.bind(self.plan.conv.window(*at)) for at in _lines(self.plan, pixels)]
+        self.sums.start(self.tensors.bias, block * self.plan.vectors)
+        self.sums.multiply(self.tensors.x, windows, weights, between)
+        self.sums.store(self.memory)
+
+
+def _channels(group: _Group, part: Part, number: int, many: int) -> None:
+    """Code for `many` blocks of channels from block `number` on and all blocks of pixels of a part."""
+    if group.plan.pixels_first:
+        _pixels_first(group, part, number, many)
+    else:
+        loop(many, lambda c: _channels_first(group, part, number + c))
+
+
+def _channels_first(group: _Group, part: Part, number: Expr) -> None:
+    """A block of channels with all blocks of pixels; its scales stay in registers."""
+    plan, own = group.plan, group.weights(number)
+    first, many = _share(part, plan, number)
+    weights = unpacked(plan, own, group.vectors) if plan.weight_bits == 4 else own
+    scales = group.hold(number)
+
+    def multiply(i: Expr, *between: Callable[[Expr], None]) -> None:
+        fetch = [_fetch(plan, own, group.vectors, i)] if plan.weight_bits == 8 else []
+        group.multiply(first + i, number, weights, [*between, *fetch])
+
+    _in_turn(many, multiply, lambda i: _Ends(group, number, scales).pieces(first + i), plan.steps)
+
+
+def _pixels_first(group: _Group, part: Part, number: int, many: int) -> None:
+    """Each block of pixels with all blocks of channels."""
+    first, count = _share(part, group.plan, 0)
+
+    def at(i: Expr) -> tuple[Expr, Expr]:
+        return first + T.floordiv(i, many), number + T.floormod(i, many)
+
+    def multiply(i: Expr, *between: Callable[[Expr], None]) -> None:
+        pixels, block = at(i)
+        group.multiply(pixels, block, group.weights(block), between)
+
+    def pieces(i: Expr) -> Pieces:
+        pixels, block = at(i)
+        return _Ends(group, block, group.hold(block)).pieces(pixels)
+
+    _in_turn(count * many, multiply, pieces, group.plan.steps)
+
+
+def _share(part: Part, plan: TilePlan, turn: Expr) -> tuple[Expr, Expr]:
+    """(first, number) of the blocks of pixels of a part."""
+    return part.of(plan.blocks, turn=turn) if part.count > 1 else (0, plan.blocks)
+
+
+def _fetch(plan: TilePlan, weight: Flat, vectors: int, turn: Expr) -> Callable[[Expr], None]:
+    """Code for a step of a turn that asks for the weights of the next block of channels.
+
+    Each row of registers is a line of the cache; each step asks for so many that all come in time.
+    """
+    rows = vectors * plan.stored_rows
+    each = -(-rows // (plan.blocks * plan.steps))
+
+    def step(number: Expr) -> None:
+        first = T.bind((turn * plan.steps + number) * each + rows)
+        for row in range(each):
+            prefetch(weight.address((first + row) * plan.width))
+
+    return step
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Code in `count` pieces: emit(number), in any loop; one may be done again."""
+
+    count: int
+    emit: Callable[[Expr], None]
+
+
+def _in_turn(
+    many: Expr, multiply: Callable[..., None], pieces: Callable[[Expr], Pieces], steps: int
+) -> None:  # fmt: skip
+    """multiply(i) of `many` blocks; its `steps` have pieces(i - 1) between them, and the last ones follow."""
+
+    def both(i: Expr) -> None:
+        before = pieces(i)
+        each = -(-before.count // steps)
+
+        def between(step: Expr) -> None:
+            def some() -> None:
+                loop(each, lambda k: before.emit(least(step * each + k, before.count - 1)))
+
+            if (steps - 1) * each < before.count:
+                some()
+            else:
+                with T.If(step * each < before.count), T.Then():
+                    some()
+
+        multiply(i + 1, between)
+
+    def all_of_them() -> None:
+        multiply(0)
+        if not isinstance(many, int) or many > 1:
+            loop(many - 1, both)
+        last = pieces(many - 1)
+        loop(last.count, last.emit)
+
+    if isinstance(many, int):
+        all_of_them()
+    else:
+        with T.If(many > 0), T.Then():
+            all_of_them()
+
+
+def least(a: Expr, b: int) -> Expr:
+    return min(a, b) if isinstance(a, int) else T.min(a, b)
+
+
+def _lines(plan: TilePlan, block: Expr) -> list[tuple[Expr, Expr, Expr]]:
+    """(image, row, column) of the first pixel of each line of a block."""
+    first = _first_line(plan, block)
+    return [_first_pixel(plan, first + line) for line in range(plan.lines)]
+
+
+def _first_line(plan: TilePlan, block: Expr) -> Expr:
+    first = block * plan.lines
+    return least(first, plan.all_lines - plan.lines) if plan.all_lines % plan.lines else first
+
+
+def _first_pixel(plan: TilePlan, line: Expr) -> tuple[Expr, Expr, Expr]:
+    height, width = plan.conv.out
+    b, row, segment = unravel(line, (plan.conv.batch, height, plan.segments))
+    start = segment * plan.rows
+    return b, row, least(start, width - plan.rows) if width % plan.rows else start
 
 
 def _configure(plan: TilePlan) -> None:
@@ -97,105 +253,54 @@ def _configure(plan: TilePlan) -> None:
     instruction(plan.kernel.configure, memory.address(0))
 
 
-def _unpacked(plan: TilePlan, packed: Flat, vectors: int) -> Flat:
-    """Weights of a block of vectors, 16 times an int4 each, as rows of registers, in memory of its own.
+@dataclass(frozen=True)
+class _Ends:
+    """What is done with the sums in memory, which are those of block `number` of channels."""
 
-    Each row is written once: where the upper half of the last one of a stretch holds none, it is left.
-    """
-    width, runs = plan.kernel.columns * K, prod(plan.conv.runs)
-    memory = workspace(vectors * runs * plan.run_rows * width, "int8")
+    group: _Group
+    number: Expr
+    scales: Sequence[Held]
 
-    def stretch(run: Expr) -> None:
-        def row(r: Expr, both: bool = True) -> None:
-            found = T.bind(packed.load((run * plan.stored_run_rows + r) * width, width))
-            at = (run * plan.run_rows + 2 * r) * width
-            memory.store(at, T.shift_left(found, constant(4, "int8", width)), width)
-            if both:
-                memory.store(at + width, T.bitwise_and(found, constant(-16, "int8", width)), width)
+    def pieces(self, block: Expr) -> Pieces:
+        """A few pixels each of a block."""
+        plan = self.group.plan
+        size = _together(plan.rows, self.group.vectors)
+        per_line = -(-plan.rows // size)
+        first = T.bind(_first_line(plan, block)) if not isinstance(block, int) else _first_line(plan, block)
 
-        loop(plan.run_rows // 2, row)
-        if plan.run_rows % 2:
-            row(plan.run_rows // 2, both=False)
+        def piece(number: Expr) -> None:
+            line, part = (number // per_line, number % per_line) if isinstance(number, int) else (
+                T.floordiv(number, per_line), T.floormod(number, per_line),
+            )  # fmt: skip
+            start = least(part * size, plan.rows - size) if plan.rows % size else part * size
+            self._finish(_first_pixel(plan, first + line), line * plan.rows, start, size)
 
-    loop(vectors * runs, stretch)
-    return memory
+        return Pieces(plan.lines * per_line, piece)
 
-
-class _Sums:
-    """The accumulators of one tile: the first registers, then those of activations, then those of weights."""
-
-    def __init__(self, plan: TilePlan, vectors: int):
-        self.plan, self.vectors = plan, vectors
-
-    def _accumulator(self, line: int, vector: int) -> int:
-        return line * self.plan.vectors + vector
-
-    def _activation(self, line: int) -> int:
-        return self.plan.lines * self.plan.vectors + line
-
-    def _weight(self, vector: int) -> int:
-        """Its register: they take turns in those that are left."""
-        taken = self.plan.lines * self.plan.vectors + self.plan.lines
-        return taken + vector % (self.plan.kernel.registers - taken)
-
-    def _load(self, register: int, address: Expr, stride: Expr) -> None:
-        moved = T.int8(register), address, T.cast(stride, "int64")
-        instruction(self.plan.kernel.load, *moved)
-
-    def multiply(self, x: Flat, window: Expr, weight: Flat, bias: Flat, v0: Expr) -> None:
-        """Start with the bias, and add all products of the windows; `window` is that of the first pixel, and
-        `weight` begins with vector v0."""
-        plan, conv = self.plan, self.plan.conv
-        lanes, (rows, columns) = plan.kernel.columns, conv.runs
-        for v in range(self.vectors):
-            for line in range(plan.lines):  # all rows are one and the same
-                self._load(self._accumulator(line, v), bias.address((v0 + v) * lanes), 0)
-        step = conv.strides[1] * conv.ci
-        per_vector, width = rows * columns * plan.run_rows, lanes * K
-
-        def chunk(ky: Expr, kx: Expr, c: Expr) -> None:
-            source = window + conv.tap(ky, kx) + c * plan.groups * K
-            for line, start in enumerate(plan.starts):
-                self._load(self._activation(line), x.address(source + start * step), step)
-            row = (ky * columns + kx) * plan.run_rows + c * plan.groups
-            for v in range(self.vectors):
-                at = (v * per_vector + row) * width
-                self._load(self._weight(v), weight.address(at), width)
-                for line in range(plan.lines):
-                    numbers = self._accumulator(line, v), self._activation(line), self._weight(v)
-                    instruction(plan.kernel.multiply, *map(T.int8, numbers))
-
-        nest((rows, columns, plan.chunks), chunk)
-
-    def finish(
-        self, at: tuple[Expr, Expr, Expr], v0: Expr, scales: Sequence[Flat], arrays: Sequence[Flat], y: Flat,
-        bounds: Bounds | None, unit: VectorUnit, followers: Sequence[Follower],
-    ) -> None:  # fmt: skip
-        """Requantize the sums and store them in y, a few pixels at a time; `at` is the first of the tile."""
-        plan, lanes = self.plan, self.plan.kernel.columns
-        output = Output(plan.conv.co, lanes, bounds, whole=plan.vectors >= plan.all_vectors)
+    def _finish(self, at: tuple[Expr, Expr, Expr], line: Expr, start: Expr, size: int) -> None:
+        """Requantize and store the pixels from `start` on of a line."""
+        group, plan, lanes = self.group, self.group.plan, self.group.plan.kernel.columns
+        output = Output(plan.conv.co, lanes, group.bounds, whole=plan.vectors >= plan.all_vectors)
         b, row, x0 = at
-        size = _together(plan.rows, self.vectors)
-        for line, start in enumerate(plan.starts):
-            sums = [local(plan.rows * lanes, "int32") for _ in range(self.vectors)]
-            for v, memory in enumerate(sums):
-                where = T.int8(self._accumulator(line, v)), memory.address(0), T.int64(lanes * K)
-                instruction(plan.kernel.store, *where)
 
-            def pixels(i: Expr, sums: list[Flat] = sums, start: int = start) -> None:
-                first = i * size
+        def offsets(border: Padding) -> list[Expr]:
+            return [plan.conv.pixel(b, row, x0 + start + p, border) for p in range(size)]
 
-                def offsets(border: Padding) -> list[Expr]:
-                    return [plan.conv.pixel(b, row, x0 + start + first + p, border) for p in range(size)]
+        pixel = group.sums.pixel
+        source = T.bind((line + start) * pixel)
 
-                values = [[m.load((first + p) * lanes, lanes) for m in sums] for p in range(size)]
-                tail = place(followers, arrays, offsets)
-                store_tile(values, scales, y, offsets(plan.conv.border), v0, output, unit, tail)
+        def values(p: int) -> list[Expr]:
+            return [
+                T.bind(group.memory.load(source + p * pixel + v * lanes, lanes)) for v in range(group.vectors)
+            ]
 
-            loop(plan.rows // size, pixels)
+        tail = place(group.followers, group.tensors.arrays, offsets)
+        store_tile(
+            [values(p) for p in range(size)], self.scales, group.tensors.y, offsets(plan.conv.border),
+            self.number * plan.vectors, output, group.unit, tail,
+        )  # fmt: skip
 
 
 def _together(rows: int, vectors: int) -> int:
-    """Pixels that are finished at once: as few as fill whole vectors of int8, and divide the rows."""
-    divisors = [n for n in range(1, rows + 1) if rows % n == 0]
-    return next((n for n in divisors if n * vectors % _STORED_VECTORS == 0), rows)
+    """Pixels that are finished at once: as few as fill whole vectors of int8, if there are so many."""
+    return min(next(n for n in range(1, _STORED_VECTORS + 1) if n * vectors % _STORED_VECTORS == 0), rows)

@@ -18,6 +18,8 @@ from hwptq.tir.layout import PLAIN, Padding
 from hwptq.tir.requantize import Bounds, bounded, finish
 from hwptq.tir.vector_unit import VectorUnit
 
+from .cells import Held
+
 
 @dataclass(frozen=True)
 class Follower:
@@ -36,7 +38,7 @@ class Follower:
 class Spot(Protocol):
     """The place of a vector of results: which channel each lane is, and of which pixel."""
 
-    def channels(self, array: Flat) -> Expr:
+    def channels(self, array: Flat | Held) -> Expr:
         """The elements of an array packed by channel."""
 
     def elements(self, array: Flat, pixels: Sequence[Expr]) -> Expr:
@@ -91,8 +93,8 @@ def place(
 
 
 def finished(
-    acc: Expr, scales: Sequence[Flat], bounds: Bounds | None, tail: Sequence[Placed], spot: Spot, lanes: int,
-    unit: VectorUnit, dtype: str,
+    acc: Expr, scales: Sequence[Flat | Held], bounds: Bounds | None, tail: Sequence[Placed], spot: Spot,
+    lanes: int, unit: VectorUnit, dtype: str,
 ) -> Expr:  # fmt: skip
     """What finish makes of accumulators, and the followers of that, in the dtype of a layout."""
     factors = [spot.channels(scale) for scale in scales]

@@ -11,14 +11,14 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.tir.builder import Expr, Flat, powers, shuffle
 from hwptq.tir.vector_unit import VectorUnit
 
-from .cells import Cells, Output, joined
+from .cells import Cells, Held, Output, joined
 from .epilogue import Placed, finished
 
 _STORE_LANES = 16  # int8 values of the widest store where no instruction narrows more at once
 
 
 def store_tile(
-    acc: Sequence[Sequence[Expr]], scales: Sequence[Flat], y: Flat, pixels: Sequence[Expr], v0: Expr,
+    acc: Sequence[Sequence[Expr]], scales: Sequence[Flat | Held], y: Flat, pixels: Sequence[Expr], v0: Expr,
     output: Output, unit: VectorUnit, tail: Sequence[Placed] = (),
 ) -> None:  # fmt: skip
     """Finish acc[pixel][vector] and store them; `pixels` are neighbours in y, v0 the first vector.

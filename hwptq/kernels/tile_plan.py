@@ -12,22 +12,25 @@ from hwptq.tir.kernel import TensorType
 
 from .convolution import Convolution
 from .pack_weights import pack_weights, stored_rows, vector_count
-from .register_tile import blocks, even
+from .register_tile import blocks
 
 K = 4  # inputs of a group: the products that a lane adds up at once
+_PARTIAL = 1.1  # cost of results that are stored in parts of a row of registers
 
 
 @dataclass(frozen=True)
 class TilePlan:
     """Accumulators of `lines` x `vectors` registers, each `rows` pixels by `kernel.columns` channels.
 
-    A block of `pixels` neighbours has `lines` registers of activations; where they do not go up, the last one
-    overlaps the one before it. A stretch of the window is cut into `chunks` of `groups` groups of K inputs.
+    A row of output pixels is cut into `segments`, the last of which may overlap the one before it. All
+    segments, row after row, are the lines, each a register of activations; `lines` of them make a block, the
+    last of which may overlap too. A stretch of the window is cut into `chunks` of `groups` groups of K
+    inputs.
     """
 
     conv: Convolution
     kernel: TileRegistersKernel
-    pixels: int
+    segments: int
     lines: int
     vectors: int
     weight_bits: int = 8  # 4: two a byte, which are unpacked for a block of vectors at a time
@@ -35,17 +38,27 @@ class TilePlan:
     @property
     def rows(self) -> int:
         """Pixels of a register."""
-        return -(-self.pixels // self.lines)
+        return -(-self.conv.out[1] // self.segments)
 
     @property
-    def starts(self) -> list[int]:
-        """The first pixel of each line."""
-        return [min(i * self.rows, self.pixels - self.rows) for i in range(self.lines)]
+    def all_lines(self) -> int:
+        """Lines of the whole result."""
+        return self.conv.batch * self.conv.out[0] * self.segments
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of lines."""
+        return -(-self.all_lines // self.lines)
 
     @property
     def chunks(self) -> int:
         """Registers of activations that a stretch of the window takes."""
         return -(-self.conv.run // self.kernel.row_bytes)
+
+    @property
+    def steps(self) -> int:
+        """Registers of activations that the whole window takes."""
+        return prod(self.conv.runs) * self.chunks
 
     @property
     def groups(self) -> int:
@@ -70,12 +83,34 @@ class TilePlan:
     @property
     def configuration(self) -> bytes:
         """What the registers are told: bytes of a row and rows of each, accumulators first."""
-        activations, wide = self.lines * self.vectors, self.kernel.row_bytes
-        sizes = [(wide, self.rows)] * activations + [(self.groups * K, self.rows)] * self.lines
+        wide, accumulators = self.kernel.row_bytes, self.lines * self.vectors
+        sizes = [(wide, self.rows)] * accumulators + [(self.groups * K, self.rows)] * self.activations
         sizes += [(wide, self.groups)] * (self.kernel.registers - len(sizes))
         columns = np.array([s[0] for s in sizes] + [0] * (16 - len(sizes)), "<u2").tobytes()
         rows = bytes([s[1] for s in sizes] + [0] * (16 - len(sizes)))
         return bytes([1] + [0] * 15) + columns + rows
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row of weights: a group of inputs of a vector of channels."""
+        return self.kernel.columns * K
+
+    @property
+    def activations(self) -> int:
+        """Registers of activations: those of one vector of channels are used once, so they take turns."""
+        left = self.kernel.registers - self.lines * self.vectors - 1
+        return min(self.lines, left) if self.vectors == 1 else self.lines
+
+    @property
+    def pixels_first(self) -> bool:
+        """Whether a block of pixels meets all channels before the next one does: where all weights stay near,
+        so that neither the input nor the result comes and goes with each block of channels."""
+        weights = self.all_vectors * self.stored_rows * self.kernel.row_bytes
+        return (
+            self.weight_bits == 8
+            and self.vectors < self.all_vectors
+            and weights <= 2 * self.kernel.near_bytes
+        )
 
     @property
     def run_rows(self) -> int:
@@ -118,22 +153,29 @@ def fit(
 def _plans(conv: Convolution, kernel: TileRegistersKernel) -> list[TilePlan]:
     """All that the registers hold: accumulators, the activations of each line, and weights one at a time."""
     plans = []
-    most = vector_count(conv.co, kernel.columns)
+    least, most = -(-conv.out[1] // kernel.rows), vector_count(conv.co, kernel.columns)
     for lines in range(1, kernel.registers - 1):
-        pixels = even(conv.out[1], lines * kernel.rows)
         for vectors in range(1, most + 1):
-            if lines * vectors + lines + 1 > kernel.registers:
+            activations = 1 if vectors == 1 else lines
+            if lines * vectors + activations + 1 > kernel.registers:
                 break
-            if lines == 1 or pixels >= lines:
-                plans.append(TilePlan(conv, kernel, pixels, lines, vectors))
+            for segments in range(least, min(least + lines, conv.out[1] + 1)):
+                plan = TilePlan(conv, kernel, segments, lines, vectors)
+                if lines <= plan.all_lines:
+                    plans.append(plan)
     return plans
 
 
 def _cycles(plan: TilePlan) -> float:
-    """About how many a row of output pixels takes for each chunk of inputs."""
-    total = 0.0
+    """About how many the layer takes."""
+    kernel, total = plan.kernel, 0.0
     for _, count, vectors in blocks(plan.all_vectors, plan.vectors):
-        multiplied = max(plan.lines * vectors * plan.rows, plan.kernel.latency)
-        loaded = (plan.lines * plan.rows + vectors * plan.groups) / plan.kernel.loaded_rows
-        total += count * max(multiplied, loaded)
-    return total * -(-plan.conv.out[1] // plan.pixels)
+        multiplied = max(plan.lines * vectors * plan.rows, kernel.latency)
+        activations, weights = plan.lines * plan.rows, vectors * plan.groups
+        loaded = (activations + weights) / kernel.loaded_rows
+        held = plan.steps * weights * kernel.row_bytes <= kernel.near_bytes
+        far = (activations + (0 if held else weights)) / kernel.far_rows
+        stored = kernel.end * (1.0 if vectors % K == 0 else _PARTIAL)
+        ends = kernel.latency + plan.lines * vectors * plan.rows * (1 + stored)
+        total += count * (plan.steps * max(multiplied, loaded, far) + ends)
+    return total * plan.blocks

@@ -55,6 +55,19 @@ class TileRegistersKernel(Kernel):
         default=0, metadata=about("cycles until an accumulator can be added to again", low=0, high=1000)
     )
     loaded_rows: int = field(default=1, metadata=about("rows that are loaded in a cycle", low=1, high=16))
+    far_rows: float = field(
+        default=1.0,
+        metadata=about("rows that are loaded in a cycle from beyond near_bytes", low=0.01, high=16.0),
+    )
+    near_bytes: int = field(
+        default=0, metadata=about("bytes of weights that stay where loads are fast", low=0, high=2**30)
+    )
+    end: float = field(
+        default=0.0,
+        metadata=about(
+            "cycles to requantize a row of an accumulator, beside those to store it", low=0.0, high=1e3
+        ),
+    )
     row_bytes: int = field(default=64, metadata=about("bytes of a row", low=4, high=64))
 
     @property

@@ -80,9 +80,9 @@ def test_plans_cover_the_row_and_fit_the_registers(columns, stride, ci, co, widt
     image = (1, (columns - 1) * stride + width)
     conv = Convolution(1, image, ci, (1, columns), co, (1, width), (1, stride), (1, 1))
     plan = fit(conv, kernel, choice)
-    assert plan.lines * plan.vectors + plan.lines < registers
-    assert {p for s in plan.starts for p in range(s, s + plan.rows)} == set(range(plan.pixels))
-    assert plan.pixels <= columns
+    assert plan.lines * plan.vectors + plan.activations < registers
+    assert plan.rows * plan.segments >= columns
+    assert plan.lines <= plan.all_lines
     assert plan.rows <= kernel.rows
     assert plan.groups <= kernel.rows
     assert plan.padded_run >= conv.run

@@ -6,6 +6,8 @@ import ctypes
 import functools
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,14 @@ from unittest import mock
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels import emit_tiles
+from hwptq.kernels import emit_tiles, tile_sums
 from hwptq.targets.schema import Descriptor
 from hwptq.targets.templates.tile_registers import TileRegistersKernel
 
 SOURCE = Path(__file__).with_suffix(".c")
 INSTRUCTIONS = ("configure", "release", "load", "store", "multiply")
 #: Its intrinsics are the functions of the emulator.
-KERNEL = TileRegistersKernel(**{name: f"tile_{name}" for name in INSTRUCTIONS})
+KERNEL = TileRegistersKernel(**{name: f"tile_{name}" for name in INSTRUCTIONS}, near_bytes=4096)
 
 
 def with_tile_registers(target: Descriptor, kernel: TileRegistersKernel = KERNEL) -> Descriptor:
@@ -29,10 +31,14 @@ def with_tile_registers(target: Descriptor, kernel: TileRegistersKernel = KERNEL
     return replace(target, kernels={**target.kernels, "tiles": kernel}, ops=ops)
 
 
-def emulating() -> Any:
+@contextmanager
+def emulating() -> Iterator[None]:
     """A context in which kernels are made whose instructions are calls of the emulator."""
     _load()
-    return mock.patch.object(emit_tiles, "instruction", _called)
+    with ExitStack() as patches:
+        for module in (emit_tiles, tile_sums):
+            patches.enter_context(mock.patch.object(module, "instruction", _called))
+        yield
 
 
 def _called(function: str, *operands: Any) -> None:

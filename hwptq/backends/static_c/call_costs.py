@@ -44,14 +44,15 @@ def _nanoseconds(
 ) -> tuple[float, ...]:
     with tvm.target.Target(dict(target.tvm)):
         plan = plan_memory(mod, tuple(t.name for t in program.outputs), target.memory.alignment)
-    command = [str(_build(plan, target, folder))]
+    command = [str(build_profiler(plan, target, folder))]
     done = subprocess.run(command, input=sample, capture_output=True, check=False)
     if done.returncode:
         raise HwptqError(f"the program that times kernels failed with status {done.returncode}")
     return tuple(map(float, done.stderr.split()))
 
 
-def _build(plan: MemoryPlan, target: Descriptor, folder: Path) -> Path:
+def build_profiler(plan: MemoryPlan, target: Descriptor, folder: Path) -> Path:
+    """The program, in `folder`, that writes the least nanoseconds of each call for a sample that it reads."""
     compile_parts(plan, _PREFIX, target, folder, clocked=True)
     (folder / "main.c").write_text(profiler_program(plan, _PREFIX, target.memory), encoding="utf-8")
     link_program(target, ["main.c", "kernels.o", "calls.o", "weights.o"], folder / _PREFIX, folder)

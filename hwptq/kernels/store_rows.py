@@ -14,7 +14,7 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.tir.builder import Expr, Flat, powers, shuffle
 from hwptq.tir.vector_unit import VectorUnit
 
-from .cells import Cells, Output, joined
+from .cells import Cells, Held, Output, joined
 from .epilogue import Placed, finished
 from .store_tile import store_cells
 
@@ -56,7 +56,7 @@ class _Rows:
 
     cells: Sequence[Cells]
 
-    def channels(self, array: Flat) -> Expr:
+    def channels(self, array: Flat | Held) -> Expr:
         """The elements of an array packed by channel, once for every row."""
         return self._interleaved([self.cells[0].channels(array)] * len(self.cells))
 

@@ -59,12 +59,12 @@ def lower_new_shape(e: Emitter, call: Any, out: Output) -> Any:
     return _moved(e, call, x, e.reshaped(x.tensor, shape_of(call)), out)
 
 
-@lowers("gather_nd", family="data_movement", selects=True)
+@lowers("gather_nd", "gather_elements", family="data_movement", selects=True)
 def lower_gather(e: Emitter, call: Any, out: Output) -> Any:
     """Values at places that are constant, or computed, as the last token of each text."""
     x, index = e.operand(call.args[0]), e.r.get(call.args[1])
     if x.is_constant:
-        raise NotInteger("a look-up in a constant by several indices")
+        raise NotInteger("a look-up in a constant by computed indices")
     moved = e.r.emit(relax.Call(call.op, [x.tensor, index], call.attrs, call.ty_args))
     return _moved(e, call, x, moved, out)
 

@@ -163,6 +163,23 @@ def test_scattering_to_known_places(
     imported(model([node(op, "x i u", "y", "put", **attributes)], inputs, {"i": np.array(indices)}), tmp_path)
 
 
+def test_a_number_where_a_mask_is_set(tmp_path: Path):
+    """x[mask] = -7, as torch.export writes it: places that are computed, and as many numbers."""
+    nodes = [
+        node("Less", "x zero", "mask"),
+        node("NonZero", "mask", "found"),
+        node("Transpose", "found", "places", perm=[1, 0]),
+        node("Cast", "mask", "ones", to=TensorProto.INT64),
+        node("Reshape", "ones flat", "vector"),
+        node("ReduceSum", "vector", "count", keepdims=1),
+        node("Expand", "number count", "numbers"),
+        node("ScatterND", "x places numbers", "y", "put"),
+    ]
+    constants = {"zero": np.float32(0), "flat": np.array([-1]), "number": np.float32(-7)}
+    found = imported(model(nodes, {"x": [1, 3, 4]}, constants), tmp_path)
+    assert "where" in operators(found)
+
+
 def test_scattering_to_computed_places_is_refused(tmp_path: Path):
     nodes = [node("Cast", "x", "i", to=TensorProto.INT64), node("ScatterElements", "x i x", "y", "put")]
     with pytest.raises(UnsupportedError, match=r"node 'put': ScatterElements has code only for indices that"):

@@ -42,6 +42,16 @@ def _after_pool(function: Callable[..., Any], steps: int = 1) -> Case:
     )
 
 
+def _of_tokens(function: Callable[..., Any], steps: int = 1) -> Case:
+    """The same of 7 tokens of 9 channels."""
+
+    def build(emit: Emit, x: Any) -> Any:
+        tokens = emit(op.reshape(emit(nn.max_pool2d(x, (1, 1)), "pooled"), (1, 7, 9)), "tokens")
+        return emit(function(tokens), "layer")
+
+    return Case(build, {"x": (1, 1, 7, 9)}, steps)
+
+
 def _of_two(function: Callable[..., Any], a: tuple[int, ...], b: tuple[int, ...]) -> Case:
     return Case(lambda emit, a, b: emit(function(a, b), "layer"), {"a": a, "b": b})
 
@@ -99,6 +109,16 @@ CASES = {
     "global average pool": _after_pool(lambda x: nn.adaptive_avg_pool2d(x, (1, 1))),
     "adaptive average pool": _after_pool(lambda x: nn.adaptive_avg_pool2d(x, (7, 3))),
     "mean": _after_pool(lambda x: op.mean(x, axis=[2, 3])),
+    "mean of tokens": _of_tokens(lambda x: op.mean(x, axis=[1])),
+    "mean of tokens, channels first": _of_tokens(lambda x: op.mean(x, axis=[2], keepdims=True)),
+    "mean of pixels, channels last": _after_pool(lambda x: op.mean(x, axis=[1, 2], keepdims=True)),
+    "max of tokens": _of_tokens(lambda x: op.max(x, axis=[1]), 0),
+    "max of pixels": _after_pool(lambda x: op.max(x, axis=[2, 3]), 0),
+    "take": _of_tokens(lambda x: op.take(x, relax.const(np.array([5, 0, 5])), axis=1, mode="clip"), 0),
+    "gather_nd": _of_tokens(lambda x: op.gather_nd(x, relax.const(np.array([[0, 6], [0, 2]]), "int64")), 0),
+    "gather_elements": _of_tokens(
+        lambda x: op.gather_elements(x, relax.const(np.full((1, 1, 9), 3), "int64"), axis=1), 0
+    ),
     "concat": Case(_concat),
     "resize": _after_pool(lambda x: resize(x, (14, 18), "asymmetric", "floor"), 0),
     "resize by fractions": _after_pool(lambda x: resize(x, (11, 5), "half_pixel", "round_prefer_ceil"), 0),

@@ -49,10 +49,23 @@ def _each(model: onnx.ModelProto, rules: Mapping[str, tuple[Rule, ...]]) -> None
     for op, chain in rules.items():
         for rule in chain:
             nodes = [new for node in nodes for new in _by(rule, op, around, node) or [node]]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    read = _read(nodes, graph)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in read]
     del graph.node[:]
     graph.node.extend(copies)
     graph.initializer.extend(around.added)
+
+
+def _read(nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Without those that nothing reads any more; all of them where a node has a graph of its own."""
+    if any(a.HasField("g") for node in nodes for a in node.attribute):
+        return list(nodes)
+    wanted, kept = {value.name for value in graph.output}, []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _by(rule: Rule, op: str, around: Surroundings, node: onnx.NodeProto) -> Sequence[onnx.NodeProto] | None:

@@ -22,6 +22,7 @@ class Surroundings:
         for node in graph.node:  # large ones, which are not folded
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self._tensors[node.output[0]] = node.attribute[0].t
+        self._makers = {name: node for node in graph.node for name in node.output}
         self._taken = {*self._tensors, *(name for n in graph.node for name in (*n.input, *n.output))}
         self.added: list[onnx.TensorProto] = []
 
@@ -37,6 +38,10 @@ class Surroundings:
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a constant, else None."""
         return numpy_helper.to_array(self._tensors[name]) if name in self._tensors else None
+
+    def maker(self, name: str) -> onnx.NodeProto | None:
+        """The node of the file that gives a tensor; None for inputs and constants."""
+        return self._makers.get(name)
 
     def add(self, array: Any, hint: str) -> str:
         """The name of a new constant."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .depth import Stretch
+
 #: Rows of similarities whose pairs of ranks are counted: all pairs of a row are many.
 KENDALL_ROWS = 64
 
@@ -33,13 +35,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Consistency:
-    """Of emitted code, and beside float32 where that is given; noise: the SQNR of both embeddings, dB."""
+    """Of emitted code, and beside float32 where that is given; noise: the SQNR of both embeddings, dB; depth:
+    that of the layers of both towers."""
 
     pairs: int
     emitted: Retrieval
     float32: Retrieval | None = None
     agreement: Agreement | None = None
     noise: tuple[float, float] | None = None
+    depth: tuple[tuple[Stretch, ...], tuple[Stretch, ...]] = ((), ())
 
     def row(self) -> dict[str, Any]:
         """As a JSON object."""

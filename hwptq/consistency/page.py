@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import jinja2
 
+from .depth import Stretch
 from .measures import Consistency
 
 _PAGE = """<!doctype html>
@@ -13,7 +16,10 @@ td{padding:.3em 1em;text-align:right;border-bottom:1px solid #ccc}
 td:first-child{text-align:left}</style></head>
 <body><h1>{{ title }}</h1>
 <table>{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table></body></html>
+{% endfor %}</table>
+{% if depth|length > 1 %}<h2>Noise by depth</h2>
+<table>{% for cells in depth %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}</body></html>
 """
 
 
@@ -38,7 +44,22 @@ def rows_of(found: Consistency) -> list[tuple[str, str, str]]:
     return rows
 
 
+def depth_rows(found: Consistency) -> list[tuple[str, str, str]]:
+    """(depth, A, B): the noise of both towers along their layers; only the head where none is known."""
+    rows = [("layers up to", "SQNR of A, dB", "SQNR of B, dB")]
+    for pair in zip_longest(*found.depth):
+        depth = next(f"{s.depth:.0f} %" for s in pair if s)
+        rows.append((depth, *(_stretch(s) for s in pair)))  # type: ignore[arg-type]
+    return rows
+
+
+def _stretch(stretch: Stretch | None) -> str:
+    if stretch is None:
+        return ""
+    return f"{stretch.sqnr_db:.1f}, least {stretch.least_db:.1f} ({stretch.noisiest})"
+
+
 def page(found: Consistency, title: str) -> str:
     """The page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_PAGE).render(title=title, rows=rows_of(found))
+    return environment.from_string(_PAGE).render(title=title, rows=rows_of(found), depth=depth_rows(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.frontend import read_model
 from hwptq.no_device import check_no_device
 
+from .depth import noise_by_depth
 from .measures import Consistency, consistency
 
 Track = Callable[[Iterable[Any], int | None], Iterable[Any]]
@@ -30,9 +32,10 @@ def compare_towers(
     first so many pairs. Raises InputError.
     """
     arrays = _arrays(pairs)
-    embeddings, exact = [], []
+    embeddings, exact, depth = [], [], []
     for i, folder in enumerate(folders):
         model = load(folder)
+        depth.append(noise_by_depth(model.report.get("layers", ())))
         rows = list(_rows(model, arrays, "ab"[i], pairs, samples))
         embeddings.append(_stacked(model.run_stream(track(rows, len(rows))), folder))
         if models is not None:
@@ -44,7 +47,8 @@ def compare_towers(
         raise InputError(
             f"embeddings of {found[0].shape[1]} and of {found[1].shape[1]} values can't be compared"
         )
-    return consistency(found, (exact[0], exact[1]) if models else None)
+    compared = consistency(found, (exact[0], exact[1]) if models else None)
+    return replace(compared, depth=(depth[0], depth[1]))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

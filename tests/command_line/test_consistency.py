@@ -16,6 +16,7 @@ from scipy import stats
 
 import hwptq as package
 from hwptq.backends.backend import why_not_run
+from hwptq.consistency.depth import noise_by_depth
 from hwptq.consistency.measures import agreement, consistency, retrieval, similarities
 from hwptq.targets import load_target
 
@@ -57,6 +58,18 @@ def test_what_is_equal_agrees_wholly_and_has_no_noise():
     assert found.float32 == found.emitted
 
 
+def test_noise_by_depth_is_that_of_layers_in_their_order():
+    rows = [{"name": f"l{i}", "sqnr_db": 40.0 - i} for i in range(25)]
+    rows[3]["sqnr_db"] = None  # no noise
+    found = noise_by_depth(rows)
+    assert [s.depth for s in found][-1] == 100
+    assert len(found) == 10
+    assert (found[0].sqnr_db, found[0].noisiest, found[0].least_db) == (39.5, "l1", 39.0)
+    assert found[-1].noisiest == "l24"
+    assert sorted(s.depth for s in found) == [s.depth for s in found]
+    assert noise_by_depth([]) == ()
+
+
 def towers(folder: Path) -> Path:
     """Two compiled towers, out_a and out_b, their models and pairs.npz: b reads what a gives."""
     rng = np.random.default_rng(3)
@@ -87,6 +100,7 @@ def test_the_command(hwptq: Command, tmp_path: Path):
     assert found["emitted"]["a_to_b"] > 95
     assert found["agreement"]["spearman"] > 0.99
     assert min(found["noise"]) > 25
+    assert [tower[-1]["noisiest"] for tower in found["depth"]] == ["dense", "dense"]
     assert "R@1" in (folder / "p.html").read_text(encoding="utf-8")
     refused = hwptq("consistency", *arguments, *models[:2])
     assert (refused.code, "give both" in refused.error) == (2, True)

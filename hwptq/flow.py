@@ -25,6 +25,7 @@ from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import IMPORT_CHECK, ImportCheck, Model
 from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.asked import asked
+from hwptq.report.collapse import collapse_warnings
 from hwptq.report.coverage import coverage
 from hwptq.report.profile import Profile, profile
 from hwptq.report.result_warnings import result_warnings
@@ -182,7 +183,10 @@ def _suspicions(evidence: Evidence, built: Built, data: _Data) -> list[Warning]:
     """What looks wrong in what the code has given."""
     outputs = [tensor.name for tensor in built.program.outputs]
     covered = coverage(built.graphs.float32, built.graphs.integer)
-    return result_warnings(evidence.score, outputs, covered, not data.own)
+    return [
+        *collapse_warnings(evidence.kept, evidence.kept_outputs),
+        *result_warnings(evidence.score, outputs, covered, not data.own),
+    ]
 
 
 def _profile(built: Built, job: Job, sample: Sample | None) -> Profile:

@@ -25,7 +25,7 @@ Metric = Callable[[list[np.ndarray], "np.ndarray | None"], float]
 #: Whether scales of activations come from calibration, or are found for each row when it is computed.
 ACTIVATIONS = ("static", "dynamic")
 #: What caches hold in the program; or they are inputs and outputs, as in the file.
-KV_CACHES = ("float32", "outside")
+KV_CACHES = ("float32", "int8", "outside")
 GRANULARITIES = ("tensor", "channel", "group")
 _MOST_THREADS = 16
 
@@ -82,7 +82,9 @@ class Options:
         if self.activations not in ACTIVATIONS:
             raise InputError(f"--activations {self.activations}: give static or dynamic")
         if self.kv_cache not in KV_CACHES:
-            raise InputError(f"--kv-cache {self.kv_cache}: give {' or '.join(KV_CACHES)}")
+            raise InputError(
+                f"--kv-cache {self.kv_cache}: give {', '.join(KV_CACHES[:-1])} or {KV_CACHES[-1]}"
+            )
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
             _check_pattern(option, value)
         for name, size in self.axes.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .absorb_high_bias import AbsorbHighBias as AbsorbHighBias
     from .assign_bit_widths import AssignBitWidths as AssignBitWidths
+    from .caches_in_bytes import CachesInBytes as CachesInBytes
     from .carry_caches import CarryCaches as CarryCaches
     from .correct_bias import CorrectBias as CorrectBias
     from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "absorb_high_bias": ("AbsorbHighBias",),
     "assign_bit_widths": ("AssignBitWidths",),
+    "caches_in_bytes": ("CachesInBytes",),
     "carry_caches": ("CarryCaches",),
     "correct_bias": ("CorrectBias",),
     "equalize_cross_layer": ("EqualizeCrossLayer",),

@@ -132,7 +132,8 @@ class Code:
     kv_cache: Annotated[
         str,
         typer.Option(
-            metavar="float32|outside", help="caches of a decoding step: in the program, or as in the file"
+            metavar="float32|int8|outside",
+            help="caches of a decoding step: in the program, or as in the file",
         ),
     ] = "float32"
     tune: Annotated[

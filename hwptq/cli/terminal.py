@@ -61,6 +61,7 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if not warning.serious:  # those are in `caution`
             yield "warning", f"[yellow]{escape(str(warning))}[/]"
     yield _accuracy(report["accuracy"])
+    yield from _kept(report.get("collapse") or {"outputs": (), "first": None})
     yield from _worst_layers(report["layers"])
 
 
@@ -106,6 +107,15 @@ def _accuracy(accuracy: dict[str, Any]) -> tuple[str, str]:
     value, exact = accuracy[kind], accuracy["float32"]
     samples = accuracy["samples"]
     return label, f"{value:.2f}{unit} ({kind}), {exact:.2f}{unit} in float32, on {samples} samples"
+
+
+def _kept(collapse: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is left of outputs that are not fine, and where that begins."""
+    poor = [row for row in collapse["outputs"] if row["verdict"] not in (None, "fine")]
+    if poor:
+        rows = (f"{row['name']} {row['verdict']}, {100 * row['kept']:.0f} % kept" for row in poor)
+        first = f"; first collapsed: {collapse['first']}" if collapse["first"] else ""
+        yield "directions", escape(", ".join(rows) + first)
 
 
 def _worst_layers(layers: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

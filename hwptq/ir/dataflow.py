@@ -233,17 +233,20 @@ def rewrite(
     visit: Visit,
     begin: Callable[[Rewriter], None] | None = None,
     result: Callable[[Rewriter], Any] | None = None,
+    params: Callable[[str, Any], list[Any]] | None = None,
 ) -> tvm.IRModule:
     """A new module in which visit(rewriter, var, value) gave the new expression of every binding.
 
     `visit` returns an expression (of the old origin if it is not a var yet) or None for one that is dropped;
-    `begin` may emit before the first binding, and `result` give other outputs. The module given is left
+    `begin` may emit before the first binding, `result` give other outputs, and `params` other parameters of a
+    function, by its name (`begin` then says what stands for those that are gone). The module given is left
     unchanged.
     """
     out = {gv: f for gv, f in mod.functions.items()}
     for gv, func in main_functions(mod):
         r = Rewriter(tvm.IRModule(out, attrs=mod.attrs), func, str(gv.name_hint))
-        with r.builder.function(gv.name_hint, list(func.params), attrs=dict(func.attrs or {})):
+        taken = params(str(gv.name_hint), func) if params else list(func.params)
+        with r.builder.function(gv.name_hint, taken, attrs=dict(func.attrs or {})):
             with r.builder.dataflow():
                 if begin:
                     begin(r)

@@ -20,7 +20,8 @@ def layer_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "node": row["name"], "operator": "", "kernel": "", "macs": 0, "change_db": None,
-            "bytes": weights.get(row["name"]), "isolated_sqnr_db": None, "cost": None, **row,
+            "bytes": weights.get(row["name"]), "isolated_sqnr_db": None, "cost": None,
+            "kept": None, "verdict": None, **row,
             "dtypes": dtypes.get(row["name"], ""), "bar": _bar(row["sqnr_db"]),
         }
         for row in report["layers"]

@@ -135,6 +135,11 @@ FIT = (
 LOWER = (
     # QDQ -> integers, in portable code: the reference of all targets
     Step("LowerToInteger", lambda job, now: passes.LowerToInteger(job.target)),
+    Step(
+        "CachesInBytes",
+        lambda job, now: passes.CachesInBytes(job.target),
+        when=lambda job, now: job.options.kv_cache == "int8",
+    ),
 )
 SELECT = (
     # integers -> the target's kernels, which compute the same

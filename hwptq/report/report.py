@@ -18,6 +18,7 @@ from hwptq.pipeline.stages import Graphs
 from hwptq.targets import Descriptor
 
 from .accuracy import layer_rows
+from .collapse import collapse, kept_row
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
 from .examples import Example, example_row, picture
 from .histograms import histograms
@@ -44,6 +45,7 @@ def build_report(
     order = dict.fromkeys(named[var].label for var, _, _ in integer_nodes(graphs.integer))
     rows, graph = bits(graphs.integer), model_graph(graphs.integer)
     layers = layer_rows(evidence.layers, list(order))
+    layers = [{**row, **kept_row(evidence.kept.get(row["name"]))} for row in layers]
     outputs = [tensor.name for tensor in program.outputs]
     boxes = evidence.score.custom.boxes if evidence.score.custom else None
     return {
@@ -69,6 +71,7 @@ def build_report(
             "first_mismatch": evidence.first_mismatch,
         },
         "accuracy": _accuracy(evidence, program),
+        "collapse": collapse(evidence.kept, evidence.kept_outputs),
         "interface": interface(program, graphs.qdq),
         "layers": with_details(layers, graph, kernels_of(graphs.kernels), rows),
         "graph": [node.row() for node in graph],

@@ -100,7 +100,10 @@ class LayerNoise:
     """The SQNR of a layer's output in dB; None where it is exact. isolated: where it alone is quantized, of
     its own output and of the model's; None where nobody asked. change_db: less that of the noisiest tensor it
     reads. node: as the user's file calls it; bytes: of its constants and of its result, as they are stored, 0
-    where another layer's kernel computes it too. What is unknown is "" or 0."""
+    where another layer's kernel computes it too. kept: the share of what varies in float that it keeps
+    (report/directions.py), with the verdict "fine", "degraded" or "collapsed". What is unknown is "", 0 or
+    None.
+    """
 
     name: str
     sqnr_db: float | None
@@ -112,6 +115,8 @@ class LayerNoise:
     kernel: str = ""
     macs: int = 0
     bytes: int = 0
+    kept: float | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from hwptq.targets import Descriptor
 
 from .accuracy import Score, Sqnr
 from .coverage import float_nodes, integer_nodes
+from .directions import Directions
 from .examples import EXAMPLES, Example
 from .golden import output_keys
 from .histograms import SAMPLES, histogram_of
@@ -55,6 +56,8 @@ class Evidence:
     mismatches: int = 0
     first_mismatch: str | None = None  # the layer or output that differs first
     layers: dict[str, Sqnr] = field(default_factory=dict)
+    kept: dict[str, Directions] = field(default_factory=dict)  # of layers, in the order of the graph
+    kept_outputs: dict[str, Directions] = field(default_factory=dict)
     golden: dict[str, list[np.ndarray]] = field(default_factory=dict)
     seen: dict[str, Histogram] = field(default_factory=dict)  # what float32 activations held, by label
     examples: list[Example] = field(default_factory=list)
@@ -66,6 +69,20 @@ class Evidence:
         self.mismatches += differ
         if differ and self.first_mismatch is None:
             self.first_mismatch = name
+
+    def measure(self, layer: str, exact: np.ndarray, found: np.ndarray) -> None:
+        """Compare what a layer gives with what it gives in float32."""
+        self.layers.setdefault(layer, Sqnr()).add(exact, found)
+        self.kept.setdefault(layer, Directions()).add(exact, found)
+
+    def measure_outputs(
+        self, names: Iterable[str], exact: Sequence[np.ndarray], found: Sequence[np.ndarray]
+    ) -> None:
+        """The same of the outputs of one of the first samples."""
+        if self.samples < LAYER_SAMPLES:
+            for name, x, y in zip(names, exact, found, strict=True):
+                if x.dtype.kind == "f" and x.shape == y.shape and x.size:
+                    self.kept_outputs.setdefault(name, Directions()).add(x, y)
 
     def look(self, label: str, exact: np.ndarray) -> None:
         """Count what a float32 activation holds in one of the first samples."""
@@ -135,6 +152,8 @@ def verify(
                 tapped.check(whole, evidence)
             if emulated:
                 emitted = reference_outputs
+            names = (tensor.name for tensor in program.outputs)
+            evidence.measure_outputs(names, exact, reference_outputs if emitted is None else emitted)
             outputs = {"float32": exact, "reference": reference_outputs}
             score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
             evidence.show(sample, exact, {"reference": reference_outputs, "emitted": emitted})
@@ -205,14 +224,14 @@ class _Watch:
                 origin.with_part(Part.REAL), real.get(result)
             )  # a QDQ model may clamp by quantizing
             if origin in self.real and exact is not None:
-                self.evidence.layers.setdefault(layer, Sqnr()).add(exact, q)
+                self.evidence.measure(layer, exact, q)
             final = origin.part in (Part.CODES, Part.IMAGE)
             if final and result in self.scales and exact is not None and holds_codes(str(q.dtype)):
                 scale, zero = self.scales[result]
                 value = (q.astype(np.float32) - zero) * scale
                 value = value.transpose(0, 3, 1, 2) if origin.part is Part.IMAGE else value
                 if value.shape == exact.shape:  # else a moved form of the tensor
-                    self.evidence.layers.setdefault(layer, Sqnr()).add(exact, value)
+                    self.evidence.measure(layer, exact, value)
 
         return self.integer.run(sample.inputs, compare)
 

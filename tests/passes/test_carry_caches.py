@@ -16,6 +16,8 @@ from hwptq import passes
 from hwptq.backends.static_c.write_caches import WriteCachesInPlace
 from hwptq.evaluate.steps import Steps
 from hwptq.ir.caches import Cache, Caches, caches_of, fed_inputs, given_outputs, with_caches
+from hwptq.operators.rows import RowQuantize, RowScale
+from hwptq.targets import load_target
 
 ROWS, WIDTH = 5, 3
 op = relax.op
@@ -113,3 +115,37 @@ def test_a_row_is_written_in_place_as_where_gives_it(data: st.DataObject) -> Non
     held = tvm.runtime.tensor(past)
     kernel["k"](tvm.runtime.tensor(here), tvm.runtime.tensor(new), held)
     assert np.array_equal(held.numpy(), np.where(here, new, past))
+
+
+def test_caches_in_bytes_are_codes_and_scales_of_each_row() -> None:
+    """[1, heads, N, D]: what a step reads is what RowQuantize makes of each row that was written."""
+    shapes = {"new": ((1, 2, 1, 4), "float32"), "at": ((1,), "int64"), "past": ((1, 2, 3, 4), "float32")}
+    places = relax.const(np.arange(3)[:, None])
+
+    def body(emit: Any, new: Any, at: Any, past: Any) -> list[Any]:
+        return [emit(op.where(emit(op.equal(places, at)), new, past)), emit(op.sum(past, axis=[2]))]
+
+    def with_sum(emit: Any, new: Any, at: Any, past: Any) -> list[Any]:
+        now, before = body(emit, new, at, past)
+        return [now, emit(op.sum(now, axis=[2])), before]
+
+    target = load_target("x86-64-avx2")
+    mod = passes.CarryCaches()(function(shapes, with_sum))
+    small = passes.CachesInBytes(target)(mod)
+    found = caches_of(small["main"])
+    assert found == Caches((Cache(2, 0), Cache(3, 1)), 1, 3)
+    assert [str(p.ty.dtype) for p in small["main"].params] == ["float32", "int64", "int8", "float32"]
+    steps, rng, total = Steps(small), np.random.default_rng(0), np.zeros((1, 2, 4), np.float32)
+    for at in range(3):
+        new = rng.standard_normal(shapes["new"][0]).astype(np.float32)
+        scale = RowScale().reference(new)
+        row = RowQuantize().reference(new, scale).astype(np.float32) * scale
+        now, before = steps.run({"new": new, "at": np.array([at])})
+        np.testing.assert_allclose(before, total, rtol=1e-6, atol=1e-6)
+        total = total + row[:, :, 0]
+        np.testing.assert_allclose(now, total, rtol=1e-6, atol=1e-6)
+
+
+def test_what_writes_no_whole_rows_can_not_be_in_bytes() -> None:
+    with pytest.raises(ValueError, match="whole rows"):
+        passes.CachesInBytes(load_target("x86-64-avx2"))(function(INPUTS, lambda emit, a, *_: [a]))

@@ -118,10 +118,10 @@ class _Split:
         return Caches(tuple(pairs), position, old.context)
 
 
-def _parts(past: Any) -> tuple[Any, Any]:
-    shape, name = shape_of(past), str(past.name)
-    codes = relax.Var(f"{name}.codes", relax.TensorType(shape, "int8"), past.span)
-    return codes, relax.Var(f"{name}.scales", relax.TensorType((*shape[:-1], 1), "float32"), past.span)
+def _parts(param: Any) -> tuple[Any, Any]:
+    shape, name = shape_of(param), str(param.name)
+    codes = relax.Var(f"{name}.codes", relax.TensorType(shape, "int8"), param.span)
+    return codes, relax.Var(f"{name}.scales", relax.TensorType((*shape[:-1], 1), "float32"), param.span)
 
 
 def _is_of_rows(value: Any, past: Any) -> bool:

@@ -11,7 +11,7 @@ import tvm
 
 from hwptq import passes
 from hwptq.calibration import calibrate
-from hwptq.formats import Format, format_of
+from hwptq.formats import INT8, Format, format_of
 from hwptq.ir.dataflow import main_functions
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
 from hwptq.passes.graph.quantizable import layer_dtypes
@@ -138,7 +138,7 @@ LOWER = (
     Step(
         "CachesInBytes",
         lambda job, now: passes.CachesInBytes(job.target),
-        when=lambda job, now: job.options.kv_cache == "int8",
+        when=lambda job, now: job.options.kv_cache == INT8.name,
     ),
 )
 SELECT = (

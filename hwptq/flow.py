@@ -45,7 +45,7 @@ from .blas import one_blas_thread
 from .cache.cache import Cache
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
-from .options import Options, OptionWords, options_of
+from .options import OUTSIDE, Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
 from .output_folder import staged
 from .pipeline.ir_dump import IrDump
@@ -125,7 +125,7 @@ def compile(
 
 def _with_caches(model: Model, target: Descriptor, options: Options) -> Model:
     """The model with its caches noted, where the program keeps them."""
-    if options.kv_cache == "outside" or not backend_of(target).keeps_caches:
+    if options.kv_cache == OUTSIDE or not backend_of(target).keeps_caches:
         return model
     noted = tvm.ir.transform.Sequential([passes.CarryCaches()])
     return replace(model, module=noted(model.module))

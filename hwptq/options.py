@@ -25,7 +25,8 @@ Metric = Callable[[list[np.ndarray], "np.ndarray | None"], float]
 #: Whether scales of activations come from calibration, or are found for each row when it is computed.
 ACTIVATIONS = ("static", "dynamic")
 #: What caches hold in the program; or they are inputs and outputs, as in the file.
-KV_CACHES = ("float32", "int8", "outside")
+OUTSIDE = "outside"
+KV_CACHES = ("float32", "int8", OUTSIDE)
 GRANULARITIES = ("tensor", "channel", "group")
 _MOST_THREADS = 16
 

@@ -11,8 +11,9 @@ import tvm
 
 from hwptq import passes
 from hwptq.calibration import calibrate
-from hwptq.formats import INT8, Format, format_of
+from hwptq.formats import Format, format_of
 from hwptq.ir.dataflow import main_functions
+from hwptq.options import OUTSIDE
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.passes.round_groups import ENOUGH
@@ -138,7 +139,7 @@ LOWER = (
     Step(
         "CachesInBytes",
         lambda job, now: passes.CachesInBytes(job.target),
-        when=lambda job, now: job.options.kv_cache == INT8.name,
+        when=lambda job, now: _holds_codes(job.options.kv_cache),
     ),
 )
 SELECT = (
@@ -148,6 +149,11 @@ SELECT = (
         lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of),
     ),
 )
+
+
+def _holds_codes(kv_cache: str) -> bool:
+    """Whether caches in the program are to be integers."""
+    return kv_cache != OUTSIDE and not format_of(kv_cache).is_float
 
 
 def _groups(job: Job) -> GroupFormats | None:

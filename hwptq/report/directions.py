@@ -16,7 +16,7 @@ import numpy as np
 FINE, DEGRADED, COLLAPSED = "fine", "degraded", "collapsed"
 #: Shares that are kept, from which on a tensor is fine, and below which it has collapsed. The logits of a
 #: small language model keep 0.57 to 0.60 with weights of two bits rounded to nearest, which make its
-#: perplexity five times as large, and 0.68 with the same two bits by GPTQ, which make it two and a half times.
+#: perplexity five times as large, and 0.68 with the same two bits by GPTQ: two and a half times as large.
 LEAST_FINE, LEAST_KEPT = 0.95, 0.63
 _DIRECTIONS = 32
 _ROWS = 256  # of a sample

@@ -61,7 +61,9 @@ class LowerToInteger:
 
         def visit(r: Rewriter, var: Any, value: Any) -> Any:
             if id(r) not in state:
-                state[id(r)] = _Lowering(r, Emitter(r, dict(bindings(r.func)), self.target.accumulators))
+                values, numerics = dict(bindings(r.func)), self.target.numerics
+                emitter = Emitter(r, values, self.target.accumulators, numerics.rounding, numerics.grid)
+                state[id(r)] = _Lowering(r, emitter)
             return state[id(r)].visit(var, value)
 
         out = rewrite(mod, visit)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hwptq.formats import INT8, INT12, INT16, Pair, format_of
+from hwptq.quant.fixed_point import STEPS
 
 from .fields.problems import Problems, join, show, suggest
 from .generators import GENERATORS
@@ -60,6 +61,9 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
             check_bare(values["toolchain"], values.get("memory") or Memory(), problems)
     if values.get("requantize") is not None:
         _check_requantize(values["requantize"], problems)
+    numerics, kind = values.get("numerics"), (values.get("tvm") or {}).get("kind")
+    if numerics is not None and numerics.rounding != STEPS and kind != "llvm":
+        problems.add("numerics.rounding", f"kernels for {kind} round by steps only")
     _check_assembly(assembly, problems)
     _check_elementwise(values.get("elementwise"), values.get("memory"), problems)
     if not problems.below("cost"):

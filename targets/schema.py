@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hwptq.formats import BFLOAT16, E4M3, Pair, format_of, formats
+from hwptq.quant.fixed_point import ROUNDINGS, STEPS
 from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
+from hwptq.quant.qparams import Grid
 
 from .fields.about import INSTRUCTION, WORD, about
 from .memory import Memory
@@ -212,6 +214,40 @@ class Assembly:
 
 
 @dataclass(frozen=True)
+class Numerics:
+    """What integers of the device stand for, and how it rounds."""
+
+    rounding: str = field(
+        default=STEPS,
+        metadata=about(
+            "how sums are brought to the scale of the result: steps, a product rounded to 32 bits, then a "
+            "rounding shift; or the product rounded once: half-up, half-away from zero, half-even, or "
+            "double, as TOSA's RESCALE with DOUBLE_ROUND",
+            choices=ROUNDINGS,
+        ),
+    )
+    scales: str = field(
+        default="any",
+        metadata=about(
+            "which scales tensors can have: any, or power-of-two ones, so that a shift is all that is needed",
+            choices=("any", "power-of-two"),
+        ),
+    )
+    activations: str = field(
+        default="asymmetric",
+        metadata=about(
+            "whether activations have a zero point, or are symmetric: 0 is 0",
+            choices=("asymmetric", "symmetric"),
+        ),
+    )
+
+    @property
+    def grid(self) -> Grid:
+        """Which scales and zero points activations can have."""
+        return Grid(self.scales == "power-of-two", self.activations == "symmetric")
+
+
+@dataclass(frozen=True)
 class OpRule:
     """What the device offers for one kind of operator."""
 
@@ -257,6 +293,9 @@ class Descriptor:
     )
     requantize: Requantize = field(
         default_factory=Requantize, metadata=about("intrinsics of the requantize step")
+    )
+    numerics: Numerics = field(
+        default_factory=Numerics, metadata=about("what integers stand for, and how they are rounded")
     )
     assembly: Assembly = field(
         default_factory=Assembly, metadata=about("instructions that inner loops are written with")

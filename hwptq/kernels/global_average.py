@@ -85,7 +85,7 @@ def global_average(
             )
             scaled = total.load(0, width) * constant(op.factor, "int32", width)
             factor, by = (splat(t.load(0), width) for t in (multiplier, shift))
-            bounds = Bounds(op.out_zero_point, op.lo, op.hi)
+            bounds = Bounds(op.out_zero_point, op.lo, op.hi, rounding=op.rounding)
             y.store(at, requantize(scaled, factor, by, bounds, width, unit.requantize), width, count)
 
         unit.cover(c, block)

@@ -236,7 +236,7 @@ def _emit(
     batch = out.shape[:-2]
     steps = [broadcast_strides(t.shape[:-2], batch) for t in activations] + [row_major(batch)]
     (m, k), n, size = activations[0].shape[-2:], out.shape[-1], plan.tile.pixels
-    bounds = Bounds(op.out_zero_point, op.lo, op.hi, dtype=op.out)
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi, dtype=op.out, rounding=op.rounding)
     output = Output(n, plan.mac.lanes, bounds, whole=plan.tile.vectors >= plan.vectors)
     channels, matrix_rows = plan.vectors * plan.mac.lanes, plan.vectors * plan.stored_rows
     width = plan.mac.lanes * plan.mac.k

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hwptq.quant.fixed_point import STEPS
 from hwptq.tir.requantize import Bounds
 
 _INT8 = np.iinfo(np.int8)
@@ -18,8 +19,8 @@ def proven(bounds: Bounds | None, constants: Sequence[np.ndarray]) -> Bounds | N
 
     The sums of a channel are largest and smallest where each activation is the one or the other limit.
     """
-    if bounds is None:
-        return None
+    if bounds is None or bounds.rounding != STEPS:
+        return bounds
     weight, bias, multiplier, shift = (c.astype(np.int64) for c in constants)
     products = [limit * weight.reshape(len(weight), -1) for limit in (_INT8.min, _INT8.max)]
     sums = [choose(*products).sum(axis=1) + bias for choose in (np.minimum, np.maximum)]

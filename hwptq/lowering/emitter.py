@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from hwptq.ir.dataflow import Rewriter, constant, op_name, shape_of
 from hwptq.ir.operator import Operator, to_json
 from hwptq.ir.provenance import Origin
 from hwptq.ir.qdq import dequantizes, quantizes, scale_and_zero
+from hwptq.quant.fixed_point import STEPS
 from hwptq.quant.float_sums import Accumulators
+from hwptq.quant.qparams import ANY_GRID, Grid
 from hwptq.tir.kernel import TensorType
 
 from .operand import NotInteger, Operand, constant_operand
@@ -24,13 +27,16 @@ class Emitter:
     """Emits operators for the nodes of a QDQ function, keeping each image in NHWC beside its NCHW form.
 
     values: var -> its expression, of the QDQ function; accumulators: what the device sums products of floats
-    in.
+    in; rounding: how it rounds sums, one of quant/fixed_point.py; grid: which scales it has.
     """
 
-    def __init__(self, rewriter: Rewriter, values: dict[Any, Any], accumulators: Accumulators):
+    def __init__(
+        self, rewriter: Rewriter, values: dict[Any, Any], accumulators: Accumulators, rounding: str = STEPS,
+        grid: Grid = ANY_GRID,
+    ):  # fmt: skip
         self.r, self.mod, self.values = rewriter, rewriter.mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
-        self._accumulators = accumulators
+        self._accumulators, self._rounding, self._grid = accumulators, rounding, grid
         self._functions: dict[Any, Any] = {}
 
     def operand(self, expr: Any, constants: Format = INT8) -> Operand:
@@ -40,7 +46,7 @@ class Emitter:
         """
         real = constant(expr)
         if real is not None:
-            return constant_operand(real, constants)
+            return constant_operand(real, constants, self._grid)
         value: Any = self.values.get(expr)
         if not dequantizes(value):
             raise NotInteger("an input is not quantized")
@@ -123,7 +129,11 @@ class Emitter:
         dtype: str, origin: Origin | None = None,
     ) -> Any:  # fmt: skip
         """Emit one operator: activations (arrays where they are constant), constants, shape and dtype of the
-        result, whose origin is a step on the way to what is lowered where none is given."""
+        result, whose origin is a step on the way to what is lowered where none is given.
+
+        Raises NotInteger for an operator that can't round as the device does.
+        """
+        op = self._rounded(op)
         arrays = [t if not isinstance(t, np.ndarray) else _const(t) for t in tensors]
         args = [*arrays, *map(_const, constants)]
         types = tuple(TensorType(shape_of(a), str(a.ty.dtype)) for a in args)
@@ -132,6 +142,15 @@ class Emitter:
         if key not in self._functions:
             self._functions[key] = self.r.add_function(op.primfunc(types, out), f"hwptq_{op.kind}")
         return self.r.emit(relax.call_tir(self._functions[key], args, relax.TensorType(shape, dtype)), origin)
+
+    def _rounded(self, op: Operator) -> Operator:
+        """The operator as the device rounds; all that requantize have a zero point of the result."""
+        known = {f.name for f in fields(op)}
+        if self._rounding == STEPS or not known & {"rounding", "out_zero_point"}:
+            return op
+        if "rounding" not in known:
+            raise NotInteger(f"there is no {op.kind} that rounds {self._rounding}")
+        return replace(op, rounding=self._rounding)  # type: ignore[call-arg]
 
     def binary(self, op: Operator, a: Operand, b: Operand, out: Output) -> Any:
         """An operator on two broadcast operands, in NHWC where one of them is an image in that layout."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hwptq.formats import Format, format_of
-from hwptq.quant.qparams import activation_qparams
+from hwptq.quant.qparams import ANY_GRID, Grid, activation_qparams
 
 
 class NotInteger(Exception):
@@ -55,13 +55,13 @@ class Operand:
         return self.format.points(self.scale, self.zero)
 
 
-def constant_operand(real: np.ndarray, held: Format) -> Operand:
+def constant_operand(real: np.ndarray, held: Format, grid: Grid = ANY_GRID) -> Operand:
     """A float constant in a format, with a scale that its range fits."""
     if held.is_float:
         reach = max(float(np.abs(real).max()) / held.qmax, 1e-12) if held.scaled else 1.0
         scale = np.asarray(reach, np.float32)
         return Operand(held.encode(real, scale), scale, 0, real.shape)
-    q = activation_qparams(float(real.min()), float(real.max()), dtype=held)
+    q = activation_qparams(float(real.min()), float(real.max()), dtype=held, grid=grid)
     return Operand(
         held.encode(real, q.scale, q.zero_point), np.asarray(q.scale, np.float32), q.zero_point, real.shape
     )

@@ -17,6 +17,7 @@ from hwptq.lowering.layer import factor_to, multiplier_of
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers, rule_of
 from hwptq.lowering.sources import is_float_layer
+from hwptq.quant.fixed_point import STEPS
 from hwptq.quant.float_values import value
 from hwptq.quant.fma import fma
 from hwptq.quant.scaled_sum import scaled_sum
@@ -70,6 +71,7 @@ class Add(_Sum):
     lo: int
     hi: int
     out: str = "int8"
+    rounding: str = STEPS
 
     def reference(self, a, b) -> np.ndarray:
         return scaled_sum(self, a, b)
@@ -121,7 +123,7 @@ def factored_sum(op: Add, a: Addend, b: Addend, lanes: int, unit: VectorUnit, dt
     x, y = (cast(addend.vector, "int32", lanes) for addend in (a, b))
     first = _factored(x, a.offset + op.a_zero_point, op.a_factor, lanes)
     second = _factored(y, b.offset + op.b_zero_point, op.b_factor, lanes)
-    bounds = Bounds(op.out_zero_point, op.lo, op.hi, dtype=op.out)
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi, dtype=op.out, rounding=op.rounding)
     factors = [constant(v, "int32", lanes) for v in (op.multiplier, op.shift)]
     return finish(T.bind(first + second), factors, bounds, lanes, unit.requantize, dtype)
 

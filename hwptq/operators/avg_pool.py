@@ -17,7 +17,7 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multipliers_of
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
-from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, requantize
+from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, STEPS, requantize
 from hwptq.quant.float_values import value
 from hwptq.quant.window import pooled
 from hwptq.tir import requantize as tir
@@ -49,18 +49,20 @@ class AvgPool(Operator):
     lo: int
     hi: int
     out: str = "int8"
+    rounding: str = STEPS
 
     def reference(self, x, multiplier, shift) -> np.ndarray:
         view = pooled(self, x.astype(np.int32) - self.in_zero_point, (1, 1), 0)
         acc = view.sum(axis=(4, 5)) * self.factor
         multiplier, shift = (t.reshape(1, *self.out_shape, 1) for t in (multiplier, shift))
-        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi, self.out)
+        limits = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
+        return requantize(acc, multiplier, shift, *limits)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
         """int32 sums, one multiplier and shift per output pixel."""
-        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out, rounding=self.rounding)
 
         def begin(width: int) -> Expr:
             return constant(0, "int32", width)

@@ -21,7 +21,7 @@ from hwptq.lowering.operand import NotInteger, four, pair
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
 from hwptq.quant.bf16_accumulate import exact_products, multiply_add
-from hwptq.quant.fixed_point import requantize, shortened
+from hwptq.quant.fixed_point import STEPS, requantize, shortened
 from hwptq.quant.float_sums import parts_of_window, product
 from hwptq.quant.float_values import codes, value
 from hwptq.quant.fp8_accumulate import Accumulator
@@ -90,6 +90,7 @@ class Conv2d(_Convolution):
     weight_group: int = 0
     out: str = "int8"
     acc_shift: int = 0
+    rounding: str = STEPS
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         """Kernels of descriptors read bytes."""
@@ -97,12 +98,13 @@ class Conv2d(_Convolution):
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
         acc = shortened(convolution_sum(self, x, w, bias), self.acc_shift)
-        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi, self.out)
+        limits = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
+        return requantize(acc, multiplier, shift, *limits)
 
     @property
     def bounds(self) -> tir.Bounds:
         """What follows the shift."""
-        return tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        return tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out, rounding=self.rounding)
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return True

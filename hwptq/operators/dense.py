@@ -18,7 +18,7 @@ from hwptq.lowering.layer import activation_bits, float_constants, integer_const
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
-from hwptq.quant.fixed_point import requantize, shortened
+from hwptq.quant.fixed_point import STEPS, requantize, shortened
 from hwptq.quant.float_sums import product
 from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.integer_sums import exact_matmul, largest_product
@@ -105,17 +105,19 @@ class Dense(_IntegerDense):
     weight_group: int = 0
     out: str = "int8"
     acc_shift: int = 0
+    rounding: str = STEPS
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         return super().rule(constants) if reads_bytes(self) else ""
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
         acc = self._acc(x, w, bias)
-        return requantize(acc, multiplier, shift, self.out_zero_point, self.lo, self.hi, self.out)
+        limits = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
+        return requantize(acc, multiplier, shift, *limits)
 
     @property
     def bounds(self) -> tir.Bounds:
-        return tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        return tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out, rounding=self.rounding)
 
 
 @dataclass(frozen=True)

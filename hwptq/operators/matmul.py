@@ -16,7 +16,7 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multiplier_of
 from hwptq.lowering.operand import NotInteger, Operand
 from hwptq.lowering.output import Output
-from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, requantize, shortened, shortening
+from hwptq.quant.fixed_point import ACCUMULATOR_LIMIT, STEPS, requantize, shortened, shortening
 from hwptq.quant.float_sums import product
 from hwptq.quant.fp8_accumulate import Accumulator
 from hwptq.quant.integer_sums import exact_matmul, largest_product
@@ -61,6 +61,7 @@ class MatMul(_Product):
     activation_bits: int = 8
     out: str = "int8"
     acc_shift: int = 0
+    rounding: str = STEPS
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         return super().rule(constants) if reads_bytes(self) else ""
@@ -68,7 +69,7 @@ class MatMul(_Product):
     def reference(self, a, b) -> np.ndarray:
         centred = (a.astype(np.int32) - self.a_zero_point, b.astype(np.int32) - self.b_zero_point)
         acc = shortened(exact_matmul(*centred, largest_product(a, b)), self.acc_shift)
-        rest = self.out_zero_point, self.lo, self.hi, self.out
+        rest = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
         return requantize(acc, self.multiplier, self.shift, *rest)
 
     def portable(
@@ -81,7 +82,7 @@ class MatMul(_Product):
         (rows, depth), cols = a_shape[-2:], b_shape[-1]
         batch = out.shape[:-2]
         a_steps, b_steps = (broadcast_strides(s[:-2], batch) for s in (a_shape, b_shape))
-        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        bounds = tir.Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out, rounding=self.rounding)
         summed = tir.summed_in(self.acc_shift)
 
         def emit(a: Flat, b: Flat, y: Flat) -> None:

@@ -14,7 +14,7 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multiplier_of
 from hwptq.lowering.output import Output
 from hwptq.lowering.rules import lowers
-from hwptq.quant.fixed_point import requantize
+from hwptq.quant.fixed_point import STEPS, requantize
 from hwptq.quant.float_values import value
 from hwptq.tir.builder import Expr, cast, constant
 from hwptq.tir.kernel import TensorType
@@ -57,17 +57,18 @@ class Mul(_Product):
     hi: int
     left_shift: int = LEFT_SHIFT
     out: str = "int8"
+    rounding: str = STEPS
 
     def reference(self, a, b) -> np.ndarray:
         product = (a.astype(np.int64) - self.a_zero_point) * (b.astype(np.int64) - self.b_zero_point)
         acc = product << self.left_shift if self.left_shift >= 0 else product >> -self.left_shift
-        rest = self.out_zero_point, self.lo, self.hi, self.out
+        rest = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
         return requantize(acc, self.multiplier, self.shift, *rest)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
-        bounds = Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        bounds = Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out, rounding=self.rounding)
 
         def vector(a: Expr, b: Expr, lanes: int) -> Expr:
             centred = [

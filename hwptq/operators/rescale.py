@@ -14,7 +14,7 @@ from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multiplier_of
 from hwptq.lowering.operand import NotInteger, Operand
 from hwptq.lowering.output import Output
-from hwptq.quant.fixed_point import requantize
+from hwptq.quant.fixed_point import STEPS, requantize
 from hwptq.tir.builder import Expr, Flat, cast, constant
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.requantize import Bounds, finish
@@ -42,6 +42,7 @@ class Rescale(Operator):
     lo: int
     hi: int
     out: str
+    rounding: str = STEPS
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         """No descriptor lists it."""
@@ -49,13 +50,13 @@ class Rescale(Operator):
 
     def reference(self, x) -> np.ndarray:
         acc = x.astype(np.int64) << LEFT_SHIFT
-        rest = self.out_zero_point, self.lo, self.hi, self.out
+        rest = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
         return requantize(acc, self.multiplier, self.shift, *rest)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
-        bounds = Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out)
+        bounds = Bounds(self.out_zero_point, self.lo, self.hi, dtype=self.out, rounding=self.rounding)
 
         def emit(x: Flat, y: Flat) -> None:
             def block(at: Expr, width: int, count: int) -> None:

@@ -131,7 +131,7 @@ def rounded_alone(
     cache: Cache,
 ) -> tvm.IRModule:
     """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
-    if not rounds(recipe, qdq):
+    if not rounds(recipe, qdq, target):
         return qdq
     options = passes.RoundingOptions(recipe.rounding, alone=True)
     step = passes.RoundWeights(float32, samples, target, options)

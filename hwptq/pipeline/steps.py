@@ -18,6 +18,7 @@ from hwptq.passes.graph.group_plan import GroupFormats, group_formats
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.passes.round_groups import ENOUGH
 from hwptq.recipe import Recipe
+from hwptq.targets import Descriptor
 
 from .step import Calibrate, CheckPatterns, Job, Step
 
@@ -189,11 +190,13 @@ def _equalizes(job: Job) -> bool:
 
 
 def _rounds(job: Job, qdq: tvm.IRModule) -> bool:
-    return rounds(job.options.recipe, qdq)
+    return rounds(job.options.recipe, qdq, job.target)
 
 
-def rounds(recipe: Recipe, qdq: tvm.IRModule) -> bool:
-    """Whether a recipe rounds weights of a QDQ module: those of layers in integers."""
+def rounds(recipe: Recipe, qdq: tvm.IRModule, target: Descriptor) -> bool:
+    """Whether a recipe rounds weights of a QDQ module: those of layers in integers, if scales may change."""
+    if target.numerics.grid.powers_of_two:
+        return False
     return recipe.rounding != "nearest" and any(not f.is_float for f in _formats(qdq))
 
 

@@ -3,6 +3,15 @@
     v = (acc * m + 2^30) >> 31          m in [2^30, 2^31)        SQRDMULH on Neon
     y = clamp(((v + 2^(s-1)) >> s) + zero_point, lo, hi)         SRSHL on Neon
 
+That is the rounding "steps". Other devices round the product once, p = acc m, n = 31 + s:
+
+    half-up     (p + 2^(n-1)) >> n                      TOSA's RESCALE with SINGLE_ROUND
+    half-away   the same, less 1 before the shift where p < 0
+    half-even   the same as half-up, but to the even neighbour in the middle
+    double      half-up with 2^30 more, or less where acc < 0       TOSA's RESCALE with DOUBLE_ROUND
+
+Where scales are powers of two, m is 2^30, and these are shifts of acc.
+
 With |acc| <= ACCUMULATOR_LIMIT and s <= MAX_SHIFT, v + 2^(s-1) fits in int32, so a backend may compute
 the second step in 32 bits. A sum that can be larger, as of products of int16, is an int64, and a rounding
 shift of its own makes it fit (`shortened`).
@@ -11,6 +20,10 @@ shift of its own makes it fit (`shortened`).
 from __future__ import annotations
 
 import numpy as np
+
+#: How devices round, by what the docstring above calls it.
+STEPS = "steps"
+ROUNDINGS = (STEPS, "half-up", "half-away", "half-even", "double")
 
 ACCUMULATOR_LIMIT = 2**30 - 1
 MAX_SHIFT = 31
@@ -41,7 +54,7 @@ def quantize_multiplier(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def requantize(
     acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int, zero_point: int, lo: int, hi: int,
-    dtype: str = "int8",
+    dtype: str = "int8", rounding: str = STEPS,
 ) -> np.ndarray:  # fmt: skip
     """int32 accumulators -> codes held in `dtype`.
 
@@ -53,12 +66,29 @@ def requantize(
         raise ValueError("accumulator exceeds 2^30 - 1")
     by = np.asarray(shift, dtype=np.int64)
     v = wide * multiplier
-    v += 2**30
-    v >>= 31
-    v = v + np.left_shift(np.int64(1), by - 1)
-    v >>= by
+    if rounding == STEPS:
+        v += 2**30
+        v >>= 31
+        v = v + np.left_shift(np.int64(1), by - 1)
+        v >>= by
+    else:
+        v = _rounded_once(v, wide, by + 31, rounding)
     v += zero_point
     return np.clip(v, lo, hi).astype(dtype)
+
+
+def _rounded_once(product: np.ndarray, acc: np.ndarray, by: np.ndarray, rounding: str) -> np.ndarray:
+    """product / 2^by, an int64."""
+    half = np.left_shift(np.int64(1), by - 1)
+    if rounding == "half-away":
+        return (product + half - (product < 0)) >> by
+    if rounding == "double":
+        return (product + half + np.where(acc >= 0, 2**30, -(2**30))) >> by
+    up = (product + half) >> by
+    if rounding == "half-even":
+        middle = (product & (2 * half - 1)) == half
+        return up - (middle & (up & 1 == 1))
+    return up
 
 
 def shortened(acc: np.ndarray, by: int) -> np.ndarray:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hwptq.formats import INT8, Format
 
 _SMALLEST_SCALE = 1e-12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What parameters a device can have: scales that are powers of two, zero points that are 0."""
+
+    powers_of_two: bool = False
+    symmetric: bool = False
+
+    def above(self, scale: Any) -> Any:
+        """The least scales of the grid that are not below these."""
+        return np.exp2(np.ceil(np.log2(scale))) if self.powers_of_two else scale
+
+
+ANY_GRID = Grid()
 
 
 @dataclass(frozen=True)
@@ -26,28 +42,32 @@ class QParams:
         return low, high
 
 
-def activation_qparams(low: float, high: float, floor: float = 0.0, dtype: Format = INT8) -> QParams:
+def activation_qparams(
+    low: float, high: float, floor: float = 0.0, dtype: Format = INT8, grid: Grid = ANY_GRID
+) -> QParams:
     """Parameters that cover [low, high] and represent 0 exactly: asymmetric where the dtype is, else
     symmetric; scale 1 where it has none.
 
-    `floor`: the smallest scale to give. (0, 2.55) in int8 -> scale 0.01, zero_point -128.
+    `floor`: the smallest scale to give; `grid`: which ones there are. (0, 2.55) in int8 -> scale 0.01,
+    zero_point -128.
     Jacob et al. 2018, section 3.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if not dtype.scaled:
         return QParams(1.0, 0, dtype)
-    if not dtype.asymmetric:
+    if not dtype.asymmetric or grid.symmetric:
         reach = max(-low, high) / dtype.qmax
-        return QParams(float(np.float32(max(reach, floor, _SMALLEST_SCALE))), 0, dtype)
+        return QParams(float(np.float32(grid.above(max(reach, floor, _SMALLEST_SCALE)))), 0, dtype)
     steps = dtype.qmax - dtype.qmin
-    scale = np.float32(max((high - low) / steps, floor, _SMALLEST_SCALE))
+    scale = np.float32(grid.above(max((high - low) / steps, floor, _SMALLEST_SCALE)))
     zero_point = int(np.clip(np.rint(dtype.qmin - low / float(scale)), dtype.qmin, dtype.qmax))
     return QParams(float(scale), zero_point, dtype)
 
 
 def weight_scales(
-    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: Format = INT8
-) -> np.ndarray:
+    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None = None, dtype: Format = INT8,
+    grid: Grid = ANY_GRID,
+) -> np.ndarray:  # fmt: skip
     """Symmetric narrow-range scales of `weight`: float32 [channels] along `axis`, or [1] for None.
 
     `bias_limit`: per channel, the smallest scale with which the channel's bias still fits its accumulator.
@@ -61,7 +81,7 @@ def weight_scales(
     scale = np.where(reach > 0, reach / dtype.qmax, 1.0)
     if bias_limit is not None:
         scale = np.maximum(scale, bias_limit if axis is not None else bias_limit.max())
-    return np.maximum(scale, _SMALLEST_SCALE).astype(np.float32)
+    return grid.above(np.maximum(scale, _SMALLEST_SCALE)).astype(np.float32)
 
 
 def quantize_weight(

@@ -32,10 +32,12 @@ class ScaledSum(Protocol):
     def hi(self) -> int: ...
     @property
     def out(self) -> str: ...
+    @property
+    def rounding(self) -> str: ...
 
 
 def scaled_sum(op: ScaledSum, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The sum of a and b, which broadcast."""
     acc = (a.astype(np.int64) - op.a_zero_point) * op.a_factor
     acc = acc + (b.astype(np.int64) - op.b_zero_point) * op.b_factor
-    return requantize(acc, op.multiplier, op.shift, op.out_zero_point, op.lo, op.hi, op.out)
+    return requantize(acc, op.multiplier, op.shift, op.out_zero_point, op.lo, op.hi, op.out, op.rounding)

@@ -16,6 +16,7 @@ from math import floor, log2
 
 import numpy as np
 
+from .fixed_point import STEPS
 from .scaled_sum import ScaledSum, scaled_sum
 
 _LIMIT = 2**31
@@ -35,6 +36,8 @@ class ShortAdd:
 @lru_cache(maxsize=1024)
 def short_add(op: ScaledSum, a_offset: int = 0, b_offset: int = 0) -> ShortAdd | None:
     """The sum that equals `op` for operands stored with an offset (128 = as uint8); None if none is found."""
+    if op.rounding != STEPS:
+        return None
     a, b = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
     result = scaled_sum(op, a.astype(np.int8), b.astype(np.int8)).astype(np.int64)
     for short in _candidates(op):

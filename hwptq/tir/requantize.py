@@ -3,19 +3,21 @@
     v = (acc * m + 2^30) >> 31          multiply_high
     y = clamp(((v + 2^(s-1)) >> s) + zero_point, lo, hi)         rounding_shift
 
-There are three forms with the same result: intrinsics for both steps; 64-bit products; and, where a device
-multiplies only every other lane to 64 bits, products of even and odd lanes (wide_products). |acc| <= 2^30 - 1
-and m < 2^31 bound v + 2^(s-1) by 2^31 - 1, so the second step stays in 32 bits.
+Devices that round otherwise (see quant/fixed_point.py) are computed by 64-bit products. Else there are three
+forms with the same result: intrinsics for both steps; 64-bit products; and, where a device multiplies only
+every other lane to 64 bits, products of even and odd lanes (wide_products). |acc| <= 2^30 - 1 and m < 2^31
+bound v + 2^(s-1) by 2^31 - 1, so the second step stays in 32 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.quant.fixed_point import STEPS
 from hwptq.targets.requantize import Requantize
 
 from .builder import Expr, cast, clamp, constant, dtype_of, every_other, shuffle
@@ -28,9 +30,9 @@ _PACKED = 4  # int32 vectors that fill one vector of int8
 class Bounds:
     """What follows the shift: zero point and clamp of the output, int8, uint8 or int16.
 
-    `fits_int16`: no result is beyond int16 before the clamp, with or without its zero point. `early`: where
-    bytes are packed, the clamp comes before: LLVM's instruction selection for AVX-512 does not end with bytes
-    that are clamped and then stored by parts of less than 16.
+    rounding: one of quant/fixed_point.py. `fits_int16`: no result is beyond int16 before the clamp, with or
+    without its zero point. `early`: where bytes are packed, the clamp comes before: LLVM's instruction
+    selection for AVX-512 does not end with bytes that are clamped and then stored by parts of less than 16.
     """
 
     zero_point: int
@@ -39,6 +41,7 @@ class Bounds:
     fits_int16: bool = False
     dtype: str = "int8"
     early: bool = False
+    rounding: str = STEPS
 
     @property
     def narrow(self) -> bool:
@@ -48,7 +51,8 @@ class Bounds:
     @property
     def unsigned(self) -> Bounds:
         """Those of the same int8 values, stored as uint8 with 128 added."""
-        return Bounds(self.zero_point + 128, self.lo + 128, self.hi + 128, dtype="uint8", early=self.early)
+        zero, lo, hi = (v + 128 for v in (self.zero_point, self.lo, self.hi))
+        return replace(self, zero_point=zero, lo=lo, hi=hi, dtype="uint8", fits_int16=False)
 
 
 #: No intrinsics: 64-bit products.
@@ -64,7 +68,7 @@ def requantize(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
     """int32x`lanes` accumulators, multipliers and shifts -> `lanes` values of the dtype of the bounds."""
-    parts = _scaled(acc, multiplier, shift, lanes, target)
+    parts = _scaled(acc, multiplier, shift, lanes, target, bounds.rounding)
     if len(parts) > 1 and target.pack_bytes and bounds.narrow:
         return _pack(parts, bounds, target)
     scaled = parts[0] if len(parts) == 1 else shuffle(parts, range(lanes))
@@ -122,7 +126,7 @@ def bounded(
     acc: Expr, multiplier: Expr, shift: Expr, bounds: Bounds, lanes: int, target: Requantize = GENERIC
 ) -> Expr:
     """The results of requantize less their zero point, in int32."""
-    scaled = _scaled(acc, multiplier, shift, lanes, target)
+    scaled = _scaled(acc, multiplier, shift, lanes, target, bounds.rounding)
     limits = (constant(v - bounds.zero_point, "int32", lanes) for v in (bounds.lo, bounds.hi))
     return clamp(scaled[0] if len(scaled) == 1 else shuffle(scaled, range(lanes)), *limits)
 
@@ -152,7 +156,7 @@ def requantize_blocks(
     """
     bounds, rest = _split(bounds, dtype, target)
     total = _PACKED * lanes
-    native = bounds.narrow and lanes == target.lanes
+    native = bounds.narrow and lanes == target.lanes and bounds.rounding == STEPS
     if native and target.pack_bytes and target.wide_products and block == 16:
         scaled = [_by_wide_products(*v, target) for v in zip(acc, multiplier, shift, strict=True)]
         return encoded(_clamped(_pack_four(scaled, bounds, target), bounds, total), rest, total)
@@ -182,8 +186,12 @@ def _split(bounds: Bounds, dtype: str, target: Requantize) -> tuple[Bounds, str]
     return (bounds.unsigned, "int8") if direct else (bounds, dtype)
 
 
-def _scaled(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requantize) -> list[Expr]:
+def _scaled(
+    acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requantize, rounding: str
+) -> list[Expr]:
     """Both steps without zero point and clamp, in int32, by vectors as wide as the device computes them."""
+    if rounding != STEPS:
+        return [_rounded_once(acc, multiplier, shift, lanes, rounding)]
     scale = _form(lanes, target)
     if scale is None:
         return [_generic(acc, multiplier, shift, lanes, target)]
@@ -192,6 +200,31 @@ def _scaled(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, target: Requan
         scale(*(_part(v, first, width, lanes) for v in (acc, multiplier, shift)), target)
         for first in range(0, lanes, width)
     ]
+
+
+def _rounded_once(acc: Expr, multiplier: Expr, shift: Expr, lanes: int, rounding: str) -> Expr:
+    """The product, rounded at once: see quant/fixed_point.py."""
+
+    def number(value: int) -> Expr:
+        return constant(value, "int64", lanes)
+
+    wide = cast(acc, "int64", lanes)
+    product = T.bind(wide * cast(multiplier, "int64", lanes))
+    by = T.bind(cast(shift, "int64", lanes) + number(31))
+    half = T.bind(T.shift_left(number(1), by - number(1)))
+    sign = number(63)
+    added = product + half
+    if rounding == "half-away":
+        added = added + T.shift_right(product, sign)
+    elif rounding == "double":  # 2^30, or -2^30: all bits of the sign, with the lowest one set
+        added = added + (T.shift_left(T.shift_right(wide, sign) * number(2) + number(1), number(30)))
+    up = T.bind(T.shift_right(added, by))
+    if rounding == "half-even":
+        fraction = T.bitwise_and(product, half + half - number(1))
+        other = T.bitwise_xor(fraction, half)  # 0 in the middle, else positive
+        middle = T.shift_right(other - number(1), sign)  # all bits, or none
+        up = up - T.bitwise_and(T.bitwise_and(middle, up), number(1))
+    return T.bind(cast(up, "int32", lanes))
 
 
 def _form(lanes: int, target: Requantize) -> Expr:

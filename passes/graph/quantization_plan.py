@@ -106,6 +106,7 @@ class QuantizationPlan:
         self._wide = wide_groups(self.values, joins, self.readers, self.groups, self._wants_wide)
         fine = self._wants_wide("lookup")
         self._fine = fine_groups(self.kinds, self.readers, self.groups, self._is_table) if fine else set()
+        self._grid = target.numerics.grid
         self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
         self.weights: dict[Any, QuantizedWeight] = {}
@@ -254,7 +255,9 @@ class QuantizationPlan:
         """The parameters of wide tensors as products and tables read them."""
         wide = [v for i in self._wide for v in self.groups[i]]
         read = [v for v in wide if any(map(self.reads_bytes, self.readers.get(v, [])))]
-        return {v: activation_qparams(*(self._fixed(v) or self._seen(v, INT8))) for v in read}
+        return {
+            v: activation_qparams(*(self._fixed(v) or self._seen(v, INT8)), grid=self._grid) for v in read
+        }
 
     def _choose(self) -> None:
         """Parameters of every group and weight. A scale raised for one layer may raise those that follow."""
@@ -267,7 +270,9 @@ class QuantizationPlan:
         spans = [
             (k * min(r[0] for r in rs), k * max(r[1] for r in rs)) for k, rs in zip(room, ranges, strict=True)
         ]
-        chosen = [activation_qparams(*span, 0.0, d) for span, d in zip(spans, dtypes, strict=True)]
+        chosen = [
+            activation_qparams(*span, 0.0, d, self._grid) for span, d in zip(spans, dtypes, strict=True)
+        ]
         for _ in range(_ROUNDS):
             before = list(chosen)
             for var, value in self.values.items():
@@ -284,7 +289,9 @@ class QuantizationPlan:
                     if dtypes[i].is_float:
                         continue
                     floor = _MARGIN * source.scale * float(self.weights[var].scale.max())
-                    chosen[i] = activation_qparams(*spans[i], max(floor, chosen[i].scale), dtypes[i])
+                    chosen[i] = activation_qparams(
+                        *spans[i], max(floor, chosen[i].scale), dtypes[i], self._grid
+                    )
             if chosen == before:
                 break
         self.qparams = {v: chosen[i] for v, i in member.items()}
@@ -357,13 +364,17 @@ class QuantizationPlan:
         granularity = self._granularity(var, value, weight, axis, dtype)
         limit = bias_limit(value, source.scale, weight.shape[axis], dtype)
         own = self._own.of(var, value, dtype, limit)
-        if own is not None and np.array_equal(granularity.shared(own.scale), own.scale):
+        if (
+            own is not None
+            and not self._grid.powers_of_two
+            and np.array_equal(granularity.shared(own.scale), own.scale)
+        ):
             return QuantizedWeight(own.codes, own.scale, axis, dtype, PerAxis(axis))
         group = granularity.group
         if group:
             limit = bias_limit(value, source.scale, weight.shape[axis], INT8)
             return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, granularity)
-        scale = granularity.shared(weight_scales(weight, axis, limit, dtype))
+        scale = granularity.shared(weight_scales(weight, axis, limit, dtype, self._grid))
         return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype, granularity)
 
     def _granularity(

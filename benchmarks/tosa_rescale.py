@@ -3,8 +3,9 @@
     python -m venv tosa && tosa/bin/pip install tosa-tools numpy
     PYTHONPATH=. tosa/bin/python benchmarks/tosa_rescale.py [--values 60000]
 
-Sums of all magnitudes, ties among them, are brought to int8 by multipliers and shifts by channel. The reference
-model computes what RESCALE is defined as; of hwptq only quant/fixed_point.py is needed, which all emitted code equals.
+Sums of all magnitudes, ties among them, are brought to int8 by multipliers and shifts by channel. The
+reference model computes what RESCALE is defined as; of hwptq only quant/fixed_point.py is needed, which all
+emitted code equals.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def main() -> None:
         steps = requantize(acc, multiplier, shift - 31, zero, -128, 127)
         differ, other = np.count_nonzero(ours != theirs), np.count_nonzero(steps != theirs)
         inside = np.count_nonzero(np.abs(theirs.astype(int)) < 127)
-        print(f"{name}: {differ} of {ours.size} differ, {inside} inside of the limits; by steps {other} would")
+        print(
+            f"{name}: {differ} of {ours.size} differ, {inside} inside of the limits; by steps {other} would"
+        )
         failed |= differ > 0
     sys.exit(failed)
 

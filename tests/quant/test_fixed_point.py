@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hwptq.quant.fixed_point import (
     ACCUMULATOR_LIMIT,
     MAX_SHIFT,
+    ROUNDINGS,
+    STEPS,
     quantize_multiplier,
     requantize,
     shortened,
@@ -129,3 +131,55 @@ def test_codes_of_16_bits():
     found = requantize(acc, multiplier, shift, 0, -32768, 32767, "int16")
     assert found.dtype == np.int16
     assert found.tolist() == [-32768, 0, 16384]
+
+
+def _nearest(value: Fraction, rounding: str) -> int:
+    """The nearest whole number, of two the one that a rounding takes."""
+    below = value.numerator // value.denominator
+    rest = value - below
+    if rest != HALF:
+        return below + (rest > HALF)
+    up = {"half-up": True, "half-away": value > 0, "half-even": below % 2 == 1}[rounding]
+    return below + up
+
+
+@given(accumulators, multipliers, shifts, st.sampled_from(["half-up", "half-away", "half-even"]))
+@example(3, 2**30, 1, "half-even")
+@example(-3, 2**30, 1, "half-away")
+@example(-6, 2**30, 2, "half-up")
+def test_one_rounding_is_that_of_the_exact_product(acc, multiplier, shift, rounding):
+    expected = min(max(_nearest(acc * value(multiplier, shift), rounding), -128), 127)
+    assert requantize(np.array(acc), multiplier, shift, 0, -128, 127, rounding=rounding) == expected
+
+
+@given(accumulators, multipliers, shifts)
+@example(-1, 2**30, 1)
+def test_double_rounding_is_what_tosa_defines(acc, multiplier, shift):
+    """RESCALE's apply_scale_32 with double rounding, of the TOSA specification."""
+    by = shift + 31
+    total = 1 << (by - 1)
+    total += (1 << 30) if acc >= 0 else -(1 << 30)
+    expected = min(max((acc * multiplier + total) >> by, -128), 127)
+    assert requantize(np.array(acc), multiplier, shift, 0, -128, 127, rounding="double") == expected
+
+
+@given(st.integers(-(2**24), 2**24), st.integers(1, 20))
+def test_a_power_of_two_is_a_shift_of_the_sum(acc, shift):
+    """What chips with such scales do; by steps it is not: 2^s - 1 would be rounded twice."""
+    half_up = requantize(np.array(acc), 2**30, shift, 0, -(2**15), 2**15 - 1, "int16", "half-up")
+    assert half_up == np.clip((acc + (1 << shift)) >> (shift + 1), -(2**15), 2**15 - 1)
+    assert requantize(np.array(3), 2**30, 2, 0, -128, 127, rounding=STEPS) == 1
+    assert requantize(np.array(3), 2**30, 2, 0, -128, 127, rounding="half-up") == 0
+
+
+def test_all_roundings_are_known():
+    results = {
+        r: requantize(np.array([-12, -4, 3, 4, 12]), 2**30, 2, 0, -128, 127, rounding=r) for r in ROUNDINGS
+    }
+    assert {r: list(v) for r, v in results.items()} == {
+        "steps": [-1, 0, 1, 1, 2],
+        "half-up": [-1, 0, 0, 1, 2],
+        "half-away": [-2, -1, 0, 1, 2],
+        "half-even": [-2, 0, 0, 0, 2],
+        "double": [-2, -1, 1, 1, 2],
+    }

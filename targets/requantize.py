@@ -48,8 +48,8 @@ class Requantize:
     fixed_point: bool = field(
         default=False,
         metadata=about(
-            "products are LLVM's smul.fix of 32 bits, not of 64: for scalar processors of 32 bits, whose two "
-            "words of a product LLVM finds then"
+            "products are LLVM's smul.fix of 32 bits, not of 64: for processors and vector units that have "
+            "instructions for both words of a product, which LLVM finds then"
         ),
     )
     saturate: str = field(

@@ -61,6 +61,7 @@ class Mac:
     accumulate: Callable[[Expr, Expr, Expr], Expr]
     aligned: bool = False  # activations are loaded at multiples of k only
     assembly: str = ""  # the instruction in assembly language
+    unroll: int = 1  # groups of k that one turn of the loop takes, at the least
     apart: bool = False  # each lane is a scalar of its own, to which `accumulate` adds k products
 
     def groups_of(self, run: int) -> int:
@@ -250,7 +251,7 @@ def reduce_windows(
     rows, columns = conv.runs
     groups = mac.groups_of(conv.run)
     per_run = stored_rows(groups, plan.weight_bits)
-    step = max(mac.groups, 8 // plan.weight_bits) * (2 if plan.interleaved else 1)
+    step = max(mac.groups, mac.unroll, 8 // plan.weight_bits) * (2 if plan.interleaved else 1)
     if plan.weight_group:  # its factors are loaded once
         step = plan.weight_group // mac.k
     vectors, stored, cells = len(acc[0]), plan.stored_lanes * mac.k, mac.rows * mac.lanes

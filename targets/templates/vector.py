@@ -24,5 +24,15 @@ class VectorKernel(Kernel):
         default=2, metadata=about("vectors of output channels kept in registers, per pixel", low=1, high=64)
     )
 
+    by_scalar: bool = field(
+        default=False,
+        metadata=about(
+            "an instruction adds products of a vector and a scalar of 16 bits each, e.g. vwmacc.vx"
+        ),
+    )
+    unroll: int = field(
+        default=1, metadata=about("inputs that one turn of the loop takes", low=1, high=64, power_of_two=True)
+    )
+
     def check(self, path: str, registers: int | None, problems: Problems) -> None:
         check_vector(self.lanes * 32, "lanes * 32", join(path, "lanes"), problems)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tvm
 
+from hwptq.data.dataset import Dataset
 from hwptq.formats import INT8, Format
+from hwptq.workers.workers import Here, Task, Workers, shards
 
 from .errors import InputError
 from .evaluate.interpret import UnfitSample, observe_all
 from .ir.dataflow import main_functions
 from .ir.provenance import Origin, origins
+from .progress import Progress, Ticks
 from .quant.observers import OBSERVERS, Observer, rows_of
 
 #: Formats that no float module may have.
@@ -108,6 +111,52 @@ def calibrate(
         raise InputError(f"calibration: {error}") from error
     if not stats.samples:
         raise InputError("the calibration data holds no sample; give at least one")
+    return stats
+
+
+@dataclass(frozen=True)
+class _ShardOfStats(Task[tuple[int, "int | None"], CalibrationStats]):
+    """Stats of parts of a data set."""
+
+    module: tvm.IRModule
+    data: Dataset
+    observer: type[Observer]  # itself, so that a worker has it too
+    tick: Ticks | None = None
+
+    def bench(self) -> None:
+        return None
+
+    def work(self, bench: None, item: tuple[int, int | None]) -> CalibrationStats:
+        return calibrate(self.module, self._inputs(item), self.observer.method)
+
+    def sent(self) -> _ShardOfStats:
+        return replace(self, tick=None)
+
+    def _inputs(self, item: tuple[int, int | None]) -> Iterator[dict[str, np.ndarray]]:
+        for sample in self.data.part(*item):
+            if self.tick:
+                self.tick()
+            yield sample.inputs
+
+
+def calibrate_shards(
+    mod: tvm.IRModule, data: Dataset, observer: type[Observer], workers: Workers, progress: Progress
+) -> CalibrationStats:
+    """The same as `calibrate` of the data's inputs, by whoever works: stats of shards merge exactly.
+
+    Data that can't be divided is one shard, and stays here.
+    """
+    workers = workers if data.divisible else Here()
+    tick = Ticks(progress, data.count)
+    parts = shards(data.count if data.divisible else None)
+    found = workers.map(_ShardOfStats(mod, data, observer, tick), parts)
+    stats: CalibrationStats | None = None
+    for shard in found:
+        stats = shard if stats is None else stats.merge(shard)
+        if workers.remote:
+            tick(shard.samples)
+    if stats is None:
+        raise InputError(f"{data.name}: holds no samples: give at least one")
     return stats
 
 

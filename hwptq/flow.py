@@ -27,9 +27,10 @@ from hwptq.report.accuracy import drop, load_metric
 from hwptq.report.asked import asked
 from hwptq.report.collapse import collapse_warnings
 from hwptq.report.coverage import coverage
+from hwptq.report.evidence import Evidence
 from hwptq.report.profile import Profile, profile
 from hwptq.report.result_warnings import result_warnings
-from hwptq.report.verify import Evidence, verify
+from hwptq.report.verify import verify
 from hwptq.search.bands import Banded, fitting_kernels
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
 from hwptq.search.drop_search import bit_widths
@@ -45,6 +46,7 @@ from .blas import one_blas_thread
 from .cache.cache import Cache
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
+from .open_workers import open_workers
 from .options import OUTSIDE, Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
 from .output_folder import staged
@@ -91,22 +93,25 @@ def compile(
         raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
     given = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
-    with staged(Path(output)) as folder:
+    paths = calibration_data, evaluation_data, Path(output).absolute().parent
+    with staged(Path(output)) as folder, open_workers(options.cluster, [device], paths) as workers:
         with progress.stage("import"):
             imported = _with_caches(read_model(model, options.axes), device, options)
             data = _Data.opened(imported, given, options)
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
         calibration = _whole(data.calibration, imported)
-        job = Job(device, calibration, options, progress, IrDump(options.dump_ir), open_cache(options.cache))
+        dump, cache = IrDump(options.dump_ir), open_cache(options.cache)
+        job = Job(device, calibration, options, progress, dump, cache, workers)
         with progress.stage("check the import"):
             checked = _import_check(imported, first, job.cache)
         with _of_passes(model, imported):
             built = _built(imported, job, data.evaluation, folder)
         with progress.stage("verify"):
             evidence = verify(
-                built.graphs, built.program, device, data.evaluation, score, progress, options.executor
-            )
+                built.graphs, built.program, device, data.evaluation, score, progress, options.executor,
+                workers,
+            )  # fmt: skip
         suspect = _suspicions(evidence, built, data)
         warnings = [*imported.warnings, *data.warnings, *built.warnings, *suspect]
         whole = _whole(data.evaluation, imported) or data.evaluation
@@ -226,8 +231,8 @@ def plan(
     _needs_static(options, "--dry-run")
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
-    job = Job(device, calibration, options, progress, cache=open_cache(options.cache))
-    with _of_passes(model, imported):
+    with _of_passes(model, imported), open_workers(options.cluster, [device], [calibration_data]) as workers:
+        job = Job(device, calibration, options, progress, cache=open_cache(options.cache), workers=workers)
         return Chooser(prepare(imported.module, job), job).choose(options.dtype_budget).report()
 
 
@@ -294,8 +299,9 @@ def _imported(
     with progress.stage("import"):
         imported = read_model(model, options.axes)
         calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
-    with _of_passes(model, imported):
-        job = Job(device, calibration, options, progress, cache=open_cache(options.cache))
+    seen = calibration_data, evaluation_data
+    with _of_passes(model, imported), open_workers(options.cluster, [device], seen) as workers:
+        job = Job(device, calibration, options, progress, cache=open_cache(options.cache), workers=workers)
         yield imported, job, evaluation
 
 

@@ -61,6 +61,7 @@ class Options:
     kv_cache: str = "float32"  # what a step of a language model keeps in the program, or "outside" of it
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
+    cluster: str | None = None  # local:N or tcp://HOST:PORT: who computes; None = this process
     cache: bool = False  # take results of earlier compilations from the user's cache, and keep them there
     recipe: Recipe = RECIPES["default"]  # the steps of the quantization
     command: tuple[str, ...] = ()  # the command line, for the report
@@ -127,6 +128,7 @@ class OptionWords(TypedDict, total=False):
     kv_cache: str
     tune: bool
     tune_cache: Path | str | None
+    cluster: str | None
     cache: bool
     recipe: Recipe | str
     command: tuple[str, ...]

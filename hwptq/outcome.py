@@ -11,10 +11,10 @@ from hwptq.data.preprocess import Preprocess
 from hwptq.data.preprocess_text import preprocess_text
 from hwptq.frontends.model import ImportCheck, Model
 from hwptq.passes.stored_bytes import layer_bytes
+from hwptq.report.evidence import Evidence
 from hwptq.report.golden import joined, write_golden
 from hwptq.report.profile import Profile, add_profile
 from hwptq.report.report import build_report, write_report
-from hwptq.report.verify import Evidence
 from hwptq.search.bands import Banded
 from hwptq.search.choose import BitWidths
 from hwptq.tuning.tune import Tuning

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,3 +29,14 @@ class Progress:
     def track(self, items: Iterable[T], total: int | None) -> Iterable[T]:
         """`items`, counted as they are taken; `total` is their number, or None where nobody knows it."""
         return items
+
+
+class Ticks:
+    """Counts what is done elsewhere: called with the number of items that have come."""
+
+    def __init__(self, progress: Progress, total: int | None):
+        self._left = iter(progress.track(count() if total is None else range(total), total))
+
+    def __call__(self, number: int = 1) -> None:
+        for _ in range(number):
+            next(self._left, None)

@@ -20,7 +20,7 @@ FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets
 #: Packages from the bottom up: a module imports from its own package and from those above it in this list.
 #: A row with several packages has them side by side.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("hwptq.errors", "hwptq.disk", "hwptq.no_device", "hwptq.json_text"),
+    ("hwptq.errors", "hwptq.disk", "hwptq.no_device", "hwptq.json_text", "hwptq.blas"),
     ("hwptq.cache",),
     ("hwptq.notices",),
     ("hwptq.formats",),
@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.backends", "hwptq.backends.*"),
     ("hwptq.executors",),
     ("hwptq.executors.boards",),
+    ("hwptq.workers",),
     ("hwptq.data", "hwptq.frontends", "hwptq.frontends.*"),
     ("hwptq.progress", "hwptq.recipe"),
     ("hwptq.options", "hwptq.calibration"),
@@ -53,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.search",),
     ("hwptq.diagnosis",),
     ("hwptq.*",),
-    ("hwptq.consistency",),
+    ("hwptq.consistency", "hwptq.sweep"),
     ("hwptq.cli", "hwptq.__main__"),
 )
 

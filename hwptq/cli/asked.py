@@ -12,6 +12,16 @@ import typer
 from .place import On
 from .words import axes_of, observer_setting
 
+#: Who computes.
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="local:N|tcp://HOST:PORT", help="let the workers of a Dask cluster compute"),
+]
+#: Whether results of earlier compilations count.
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="compute all anew, and keep nothing of it for the next time")
+]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -93,9 +103,8 @@ class Quantization:
         list[str] | None, typer.Option("--set", metavar="STEP=VALUE", help="change a step of the recipe")
     ] = None
     trust_descriptor: Annotated[bool, typer.Option(help="let a descriptor file run any program")] = False
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="compute all anew, and keep nothing of it for the next time")
-    ] = False
+    cluster: Cluster = None
+    no_cache: NoCache = False
 
     def words(self) -> dict[str, Any]:
         """The same as keywords of hwptq.options.Options."""
@@ -104,7 +113,7 @@ class Quantization:
         settings = [*(self.steps or ()), *observer_setting(self.calibration_method)]
         same = (
             "weight_granularity", "group", "precision", "lower_ends", "budget", "exclude", "keep_float",
-            "max_drop", "samples", "metric", "trust_descriptor",
+            "max_drop", "samples", "metric", "trust_descriptor", "cluster",
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},

@@ -23,6 +23,7 @@ from .grouped import grouped
 from .inspect import inspect_command
 from .run import run_command
 from .session import Session
+from .sweep import sweep_command
 from .targets import targets_app
 from .verify import verify_command
 
@@ -75,6 +76,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare_command,
     "inspect": inspect_command,
     "generate": generate_command,
+    "sweep": sweep_command,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(grouped(_command))

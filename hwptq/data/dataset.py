@@ -9,7 +9,6 @@ A source yields raw samples; Dataset preprocesses and checks each. Whatever is w
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -43,11 +42,13 @@ class Dataset:
         self.name = source.name
         self.count = source.count
         self._source, self._inputs, self._transforms = source, inputs, transforms
+        self._first = 0
         self._limit: int | None = None
 
     def __iter__(self) -> Iterator[Sample]:
         empty = True
-        for raw in itertools.islice(self._source, self._limit):
+        end = None if self._limit is None else self._first + self._limit
+        for raw in self._source.part(self._first, end):
             empty = False
             yield Sample({name: self._fit(raw, name) for name in self._inputs}, _label(raw))
         if empty:
@@ -70,7 +71,14 @@ class Dataset:
     def identity(self) -> str | None:
         """A hash of all samples, None where they may be others the next time that they are read."""
         held = self._source.identity
-        return None if held is None else digest(held, self._inputs, self._transforms, self._limit)
+        return (
+            None if held is None else digest(held, self._inputs, self._transforms, self._first, self._limit)
+        )
+
+    @property
+    def divisible(self) -> bool:
+        """Whether parts of it can be read by themselves."""
+        return self.count is not None and not self.once
 
     def peek(self) -> Sample | None:
         """The first sample; None where the data can be read only once."""
@@ -80,9 +88,14 @@ class Dataset:
         """The first `limit` samples (all, if there are fewer)."""
         if limit < 1:
             raise InputError(f"{self.name}: at least 1 sample is needed, not {limit}")
+        return self.part(0, limit)
+
+    def part(self, first: int, end: int | None) -> Dataset:
+        """The samples from `first` up to `end` or the last."""
         part = Dataset(self._source, self._inputs, self._transforms)
-        part._limit = limit if self._limit is None else min(limit, self._limit)
-        part.count = None if self.count is None else min(limit, self.count)
+        ends = [e for e in (end, self._limit) if e is not None]
+        part._first, part._limit = self._first + first, min(ends) - first if ends else None
+        part.count = None if self.count is None else min([*ends, self.count]) - first
         return part
 
     def _fit(self, raw: RawSample, name: str) -> np.ndarray:

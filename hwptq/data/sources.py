@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import itertools
 import math
 import re
 import sys
@@ -53,6 +54,9 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[RawSample]: ...
 
+    def part(self, first: int, end: int | None) -> Iterator[RawSample]:
+        """The samples from `first` up to `end` or the last."""
+
 
 class ArrayFile:
     """An .npz (key = input name, or x for the only input; labels in y) or an .npy (the only input)."""
@@ -66,10 +70,15 @@ class ArrayFile:
         self.count: int | None = _equal(counts, self.name)
 
     def __iter__(self) -> Iterator[RawSample]:
+        return self.part(0, None)
+
+    def part(self, first: int, end: int | None) -> Iterator[RawSample]:
         with ExitStack() as stack:
             members = self._open(stack)
-            for index in range(self.count or 0):
+            for index in range((self.count or 0) if end is None else min(end, self.count or 0)):
                 arrays = {name: member.read(index) for name, member in members.items()}
+                if index < first:
+                    continue
                 label = None if "y" in self._names else arrays.pop("y", None)
                 yield RawSample(arrays, label, f"{self.name}: sample {index}")
 
@@ -165,7 +174,10 @@ class ImageFolder:
         self._labels = _read_labels(folder / "labels.csv", {file.name for file in self._files})
 
     def __iter__(self) -> Iterator[RawSample]:
-        for file in self._files:
+        return self.part(0, None)
+
+    def part(self, first: int, end: int | None) -> Iterator[RawSample]:
+        for file in self._files[first:end]:
             pixels = read_image(file, self._mode)
             yield RawSample({self._input: pixels}, self._labels.get(file.name), str(file))
 
@@ -197,6 +209,9 @@ class Batches:
             samples = self._split(batch, start)
             start += len(samples)
             yield from samples
+
+    def part(self, first: int, end: int | None) -> Iterator[RawSample]:
+        return itertools.islice(self, first, end)
 
     @property
     def identity(self) -> str | None:

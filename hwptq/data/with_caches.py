@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import tvm
 
+from hwptq.cache.digest import digest
 from hwptq.evaluate.steps import Steps
 
 from .dataset import Dataset, Sample
@@ -29,5 +31,20 @@ class WithCaches(Dataset):
     def once(self) -> bool:
         return self._data.once
 
+    @property
+    def divisible(self) -> bool:
+        """A step needs all those before it."""
+        return False
+
+    @cached_property
+    def identity(self) -> str | None:
+        held = self._data.identity
+        return None if held is None else digest(held, self._module)
+
     def take(self, limit: int) -> Dataset:
         return WithCaches(self._data.take(limit), self._module)
+
+    def part(self, first: int, end: int | None) -> Dataset:
+        if first:
+            raise ValueError(f"{self.name}: steps can't begin at sample {first}")
+        return self if end is None else self.take(end)

@@ -28,6 +28,11 @@ class Steps:
         self._position = None if at is None else names[at]
         self._now: dict[str, np.ndarray] = {}
 
+    @property
+    def alone(self) -> bool:
+        """Whether it sees each sample alone."""
+        return not self._held
+
     def whole(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All inputs of the next step."""
         begins = self._position is not None and not np.any(inputs[self._position])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ from hwptq.cache.cache import Cache
 from hwptq.calibration import CalibrationStats
 from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
+from hwptq.quant.layer_rounding import RoundingMethod
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
+from hwptq.workers.workers import Task
 
 from .recalled_pass import recalled_pass
 from .scale_warnings import scale_warnings
@@ -122,17 +124,23 @@ def lower(quantized: Quantized, job: Job) -> Graphs:
     return Graphs(quantized.float32, quantized.qdq, integer, kernels(integer, job))
 
 
-def rounded_alone(
-    float32: tvm.IRModule,
-    qdq: tvm.IRModule,
-    samples: Iterable[dict[str, np.ndarray]],
-    recipe: Recipe,
-    target: Descriptor,
-    cache: Cache,
-) -> tvm.IRModule:
-    """A QDQ form of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
-    if not rounds(recipe, qdq, target):
-        return qdq
-    options = passes.RoundingOptions(recipe.rounding, alone=True)
-    step = passes.RoundWeights(float32, samples, target, options)
-    return recalled_pass(step, qdq, cache)
+@dataclass(frozen=True)
+class RoundedAlone(Task[tvm.IRModule, tvm.IRModule]):
+    """QDQ forms of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
+
+    float32: tvm.IRModule
+    samples: tuple[dict[str, np.ndarray], ...]
+    recipe: Recipe
+    target: Descriptor
+    cache: Cache
+    method: type[RoundingMethod]  # of the recipe, so that a worker has it too
+
+    def bench(self) -> None:
+        return None
+
+    def work(self, bench: None, item: tvm.IRModule) -> tvm.IRModule:
+        if not rounds(self.recipe, item, self.target):
+            return item
+        options = passes.RoundingOptions(self.recipe.rounding, alone=True)
+        step = passes.RoundWeights(self.float32, self.samples, self.target, options)
+        return recalled_pass(step, item, self.cache)

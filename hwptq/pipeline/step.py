@@ -11,7 +11,7 @@ import tvm
 
 from hwptq.cache.cache import Cache
 from hwptq.cache.content import states
-from hwptq.calibration import CalibrationStats, calibrate
+from hwptq.calibration import CalibrationStats, calibrate_shards
 from hwptq.data.dataset import Dataset
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
@@ -20,6 +20,7 @@ from hwptq.progress import Progress
 from hwptq.quant.histogram import Histogram
 from hwptq.quant.observers import OBSERVERS
 from hwptq.targets import Descriptor
+from hwptq.workers.workers import Here, Workers
 
 from .ir_dump import IrDump
 from .name_patterns import check_patterns
@@ -36,15 +37,21 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     dump: IrDump = field(default_factory=IrDump)
     cache: Cache = field(default_factory=Cache)
+    workers: Workers = field(default_factory=Here)
 
     @property
-    def batches(self) -> Batches:
-        """The inputs of the calibration data, to stream over. Raises InputError where there is none."""
+    def samples(self) -> Dataset:
+        """The calibration data. Raises InputError where there is none."""
         if self.data is None:
             raise InputError(
                 "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
             )
-        return Batches(self.data, self.progress)
+        return self.data
+
+    @property
+    def batches(self) -> Batches:
+        """The inputs of the calibration data, to stream over. Raises InputError where there is none."""
+        return Batches(self.samples, self.progress)
 
 
 class Batches:
@@ -119,7 +126,7 @@ class Calibrate:
             "calibration",
             (observer, now.module, job.batches),
             states((CalibrationStats, Histogram, observer)),
-            lambda: calibrate(now.module, job.batches, observer.method),
+            lambda: calibrate_shards(now.module, job.samples, observer, job.workers, job.progress),
         )
         return replace(now, float32=now.module, stats=stats)
 

@@ -75,6 +75,12 @@ class Parts:
         if np.shape(self.signal) in ((), signal.shape):  # else the number of channels is not fixed
             self.signal, self.noise = self.signal + signal, self.noise + noise
 
+    def merge(self, other: Parts) -> None:
+        """Add another stream, which follows this one."""
+        self.axis = other.axis
+        if np.shape(other.signal) and np.shape(self.signal) in ((), np.shape(other.signal)):
+            self.signal, self.noise = self.signal + other.signal, self.noise + other.noise
+
     @property
     def db(self) -> np.ndarray:
         """[channels]; infinite where nothing differs, or the float values are all 0."""
@@ -130,6 +136,28 @@ class Score:
             for sqnr, parts, x, y in zip(by_output, by_part, exact, arrays, strict=True):
                 sqnr.add(x, y)
                 parts.add(x, y)
+
+    def fresh(self) -> Score:
+        """One that measures the same, of no samples."""
+        return Score(self.custom, self.name, self.insists, ranked=self.ranked)
+
+    def merge(self, other: Score) -> None:
+        """Add what another has seen, behind the samples of this one."""
+        self.samples += other.samples
+        self.ranked &= other.ranked
+        self.classes = other.classes
+        self.labels += other.labels
+        for kind, arrays in other.kept.items():
+            self.kept.setdefault(kind, []).extend(arrays)
+        for kind, hits in other.hits.items():
+            self.hits[kind] = self.hits.get(kind, 0) + hits
+        for kind, noises in other.sqnr.items():
+            mine = self.sqnr.setdefault(kind, [Sqnr() for _ in noises])
+            self.sqnr[kind] = [a + b for a, b in zip(mine, noises, strict=True)]
+        for kind, parts in other.parts.items():
+            held = self.parts.setdefault(kind, [Parts() for _ in parts])
+            for one, another in zip(held, parts, strict=True):
+                one.merge(another)
 
     def check(self, label: Any, shape: tuple[int, ...] | None = None) -> None:
         """Raise InputError where top-1 is insisted on, but can't be measured: no class, no [1, classes]."""

@@ -48,6 +48,19 @@ class Directions:
         self._power += float(np.sum(np.square(both[:, : axes.shape[1]])))
         self.rows += len(both)
 
+    def merge(self, other: Directions) -> None:
+        """Add another stream, which follows this one."""
+        if other._sums is None or other._moments is None:
+            return
+        if self._sums is not None and len(self._sums) != len(other._sums):
+            return  # its size is not fixed
+        first = self._sums is None or self._moments is None
+        self._sums = other._sums if first else self._sums + other._sums
+        self._moments = other._moments if first else self._moments + other._moments
+        self._power += other._power
+        self.rows += other.rows
+        self._axes = {**other._axes, **self._axes}
+
     @property
     def kept(self) -> float | None:
         """The share, 0 … 1; None where there are too few rows to tell, or float varies as little as noise."""

@@ -20,13 +20,13 @@ from hwptq.targets import Descriptor
 from .accuracy import layer_rows
 from .collapse import collapse, kept_row
 from .coverage import bits, coverage, float_weight_bytes, integer_nodes, scalar_nodes
+from .evidence import Evidence
 from .examples import Example, example_row, picture
 from .histograms import histograms
 from .interface import interface
 from .layer_details import with_details
 from .memory_map import memory_map
 from .model_graph import kernels_of, model_graph
-from .verify import Evidence
 
 SCHEMA = 1
 

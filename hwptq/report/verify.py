@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,87 +28,16 @@ from hwptq.ir.qdq import quantizes, scale_and_zero
 from hwptq.operators.dense import DenseFloat
 from hwptq.operators.rows import RowRescale
 from hwptq.pipeline.stages import Graphs
-from hwptq.progress import Progress
-from hwptq.quant.histogram import Histogram
+from hwptq.progress import Progress, Ticks
 from hwptq.targets import Descriptor
+from hwptq.workers.workers import Here, Task, Workers, shards
 
-from .accuracy import Score, Sqnr
+from .accuracy import Score
 from .coverage import float_nodes, integer_nodes
-from .directions import Directions
-from .examples import EXAMPLES, Example
-from .golden import output_keys
-from .histograms import SAMPLES, histogram_of
+from .evidence import LAYER_SAMPLES, Evidence
 
 #: The executor where the reference stands in for a chip whose sums it models bit for bit.
 EMULATOR = "emulator"
-#: Samples on which the noise of each layer is measured, and which are kept as golden ones.
-LAYER_SAMPLES = 32
-
-
-@dataclass
-class Evidence:
-    """What running the emitted code has shown."""
-
-    executor: str
-    score: Score
-    samples: int = 0
-    values: int = 0
-    mismatches: int = 0
-    first_mismatch: str | None = None  # the layer or output that differs first
-    layers: dict[str, Sqnr] = field(default_factory=dict)
-    kept: dict[str, Directions] = field(default_factory=dict)  # of layers, in the order of the graph
-    kept_outputs: dict[str, Directions] = field(default_factory=dict)
-    golden: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    seen: dict[str, Histogram] = field(default_factory=dict)  # what float32 activations held, by label
-    examples: list[Example] = field(default_factory=list)
-
-    def compare(self, name: str, expected: np.ndarray, found: np.ndarray) -> None:
-        """Count the values that differ in their bits."""
-        self.values += expected.size
-        differ = int(np.count_nonzero(_bits(expected) != _bits(found)))
-        self.mismatches += differ
-        if differ and self.first_mismatch is None:
-            self.first_mismatch = name
-
-    def measure(self, layer: str, exact: np.ndarray, found: np.ndarray) -> None:
-        """Compare what a layer gives with what it gives in float32."""
-        self.layers.setdefault(layer, Sqnr()).add(exact, found)
-        self.kept.setdefault(layer, Directions()).add(exact, found)
-
-    def measure_outputs(
-        self, names: Iterable[str], exact: Sequence[np.ndarray], found: Sequence[np.ndarray]
-    ) -> None:
-        """The same of the outputs of one of the first samples."""
-        if self.samples < LAYER_SAMPLES:
-            for name, x, y in zip(names, exact, found, strict=True):
-                if x.dtype.kind == "f" and x.shape == y.shape and x.size:
-                    self.kept_outputs.setdefault(name, Directions()).add(x, y)
-
-    def look(self, label: str, exact: np.ndarray) -> None:
-        """Count what a float32 activation holds in one of the first samples."""
-        if self.samples < SAMPLES and exact.size and exact.dtype == np.float32:
-            held = histogram_of(exact)
-            self.seen[label] = self.seen[label].merge(held) if label in self.seen else held
-
-    def show(
-        self, sample: Sample, exact: list[np.ndarray], others: dict[str, list[np.ndarray] | None]
-    ) -> None:  # fmt: skip
-        """Keep one of the first samples, and the last of the other outputs that there are, to be seen."""
-        if len(self.examples) < EXAMPLES:
-            kind, found = [(k, o) for k, o in others.items() if o is not None][-1]
-            outputs = {"float32": exact, kind: found}
-            self.examples.append(Example(sample.inputs, sample.label, outputs))
-
-    def keep(self, sample: Sample, outputs: list[np.ndarray]) -> None:
-        """Put one of the first samples and its outputs among the golden ones."""
-        if self.samples < LAYER_SAMPLES:
-            keys = output_keys(sample.inputs, len(outputs))
-            for name, array in {**sample.inputs, **dict(zip(keys, outputs, strict=True))}.items():
-                self.golden.setdefault(name, []).append(array)
-
-
-def _bits(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 
 
 def verify(
@@ -119,47 +48,108 @@ def verify(
     score: Score,
     progress: Progress,
     executor: str | None = None,
+    workers: Workers | None = None,
 ) -> Evidence:
     """Run `program` on every sample of `data`, by the executor of that name if one is given.
 
     A model that is all integers must give the outputs of the reference, bit for bit. Where parts are left in
     float, whose last bits depend on the library of the device, a second build shows all integer tensors, and
     each operator must map the emitted inputs to the emitted output exactly.
+
+    The samples are verified in shards, by `workers` if there are any. What an executor on another machine
+    runs is one shard: its journal serves one stream. So are steps, and data that can't be divided.
     """
-    reason = program.why_none or (None if executor else backend_of(target).why_not_run())
-    emulated = reason is not None and emulates(target)
-    running = None if reason else _executor(program, executor)
-    evidence = Evidence(
-        EMULATOR if emulated else running.description if running else f"not run: {reason}", score
-    )
-    watch = _Watch(graphs, evidence)
-    with ExitStack() as stack:
-        scratch = stack.enter_context(TemporaryDirectory(prefix="hwptq-"))
-        if running:
-            stack.callback(running.close)
-        tapped = None
-        if not reason and float_nodes(graphs.integer):
-            tapped = _Tapped(graphs, target, Path(scratch), executor)
-            stack.callback(tapped.running.close)
-        for sample, emitted in run_emitted(running, data, progress):
+    whole = executor is not None or not data.divisible or not Steps(graphs.integer).alone
+    doers = Here() if whole or workers is None else workers
+    parts = shards(None if whole else data.count)
+    tick = Ticks(progress, data.count)
+    evidence = Evidence("", score)
+    task = _Verification(graphs, program, target, data, score.fresh(), executor, tick)
+    for shard in doers.map(task, parts):
+        evidence.merge(shard)
+        if doers.remote:
+            tick(shard.samples)
+    return evidence
+
+
+@dataclass(frozen=True)
+class _Verification(Task[tuple[int, "int | None"], Evidence]):
+    """Evidence of parts of the data."""
+
+    graphs: Graphs
+    program: Program
+    target: Descriptor
+    data: Dataset
+    score: Score  # of no samples
+    executor: str | None
+    tick: Ticks | None = None
+
+    def bench(self) -> _Bench:
+        return _Bench(self)
+
+    def work(self, bench: _Bench, item: tuple[int, int | None]) -> Evidence:
+        return bench.evidence(self.data.part(*item), item[0])
+
+    def sent(self) -> _Verification:
+        return replace(self, tick=None)
+
+    def leave(self, bench: _Bench) -> None:
+        bench.close()
+
+
+class _Bench:
+    """What runs the program, and what stands beside it."""
+
+    def __init__(self, task: _Verification):
+        self._task, self._stack = task, ExitStack()
+        self._reason = task.program.why_none or (
+            None if task.executor else backend_of(task.target).why_not_run()
+        )
+        self._emulated = self._reason is not None and emulates(task.target)
+        self._running = None if self._reason else _executor(task.program, task.executor)
+        scratch = self._stack.enter_context(TemporaryDirectory(prefix="hwptq-"))
+        if self._running:
+            self._stack.callback(self._running.close)
+        self._tapped = None
+        if not self._reason and float_nodes(task.graphs.integer):
+            self._tapped = _Tapped(task.graphs, task.target, Path(scratch), task.executor)
+            self._stack.callback(self._tapped.running.close)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def evidence(self, data: Dataset, first: int) -> Evidence:
+        """Of some samples; first: how many were before them."""
+        task, running = self._task, self._running
+        found = Evidence(self._name, task.score.fresh(), first=first)
+        watch = _Watch(task.graphs, found)
+        for sample, emitted in run_emitted(running, data):
             whole = watch.integer.whole(sample.inputs)
             reference_outputs = watch.outputs(sample)
             exact = watch.exact
-            if emitted is not None and tapped is None:
-                for tensor, a, b in zip(program.outputs, reference_outputs, emitted, strict=True):
-                    evidence.compare(tensor.name, a, b)
-            if emitted is not None and tapped is not None:
-                tapped.check(whole, evidence)
-            if emulated:
+            if emitted is not None and self._tapped is None:
+                for tensor, a, b in zip(task.program.outputs, reference_outputs, emitted, strict=True):
+                    found.compare(tensor.name, a, b)
+            if emitted is not None and self._tapped is not None:
+                self._tapped.check(whole, found)
+            if self._emulated:
                 emitted = reference_outputs
-            names = (tensor.name for tensor in program.outputs)
-            evidence.measure_outputs(names, exact, reference_outputs if emitted is None else emitted)
+            names = (tensor.name for tensor in task.program.outputs)
+            found.measure_outputs(names, exact, reference_outputs if emitted is None else emitted)
             outputs = {"float32": exact, "reference": reference_outputs}
-            score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
-            evidence.show(sample, exact, {"reference": reference_outputs, "emitted": emitted})
-            evidence.keep(sample, reference_outputs if emitted is None else emitted)
-            evidence.samples += 1
-    return evidence
+            found.score.add(sample.label, outputs if emitted is None else {**outputs, "emitted": emitted})
+            found.show(sample, exact, {"reference": reference_outputs, "emitted": emitted})
+            found.keep(sample, reference_outputs if emitted is None else emitted)
+            found.samples += 1
+            if task.tick:
+                task.tick()
+        return found
+
+    @property
+    def _name(self) -> str:
+        if self._emulated:
+            return EMULATOR
+        return self._running.description if self._running else f"not run: {self._reason}"
 
 
 def _executor(program: Program, name: str | None) -> Executor:
@@ -173,10 +163,10 @@ def emulates(target: Descriptor) -> bool:
 
 
 def run_emitted(
-    running: Executor | None, data: Dataset, progress: Progress
+    running: Executor | None, data: Dataset, progress: Progress | None = None
 ) -> Iterator[tuple[Sample, list[np.ndarray] | None]]:
     """Each sample with what the emitted code makes of it (None where it can't be run here)."""
-    total = data.count
+    total, progress = data.count, progress or Progress()
     if running is None:
         yield from ((sample, None) for sample in progress.track(data, total))
         return
@@ -209,7 +199,7 @@ class _Watch:
 
     def outputs(self, sample: Sample) -> list[np.ndarray]:
         """The reference's outputs; `exact` holds those of float32."""
-        if self.evidence.samples >= LAYER_SAMPLES:
+        if self.evidence.position >= LAYER_SAMPLES:
             self.exact = self.float32.run(sample.inputs)
             return self.integer.run(sample.inputs)
         real: dict[Origin, np.ndarray] = {}

@@ -27,8 +27,9 @@ from hwptq.passes.graph.group_plan import group_formats
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.variants import Layer, Variants, is_wide, uniform_variants
-from hwptq.pipeline.stages import Prepared, rounded_alone
+from hwptq.pipeline.stages import Prepared, RoundedAlone
 from hwptq.pipeline.step import Job
+from hwptq.quant.layer_rounding import rounding_method
 from hwptq.targets import Descriptor
 from hwptq.targets.op_kinds import GROUP_OP, WEIGHTED_OPS
 
@@ -97,7 +98,7 @@ class Chooser:
 
     def __init__(self, prepared: Prepared, job: Job):
         assert job.data is not None
-        self.target, self._data, self._cache = job.target, job.data, job.cache
+        self.target, self._data, self._cache, self._workers = job.target, job.data, job.cache, job.workers
         self._float32, self._options, self._progress = prepared.float32, job.options, job.progress
         precision = job.options.precision
         wide = precision is not None and is_wide(parse_precision(precision))
@@ -154,7 +155,9 @@ class Chooser:
                     "sensitivity",
                     (self._float32, variants, samples),
                     states((Sensitivity,)),
-                    lambda: measure_sensitivity(self._float32, variants, samples, self._progress.track),
+                    lambda: measure_sensitivity(
+                        self._float32, variants, samples, self._progress.track, self._workers
+                    ),
                 )
         return self._sensitivity
 
@@ -169,11 +172,10 @@ class Chooser:
         if recipe.rounding == "nearest" or not held:
             return self.variants, self._data
         fitted = [sample.inputs for sample in islice(self._data, 0, most, 2)]
-        qdq = {
-            pair: rounded_alone(self._float32, module, fitted, recipe, self.target, self._cache)
-            for pair, module in self.variants.qdq.items()
-        }
-        return replace(self.variants, qdq=qdq), held
+        method = type(rounding_method(recipe.rounding))
+        task = RoundedAlone(self._float32, tuple(fitted), recipe, self.target, self._cache, method)
+        rounded = self._workers.map(task, list(self.variants.qdq.values()))
+        return replace(self.variants, qdq=dict(zip(self.variants.qdq, rounded, strict=True))), held
 
 
 def wished(options: Options) -> bool:

@@ -18,12 +18,13 @@ import numpy as np
 import tvm
 
 from hwptq.data.dataset import Sample
-from hwptq.evaluate.downstream import Network, on_threads
+from hwptq.evaluate.downstream import Network
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
 from hwptq.ir.provenance import Part, origins
 from hwptq.passes.variants import Variants
+from hwptq.workers.workers import Here, Task, Workers
 
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES = 64
@@ -43,15 +44,17 @@ def measure_sensitivity(
     variants: Variants,
     samples: Iterable[Sample],
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    workers: Workers | None = None,
 ) -> Sensitivity:
     """The sensitivity of every layer of `variants` to each of its pairs, on the first SAMPLES samples.
 
     float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
-    and the first output is [1, classes]. track(items, their number) sees the samples that are done.
+    and the first output is [1, classes]. track(items, their number) sees the samples that are done; workers:
+    who looks at samples, this process if none are given.
     """
     chosen = list(islice(samples, SAMPLES))
     probes = [(name, pair) for name, layer in variants.layers.items() for pair in layer.pairs]
-    runs = on_threads(lambda: _Bench(float32, variants, probes), _Bench.disturbances, chosen)
+    runs = (workers or Here()).map(_Disturbances(float32, variants, tuple(probes)), chosen)
     rows = np.array(list(track(runs, len(chosen))))
     noise, divergence = rows.mean(axis=0).T
     kl = not np.isnan(divergence).any()
@@ -59,6 +62,22 @@ def measure_sensitivity(
     for (name, pair), value in zip(probes, divergence if kl else noise, strict=True):
         found[name][pair] = float(value)
     return Sensitivity("kl" if kl else "noise", found)
+
+
+@dataclass(frozen=True)
+class _Disturbances(Task[Sample, np.ndarray]):
+    """What each probe does to one sample: [probes, 2]."""
+
+    threads = True
+    float32: tvm.IRModule
+    variants: Variants
+    probes: tuple[tuple[str, Pair], ...]
+
+    def bench(self) -> _Bench:
+        return _Bench(self.float32, self.variants, self.probes)
+
+    def work(self, bench: _Bench, item: Sample) -> np.ndarray:
+        return bench.disturbances(item)
 
 
 class _Bench:

@@ -18,9 +18,9 @@ from hwptq.recipe import RECIPES
 def test_constants_are_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, plans, compile_parts = "x86-64-avx2", list[MemoryPlan](), static_program.compile_parts
 
-    def spy(plan: MemoryPlan, *rest: Any) -> Any:
+    def spy(plan: MemoryPlan, *rest: Any, **words: Any) -> Any:
         plans.append(plan)
-        return compile_parts(plan, *rest)
+        return compile_parts(plan, *rest, **words)
 
     monkeypatch.setattr(static_program, "compile_parts", spy)
     options = Options(recipe=RECIPES["fast"], samples=1)

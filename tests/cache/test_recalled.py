@@ -63,7 +63,7 @@ def test_the_same_files(case: dict[str, Any], tmp_path: Path, monkeypatch: pytes
     def computed(*arguments: Any, **words: Any) -> Any:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(step, "calibrate", computed)
+    monkeypatch.setattr(step, "calibrate_shards", computed)
     monkeypatch.setattr(choose, "measure_sensitivity", computed)
     monkeypatch.setattr(hwptq.passes.RoundWeights, "transform_module", computed, raising=False)
     hwptq.compile(**case, output=tmp_path / "again", cache=True, **options)
@@ -77,7 +77,7 @@ def test_another_budget_and_another_target_start_from_there(
 ) -> None:
     plan(**case, cache=True, budget="weights=0.9x")
     calls: list[str] = []
-    for module, name in ((step, "calibrate"), (choose, "measure_sensitivity")):
+    for module, name in ((step, "calibrate_shards"), (choose, "measure_sensitivity")):
         real = getattr(module, name)
         spy = lambda *a, real=real, name=name, **w: calls.append(name) or real(*a, **w)  # noqa: E731
         monkeypatch.setattr(module, name, spy)
@@ -85,7 +85,7 @@ def test_another_budget_and_another_target_start_from_there(
     plan(**{**case, "target": "arm-cortex-a"}, cache=True)
     assert calls == []
     plan(**case, cache=True, recipe=replace(hwptq.Recipe(), observer="mse"))
-    assert calls == ["calibrate"]
+    assert calls == ["calibrate_shards"]
 
 
 @pytest.mark.parametrize("method", OBSERVERS)

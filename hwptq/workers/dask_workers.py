@@ -1,0 +1,155 @@
+"""The workers of a Dask cluster, which schedules: they may die and join, and no result depends on it.
+
+A task is sent to the scheduler once; workers take it from there or from each other, and make their bench when
+they first need it. What a dead worker had, others compute again.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from hwptq.backends.backend import backend_of
+from hwptq.blas import one_blas_thread
+from hwptq.errors import HwptqError, InputError
+from hwptq.targets import Descriptor
+
+from .workers import Task, Workers
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Workers that may die over one item before it is thought to kill them.
+_DEATHS = 100
+#: Benches that a worker keeps.
+_KEPT = 3
+_INSTALL = "pip install 'hwptq[cluster]'"
+
+
+class DaskWorkers(Workers):
+    """place: local:N for N processes here, or tcp://HOST:PORT of a scheduler.
+
+    Raises InputError where that is not what it is, or nobody answers there.
+    """
+
+    remote = True
+
+    def __init__(self, place: str):
+        try:
+            import dask
+            from distributed import Client
+        except ImportError as error:
+            raise InputError(f"--cluster {place}: needs Dask: {_INSTALL}") from error
+        dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS})
+        self._cluster = _local_cluster(place) if place.startswith("local:") else None
+        if self._cluster is None and not place.startswith(("tcp://", "tls://")):
+            raise InputError(f"--cluster {place}: give local:N or tcp://HOST:PORT")
+        try:
+            self.client = Client(self._cluster or place, timeout="30s", set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise InputError(f"--cluster {place}: no scheduler answers there") from error
+        if not self.client.scheduler_info(n_workers=-1)["workers"]:
+            self.close()
+            raise InputError(f"--cluster {place}: the scheduler has no workers")
+
+    def map(self, task: Task[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
+        data = _pickled(task.sent())
+        name = sha256(data).hexdigest()
+        sent = self.client.submit(_same, data, key=f"task-{name}", pure=True)
+        futures = [self.client.submit(_do, name, sent, item, pure=False, retries=_DEATHS) for item in items]
+        try:
+            for future in futures:
+                yield self._result(future)
+        finally:
+            self.client.cancel([sent, *futures])
+
+    def check(self, targets: Sequence[Descriptor], paths: Sequence[str]) -> None:
+        found = self.client.run(_lacks, list(targets), [str(Path(path).resolve()) for path in paths])
+        lacking = [f"{worker}: {what}" for worker, what in found.items() if what]
+        if lacking:
+            raise InputError("; ".join(lacking))
+
+    def close(self) -> None:
+        with suppress(OSError, TimeoutError):
+            self.client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def _result(self, future: Any) -> Any:
+        from distributed import CancelledError, KilledWorker
+
+        try:
+            return future.result()
+        except (CancelledError, KilledWorker) as error:
+            raise HwptqError(f"the cluster gave up: {error}") from error
+
+
+def _local_cluster(place: str) -> Any:
+    from distributed import LocalCluster
+
+    count = place.partition(":")[2]
+    if not count.isdigit() or int(count) < 1:
+        raise InputError(f"--cluster {place}: give local:N, such as local:2")
+    return LocalCluster(
+        n_workers=int(count), threads_per_worker=1, dashboard_address=":0", memory_limit=0,
+        silence_logs="CRITICAL",
+    )  # fmt: skip
+
+
+def _pickled(task: Any) -> bytes:
+    import cloudpickle  # metrics and methods of users may be functions
+
+    return bytes(cloudpickle.dumps(task))
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
+class _Benches:
+    """What a worker has benches for, the last used at the end; one thread works at a time."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+        self._one_at_a_time = Lock()
+
+    def work(self, name: str, data: bytes, item: Any) -> Any:
+        with self._one_at_a_time, one_blas_thread():
+            if name not in self._held:
+                task = pickle.loads(data)
+                self._held[name] = task, task.bench()
+            self._held.move_to_end(name)
+            while len(self._held) > _KEPT:
+                old, bench = self._held.popitem(last=False)[1]
+                old.leave(bench)
+            task, bench = self._held[name]
+            return task.work(bench, item)
+
+
+def _do(name: str, data: bytes, item: Any) -> Any:
+    """On a worker: the result of an item."""
+    from distributed import get_worker
+
+    benches: _Benches = vars(get_worker()).setdefault("hwptq_benches", _Benches())
+    return benches.work(name, data, item)
+
+
+def _lacks(targets: Sequence[Descriptor], paths: Sequence[str]) -> str:
+    """On a worker: what it lacks."""
+    from hwptq import passes  # noqa: F401  # a worker without it says so by this import
+
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        return f"has no {missing[0]}; put it on a disk that all workers see"
+    for target in targets:
+        try:
+            backend_of(target).check()
+        except InputError as error:
+            return str(error)
+    return ""

@@ -36,22 +36,38 @@ def find_caches(func: Any) -> Caches | None:
 
 
 def _written(result: Any, values: Mapping[Any, Any]) -> list[Any]:
-    """The params that a result is, with something written into them."""
-    found = []
-    value: Any = values.get(result)
+    """The params that a result is, with something written into them, perhaps between two transposes."""
+    return [
+        param
+        for param, order in _sources(result, values, tuple(range(len(shape_of(result)))), False)
+        if order == tuple(range(len(order)))
+        and shape_of(param) == shape_of(result)
+        and param.ty.dtype == result.ty.dtype
+    ]
+
+
+def _sources(
+    var: Any, values: Mapping[Any, Any], order: tuple[int, ...], written: bool
+) -> list[tuple[Any, tuple[int, ...]]]:
+    """Params that are `var` but for writes, and how their axes lie in it; `order`: how its own lie."""
+    if not isinstance(var, relax.Var):
+        return []
+    if var not in values:
+        return [(var, order)] if written else []
+    value = values[var]
+    if op_name(value) == "permute_dims" and value.attrs.axes is not None:
+        axes = [int(a) % len(order) for a in value.attrs.axes]
+        return _sources(value.args[0], values, tuple(axes[i] for i in order), written)
     if op_name(value) != "where":
         return []
-    for operand in value.args[1:]:
-        same = isinstance(operand, relax.Var) and operand not in values
-        if same and shape_of(operand) == shape_of(result) and operand.ty.dtype == result.ty.dtype:
-            found.append(operand)
-        elif isinstance(operand, relax.Var):
-            found += _written(operand, values)
-    return found
+    same = [a for a in value.args[1:] if shape_of(a) == shape_of(var)]
+    return [found for a in same for found in _sources(a, values, order, True)]
 
 
 def _write(result: Any, values: Mapping[Any, Any]) -> tuple[Any, int]:
     """What says where a result is written, and how many places there are."""
+    while op_name(values[result]) == "permute_dims":
+        result = values[result].args[0]
     where, shape = values[result].args[0], shape_of(result)
     told = shape_of(where)
     varying = [n for n, rows in zip(told[::-1], shape[::-1], strict=False) if n == rows and n > 1]

@@ -14,7 +14,9 @@ from onnx_models import model, node, normal, save
 from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import Model, import_onnx
+from hwptq.ir.caches import Cache, Caches
 from hwptq.ir.dataflow import bindings, op_name
+from hwptq.passes.graph.find_caches import find_caches
 
 
 def imported(proto: onnx.ModelProto, folder: Path, **inputs: np.ndarray) -> Model:
@@ -178,6 +180,28 @@ def test_a_number_where_a_mask_is_set(tmp_path: Path):
     constants = {"zero": np.float32(0), "flat": np.array([-1]), "number": np.float32(-7)}
     found = imported(model(nodes, {"x": [1, 3, 4]}, constants), tmp_path)
     assert "where" in operators(found)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "updates"),
+    [
+        ([node("ScatterElements", "x i u", "y", "put", axis=1)], [1, 1, 4]),
+        ([node("Transpose", "x", "xt", perm=[1, 0, 2]), node("ScatterND", "xt i u", "yt", "put"),
+          node("Transpose", "yt", "y", perm=[1, 0, 2])], [1, 1, 4]),
+    ],
+    ids=["elements", "transposed"],
+)  # fmt: skip
+def test_one_row_at_a_computed_place_is_a_cache(tmp_path: Path, nodes: list[Any], updates: list[int]):
+    """The place is the sign of another input: -1 counts from the end."""
+    shape = np.array(updates if nodes[0].op_type == "ScatterElements" else [1, 1])
+    place = [
+        node("Sign", "p", "sign"), node("Cast", "sign", "at", to=TensorProto.INT64),
+        node("Expand", "at shape", "i"),
+    ]  # fmt: skip
+    inputs = {"x": [1, 3, 4], "u": updates, "p": [1, 1]}
+    proto = model([*place, *nodes], inputs, {"shape": shape})
+    found = imported(proto, tmp_path)
+    assert find_caches(found.module["main"]) == Caches((Cache(0, 0),), None, 3)
 
 
 def test_scattering_to_computed_places_is_refused(tmp_path: Path):

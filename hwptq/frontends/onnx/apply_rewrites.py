@@ -18,6 +18,7 @@ from .rewrites.height_one import with_height
 from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
 from .rewrites.scatter import scatter
+from .rewrites.scatter_row import scatter_row
 from .rewrites.surroundings import Rule, Surroundings
 
 #: By operator; those of one operator follow each other.
@@ -26,8 +27,8 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ConvTranspose": (explicit_padding,),
     "PRelu": (parametric_relu,),
     "Resize": (absent_inputs, resize_axes),
-    "ScatterElements": (scatter,),
-    "ScatterND": (scatter,),
+    "ScatterElements": (scatter_row, scatter),
+    "ScatterND": (scatter_row, scatter),
 }
 
 

@@ -24,6 +24,7 @@ from .check_import import Imported
 from .constant_codes import fold_constant_codes
 from .float_types import widen_floats, widen_nibbles
 from .fused_operators import name_domains
+from .growing_caches import with_fixed_caches
 from .importer_errors import said_by_importer
 from .input_shapes import input_shapes
 from .node_origins import with_node_origins
@@ -61,6 +62,8 @@ def import_proto(
     weights = {i.name for i in proto.graph.initializer}
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
+    proto, shapes = with_fixed_caches(proto, shapes)
+    fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
     simple, rounded = _simplified(proto, shapes, path)
     imported = _to_relax(proto, simple, opset, inputs, path)

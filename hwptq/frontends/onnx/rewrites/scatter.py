@@ -25,8 +25,8 @@ def scatter(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     shape, indices, size = around.shape(data), around.constant(places), around.shape(updates)
     if shape is None or size is None or indices is None or attribute(node, "reduction", "none") != "none":
         raise UnsupportedError(
-            f"node {node.name!r}: {node.op_type} has code only for indices that are constants, without a "
-            f"reduction; write it with Where or Concat"
+            f"node {node.name!r}: {node.op_type} has code only for indices that are constants, or one row's, "
+            f"without a reduction; write it with Where or Concat"
         )
     source = np.arange(prod(shape)).reshape(shape)
     new = prod(shape) + np.arange(prod(size)).reshape(size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from .metric import NamedMetric, needed
 
@@ -15,6 +14,8 @@ def spearman(outputs: Sequence[np.ndarray], labels: np.ndarray | None, exact: Se
 
     outputs: one, [N] or [N, 1]; or two embeddings [N, D], whose cosine is the prediction. labels: float [N].
     """
+    from scipy.stats import rankdata  # whose package takes as long to import as all of this one
+
     wanted, found = needed(labels, "the true value"), _predicted(outputs)
     if wanted.shape != found.shape:
         raise ValueError(f"{found.size} predictions, but labels {list(wanted.shape)}")

@@ -46,6 +46,7 @@ class Options:
     budget: Budget | None = None  # what the choice of dtypes may cost
     exclude: str | None = None  # regular expression of layers that keep the highest precision offered
     keep_float: str | None = None  # regular expression of node names that stay in float
+    partner: Path | None = None  # .npy of the other tower's embeddings: dtypes by what pairs lose
     lower_ends: bool = False  # `precision`, or a search for max_drop: of first and last layers too
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     max_drop: float | None = None  # points of accuracy that may be lost
@@ -76,6 +77,7 @@ class Options:
         self._parse("recipe", str, Recipe.named)
         self._parse("tune_cache", str, Path)
         self._parse("dump_ir", str, Path)
+        self._parse("partner", str, Path)
         if self.weight_granularity not in (None, *GRANULARITIES):
             raise InputError(f"--weight-granularity {self.weight_granularity}: give tensor, channel or group")
         least, most = SIZES
@@ -89,6 +91,8 @@ class Options:
             )
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
             _check_pattern(option, value)
+        if self.partner and not self.dtype_budget and self.max_drop is None:
+            raise InputError("--partner decides between dtypes: give --budget or --max-drop with it")
         for name, size in self.axes.items():
             if size < 1:
                 raise InputError(f"--axis {name}={size}: must be 1 or more")
@@ -113,6 +117,7 @@ class OptionWords(TypedDict, total=False):
     budget: Budget | str | None
     exclude: str | None
     keep_float: str | None
+    partner: Path | str | None
     lower_ends: bool
     axes: Mapping[str, int]
     max_drop: float | None

@@ -78,6 +78,10 @@ class Quantization:
     keep_float: Annotated[
         str | None, typer.Option(metavar="REGEX", help="names of nodes that stay in float")
     ] = None
+    partner: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="embeddings of the other tower: dtypes by what pairs lose"),
+    ] = None
     axes: Annotated[
         list[str] | None, typer.Option("--axis", metavar="NAME=SIZE", help="size of a symbolic axis")
     ] = None
@@ -113,7 +117,7 @@ class Quantization:
         settings = [*(self.steps or ()), *observer_setting(self.calibration_method)]
         same = (
             "weight_granularity", "group", "precision", "lower_ends", "budget", "exclude", "keep_float",
-            "max_drop", "samples", "metric", "trust_descriptor", "cluster",
+            "partner", "max_drop", "samples", "metric", "trust_descriptor", "cluster",
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},

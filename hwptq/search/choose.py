@@ -33,6 +33,7 @@ from hwptq.quant.layer_rounding import rounding_method
 from hwptq.targets import Descriptor
 from hwptq.targets.op_kinds import GROUP_OP, WEIGHTED_OPS
 
+from .partner import read_partner
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
 
 _DYNAMIC = INT8.name, INT8.name  # what dense layers take where activations are dynamic
@@ -151,12 +152,13 @@ class Chooser:
         if self._sensitivity is None:
             with self._progress.stage("sensitivity"):
                 variants, samples = self._rounded()
+                partner = read_partner(self._options.partner) if self._options.partner else None
                 self._sensitivity = self._cache.recall(
                     "sensitivity",
-                    (self._float32, variants, samples),
+                    (self._float32, variants, samples, partner.rows if partner else None),
                     states((Sensitivity,)),
                     lambda: measure_sensitivity(
-                        self._float32, variants, samples, self._progress.track, self._workers
+                        self._float32, variants, samples, self._progress.track, self._workers, partner
                     ),
                 )
         return self._sensitivity

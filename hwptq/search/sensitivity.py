@@ -26,14 +26,16 @@ from hwptq.ir.provenance import Part, origins
 from hwptq.passes.variants import Variants
 from hwptq.workers.workers import Here, Task, Workers
 
+from .partner import Partner
+
 #: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES = 64
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """By layer and pair: `measure` is "noise" (power at the outputs, relative to the signal's) or "kl" (mean
-    divergence of the class probabilities from those of float32, in nats)."""
+    """By layer and pair: `measure` is "noise" (power at the outputs, relative to the signal's), "kl" (mean
+    divergence of the class probabilities from those of float32, in nats) or "pairs" (search/partner.py)."""
 
     measure: str
     values: Mapping[str, Mapping[Pair, float]]
@@ -45,23 +47,24 @@ def measure_sensitivity(
     samples: Iterable[Sample],
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     workers: Workers | None = None,
+    partner: Partner | None = None,
 ) -> Sensitivity:
     """The sensitivity of every layer of `variants` to each of its pairs, on the first SAMPLES samples.
 
     float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
-    and the first output is [1, classes]. track(items, their number) sees the samples that are done; workers:
-    who looks at samples, this process if none are given.
+    and the first output is [1, classes]; "pairs" where there is a partner. track(items, their number) sees
+    the samples that are done; workers: who looks at samples, this process if none are given.
     """
     chosen = list(islice(samples, SAMPLES))
     probes = [(name, pair) for name, layer in variants.layers.items() for pair in layer.pairs]
-    runs = (workers or Here()).map(_Disturbances(float32, variants, tuple(probes)), chosen)
+    runs = (workers or Here()).map(_Disturbances(float32, variants, tuple(probes), partner), chosen)
     rows = np.array(list(track(runs, len(chosen))))
     noise, divergence = rows.mean(axis=0).T
     kl = not np.isnan(divergence).any()
     found: dict[str, dict[Pair, float]] = {name: {} for name in variants.layers}
     for (name, pair), value in zip(probes, divergence if kl else noise, strict=True):
         found[name][pair] = float(value)
-    return Sensitivity("kl" if kl else "noise", found)
+    return Sensitivity("pairs" if partner else "kl" if kl else "noise", found)
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ class _Disturbances(Task[Sample, np.ndarray]):
     float32: tvm.IRModule
     variants: Variants
     probes: tuple[tuple[str, Pair], ...]
+    partner: Partner | None = None
 
     def bench(self) -> _Bench:
-        return _Bench(self.float32, self.variants, self.probes)
+        return _Bench(self.float32, self.variants, self.probes, self.partner)
 
     def work(self, bench: _Bench, item: Sample) -> np.ndarray:
         return bench.disturbances(item)
@@ -83,22 +87,33 @@ class _Disturbances(Task[Sample, np.ndarray]):
 class _Bench:
     """One network to disturb; for one thread."""
 
-    def __init__(self, float32: tvm.IRModule, variants: Variants, probes: Sequence[tuple[str, Pair]]):
-        self.network = Network(float32)
+    def __init__(
+        self,
+        float32: tvm.IRModule,
+        variants: Variants,
+        probes: Sequence[tuple[str, Pair]],
+        partner: Partner | None = None,
+    ):
+        self.network, self.partner = Network(float32), partner
         known = {origin.label: var for var, origin in origins(self.network.interpreter.func).items()}
         layers = {pair: Interpreter(qdq) for pair, qdq in variants.qdq.items()}
         self.probes = [(known[name], _Probe(layers[pair], name, known)) for name, pair in probes]
 
     def disturbances(self, sample: Sample) -> np.ndarray:
-        """[probes, 2]: noise power relative to the signal, and divergence or NaN."""
+        """[probes, 2]: noise power relative to the signal, and the divergence, or NaN."""
         clean = self.network.values(sample.inputs)
         exact = self.network.outputs(clean)
         ranked = isinstance(sample.label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
         rows = []
         for var, probe in self.probes:
             outputs = self.network.outputs_with(clean, var, probe.output(clean))
-            rows.append((_noise(exact, outputs), _divergence(exact[0], outputs[0]) if ranked else np.nan))
+            rows.append((_noise(exact, outputs), self._divergence(exact[0], outputs[0], ranked)))
         return np.array(rows)
+
+    def _divergence(self, exact: np.ndarray, found: np.ndarray, ranked: bool) -> float:
+        if self.partner is not None:
+            return self.partner.loss(exact, found)
+        return _divergence(exact, found) if ranked else float("nan")
 
 
 class _Probe:

@@ -15,7 +15,7 @@ from tvm import relax
 from hwptq import passes
 from hwptq.bitwidths.budget import parse_budget
 from hwptq.data.dataset import Sample
-from hwptq.errors import BudgetError, UnsupportedError
+from hwptq.errors import BudgetError, InputError, UnsupportedError
 from hwptq.ir.dataflow import bindings
 from hwptq.ir.provenance import origins
 from hwptq.passes.assign_bit_widths import Pairs, at_precision, end_layers, within_budget
@@ -23,6 +23,7 @@ from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.stored_bytes import stored_bytes
 from hwptq.passes.variants import Variants, uniform_variants
+from hwptq.search.partner import Partner
 from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 
@@ -57,6 +58,17 @@ def variants(fused: tvm.IRModule, target: Descriptor) -> Variants:
 @pytest.fixture(scope="module")
 def measured(fused: tvm.IRModule, variants: Variants) -> Sensitivity:
     return measure_sensitivity(fused, variants, [Sample(s) for s in samples(fused)])
+
+
+def test_a_partner_says_what_counts(fused: tvm.IRModule, variants: Variants, measured: Sensitivity) -> None:
+    """One that tells only the first output apart, and so another order of layers' losses than the noise."""
+    partner = Partner(np.eye(5)[[0, 0, 1]] * np.array([[1.0], [-1.0], [0.0]]))
+    found = measure_sensitivity(fused, variants, [Sample(s) for s in samples(fused)], partner=partner)
+    assert (found.measure, measured.measure) == ("pairs", "noise")
+    assert all(value >= 0 for pairs in found.values.values() for value in pairs.values())
+    assert found.values["dense"][W4] > found.values["dense"][W8]
+    with pytest.raises(InputError, match="embeddings of 4 values; the first output of the model has 5"):
+        measure_sensitivity(fused, variants, [Sample(s) for s in samples(fused)], partner=Partner(np.eye(4)))
 
 
 def test_pairs_that_take_effect(variants: Variants) -> None:

@@ -303,7 +303,7 @@ def _upper_halves(sums: Callable[[Callable[[Expr], Expr]], Expr], target: Requan
         return T.shift_right(T.shift_left(T.reinterpret(wide, vector), word), word)
 
     def odd(vector: Expr) -> Expr:
-        return T.shift_right(T.reinterpret(wide, vector), word)
+        return even(shuffle([vector], [i | 1 for i in range(lanes)]))
 
     found = [T.reinterpret(dtype_of("int32", lanes), sums(pick)) for pick in (even, odd)]
     return shuffle(found, [i for k in range(1, lanes, 2) for i in (k, lanes + k)])

@@ -16,6 +16,7 @@ from hwptq.tir.builder import (
     TEMPLATE,
     Expr,
     Flat,
+    cast,
     constant,
     dtype_of,
     loop,
@@ -66,7 +67,7 @@ def _emit(op: Quantize, shape: Sequence[int], out: TensorType, unit: VectorUnit)
                 ]
                 if unit.float_lanes == 1:
                     for c, value in enumerate(planes):
-                        image.store(image.pixel(b, i, at) + c, value)
+                        image.store(image.pixel(b, i, at) + c, cast(value, "int8"))
                     return
                 pixels = encoded(_joined(planes, lanes), y.dtype, _BYTES * lanes)
                 width = _BYTES * lanes

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .select_kernels import SelectKernels as SelectKernels
     from .smooth_activations import SmoothActivations as SmoothActivations
     from .variants import uniform_variants as uniform_variants
+    from .widen_activations import WidenActivations as WidenActivations
 
 #: Module -> the public names that it defines.
 _PUBLIC = {
@@ -65,6 +66,7 @@ _PUBLIC = {
     "select_kernels": ("SelectKernels",),
     "smooth_activations": ("SmoothActivations",),
     "variants": ("uniform_variants",),
+    "widen_activations": ("WidenActivations",),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_HOMES)

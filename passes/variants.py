@@ -13,7 +13,7 @@ import tvm
 from hwptq.formats import Pair, format_of
 from hwptq.ir.dataflow import data_of, main_functions
 from hwptq.ir.macs import node_macs
-from hwptq.passes.graph.quantizable import layer_dtypes
+from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.graph.quantization_plan import Choices, QuantizationPlan
 
 from .insert_qdq import InsertQDQ
@@ -50,21 +50,24 @@ def uniform_variants(
 
     wide: with pairs of activations in integers of more than 8 bits too. They lose next to nothing, at several
     times the cost, so they are for those who ask.
-    A pair counts as offered where it takes effect: an int4 activation does not where an add reads it too.
+    Layers that have dtypes recorded (WidenActivations) keep them. A pair counts as offered where it takes
+    effect: an int4 activation does not where an add reads it too.
     """
     plans = [
         QuantizationPlan(mod, str(gv.name_hint), target, stats, Choices(granularity, exclude, {}))
         for gv, _ in main_functions(mod)
     ]
+    recorded = {name: pair for _, f in main_functions(mod) for name, pair in assignment(f).items()}
     offered = {
-        plan.labels[v]: (plan, v, _considered(target.rule(plan.kinds[v]).pairs, wide))
+        name: (plan, v, (recorded[name],) if name in recorded else _considered(rule.pairs, wide))
         for plan in plans
         for v in plan.weights
+        for name, rule in [(plan.labels[v], target.rule(plan.kinds[v]))]
     }
     qdq = {}
     for pair in dict.fromkeys(p for _, _, pairs in offered.values() for p in pairs):
-        assignment = {name: pair for name, (_, _, pairs) in offered.items() if pair in pairs}
-        insert = InsertQDQ(target, stats, granularity, exclude, assignment)
+        chosen = recorded | {name: pair for name, (_, _, pairs) in offered.items() if pair in pairs}
+        insert = InsertQDQ(target, stats, granularity, exclude, chosen)
         qdq[pair] = tvm.ir.transform.Sequential([insert])(mod)
     taken = {pair: _dtypes(variant) for pair, variant in qdq.items()}
     layers = {}

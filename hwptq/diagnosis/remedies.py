@@ -103,6 +103,8 @@ def _for_activations(case: Case) -> Iterator[Remedy]:
     word = next(filter(None, map(precision_word, wide)), None)
     if word and case.options.dtype_budget is None:  # which leaves no choice to a precision
         yield Remedy("activations have few bits", Change(precision=word))
+    if not recipe.widen and word and case.options.precision is None:
+        yield Remedy("channels that are small beside others drown in bytes", Change(steps=("widen=on",)))
     if not recipe.smooth:
         yield Remedy("some channels behind a layer norm are outliers", Change(steps=("smooth=on",)))
     if not recipe.absorb:

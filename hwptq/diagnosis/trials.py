@@ -31,7 +31,12 @@ class Trials:
         """The float module that these options quantize, and what its tensors hold."""
         recipe = options.recipe
         granularity = options.weight_granularity if recipe.equalize == "auto" else None
-        key = (recipe.smooth, recipe.equalize, recipe.absorb, recipe.observer, granularity)
+        widened = recipe.widen and options.precision is None
+        ranged = options.weight_granularity, options.keep_float  # what is widened depends on these too
+        key = (
+            recipe.smooth, recipe.equalize, recipe.absorb, recipe.observer, granularity, widened,
+            ranged if widened else None,
+        )  # fmt: skip
         if key not in self._prepared:
             self._prepared[key] = prepare(self._module, self._of(options))
         return self._prepared[key]

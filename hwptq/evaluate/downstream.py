@@ -25,10 +25,10 @@ Change = Callable[[Any, Any, Mapping[Any, Any]], Any]
 
 
 class Network:
-    """The only function of a module, to be evaluated with changes. For one thread."""
+    """A function of a module, the only one if not named, to be evaluated with changes. For one thread."""
 
-    def __init__(self, mod: tvm.IRModule):
-        self.interpreter = Interpreter(mod)
+    def __init__(self, mod: tvm.IRModule, function: str | None = None):
+        self.interpreter = Interpreter(mod, function)
         self.params = list(self.interpreter.func.params)
         self.order = bindings(self.interpreter.func)
         self._result = self.interpreter.func.body.body

@@ -111,6 +111,15 @@ class Step:
         return replace(now, module=tvm.ir.transform.Sequential([step])(now.module))
 
 
+class Record(Step):
+    """A pass that writes a choice on the float module itself."""
+
+    def run(self, job: Job, now: State) -> State:
+        """The state behind the pass."""
+        module = super().run(job, now).module
+        return replace(now, module=module, float32=module)
+
+
 @dataclass(frozen=True)
 class Calibrate:
     """A query instead of a pass: what the tensors of the module hold."""

@@ -20,7 +20,7 @@ from hwptq.passes.round_groups import ENOUGH
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
 
-from .step import Calibrate, CheckPatterns, Job, Step
+from .step import Calibrate, CheckPatterns, Job, Record, Step
 
 
 def plain(a_pass: Any) -> Step:
@@ -56,6 +56,14 @@ PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
         stage="absorb",
     ),
     Calibrate(),
+    Record(
+        "WidenActivations",
+        lambda job, now: passes.WidenActivations(
+            job.target, now.stats, job.batches, job.options.weight_granularity, job.options.keep_float
+        ),
+        when=lambda job, now: job.options.recipe.widen and job.options.precision is None,
+        stage="widen",
+    ),
 )
 # Here the search may record on the module which dtypes each layer gets: hwptq/search.
 QUANTIZE = (

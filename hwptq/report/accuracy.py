@@ -171,13 +171,10 @@ class Score:
 
     def report(self) -> dict[str, Any]:
         """The `accuracy` object of the report; its `outputs` are in the order of the model's."""
-        if self.custom:
-            return {"metric": self.name, "samples": self.samples, **{k: self._custom(k) for k in self.kept}}
-        row: dict[str, Any] = {"metric": "top1" if self.ranked else "sqnr_db", "samples": self.samples}
+        row: dict[str, Any] = {"metric": self._named(), "samples": self.samples}
         totals = {kind: sum(by_output, Sqnr()) for kind, by_output in self.sqnr.items()}
         for kind, sqnr in totals.items():
-            top1 = round(100 * self.hits.get(kind, 0) / self.samples, 3)
-            row[kind] = top1 if self.ranked else sqnr.db
+            row[kind] = self._scored(kind, sqnr)
         others = {k: s for k, s in totals.items() if k != "float32"}
         row["sqnr_db"] = {k: s.db for k, s in others.items()}
         row["cosine"] = {k: s.cosine for k, s in others.items()}
@@ -186,6 +183,17 @@ class Score:
             {"sqnr_db": {k: s.db for k, s in zip(others, found, strict=True)}} for found in by_output
         ]
         return row
+
+    def _named(self) -> str:
+        if self.custom:
+            return self.name
+        return "top1" if self.ranked else "sqnr_db"
+
+    def _scored(self, kind: str, sqnr: Sqnr) -> float | None:
+        """What outputs of a kind score by the metric."""
+        if self.custom:
+            return self._custom(kind)
+        return round(100 * self.hits.get(kind, 0) / self.samples, 3) if self.ranked else sqnr.db
 
     def _custom(self, kind: str) -> float:
         assert self.custom

@@ -36,8 +36,8 @@ _MARGIN = 2.001  # output scale over product of input and weight scale: keeps mu
 #: By how much the range of the last quantized tensors exceeds what calibration saw. A logit beyond the range
 #: of its dtype would tie with others: the answer to a sample that is clearer than those seen would be lost.
 HEADROOM = 1.25
-#: The same for every tensor in an integer of more than 8 bits: its steps stay fine, and cutting off what
-#: calibration did not see would lose more than all rounding does.
+#: The same for tensors of more than 12 bits, whose steps stay fine. Not for images, of which calibration sees
+#: thousands of values a channel, and of which a channel may be a thousandth of the largest, and count.
 WIDE_HEADROOM = 4.0
 
 
@@ -311,7 +311,7 @@ class QuantizationPlan:
         if dtype.is_float or any(map(self._fixed, group)):
             return 1.0
         if dtype.bits > INT12.bits:
-            return WIDE_HEADROOM
+            return HEADROOM if all(len(shape_of(v)) == 4 for v in group) else WIDE_HEADROOM
         return HEADROOM if self._is_last(group) else 1.0
 
     def _is_last(self, group: set[Any]) -> bool:
@@ -321,10 +321,10 @@ class QuantizationPlan:
 
     def _dtype(self, number: int, group: set[Any]) -> Format:
         """That which a node gives its result whatever reads it; else, unless layers want floats, int16 in a
-        residual stream, and int12 or more where tables alone read what a layer made; else that of the layers
-        that read a tensor: of several a float before an integer, then the more precise. Where no layer reads
-        it, the most precise of those of the layers it comes from. Integers of less than 8 bits only where
-        every reader of every tensor is such a layer.
+        residual stream, and int12 where tables alone read what a layer made, or what the tables give if that
+        is more; else that of the layers that read a tensor: of several a float before an integer, then the
+        more precise. Where no layer reads it, the most precise of those of the layers it comes from. Integers
+        of less than 8 bits only where every reader of every tensor is such a layer.
         """
         given = [f for f in map(self._given_format, group) if f]
         if given:
@@ -339,10 +339,17 @@ class QuantizationPlan:
         if number in self._wide and not found.is_float:
             return INT16
         if number in self._fine and not found.is_float:
-            return max(found, INT12, key=lambda d: d.bits)
+            return max(found, INT12, *self._of_tables(group), key=lambda d: d.bits)
         if found.is_float or (layers and len(layers) == len(readers)):
             return found
         return max(found, INT8, key=lambda d: d.bits)
+
+    def _of_tables(self, group: set[Any]) -> list[Format]:
+        """What tables that read a group give, residual streams aside: they need no fewer steps in front."""
+        roots = {self._root(v): v for v in self.values if self._root(v) != v and not self._inside(v)}
+        results = {roots[v] for v in group if v in roots}
+        behind = [i for i, g in enumerate(self.groups) if results & g and i not in self._wide]
+        return [f for i in behind if not (f := self._dtype(i, self.groups[i])).is_float]
 
     def _makers(self, group: set[Any]) -> list[Any]:
         """The nearest layers that the tensors of a group are made of; where there are none, their readers."""

@@ -42,7 +42,16 @@ def add(score, label, shape=(1, 4)):
 def test_a_function_is_a_metric_under_its_name():
     score = load_metric(half)
     add(score, None)
-    assert score.report() == {"metric": f"{__name__}:half", "samples": 1, "float32": 0.5, "emitted": 0.5}
+    report = score.report()
+    named = {"metric": f"{__name__}:half", "samples": 1, "float32": 0.5, "emitted": 0.5}
+    assert {key: report[key] for key in named} == named
+
+
+def test_beside_any_metric_stands_how_near_outputs_are_to_float32():
+    score, exact = load_metric(half), normal(0, 1, 4)
+    score.add(None, {"float32": [exact], "emitted": [exact * np.float32(1.125)]})
+    (output,) = score.report()["outputs"]
+    assert output["sqnr_db"]["emitted"] == pytest.approx(20 * np.log10(8), abs=0.005)
 
 
 @pytest.mark.parametrize(

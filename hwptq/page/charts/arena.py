@@ -40,4 +40,4 @@ def arena_chart(memory: Mapping[str, Any]) -> Markup:
             "description": {"field": "is"},
         },
     }  # fmt: skip
-    return svg(spec, "the arena over time", 560)
+    return svg(spec, "the arena over time", 760)

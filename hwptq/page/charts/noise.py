@@ -36,4 +36,4 @@ def noise_chart(layers: Sequence[Mapping[str, Any]]) -> Markup | None:
     dots = {"mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
             "encoding": {"x": x, "y": y, "color": color, "description": {"field": "is"}}}  # fmt: skip
     spec = {"data": {"values": points}, "width": _WIDTH, "height": _HEIGHT, "layer": [line, dots]}
-    return svg(spec, "SQNR of each layer", 560)
+    return svg(spec, "SQNR of each layer", 760)

@@ -1,0 +1,55 @@
+"""WidenActivations: more than bytes where a channel is small and counts, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_models import model, node, normal, save
+
+from hwptq.data.dataset import from_batches
+from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.options import Options
+from hwptq.passes.graph.quantizable import assignment
+from hwptq.passes.widen_activations import WidenActivations
+from hwptq.pipeline.stages import prepare
+from hwptq.pipeline.step import Job
+from hwptq.recipe import Recipe
+from hwptq.targets import load_target
+
+CHANNELS = 8
+
+
+def prepared(tmp_path, small: float, **words):
+    """A convolution, SiLU, a depthwise convolution, a large one; the first channel is `small` times the others,
+    and the depthwise convolution makes up for it."""
+    factors = np.ones((CHANNELS, 1, 1, 1), np.float32)
+    factors[0] = small
+    weights = {
+        "w": normal(1, CHANNELS, CHANNELS, 1, 1) * factors,
+        "d": normal(2, CHANNELS, 1, 3, 3) / factors,
+        "o": normal(3, 64, CHANNELS, 3, 3) * np.array([[4] + [1] * 7], np.float32).reshape(1, -1, 1, 1),
+    }
+    nodes = [
+        node("Conv", "x w", "a", name="first"), node("Sigmoid", "a", "s"), node("Mul", "a s", "m"),
+        node("Conv", "m d", "b", name="depthwise", group=CHANNELS, pads=[1] * 4), node("Conv", "b o", "y"),
+    ]  # fmt: skip
+    imported = import_onnx(save(model(nodes, {"x": [1, CHANNELS, 12, 12]}, weights), tmp_path))
+    data = from_batches([{"x": normal(i, 1, CHANNELS, 12, 12)} for i in range(4)], imported.inputs)
+    job = Job(load_target("x86-64-vnni"), data, Options(recipe=Recipe(widen=True), **words))
+    return prepare(imported.module, job)
+
+
+def test_a_small_channel_that_counts_is_given_more_than_a_byte(tmp_path):
+    found = prepared(tmp_path, 1e-3)
+    assert assignment(found.float32["main"]) == {"depthwise": ("int16", "int8")}
+
+
+@pytest.mark.parametrize(("small", "words"), [(1.0, {}), (1e-3, {"precision": "w8a8"})])
+def test_else_bytes_do(tmp_path, small, words):
+    assert not assignment(prepared(tmp_path, small, **words).float32["main"])
+
+
+def test_a_target_without_wide_activations_has_no_choice(tmp_path):
+    found = prepared(tmp_path, 1e-3, precision="w8a8")
+    step = WidenActivations(load_target("nvidia-hopper-fp8"), found.stats, iter(()))
+    assert step(found.float32).same_as(found.float32)

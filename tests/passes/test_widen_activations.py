@@ -20,8 +20,8 @@ CHANNELS = 8
 
 
 def prepared(tmp_path, small: float, **words):
-    """A convolution, SiLU, a depthwise convolution, a large one; the first channel is `small` times the others,
-    and the depthwise convolution makes up for it."""
+    """A convolution, SiLU, a depthwise convolution, a large one; of the first channel
+    little is left, `small`, and the depthwise convolution makes up for it."""
     factors = np.ones((CHANNELS, 1, 1, 1), np.float32)
     factors[0] = small
     weights = {

@@ -21,7 +21,7 @@ from hwptq.ir.macs import node_macs
 from hwptq.quant.qparams import QParams
 
 from .graph.quantizable import assignment, with_assignment
-from .graph.quantization_plan import Choices, QuantizationPlan, Stats
+from .graph.quantization_plan import Choices, QuantizationPlan
 from .variants import is_wide
 
 SAMPLES = 3
@@ -46,7 +46,7 @@ class WidenActivations:
     """
 
     def __init__(
-        self, target: Any, stats: Stats, samples: Iterable[dict[str, np.ndarray]],
+        self, target: Any, stats: Any, samples: Iterable[dict[str, np.ndarray]],
         granularity: str | None = None, exclude: str | None = None,
     ):  # fmt: skip
         self.target, self.stats, self.samples = target, stats, samples

@@ -93,7 +93,8 @@ def _tensors(plan: QuantizationPlan) -> list[_Tensor]:
         pairs = {plan.labels[v]: _wide(plan, v) for v in layers}
         offered = {name: pair for name, pair in pairs.items() if pair}
         dtypes = [plan.input_dtype(v) for v in layers]
-        if len(offered) == len(layers) and all(d == INT8 for d in dtypes) and source not in plan.narrow:
+        narrow = all(d.bits <= INT8.bits and not d.is_float for d in dtypes)
+        if len(offered) == len(layers) and narrow and source not in plan.narrow:
             macs = sum(node_macs(plan.mod, plan.values[v]) for v in layers)
             found.append(_Tensor(source, plan.qparams[source], tuple(layers), offered, macs))
     return found

@@ -8,24 +8,14 @@ but the first predicted. Bits a weight are those of codes and scales; a table th
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import tvm
 from common import parser
-from tvm import relax
 
-from hwptq.data.dataset import from_batches
-from hwptq.evaluate.interpret import Interpreter
-from hwptq.frontends.frontend import read_model
-from hwptq.ir.dataflow import constant
+import hwptq
 from hwptq.metrics.perplexity import perplexity
-from hwptq.operators.group_dense import GroupDense, GroupEmbedding
-from hwptq.options import options_of
-from hwptq.pipeline.stages import dynamic, integers, kernels
-from hwptq.pipeline.step import Job
-from hwptq.report.coverage import integer_nodes
-from hwptq.targets import load_target
 
 FOLDER = "docs-lm"
 
@@ -39,47 +29,36 @@ command.add_argument("--verified", type=int, default=1, help="sequences to compa
 
 
 def main() -> None:
-    """Quantize, build, score; compare some outputs with the reference, bit by bit."""
+    """Compile, which compares with the reference operator by operator; then score."""
     args = command.parse_args()
-    folder, target = args.data / FOLDER, load_target(args.target)
-    tokens = np.load(folder / "tokens.npz")
+    folder = args.data / FOLDER
+    tokens = {name: array.astype(np.int64) for name, array in np.load(folder / "tokens.npz").items()}
     length = tokens["calibration"].shape[1]
-    imported = read_model(folder / "prefill.onnx", {"length": length})
-    samples = [{"input_ids": ids[None].astype(np.int64)} for ids in tokens["calibration"]]
-    data = from_batches(samples, imported.inputs)
-    options = options_of(
-        None, activations="dynamic", weight_granularity="group", precision=args.precision, group=args.group,
-        recipe=args.recipe,
-    )  # fmt: skip
-    job = Job(target, data, options)
-    begin = time.perf_counter()
-    integer = integers(dynamic(imported.module, job), job)
-    seconds = time.perf_counter() - begin
-    device = tvm.target.Target(dict(target.tvm))
-    run = relax.VirtualMachine(tvm.compile(kernels(integer, job), target=device), tvm.cpu())["main"]
-    losses, reference, mismatches = [], Interpreter(integer), 0
-    sequences = tokens["evaluation"][: args.sequences].astype(np.int64)
-    for number, ids in enumerate(sequences):
-        found = run(tvm.runtime.tensor(ids[None])).numpy()
-        if number < args.verified:
-            mismatches += int(np.sum(found != reference.run({"input_ids": ids[None]})[0]))
-        losses.append(np.log(perplexity([found[:, :-1]], ids[None, 1:], [])))
+
+    def samples(kind: str) -> list[dict[str, np.ndarray]]:
+        return [{"input_ids": ids[None]} for ids in tokens[kind]]
+
+    with TemporaryDirectory() as scratch:
+        model = hwptq.compile(
+            folder / "prefill.onnx", args.target, samples("calibration"),
+            samples("evaluation")[: args.verified], output=Path(scratch) / "out", axes={"length": length},
+            activations="dynamic", weight_granularity="group", precision=args.precision, group=args.group,
+            recipe=args.recipe,
+        )  # fmt: skip
+        losses = []
+        for sample in samples("evaluation")[: args.sequences]:
+            logits, ids = model.run(sample)["logits"], sample["input_ids"]
+            losses.append(np.log(perplexity([logits[:, :-1]], ids[:, 1:], [])))
+        report = model.report
+    exact, kept = report["bit_exact"], report["collapse"]["outputs"][0]
+    weights = sum(row["macs"] for row in report["bits"]) / length
+    bits = 8 * sum(row["weight_bytes"] for row in report["bits"]) / weights
     print(
         f"{args.precision} groups of {args.group} {args.recipe}: perplexity {np.exp(np.mean(losses)):.3f} on "
-        f"{len(sequences)} sequences, {bits(integer):.3f} bits a weight, {mismatches} values of "
-        f"{args.verified} sequences differ, {seconds:.0f} s to quantize"
+        f"{len(losses)} sequences, {bits:.3f} bits a weight, {exact['mismatches']} of {exact['values']} "
+        f"values of {args.verified} sequences differ, logits {kept['verdict']} ({kept['kept']:.3f} kept), "
+        f"{report['seconds'].get('round weights', 0):.0f} s to round"
     )
-
-
-def bits(integer: tvm.IRModule) -> float:
-    """Bits a weight of an integer module, equal rows counted once."""
-    seen: dict[bytes, tuple[int, int]] = {}
-    for _, op, args in integer_nodes(integer):
-        if isinstance(op, GroupDense | GroupEmbedding):
-            arrays = [a for a in map(constant, args[1:]) if a is not None]
-            seen[arrays[0].tobytes()] = sum(a.nbytes for a in arrays), len(arrays[0]) * op.depth
-    nbytes, weights = map(sum, zip(*seen.values(), strict=True))
-    return 8 * nbytes / weights
 
 
 if __name__ == "__main__":

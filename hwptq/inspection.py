@@ -36,6 +36,7 @@ def inspect(model: CompiledModel) -> dict[str, Any]:
             "weight_bytes": report["weight_bytes"]["quantized"],
             "float32_weight_bytes": report["weight_bytes"]["float32"],
             "arena_bytes": report["arena_bytes"],
+            "cache_bytes": model.program.state.nbytes if model.program.state else 0,
         },
         "files": sizes,
     }

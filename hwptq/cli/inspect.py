@@ -41,6 +41,7 @@ def _show(found: dict[str, Any]) -> None:
     console.print(
         f"weights {memory['weight_bytes'] / 1e3:.1f} kB ({memory['float32_weight_bytes'] / 1e3:.1f} kB in "
         f"float32), activations {memory['arena_bytes'] / 1e3:.1f} kB at most"
+        + (f", {memory['cache_bytes'] / 1e3:.1f} kB of them caches" if memory["cache_bytes"] else "")
     )
     files = Table(Column("file", overflow="fold"), Column("bytes", justify="right"))
     for name, size in found["files"].items():

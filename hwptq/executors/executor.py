@@ -10,6 +10,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import cycle, islice
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -71,14 +72,13 @@ class Executor(ABC):
 
     def times(self, samples: Sequence[Sample], runs: int) -> list[float]:
         """Milliseconds of each of `runs` calls on the samples in turn, after a few that are not counted."""
-        for i in range(_WARM_UP):
-            self.run(samples[i % len(samples)])
-        found = []
-        for i in range(runs):
+        calls = _WARM_UP + runs
+        stream, found = iter(self.run_stream(islice(cycle(samples), calls))), []
+        for _ in range(calls):
             begin = perf_counter()
-            self.run(samples[i % len(samples)])
+            next(stream)
             found.append(1e3 * (perf_counter() - begin))
-        return found
+        return found[_WARM_UP:]
 
     def conditions(self) -> dict[str, float]:
         """What the machine tells of its state, which times depend on; empty where it tells nothing."""

@@ -1,4 +1,4 @@
-"""KeepUnlisted: note which nodes stay in float because the target has no rule for their kind."""
+"""KeepUnlisted: note which nodes stay in float because the target has no rule that serves them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hwptq.ir.provenance import origins
 from hwptq.lowering.rules import family_of
 
 from .graph.quantizable import with_float_reasons
+from .graph.shape_limits import beyond_limits
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.KeepUnlisted")
@@ -24,10 +25,13 @@ class KeepUnlisted:
         reasons: dict[str, dict[str, str]] = {}
         for gv, func in main_functions(mod):
             named = origins(func)
-            families = {var: family_of(mod, value) for var, value in bindings(func)}
-            reasons[str(gv.name_hint)] = {
-                named[var].label: f"target {self.target.name} lists no operator {family}"
-                for var, family in families.items()
-                if family is not None and self.target.rule(family) is None
-            }
+            found = [(named[var].label, self._why_float(mod, value)) for var, value in bindings(func)]
+            reasons[str(gv.name_hint)] = {label: why for label, why in found if why}
         return with_float_reasons(mod, reasons)
+
+    def _why_float(self, mod: tvm.IRModule, value: Any) -> str | None:
+        family = family_of(mod, value)
+        rule = self.target.rule(family) if family is not None else None
+        if family is None or rule is not None:
+            return beyond_limits(mod, value, rule) if rule else None
+        return f"target {self.target.name} lists no operator {family}"

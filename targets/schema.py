@@ -270,6 +270,25 @@ class OpRule:
             "whether sums become float32 where only float operators read them, not int8 first; dense only"
         ),
     )
+    most_window: int = field(
+        default=0, metadata=about("rows or columns of a window at most; 0 = any", low=0, high=2**16)
+    )
+    most_stride: int = field(default=0, metadata=about("stride at most; 0 = any", low=0, high=2**16))
+    most_dilation: int = field(default=0, metadata=about("dilation at most; 0 = any", low=0, high=2**16))
+    most_channels: int = field(
+        default=0, metadata=about("channels of input or result at most; 0 = any", low=0, high=2**24)
+    )
+    channels_multiple: int = field(
+        default=1, metadata=about("what channels of input and result are multiples of", low=1, high=2**16)
+    )
+    beyond: str = field(
+        default="float",
+        metadata=about(
+            "what becomes of a node beyond these limits: it stays in float, with the reason in the report, "
+            "or the model is refused",
+            choices=("float", "error"),
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from .concat_parts import parts_of, split_ends, unlike_parts
 from .fine_sources import fine_groups
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .own_integers import OwnIntegers
+from .shape_limits import beyond_limits
 from .stream_dtypes import wide_groups
 from .summand import fused_summand
 
@@ -153,8 +154,12 @@ class QuantizationPlan:
         if self._excluded and self._excluded.search(self.origins[var].node):
             self.reasons[self.labels[var]] = "excluded by the user"
             return None
-        if self.target.rule(found) is None:
+        listed = self.target.rule(found)
+        if listed is None:
             self.reasons[self.labels[var]] = f"target {self.target.name} lists no operator {found}"
+            return None
+        if beyond := beyond_limits(self.mod, value, listed):
+            self.reasons[self.labels[var]] = beyond
             return None
         return found
 

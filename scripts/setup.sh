@@ -55,6 +55,16 @@ install_packages() {
         fail "apt-get install$missing failed: see above"
 }
 
+# For the test that opens the page of a report; without a browser it is skipped, and says so.
+want_browser() {
+    if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then return 0; fi
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing chromium"
+        env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium >&2 && return 0
+    fi
+    say "No chromium here: the test that opens a report's page is skipped"
+}
+
 make_venv() {
     # What .venv was made from; a venv can't be moved, so its place counts too.
     made_from="$("$python" -V) $PWD $(cksum <pyproject.toml)"

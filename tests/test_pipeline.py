@@ -107,6 +107,13 @@ def test_dumps_need_a_folder(tmp_path):
         IrDump(tmp_path / "file")
 
 
+def test_a_folder_for_dumps_is_made_with_the_first_of_them(imported, tmp_path):
+    dump = IrDump(tmp_path / "deep" / "ir")
+    assert not (tmp_path / "deep").exists()
+    dump("import", imported.module)
+    assert dumped(tmp_path / "deep" / "ir") == ["import"]
+
+
 def test_a_float_model_needs_data(imported):
     with pytest.raises(InputError, match="the model is in float: give calibration data"):
         quantize(imported.module, Job(load_target("x86-64-vnni")))

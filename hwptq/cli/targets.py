@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,24 +49,24 @@ def show_target(
 @grouped
 def check_target(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE.toml")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
     talk: Talk,
     trust_descriptor: Annotated[bool, typer.Option(help="let it run any program")] = False,
 ) -> None:
-    """Check a descriptor file and say everything that is wrong with it: its values, and what its compiler,
-    its emulator and its instructions do."""
+    """Check a descriptor and say everything that is wrong with it: its values, and what its compiler, its
+    emulator and its instructions do."""
     from hwptq.backends.backend import backend_of
     from hwptq.backends.try_out import try_out
     from hwptq.errors import ManyErrors
     from hwptq.targets import load_target
 
     context.obj.begin(None, talk.verbose)
-    descriptor = load_target(file, trust=trust_descriptor)
+    descriptor = load_target(name, trust=trust_descriptor)
     trial = try_out(descriptor, backend_of(descriptor))
     if trial.problems:
-        raise ManyErrors(f"{file}: {key}: {what}" for key, what in trial.problems)
+        raise ManyErrors(f"{name}: {key}: {what}" for key, what in trial.problems)
     tried = {"intrinsics_tried": trial.tried, "not_tried": list(trial.skipped)}
-    talk.tell({"file": str(file), "name": descriptor.name, "valid": True, **tried})
+    talk.tell({"file": name, "name": descriptor.name, "valid": True, **tried})
     if talk.shows:
         computed = f", {trial.tried} of its intrinsics compute what it says" if trial.tried else ""
-        print(f"{file}: {descriptor.name} is valid{computed}", *trial.skipped, sep="\n  ")
+        print(f"{name}: {descriptor.name} is valid{computed}", *trial.skipped, sep="\n  ")

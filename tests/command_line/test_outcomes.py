@@ -130,6 +130,7 @@ def test_targets(hwptq: Command, tmp_path: Path):
     checked = hwptq("targets", "check", own)
     said = re.escape(f"{own}: own is valid") + r", \d+ of its intrinsics compute what it says"
     assert re.fullmatch(said, checked.stdout.strip().replace("\n", ""))
+    assert "wasm32-simd is valid" in hwptq("targets", "check", "wasm32-simd").stdout
     assert hwptq("targets", "show", "no-such-target").code == 2
 
 

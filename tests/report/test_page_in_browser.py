@@ -87,7 +87,7 @@ def test_fits_the_screen_in_any_colours(tmp_path: Path, scheme: str, setting: in
         f"--blink-settings=preferredColorScheme={setting}", "--dump-dom",
         (tmp_path / "frames.html").as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert "CONSOLE" not in done.stderr
     found = [text.split("; ") for text in re.findall(r"<i>(.*?)</i>", done.stdout)]
     wanted = {"auto": PAPER[scheme], **PAPER}

@@ -1,6 +1,7 @@
-"""Sentence similarity by emitted code: Spearman correlation with scores of people, dense layers in int8.
+"""Sentence similarity by emitted code: Spearman correlation with scores of people, everything in integers.
 
 python benchmarks/sentence_similarity.py [--pairs 100] [--target x86-64-vnni] [--set smooth=off]
+python benchmarks/sentence_similarity.py --dense-only          dense layers in int8, all else in float
 python benchmarks/sentence_similarity.py --compiled FOLDER     an output folder made elsewhere
 """
 
@@ -22,7 +23,7 @@ from hwptq.cli.progress_display import TerminalProgress
 from hwptq.recipe import recipe
 
 FOLDER = "sts-minilm-l6"
-#: What is no dense layer stays in float: an attention mask of -10000 has no place in int8.
+#: What is no dense layer.
 KEPT_FLOAT = r"_(qk|scale|maskadd|av|res1|res2)$|^emb"
 FLOAT32 = 82.05  # on all pairs, by ONNX Runtime
 BOUND = 0.3  # points of Spearman's correlation
@@ -34,7 +35,8 @@ command.add_argument("--pairs", type=int, default=1379, help="the first N pairs 
 command.add_argument(
     "--verified", type=int, default=1, help="pairs to compare with the reference, bit by bit"
 )
-command.add_argument("--calibration", type=int, default=32, help="sentences to calibrate with, of 256")
+command.add_argument("--dense-only", action="store_true", help="dense layers in int8, all else in float")
+command.add_argument("--calibration", type=int, default=256, help="sentences to calibrate with, of 256")
 command.add_argument("--compiled", type=Path, help="run this output folder instead of compiling")
 command.add_argument("--set", action="append", default=[], help="STEP=VALUE of the recipe")
 
@@ -66,7 +68,7 @@ def compiled(args: argparse.Namespace, folder: Path) -> hwptq.CompiledModel:
     """The model, compiled into `folder` and verified."""
     options = hwptq.Options(
         axes={"S": 64},
-        keep_float=KEPT_FLOAT,
+        keep_float=KEPT_FLOAT if args.dense_only else None,
         samples=2 * args.verified,
         metric="sentence_similarity:spearman",
         recipe=recipe("default", args.set),

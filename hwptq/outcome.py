@@ -20,6 +20,7 @@ from hwptq.search.choose import BitWidths
 from hwptq.tuning.tune import Tuning
 
 from .backends.program import Program
+from .backends.static_c.taps import tap_names
 from .metadata import write_metadata
 from .notices import Warning
 from .output_folder import PREPROCESS
@@ -85,6 +86,7 @@ def _report(folder: Path, found: Outcome, seconds: dict[str, float]) -> dict[str
     report["tuning"] = built.tuning.report() if built.tuning else None
     report["bands"] = [asdict(row) for row in built.bands]
     report["qdq_onnx"] = save_qdq(graphs.qdq, model.outputs, model.name, folder / "model.qdq.onnx")
+    report["tensors"] = tap_names(graphs.kernels)
     report["asked"] = found.asked
     add_profile(report, found.profile)
     return report

@@ -16,16 +16,20 @@ from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.builder import CYCLES
 
+from .taps import with_taps
+
 #: Cycles of a kernel that TVM's pool gains from; each launch costs it more than our own pool.
 _LEAST_SHARED = 50_000
 
 
 def build_library(mod: tvm.IRModule, target: Descriptor, path: Path, cache: Cache | None = None) -> None:
-    """Build `path`, to be loaded by tvm.runtime.load_module and run by relax.VirtualMachine."""
+    """Build `path` for tvm.runtime.load_module and relax.VirtualMachine: functions `main` and `taps`."""
 
     def built() -> bytes:
         try:
-            executable = tvm.compile(_small_ones_alone(mod), target=tvm.target.Target(dict(target.tvm)))
+            executable = tvm.compile(
+                _small_ones_alone(with_taps(mod)), target=tvm.target.Target(dict(target.tvm))
+            )
             executable.export_library(str(path.resolve()), fcompile=_linker(target, path.parent))
         except RuntimeError as error:
             raise HwptqError(f"{target.name}: building the shared library failed: {error}") from error

@@ -17,7 +17,7 @@ from hwptq.executors.executor import Sample
 from .board import Board
 
 _LIBRARY = "model.so"
-_SECONDS = 60  # that a session may last without a word
+SECONDS = 60  # that a session may last without a word
 
 
 class Rpc(Board):
@@ -69,12 +69,8 @@ class Rpc(Board):
         return found
 
     def _once(self, sample: Sample) -> list[np.ndarray]:
-        import tvm
-
         try:
-            given = self._machine["main"](*self._arguments(sample))
-            arrays = [given] if isinstance(given, tvm.runtime.Tensor) else list(given)
-            return [np.ascontiguousarray(array.numpy()) for array in arrays]
+            return results(self._machine, "main", self._arguments(sample))
         except (RuntimeError, OSError) as error:
             raise self._failed(error) from error
 
@@ -111,7 +107,7 @@ class Rpc(Board):
     def _connected(self) -> Any:
         from tvm import rpc
 
-        return rpc.connect(self._where["host"], int(self._where["port"]), session_timeout=_SECONDS)
+        return rpc.connect(self._where["host"], int(self._where["port"]), session_timeout=SECONDS)
 
     def _failed(self, error: Exception) -> HwptqError:
         """The connection is lost, unless the code failed there."""
@@ -135,8 +131,28 @@ class RpcTracker(Rpc):
     _place = re.compile(r"(?P<host>[^/]+):(?P<port>\d+)/(?P<key>.+)")
     _form = "HOST:PORT/KEY"
 
+    @classmethod
+    def parts(cls, on: str) -> tuple[str, int, str]:
+        """Host, port and key of rpc-tracker:HOST:PORT/KEY. Raises InputError for anything else."""
+        name, _, place = on.partition(":")
+        found = cls._place.fullmatch(place) if name == cls.name else None
+        if found is None:
+            raise InputError(f"{on}: give {cls.name}:{cls._form}")
+        return found["host"], int(found["port"]), found["key"]
+
     def _connected(self) -> Any:
         from tvm import rpc
 
         tracker = rpc.connect_tracker(self._where["host"], int(self._where["port"]))
-        return tracker.request(self._where["key"], session_timeout=_SECONDS)
+        return tracker.request(self._where["key"], session_timeout=SECONDS)
+
+
+def results(machine: Any, function: str, arguments: Sequence[Any]) -> list[np.ndarray]:
+    """What a function of a virtual machine over there gives: a tuple can't come as a whole."""
+    import tvm
+
+    machine.set_input(function, *arguments)
+    machine.invoke_stateful(function)
+    given = machine.get_outputs(function)
+    arrays = [given] if isinstance(given, tvm.runtime.Tensor) else list(given)
+    return [np.ascontiguousarray(array.numpy()) for array in arrays]

@@ -1,0 +1,99 @@
+"""What clusters of 1 to 1,000 workers make of 10,000 compilations, by the times of stages as measured.
+
+    python benchmarks/scale_simulation.py
+
+Discrete events, without a clock: compilations, each a chain of stages, are all there at the beginning; of the
+stages some are divided into parts for any worker, others hold one worker. Each part passes the scheduler,
+which handles one message at a time, as Dask's does. A sweep is compilations of one part each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Processor seconds of the stages of one compilation (resnet20 for x86-64-vnni, --budget weights=0.8x, on two
+#: cores that others used too; verification of 1,000 images by qemu for arm-cortex-a), and into how many parts
+#: each is divided; 1 stays with one worker.
+STAGES: tuple[tuple[str, float, int], ...] = (
+    ("import and check", 1.3, 1),
+    ("calibrate", 2.1, 8),
+    ("sensitivity", 9.4, 64),
+    ("round weights", 8.5, 1),
+    ("lower, select, build", 9.1, 1),
+    ("verify", 37.7, 16),
+    ("report", 1.4, 1),
+)
+#: Processor seconds of Dask's scheduler and its client for one task, and for a byte, measured with tasks that
+#: do nothing.
+TASK, BYTE = 2.4e-3, 7.4e-9
+#: Bytes that a part brings with it: a sample, or what was found in some.
+PART_BYTES = 100_000
+WORKERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a simulation: seconds until all is done, and the share of the workers' time that is work."""
+
+    seconds: float
+    efficiency: float
+    scheduler: float  # the share of the time that the scheduler is busy
+
+
+def simulate(
+    workers: int, compilations: int, stages: Sequence[tuple[str, float, int]], seed: int = 0
+) -> Outcome:
+    """`compilations` that are all there at the beginning, by so many workers.
+
+    Each part takes its share of the stage's seconds, 0.8 to 1.2 times; those that wait longest go first.
+    """
+    rng = random.Random(seed)
+    free = [0.0] * workers
+    heapq.heapify(free)
+    ready = [(0.0, i, 0) for i in range(compilations)]  # when, which compilation, which stage
+    heapq.heapify(ready)
+    scheduler = busy = end = 0.0
+    while ready:
+        when, which, stage = heapq.heappop(ready)
+        _, seconds, parts = stages[stage]
+        done = when
+        for _ in range(parts):
+            scheduler = max(scheduler, when) + TASK + BYTE * PART_BYTES
+            worker = heapq.heappop(free)
+            took = seconds / parts * rng.uniform(0.8, 1.2)
+            finished = max(worker, scheduler) + took
+            heapq.heappush(free, finished)
+            busy += took
+            done = max(done, finished)
+        end = max(end, done)
+        if stage + 1 < len(stages):
+            heapq.heappush(ready, (done, which, stage + 1))
+    told = compilations * sum(parts for *_, parts in stages) * (TASK + BYTE * PART_BYTES)
+    return Outcome(end, busy / (workers * end), told / end)
+
+
+def main() -> None:
+    """Print the table of docs/scale.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compilations", type=int, default=10_000)
+    count = parser.parse_args().compilations
+    work = sum(seconds for _, seconds, _ in STAGES)
+    print(f"{count} compilations of {work:.1f} processor seconds each")
+    print("| | workers | hours | a day | efficiency | scheduler busy |")
+    print("|---|---|---|---|---|---|")
+    for name, stages in (("each in parts", STAGES), ("as a sweep", (("compilation", work, 1),))):
+        for workers in WORKERS:
+            found = simulate(workers, count, stages)
+            hours = found.seconds / 3600
+            print(
+                f"| {name} | {workers:,} | {hours:.2f} | {24 / hours * count:,.0f} "
+                f"| {found.efficiency:.2f} | {100 * found.scheduler:.0f} % |"
+            )
+
+
+if __name__ == "__main__":
+    main()

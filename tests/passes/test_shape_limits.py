@@ -74,7 +74,7 @@ def test_a_descriptor_may_refuse_the_model() -> None:
         InsertQDQ(target, stats_of(fused))(fused)
 
 
-def test_models_that_come_quantized_have_the_same_limits() -> None:
+def test_models_that_come_quantized_have_the_same_limits_but_for_layers() -> None:
     qdq = InsertQDQ(ARM, stats_of(_network()))(_network())
-    reasons = float_reasons(KeepUnlisted(_limited("conv2d", most_channels=7))(qdq)["main"])
-    assert set(reasons.values()) == {"channels of 8, conv2d has at most 7"}
+    reasons = float_reasons(KeepUnlisted(_limited("max_pool", most_window=2))(qdq)["main"])
+    assert set(reasons.values()) == {"a window of 3, max_pool has at most 2"}

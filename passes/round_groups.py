@@ -14,7 +14,7 @@ from tvm import relax
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.formats import format_of
 from hwptq.ir.composite import composite_kind
-from hwptq.ir.dataflow import bindings, constant, entry_functions, op_name, rewrite, users
+from hwptq.ir.dataflow import bindings, constant, entry_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import Part, origins
 from hwptq.operators.group_dense import GroupDense, GroupDequantize, GroupEmbedding
@@ -180,7 +180,7 @@ def _added_to(mod: tvm.IRModule, values: dict[Any, Any], var: Any, readers: list
         return None
     others = [a for a in value.args if a != var]
     alike = len(others) == 1 and isinstance(others[0], relax.Var)
-    return others[0] if alike and others[0].ty.shape == var.ty.shape else None
+    return others[0] if alike and shape_of(others[0]) == shape_of(var) else None
 
 
 def _rounded(layer: _Layer, exact: Lockstep, quantized: Lockstep) -> GroupedRows:

@@ -13,6 +13,7 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import constant
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.passes.graph.group_plan import GroupFormats
+from hwptq.passes.round_groups import _layers
 
 DATA = [sample(seed, 40) for seed in range(24)]
 HELD_OUT = [sample(100 + seed, 40) for seed in range(8)]
@@ -63,3 +64,9 @@ def test_samples_are_needed() -> None:
     qdq = apply(passes.InsertDynamicQDQ(TARGET, None, GroupFormats("int4", 8, "int4", 8)), mod)
     with pytest.raises(ValueError, match="RoundGroups needs at least one sample"):
         apply(passes.RoundGroups(mod, [], TARGET), qdq)
+
+
+def test_layers_that_are_added_to_a_stream_know_it() -> None:
+    mod = language_model(40)
+    integer = lowered(apply(passes.InsertDynamicQDQ(TARGET, None, GroupFormats("int4", 8, "int4", 8)), mod))
+    assert [layer.stream is not None for layer in _layers(mod, integer, "main")] == [False, True, False]

@@ -92,8 +92,8 @@ def describe(plan: MemoryPlan) -> list[str]:
     """Of each call the kernel and the shapes of its tensors."""
     lines = []
     for call in plan.calls:
-        shapes = ("x".join(str(int(n)) for n in p.shape) for p in plan.functions[call.function].params)
-        lines.append(f"{call.function:34} {' '.join(shapes)}")
+        shapes = ("x".join(str(int(n)) for n in p.shape) for p in plan.functions[call.symbol].params)
+        lines.append(f"{call.symbol:34} {' '.join(shapes)}")
     return lines
 
 

@@ -36,7 +36,7 @@ from .epilogue import Follower, place
 from .register_tile import blocks
 from .store_tile import store_tile
 from .tile_plan import TilePlan
-from .tile_sums import TileSums, instruction, prefetch
+from .tile_sums import Code, TileSums, instruction, prefetch
 from .unpack_tiles import unpacked
 
 _STORED_VECTORS = 4  # vectors of int32 that are requantized together: one of int8
@@ -99,6 +99,11 @@ class _Group:
     def sums(self) -> TileSums:
         return TileSums(self.plan, self.vectors)
 
+    @property
+    def products(self) -> int:
+        """Of a block of pixels and one of channels."""
+        return self.plan.steps * self.sums.products
+
     def hold(self, block: Expr) -> list[Held]:
         """The scales of a block of channels."""
         v0, lanes = block * self.plan.vectors, self.plan.kernel.columns
@@ -109,12 +114,12 @@ class _Group:
         return self.tensors.weight.behind(block * self.plan.vectors * self.plan.stored_rows * self.plan.width)
 
     def multiply(
-        self, pixels: Expr, block: Expr, weights: Flat, between: Sequence[Callable[[Expr], None]]
+        self, pixels: Expr, block: Expr, weights: Flat, between: Code | None, beside: Code | None = None
     ) -> None:
         """The sums of a block of pixels and one of channels."""
         windows = [T.bind(self.plan.conv.window(*at)) for at in _lines(self.plan, pixels)]
         self.sums.start(self.tensors.bias, block * self.plan.vectors)
-        self.sums.multiply(self.tensors.x, windows, weights, between)
+        self.sums.multiply(self.tensors.x, windows, weights, between, beside)
         self.sums.store(self.memory)
 
 
@@ -133,11 +138,11 @@ def _channels_first(group: _Group, part: Part, number: Expr) -> None:
     weights = unpacked(plan, own, group.vectors) if plan.weight_bits == 4 else own
     scales = group.hold(number)
 
-    def multiply(i: Expr, *between: Callable[[Expr], None]) -> None:
-        fetch = [_fetch(plan, own, group.vectors, i)] if plan.weight_bits == 8 else []
-        group.multiply(first + i, number, weights, [*between, *fetch])
+    def multiply(i: Expr, between: Code | None = None) -> None:
+        fetch = _fetch(plan, own, group.vectors, i) if plan.weight_bits == 8 else None
+        group.multiply(first + i, number, weights, between, fetch)
 
-    _in_turn(many, multiply, lambda i: _Ends(group, number, scales).pieces(first + i), plan.steps)
+    _in_turn(many, multiply, lambda i: _Ends(group, number, scales).pieces(first + i), group.products)
 
 
 def _pixels_first(group: _Group, part: Part, number: int, many: int) -> None:
@@ -147,7 +152,7 @@ def _pixels_first(group: _Group, part: Part, number: int, many: int) -> None:
     def at(i: Expr) -> tuple[Expr, Expr]:
         return first + T.floordiv(i, many), number + T.floormod(i, many)
 
-    def multiply(i: Expr, *between: Callable[[Expr], None]) -> None:
+    def multiply(i: Expr, between: Code | None = None) -> None:
         pixels, block = at(i)
         group.multiply(pixels, block, group.weights(block), between)
 
@@ -155,7 +160,7 @@ def _pixels_first(group: _Group, part: Part, number: int, many: int) -> None:
         pixels, block = at(i)
         return _Ends(group, block, group.hold(block)).pieces(pixels)
 
-    _in_turn(count * many, multiply, pieces, group.plan.steps)
+    _in_turn(count * many, multiply, pieces, group.products)
 
 
 def _share(part: Part, plan: TilePlan, turn: Expr) -> tuple[Expr, Expr]:
@@ -163,7 +168,7 @@ def _share(part: Part, plan: TilePlan, turn: Expr) -> tuple[Expr, Expr]:
     return part.of(plan.blocks, turn=turn) if part.count > 1 else (0, plan.blocks)
 
 
-def _fetch(plan: TilePlan, weight: Flat, vectors: int, turn: Expr) -> Callable[[Expr], None]:
+def _fetch(plan: TilePlan, weight: Flat, vectors: int, turn: Expr) -> Code:
     """Code for a step of a turn that asks for the weights of the next block of channels.
 
     Each row of registers is a line of the cache; each step asks for so many that all come in time.
@@ -188,22 +193,22 @@ class Pieces:
 
 
 def _in_turn(
-    many: Expr, multiply: Callable[..., None], pieces: Callable[[Expr], Pieces], steps: int
+    many: Expr, multiply: Callable[..., None], pieces: Callable[[Expr], Pieces], products: int
 ) -> None:  # fmt: skip
-    """multiply(i) of `many` blocks; its `steps` have pieces(i - 1) between them, and the last ones follow."""
+    """multiply(i) of `many` blocks; its `products` have pieces(i - 1) between them; the last ones follow."""
 
     def both(i: Expr) -> None:
         before = pieces(i)
-        each = -(-before.count // steps)
+        each = -(-before.count // products)
 
-        def between(step: Expr) -> None:
+        def between(number: Expr) -> None:
             def some() -> None:
-                loop(each, lambda k: before.emit(least(step * each + k, before.count - 1)))
+                loop(each, lambda k: before.emit(least(number * each + k, before.count - 1)))
 
-            if (steps - 1) * each < before.count:
+            if (products - 1) * each < before.count:
                 some()
             else:
-                with T.If(step * each < before.count), T.Then():
+                with T.If(number * each < before.count), T.Then():
                     some()
 
         multiply(i + 1, between)
@@ -241,7 +246,7 @@ def _first_pixel(plan: TilePlan, line: Expr) -> tuple[Expr, Expr, Expr]:
     height, width = plan.conv.out
     b, row, segment = unravel(line, (plan.conv.batch, height, plan.segments))
     start = segment * plan.rows
-    return b, row, least(start, width - plan.rows) if width % plan.rows else start
+    return b, row, least(start, width - plan.rows) if plan.segments * plan.rows > width else start
 
 
 def _configure(plan: TilePlan) -> None:

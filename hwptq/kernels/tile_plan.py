@@ -161,7 +161,7 @@ def _plans(conv: Convolution, kernel: TileRegistersKernel) -> list[TilePlan]:
                 break
             for segments in range(least, min(least + lines, conv.out[1] + 1)):
                 plan = TilePlan(conv, kernel, segments, lines, vectors)
-                if lines <= plan.all_lines:
+                if lines <= plan.all_lines and plan.rows * (segments - 1) < conv.out[1]:
                     plans.append(plan)
     return plans
 

@@ -17,6 +17,10 @@ def instruction(intrinsic: str, *operands: Expr) -> None:
     T.evaluate(T.call_llvm_intrin("void", intrinsic, *operands))
 
 
+#: Code for something of this number.
+Code = Callable[[Expr], None]
+
+
 def prefetch(address: Expr) -> None:
     """Ask for a line of memory, to be read soon but not at once."""
     read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
@@ -38,6 +42,11 @@ class TileSums:
         """Sums of a pixel in memory."""
         return self.vectors * self.plan.kernel.columns
 
+    @property
+    def products(self) -> int:
+        """Of a step."""
+        return self.vectors * self.plan.lines
+
     def start(self, bias: Flat, v0: Expr) -> None:
         """Each accumulator has the bias of its channels in every row."""
         lanes = self.plan.kernel.columns
@@ -48,10 +57,10 @@ class TileSums:
                 )
 
     def multiply(
-        self, x: Flat, windows: Sequence[Expr], weight: Flat, between: Sequence[Callable[[Expr], None]] = ()
+        self, x: Flat, windows: Sequence[Expr], weight: Flat, between: Code | None, beside: Code | None
     ) -> None:
         """Add all products: `windows` are those of the first pixel of each line, `weight` begins with the
-        first vector; `between` are given the number of a step for the code that they put into it."""
+        first vector. between(i) is code behind product i, beside(i) behind all products of step i."""
         plan, conv = self.plan, self.plan.conv
         step, (rows, columns) = conv.strides[1] * conv.ci, conv.runs
         per_vector, width = rows * columns * plan.run_rows, plan.kernel.columns * K
@@ -63,6 +72,7 @@ class TileSums:
             def load_activation(line: int) -> None:
                 self._move(plan.kernel.load, self._activation(line), x.address(windows[line] + tap), step)
 
+            number = run * plan.chunks + c
             for v in range(self.vectors):
                 at = (v * per_vector + row) * width
                 self._move(plan.kernel.load, self._weight(v), weight.address(at), width)
@@ -71,8 +81,10 @@ class TileSums:
                         load_activation(line)
                     numbers = self._accumulator(line, v), self._activation(line), self._weight(v)
                     instruction(plan.kernel.multiply, *map(T.int8, numbers))
-            for code in between:
-                code(run * plan.chunks + c)
+                    if between:
+                        between(number * self.products + v * plan.lines + line)
+            if beside:
+                beside(number)
 
         nest((rows, columns, plan.chunks), chunk)
 

@@ -81,7 +81,7 @@ def test_plans_cover_the_row_and_fit_the_registers(columns, stride, ci, co, widt
     conv = Convolution(1, image, ci, (1, columns), co, (1, width), (1, stride), (1, 1))
     plan = fit(conv, kernel, choice)
     assert plan.lines * plan.vectors + plan.activations < registers
-    assert plan.rows * plan.segments >= columns
+    assert plan.rows * (plan.segments - 1) < columns <= plan.rows * plan.segments
     assert plan.lines <= plan.all_lines
     assert plan.rows <= kernel.rows
     assert plan.groups <= kernel.rows

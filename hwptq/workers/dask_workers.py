@@ -96,10 +96,13 @@ def _local_cluster(place: str) -> Any:
     count = place.partition(":")[2]
     if not count.isdigit() or int(count) < 1:
         raise InputError(f"--cluster {place}: give local:N, such as local:2")
-    return LocalCluster(
-        n_workers=int(count), threads_per_worker=1, dashboard_address=":0", memory_limit=0,
-        silence_logs="CRITICAL",
-    )  # fmt: skip
+    try:
+        return LocalCluster(
+            n_workers=int(count), threads_per_worker=1, dashboard_address=":0", memory_limit=0,
+            silence_logs="CRITICAL",
+        )  # fmt: skip
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise HwptqError(f"--cluster {place}: its processes can't be started: {error}") from error
 
 
 def _pickled(task: Any) -> bytes:

@@ -20,13 +20,23 @@ from .graph.quantizable import with_float_reasons
 from .graph.subpixel import PhaseAxis, phase_axis, phase_weights
 
 _TRANSPOSED = "nn.conv2d_transpose"
+_NO_WEIGHT = "the weight of this transposed convolution is no float32 constant, nor codes of one group"
 _CLAMPS = ("nn.relu", "clip")
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """A transposed convolution, and what is computed on its phases too: bias, batch norm and clamp."""
+class _Weight:
+    """[I,O/G,KH,KW] float32, or codes with their scales: one, or [O]."""
 
+    values: np.ndarray
+    scale: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A transposed convolution, and what is computed on its phases too: bias, batch norm, clamp and codes."""
+
+    weight: _Weight
     rows: PhaseAxis
     columns: PhaseAxis
     followers: tuple[Any, ...]  # vars, in order
@@ -43,7 +53,9 @@ class LowerConvTranspose:
     by channel moves before the shuffle, where it can be folded.
 
     A layer in groups reads its input once for each phase: [N,I,H,W] concatenated with itself, so that every
-    phase has groups of its own. One whose weight is no constant stays as it is.
+    phase has groups of its own. One whose weight is neither a constant nor the codes of one, in one group and
+    with zero points of 0, stays as it is. Where other tools have quantized the output, the shuffle moves what
+    was quantized.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -55,10 +67,13 @@ class LowerConvTranspose:
                 if op_name(value) != _TRANSPOSED:
                     continue
                 why_not = _why_not(value)
-                if why_not is None:
-                    chains[var] = _chain(var, value, values, readers)
+                weight = None if why_not else _weight(value, values)
+                if weight is not None:
+                    chains[var] = _chain(var, value, weight, values, readers)
                 else:
-                    reasons.setdefault(str(gv.name_hint), {})[origins(func)[var].label] = why_not
+                    reasons.setdefault(str(gv.name_hint), {})[origins(func)[var].label] = (
+                        why_not or _NO_WEIGHT
+                    )
         if not chains and not reasons:
             return mod
         chain_of = {follower: head for head, chain in chains.items() for follower in chain.followers}
@@ -83,13 +98,26 @@ def _why_not(call: Any) -> str | None:
     attrs = call.attrs
     if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "IOHW":
         return f"a transposed convolution of layout {attrs.data_layout}/{attrs.kernel_layout}"
-    weight = constant(call.args[1])
-    if weight is None or weight.dtype != np.float32:
-        return "the weight of this transposed convolution is not a float32 constant"
     return None
 
 
-def _chain(var: Any, call: Any, values: Any, readers: Any) -> _Chain:
+def _weight(call: Any, values: Any) -> _Weight | None:
+    """The weight, where it is a constant or dequantized from one as layers take it."""
+    found = constant(call.args[1])
+    if found is not None:
+        return _Weight(found) if found.dtype == np.float32 else None
+    source = values.get(call.args[1])
+    if op_name(source) != "dequantize" or int(call.attrs.groups) > 1:
+        return None
+    codes, scale, zero = (constant(a) for a in source.args)
+    if codes is None or scale is None or zero is None or zero.any():
+        return None
+    if scale.size == 1:
+        return _Weight(codes, scale.reshape(()))
+    return _Weight(codes, scale) if int(source.attrs.axis) == 1 else None
+
+
+def _chain(var: Any, call: Any, weight: _Weight, values: Any, readers: Any) -> _Chain:
     attrs = call.attrs
     sizes = zip(shape_of(call.args[0])[2:], shape_of(call.args[1])[2:], shape_of(var)[2:], strict=True)
     rows, columns = (
@@ -101,10 +129,26 @@ def _chain(var: Any, call: Any, values: Any, readers: Any) -> _Chain:
     while True:
         who = readers.get(last, [])
         value = values.get(who[0]) if len(who) == 1 else None
-        if value is None or not _by_channel(value, last, shape_of(var)[1]):
-            return _Chain(rows, columns, tuple(followers))
-        (last,) = who
-        followers.append(last)
+        if value is not None and _by_channel(value, last, shape_of(var)[1]):
+            new = who
+        else:
+            new = _codes_and_back(value, who, values, readers)
+        if not new:
+            return _Chain(weight, rows, columns, tuple(followers))
+        followers += new
+        last = new[-1]
+
+
+def _codes_and_back(value: Any, who: Any, values: Any, readers: Any) -> list[Any]:
+    """A quantize and the dequantize behind it, where one scale serves all channels; else none."""
+    if op_name(value) != "quantize":
+        return []
+    back = readers.get(who[0], [])
+    both = [value, values.get(back[0]) if len(back) == 1 else None]
+    scales = [constant(v.args[1]) for v in both if op_name(v) in ("quantize", "dequantize")]
+    return (
+        [who[0], back[0]] if len(scales) == 2 and all(s is not None and s.size == 1 for s in scales) else []
+    )
 
 
 def _by_channel(value: Any, source: Any, channels: int) -> bool:
@@ -127,19 +171,27 @@ def _is_bias(value: np.ndarray, channels: int) -> bool:
 
 
 def _convolution(r: Any, call: Any, chain: _Chain) -> Any:
-    weight = constant(call.args[1])
-    assert weight is not None
-    rows, columns = chain.rows, chain.columns
+    weight, rows, columns = chain.weight.values, chain.rows, chain.columns
     data, groups = r.get(call.args[0]), int(call.attrs.groups)
     if groups > 1:
         weight = _joined_groups(weight, groups)
         data = r.emit(relax.op.concat([data] * chain.phases, axis=1)) if chain.phases > 1 else data
     return relax.op.nn.conv2d(
         data,
-        relax.const(phase_weights(weight, rows, columns)),
+        _phased_weight(r, phase_weights(weight, rows, columns), chain),
         padding=(rows.before, columns.before, rows.after, columns.after),
         groups=groups * chain.phases if groups > 1 else 1,
     )
+
+
+def _phased_weight(r: Any, values: np.ndarray, chain: _Chain) -> Any:
+    """[SH*SW*O,I,TH,TW] as a constant, or dequantized."""
+    scale = chain.weight.scale
+    if scale is None:
+        return relax.const(values)
+    scale = np.tile(scale, chain.phases) if scale.ndim else scale
+    zero = np.zeros(scale.shape, values.dtype)
+    return r.emit(relax.op.dequantize(*map(relax.const, (values, scale, zero)), axis=0))
 
 
 def _joined_groups(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -160,7 +212,7 @@ def _on_phases(r: Any, var: Any, value: Any, phased: dict[Any, Any], chain: _Cha
 def _repeated(arg: Any, name: str, times: int) -> Any:
     """A constant that has one value for each channel, for the channels of all phases."""
     value = constant(arg)
-    if value is None or value.size == 1 or name in _CLAMPS:
+    if value is None or value.size == 1 or name in (*_CLAMPS, "quantize", "dequantize"):
         return arg
     return relax.const(np.concatenate([value] * times, axis=0 if name == "nn.batch_norm" else -3))
 

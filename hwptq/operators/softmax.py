@@ -12,8 +12,8 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import INT8
 from hwptq.ir.composite import Composite
+from hwptq.ir.dataflow import bindings, op_name, shape_of
 from hwptq.ir.dataflow import constant as array_of
-from hwptq.ir.dataflow import shape_of
 from hwptq.ir.operator import Operator
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger, Operand
@@ -30,6 +30,7 @@ from hwptq.quant.integer_softmax import (
     ZERO_POINT,
     Exponent,
     exponent,
+    probability_of_alike,
     softmax,
 )
 from hwptq.tir.builder import Expr, Flat, cast, constant, splat, workspace
@@ -48,7 +49,8 @@ _MOST_HALVINGS = 30
 @dataclass(frozen=True)
 class Softmax(Operator):
     """(x int8 or int16 [..., n], hidden int8 broadcast to it if `masked`) -> int8 [..., n], scale 1/256, zero
-    point -128; see quant/integer_softmax.py. Where hidden is not 0, the result is 0.
+    point -128; see quant/integer_softmax.py. Where hidden is not 0, the result is 0; where a row is hidden
+    whole, 0 or, if `alike`, one probability for all.
     """
 
     kind: ClassVar[str] = "softmax"
@@ -56,6 +58,7 @@ class Softmax(Operator):
     shift: int
     reach: int
     masked: bool = False
+    alike: bool = False
 
     @property
     def activations(self) -> int:
@@ -63,7 +66,7 @@ class Softmax(Operator):
 
     def reference(self, x, *hidden) -> np.ndarray:
         masked = hidden[0] != 0 if hidden else None
-        return softmax(x, Exponent(self.factor, self.shift, self.reach), masked)
+        return softmax(x, Exponent(self.factor, self.shift, self.reach), masked, self.alike)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
@@ -109,14 +112,20 @@ class Softmax(Operator):
             summed.add(values, width)
 
         every_element(count, unit, exponentiate)
-        # where the whole row is masked every e is 0, and so is every p
+        # where the whole row is masked every e is 0, and so is every p before what is added
         divisor = T.max(summed.result(), constant(1, "int32"))
         reciprocal = T.bind(T.truncdiv(constant(RECIPROCAL, "int32"), divisor))
         bounds = Bounds(ZERO_POINT, -128, 127)
+        added = None
+        if self.alike:
+            nothing = summed.result() == constant(0, "int32")
+            p_alike = constant(probability_of_alike(count), "int32")
+            added = T.bind(T.Select(nothing, p_alike, constant(0, "int32")))
 
         def scale(at: Expr, width: int, stored: int) -> None:
             product = cast(e.load(at, width), "int32", width) * splat(reciprocal, width)
-            p = T.bind(_halved(product, SHIFT, width))
+            p = _halved(product, SHIFT, width)
+            p = T.bind(p if added is None else p + splat(added, width))
             y.store(at, narrowed(p, bounds, width, unit.requantize), width, stored)
 
         unit.cover(count, scale)
@@ -171,23 +180,25 @@ def lower_softmax(e: Emitter, call: Any, out: Output) -> Any:
     reason = _why_not(call)
     if reason:
         raise NotInteger(reason)
-    return _lowered(e, e.operand(call.args[0]), None, out)
+    return _lowered(e, e.operand(call.args[0]), None, False, out)
 
 
 @lowers("composite.softmax", family="softmax", makes=(Softmax,), output_range=(0.0, 255 * SCALE))
 def lower_masked_softmax(e: Emitter, unit: Composite, out: Output) -> Any:
     """A softmax of (x, hidden): see FuseMasks."""
     x, hidden = unit.result.args
+    *_, last = [value for _, value in bindings(e.mod[unit.result.op]) if isinstance(value, relax.Call)]
+    alike = op_name(last) == "nn.softmax"  # else zeros take the place of what it gives
     values = array_of(hidden)
     mask = e.r.emit(relax.op.astype(e.r.get(hidden), "int8")) if values is None else values.astype(np.int8)
-    return _lowered(e, e.operand(x), mask, out)
+    return _lowered(e, e.operand(x), mask, alike, out)
 
 
-def _lowered(e: Emitter, x: Operand, mask: Any, out: Output) -> Any:
+def _lowered(e: Emitter, x: Operand, mask: Any, alike: bool, out: Output) -> Any:
     if out.in_floats or out.real or x.format.is_float or x.is_constant:
         raise NotInteger("a softmax of floats")
     by = exponent(float(x.scale))
-    op = Softmax(by.factor, by.shift, by.reach, masked=mask is not None)
+    op = Softmax(by.factor, by.shift, by.reach, masked=mask is not None, alike=alike)
     tensors = [x.tensor] if mask is None else [x.tensor, mask]
     direct = (out.dtype, out.scale, out.zero) == (INT8.held, SCALE, ZERO_POINT)
     codes = e.call(op, tensors, (), x.shape, INT8.held, out.tensor if direct else None)

@@ -134,8 +134,9 @@ NORMALIZE = (
     plain(passes.FusePooling),
     plain(passes.FoldBatchNorm),  # NormalizeQDQ would let FoldConstant at the codes
     plain(passes.NormalizeQDQ),
+    plain(passes.LowerConvTranspose),
     plain(passes.FuseConvRelu),
-    plain(passes.NormalizeQDQ),  # quantize is named after what was fused
+    plain(passes.NormalizeQDQ),  # quantize is named after what was fused; shuffles move codes
     Step("KeepUnlisted", lambda job, now: passes.KeepUnlisted(job.target)),
 )
 FIT = (

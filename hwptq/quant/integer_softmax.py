@@ -67,10 +67,16 @@ def exponential(difference: np.ndarray, by: Exponent) -> np.ndarray:
     return (((2 * e) >> whole) + 1) >> 1
 
 
-def softmax(x: np.ndarray, by: Exponent, masked: np.ndarray | None = None) -> np.ndarray:
+def probability_of_alike(count: int) -> int:
+    """The probability, in steps of SCALE, of each of `count` equal values."""
+    return min((ONE * (RECIPROCAL // (count * ONE)) + 2 ** (SHIFT - 1)) >> SHIFT, 255)
+
+
+def softmax(x: np.ndarray, by: Exponent, masked: np.ndarray | None = None, alike: bool = False) -> np.ndarray:
     """x int8 or int16 [..., n], masked bool (broadcast to it) -> int8 [..., n]; see ZERO_POINT and SCALE.
 
-    A row that is masked whole gives zeros. Raises ValueError for rows longer than LONGEST.
+    A row that is masked whole gives zeros, or, if `alike`, one probability for all. Raises ValueError for
+    rows longer than LONGEST.
     """
     if x.shape[-1] > LONGEST:
         raise ValueError(f"softmax of rows of {x.shape[-1]} values; at most {LONGEST} are summed in 32 bits")
@@ -82,4 +88,6 @@ def softmax(x: np.ndarray, by: Exponent, masked: np.ndarray | None = None) -> np
     total = e.sum(axis=-1, keepdims=True, dtype=np.int64)
     reciprocal = np.where(total > 0, RECIPROCAL // np.maximum(total, 1), 0)
     p = np.minimum((e * reciprocal + 2 ** (SHIFT - 1)) >> SHIFT, 255)
+    if alike:
+        p = np.where(total > 0, p, probability_of_alike(x.shape[-1]))
     return (p + ZERO_POINT).astype(np.int8)

@@ -49,7 +49,8 @@ class Sqnr:
         """In dB; None where the two are equal (or nothing was added)."""
         if not self.noise:
             return None
-        return round(10 * math.log10(self.signal / self.noise), 2) if self.signal else -math.inf
+        ratio = self.signal / self.noise
+        return round(10 * math.log10(ratio), 2) if ratio > 0 else -math.inf  # also beside infinite noise
 
     @property
     def cosine(self) -> float:

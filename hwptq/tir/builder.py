@@ -262,9 +262,10 @@ def unravel(index: Expr, extents: Sequence[int]) -> list[Expr]:
 
 
 def loop(extent: Expr, body: Callable[[Expr], None]) -> None:
-    """A serial loop over range(extent); none at all when it has one iteration."""
-    if isinstance(extent, int) and extent == 1:
-        body(0)
+    """A serial loop over range(extent); none at all when it has one iteration, nothing when it has none."""
+    if isinstance(extent, int) and extent <= 1:
+        if extent == 1:
+            body(0)
         return
     with T.serial(extent) as i:
         body(i)

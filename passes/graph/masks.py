@@ -54,6 +54,16 @@ class Masks:
             self._hidden[expr] = self._hidden_by(expr)
         return self._hidden[expr]
 
+    def bias_and_mask(self, expr: Any) -> tuple[Any, list[Any]] | None:
+        """A constant that hides some values and adds something to others: (what it adds, [what it hides])."""
+        array = constant(expr)
+        if array is None or array.dtype.kind != "f":
+            return None
+        hides = array <= HIDING
+        if not hides.any() or array[~hides].min(initial=0) < HIDING / 2:
+            return None
+        return relax.const(np.where(hides, 0, array).astype(array.dtype)), [relax.const(hides)]
+
     def condition(self, expr: Any) -> Any:
         """A boolean tensor of the old function, in the new one."""
         return self.r.get(expr)

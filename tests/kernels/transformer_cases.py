@@ -41,7 +41,7 @@ def softmax(random: Random) -> Case:
     shape = random.choice(((*lead, count), (count,), (*lead, 1), (*(1 for _ in lead), count)))
     rng = np.random.default_rng(random.getrandbits(32))
     hidden = (rng.random(shape) < random.choice((0.0, 0.5, 1.0))).astype(np.int8)
-    return Case(Softmax(*fields, masked=True), (x, hidden), ())
+    return Case(Softmax(*fields, masked=True, alike=random.choice((True, False))), (x, hidden), ())
 
 
 def norm(random: Random) -> Case:

@@ -243,6 +243,8 @@ def _softmax(op: Softmax, x, *hidden) -> np.ndarray:
             _exponential(op, max(seen) - v) if not m else 0 for v, m in zip(values, masked[row], strict=True)
         ]
         total = sum(e)
+        if not total and op.alike:
+            e, total = [2**15 - 1] * len(e), (2**15 - 1) * len(e)
         out[row] = [min((2 * v * (2**30 // total) + 2**22) // 2**23, 255) - 128 if total else -128 for v in e]
     return out
 

@@ -10,13 +10,16 @@ import pytest
 from relax_graphs import apply, graph, nn, op, run
 from tvm import relax
 
+from hwptq.calibration import calibrate
 from hwptq.ir.composite import composite_kind
 from hwptq.ir.dataflow import bindings, op_name
-from hwptq.passes import FuseMasks
+from hwptq.passes import FuseMasks, InsertQDQ, LowerToInteger
+from hwptq.targets import load_target
 
 SHAPE = (2, 3, 5, 5)
 LOWEST = float(np.finfo(np.float32).min)
 CAUSAL = np.tril(np.ones((5, 5), bool))
+BIAS = np.random.default_rng(5).normal(0, 2, (1, 3, 5, 5)).astype(np.float32)
 
 
 def number(value: float) -> Any:
@@ -43,6 +46,23 @@ MASKS: dict[str, Callable[[Any, Any], Any]] = {
     "joined": lambda emit, x: op.add(x, emit(op.minimum(padding(emit, LOWEST), relax.const(added(LOWEST))))),
     "where": lambda emit, x: op.where(relax.const(CAUSAL), x, number(LOWEST)),
     "where not": lambda emit, x: op.where(relax.const(~CAUSAL), number(-1e4), x),
+    "a bias beside a mask": lambda emit, x: op.add(
+        x, relax.const(added(LOWEST) + np.eye(5, dtype=np.float32))
+    ),
+    "a masked bias": lambda emit, x: op.add(
+        x, emit(op.where(relax.const(CAUSAL), relax.const(BIAS), number(LOWEST)))
+    ),
+    "a mask added to a bias": lambda emit, x: op.add(
+        x, emit(op.add(emit(op.multiply(relax.const(BIAS), number(0.5))), padding(emit, LOWEST)))
+    ),
+    "a mask added to a constant": lambda emit, x: op.add(
+        x, emit(op.add(padding(emit, LOWEST), relax.const(BIAS)))
+    ),
+    "a masked sum": lambda emit, x: op.where(
+        relax.const(CAUSAL),
+        emit(op.add(x, emit(op.add(relax.const(BIAS), padding(emit, -1e9))))),
+        number(LOWEST),
+    ),
     "where added": lambda emit, x: op.add(x, emit(op.where(relax.const(CAUSAL), number(0), number(LOWEST)))),
 }
 
@@ -58,11 +78,21 @@ def test_a_mask_leaves_the_values(kind: str) -> None:
     np.testing.assert_allclose(run(after, x), run(before, x), atol=1e-6)
 
 
+@pytest.mark.parametrize("low", [-1e9, LOWEST])
+def test_rows_hidden_whole_stay_uniform(low: float) -> None:
+    hidden = np.array([1, 0, 1, 0, 0], bool)[:, None] | ~CAUSAL
+    mask = relax.const(np.where(hidden, low, 0).astype(np.float32))
+    before = graph(lambda emit, x: emit(nn.softmax(emit(op.add(x, mask)))), x=SHAPE)
+    x = [{"x": np.random.default_rng(0).normal(0, 0.1, SHAPE).astype(np.float32)}]
+    after = apply(FuseMasks(), before)
+    np.testing.assert_allclose(run(after, x), run(before, x), atol=1e-6 if low == LOWEST else 0.05)
+    target = load_target("arm-cortex-a")
+    integer = apply(LowerToInteger(target), apply(InsertQDQ(target, calibrate(after, x)), after))
+    np.testing.assert_allclose(run(integer, x), run(before, x), atol=0.05)
+
+
 OTHERS: dict[str, Callable[[Any, Any], Any]] = {
     "a bias": lambda emit, x: op.add(x, relax.const(added(-3))),
-    "a bias beside a mask": lambda emit, x: op.add(
-        x, relax.const(added(LOWEST) + np.eye(5, dtype=np.float32))
-    ),
     "something positive": lambda emit, x: op.add(x, padding(emit, 1e4)),
     "a float": lambda emit, x: op.add(x, op.multiply(x, number(-1e4))),
 }

@@ -36,6 +36,13 @@ def test_it_is_softmax(x: np.ndarray, scale: float, data: st.DataObject) -> None
     assert not found[masked].any()
 
 
+@given(rows, scales, st.booleans())
+def test_a_row_hidden_whole_is_zero_or_uniform(x: np.ndarray, scale: float, alike: bool) -> None:
+    found = softmax(x, exponent(scale), np.ones(x.shape, bool), alike)
+    equal = softmax(np.zeros(x.shape, np.int8), exponent(scale))
+    np.testing.assert_array_equal(found, equal if alike else np.full_like(equal, -128))
+
+
 @given(rows, scales)
 def test_without_a_mask_nothing_is_hidden(x: np.ndarray, scale: float) -> None:
     by = exponent(scale)

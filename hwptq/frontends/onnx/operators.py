@@ -17,6 +17,7 @@ from hwptq.ir.provenance import Origin, with_origin
 
 from .bounded_indices import clamped
 from .recurrent_layers import converters
+from .running_sums import running_sum
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SMALLEST = np.finfo(np.float32).tiny
@@ -244,7 +245,8 @@ def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
     )  # fmt: skip
 
 
-_LAYERS = converters()
+#: Converters that emit several operators.
+_LAYERS = {**converters(), "CumSum": running_sum}
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Cast": _cast,
     "Clip": _clip,

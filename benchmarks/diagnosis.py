@@ -32,7 +32,7 @@ class Planted:
     folder: str
     words: dict[str, Any]
     remedies: tuple[str, ...]  # beginnings of the arguments of any that is right
-    worst: tuple[str, ...]  # operators, of which the node that loses most is one
+    worst: tuple[str, ...] = ()  # operators, of which the node that loses most is one; none: any
     descriptor: str = ""  # what the target has instead
 
 
@@ -44,12 +44,9 @@ CASES = {
             "recipe": hwptq.Recipe.named("default", equalize="off", rounding="nearest"),
         },
         ("--weight-granularity channel", "--set equalize=on"),
-        ("conv2d", "depthwise_conv2d"),
     ),
     # the heads' results in bytes, as they come
-    "nanodet": Planted(
-        "coco-nanodet-m", {}, ("--keep-float", "--precision w8a16"), ("conv2d", "lookup", "sigmoid")
-    ),
+    "nanodet": Planted("coco-nanodet-m", {}, ("--keep-float", "--precision w8a16")),
     # residual sums in bytes
     "minilm": Planted(
         "sts-minilm-l6",
@@ -74,7 +71,7 @@ def main() -> None:
         seconds, first, worst = time.process_time() - start, found.remedies[0], found.losses[0].place
         line = " ".join(first.arguments)
         right = line.startswith(case.remedies) and (first.restored or 0.0) >= ENOUGH
-        right = right and worst.kind in case.worst
+        right = right and (not case.worst or worst.kind in case.worst)
         figure = (
             f"{worst.name} ({worst.kind}) loses most; {line} restores {100 * (first.restored or 0.0):.1f} % "
         )

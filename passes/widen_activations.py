@@ -25,13 +25,13 @@ from .graph.quantization_plan import Choices, QuantizationPlan
 from .variants import is_wide
 
 SAMPLES = 3
-#: Noise power at the outputs, relative to the signal's, from which on a tensor is worth more bits: 25 dB.
-WORTH = 10**-2.5
+#: Noise power at the outputs, relative to the signal's, from which on a tensor is worth more bits: 28 dB.
+WORTH = 10**-2.8
 #: The part of a model's multiply-accumulates that may read more than bytes: they take several times as long.
-MOST_MACS = 0.03
+MOST_MACS = 0.04
 #: Tensors whose noise is followed to the outputs, those that drown the most of what reads them: as many as
 #: these multiply-accumulates allow, within bounds.
-_FOLLOWED_MACS, _FOLLOWED = 5e10, (4, 32)
+_FOLLOWED_MACS, _FOLLOWED = 1e11, (4, 64)
 _DROWNED = 0.001
 
 

@@ -93,14 +93,12 @@ def test_crashes_are_one_line(folder: Path, statement: str, code: int, line: str
     assert re.fullmatch(f"hwptq: {line}", said), said
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [
-    (signal.SIGINT, 130, "interrupted"),
-    (signal.SIGTERM, 143, "terminated"),
-    (signal.SIGHUP, 129, "terminated"),
+@pytest.mark.parametrize(("number", "code", "word", "busy"), [
+    (signal.SIGINT, 130, "interrupted", "[x for x in iter(int, 1)]"),
+    (signal.SIGINT, 130, "interrupted", "subprocess.run(['sleep', '100'])"),
+    (signal.SIGTERM, 143, "terminated", "subprocess.run(['sleep', '100'])"),
+    (signal.SIGHUP, 129, "terminated", "time.sleep(100)"),
 ])  # fmt: skip
-@pytest.mark.parametrize(
-    "busy", ["time.sleep(100)", "[x for x in iter(int, 1)]", "subprocess.run(['sleep', '100'])"]
-)
 def test_signals_end_it_wherever_it_is(folder: Path, number: int, code: int, word: str, busy: str):
     mark = folder / "mark"
     statement = f"(open({str(mark)!r}, 'w'), tempfile.mkdtemp(), {busy})"

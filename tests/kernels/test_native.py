@@ -176,7 +176,7 @@ def test_layers_in_other_layouts(target, random, threads):
 
 
 @on_both
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_layers_with_followers(target, random, threads):
     """Adds of another tensor and clamps by channel, in the kernel of the layer before them."""
@@ -186,7 +186,7 @@ def test_layers_with_followers(target, random, threads):
 
 
 @on_both
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms, st.sampled_from((1, 1, 3, 5)), st.integers(1, 3))
 def test_pixels_of_a_1x1_convolution_that_see_only_padding(target, random, groups, threads):
     """They are constants, and the kernel leaves them out."""
@@ -196,7 +196,7 @@ def test_pixels_of_a_1x1_convolution_that_see_only_padding(target, random, group
         check(case, target, threads)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(randoms)
 def test_an_add_without_a_short_form(random):
     case = with_followers(layer_case(random), random)

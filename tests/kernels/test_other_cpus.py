@@ -37,6 +37,8 @@ from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
 
 CASES = 40
+#: The others run in this process: test_native.py tries them.
+EMULATED = [name for name in INTEGER_TARGETS if load_target(name).toolchain.run]
 
 
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
@@ -59,7 +61,7 @@ def test_layers_in_other_layouts(runnable: Callable[[str], str], name: str, tmp_
         np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 
 
-@pytest.mark.parametrize("name", [n for n in INTEGER_TARGETS if not load_target(n).memory.scratchpad])
+@pytest.mark.parametrize("name", [n for n in EMULATED if not load_target(n).memory.scratchpad])
 def test_layers_with_followers(runnable: Callable[[str], str], name: str, tmp_path: Path):
     target = load_target(runnable(name))
     cases = []

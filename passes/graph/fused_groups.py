@@ -62,12 +62,15 @@ def fused_groups(
     """
     readers = users(func)
     groups: dict[Any, Group | None] = {}
+    images = set()  # whose axes have been moved: not a second time
     for var, value in bindings(func):
         node = node_of(var, value)
         if node is None:
             source = _source_of_image(value)
             group = groups.get(source)
-            if group is not None and readers[source] == [var] and makes_images(group.head):
+            fresh = group is not None and source not in images and readers[source] == [var]
+            if group is not None and fresh and makes_images(group.head):
+                images.add(var)
                 groups[var], groups[source] = Group(replace(group.head, var=var)), None
             continue
         groups[var] = Group(node)

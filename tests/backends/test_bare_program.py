@@ -60,6 +60,13 @@ def test_a_fault_ends_the_program(case: str, runnable: Callable[[str], str], tmp
     assert said in done.stderr
 
 
+def test_tables_of_unwinding_link_no_unwinder(runnable: Callable[[str], str], tmp_path: Path) -> None:
+    """What LLVM writes beside functions that call others: its unwinder asks for an abort and tables."""
+    runnable(M4)
+    named = '__asm__ volatile(".reloc ., R_ARM_NONE, __aeabi_unwind_cpp_pr0")'
+    assert run(f"int main(void) {{ {named}; return 5; }}", tmp_path).returncode == 5
+
+
 def test_regions_hold_what_they_are_named_for() -> None:
     memory = Memory(
         16,

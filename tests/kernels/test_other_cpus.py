@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from integer_targets import INTEGER_TARGETS
 from kernel_cases import (
+    Case,
     conv_case,
     depthwise_case,
     framed_case,
@@ -31,6 +32,7 @@ from tvm.target import Target
 from hwptq.backends.static_c.raw_functions import lower, write_object
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import selector_of
+from hwptq.operators.quantize import Quantize
 from hwptq.targets import load_target
 from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.layout import PLAIN, Layout
@@ -154,3 +156,14 @@ def test_a_wrong_result_is_noticed(runnable: Callable[[str], str], tmp_path: Pat
     (result,) = run_batch([low], target, tmp_path)
     np.testing.assert_array_equal(result, low.expected())
     assert not np.array_equal(result, high.expected())
+
+
+@pytest.mark.parametrize("name", ["arm-cortex-m55", "riscv64-rvv"])
+def test_fewer_floats_than_a_vector_has(runnable: Callable[[str], str], name: str, tmp_path: Path):
+    target, rng = load_target(runnable(name)), np.random.default_rng(0)
+    cases = [
+        Case(Quantize(0.0017, 70), (rng.normal(0, 0.1, (1, count)).astype(np.float32),), ())
+        for count in (1, 2, 3, 5, 6, 7)
+    ]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))

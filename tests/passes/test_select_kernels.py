@@ -155,3 +155,16 @@ def test_an_addition_of_a_tensor_that_is_read_again_is_no_epilogue():
     fused = FuseConvRelu()(graph(build, x=(1, 8, 4, 4)))
     kernels = SelectKernels(ARM)(LowerToInteger(ARM)(InsertQDQ(ARM, stats_of(fused))(fused)))
     assert any("add" in gv.name_hint for gv in kernels.functions)
+
+
+def test_axes_of_an_image_that_are_moved_twice():
+    def build(emit: Any, x: Any) -> Any:
+        moved = emit(relax.op.permute_dims(x, [0, 2, 3, 1]))
+        return emit(nn.avg_pool2d(moved, (2, 2), (1, 1)))
+
+    target = load_target("x86-64-avx2")
+    mod = apply(FuseConvRelu(), graph(build, x=(1, 3, 4, 11)))
+    integer = apply(LowerToInteger(target), apply(InsertQDQ(target, stats_of(mod)), mod))
+    after = apply(SelectKernels(target), integer)
+    for (a,), (b,) in zip(run(integer, samples(mod, 2)), run(after, samples(mod, 2)), strict=True):
+        np.testing.assert_array_equal(b, a)

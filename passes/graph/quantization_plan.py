@@ -280,26 +280,40 @@ class QuantizationPlan:
         ]
         for _ in range(_ROUNDS):
             before = list(chosen)
-            for var, value in self.values.items():
-                if self.kinds[var] in WEIGHTED_OPS and value.args[0] in member:
-                    source = chosen[member[value.args[0]]]
-                    if self.reads_bytes(var):
-                        source = self.narrow.get(value.args[0], source)
-                    if var not in member and not self._stays_unrounded(var):
-                        continue
-                    self.weights[var] = self._weight(var, value, source)
-                    if source.dtype.is_float or var not in member:
-                        continue
-                    i = member[var]
-                    if dtypes[i].is_float:
-                        continue
-                    floor = _MARGIN * source.scale * float(self.weights[var].scale.max())
-                    chosen[i] = activation_qparams(
-                        *spans[i], max(floor, chosen[i].scale), dtypes[i], self._grid
-                    )
+            products = {v: value for v, value in self.values.items() if self.kinds[v] in PRODUCTS}
+            for var, value in products.items():
+                given = {a: chosen[member[a]] for a in value.args if a in member}
+                least = self._least_scale(var, value, given, var in member)
+                i = member.get(var)
+                if least is None or i is None or dtypes[i].is_float:
+                    continue
+                chosen[i] = activation_qparams(*spans[i], max(least, chosen[i].scale), dtypes[i], self._grid)
             if chosen == before:
                 break
         self.qparams = {v: chosen[i] for v, i in member.items()}
+
+    def _least_scale(
+        self, var: Any, value: Any, given: Mapping[Any, QParams], is_rounded: bool
+    ) -> float | None:  # fmt: skip
+        """The scale of a sum of products whose multiplier just fits, None where any does. `given`: the
+        parameters of its activations so far; those of its weight are chosen here.
+        """
+        if value.args[0] not in given:
+            return None
+        if self.reads_bytes(var):
+            given = {a: self.narrow.get(a, q) for a, q in given.items()}
+        source = given[value.args[0]]
+        if self.kinds[var] in WEIGHTED_OPS:
+            if not is_rounded and not self._stays_unrounded(var):
+                return None
+            self.weights[var] = self._weight(var, value, source)
+            other = float(self.weights[var].scale.max())
+        elif value.args[1] in given:
+            unit = read_composite(self.mod, value)
+            other = given[value.args[1]].scale * (abs(unit.factor) if unit else 1.0)
+        else:
+            return None
+        return None if source.dtype.is_float else _MARGIN * source.scale * other
 
     def _fixed(self, var: Any) -> tuple[float, float] | None:
         """The range that all results of the node of `var` lie in, if it is one of those that have such."""
@@ -316,8 +330,12 @@ class QuantizationPlan:
         if dtype.is_float or any(map(self._fixed, group)):
             return 1.0
         if dtype.bits > INT12.bits:
-            return HEADROOM if all(len(shape_of(v)) == 4 for v in group) else WIDE_HEADROOM
+            return HEADROOM if any(map(self._is_image, group)) else WIDE_HEADROOM
         return HEADROOM if self._is_last(group) else 1.0
+
+    def _is_image(self, var: Any) -> bool:
+        """Whether a convolution makes or reads a tensor: heads of attention have four axes too."""
+        return any("conv2d" in (self.kinds.get(u) or "") for u in (var, *self.readers.get(var, [])))
 
     def _is_last(self, group: set[Any]) -> bool:
         """Whether no node that is quantized reads the tensors of a group."""

@@ -14,34 +14,53 @@ from hypothesis import strategies as st
 from integer_targets import INTEGER_TARGETS
 from kernel_cases import Case, depthwise_case, matmul_case, random_case
 from tvm import tirx
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 from tvm_ffi import structural_walk
 
 from hwptq.kernels.register_tile import Mac
 from hwptq.operators.conv2d import Conv2d
 from hwptq.targets import load_target
 
+PREFETCH = llvm_lookup_intrinsic_id("llvm.prefetch")
+
 
 def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, int, int]]:
     """(buffer, first element, last element, size) of every load and store, over all iterations.
 
-    To a load, a buffer is longer by `readable_behind` bytes.
+    To a load, a buffer is longer by `readable_behind` bytes. What is asked for ahead is no access.
     """
     analyzer = tvm.sym.Analyzer()
-    found: list[tuple[Any, Any, int]] = []
+    found: list[Any] = []
+    ahead: list[Any] = []
+    named: list[Any] = []
 
     def bind(loop: Any) -> None:
         analyzer.bind(loop.loop_var, tvm.ir.Range.from_min_extent(loop.min, loop.extent))
 
-    def collect(node: Any) -> None:
-        store = isinstance(node, tirx.stmt.BufferStore)
-        buffer = node.buffer if store else node.source
-        behind = 0 if store else readable_behind // np.dtype(str(buffer.dtype)).itemsize
-        found.append((buffer, node.indices, behind))
+    def ask(call: Any) -> None:
+        first = call.args[0] if call.args else None
+        if isinstance(first, tirx.IntImm) and int(first) == PREFETCH:
+            ahead.extend(call.args[1].args)
 
     structural_walk(
-        func.body, ((tirx.stmt.For, bind), (tvm.ir.TensorLoad, collect), (tirx.stmt.BufferStore, collect))
+        func.body,
+        (
+            (tirx.stmt.For, bind),
+            (tirx.stmt.Bind, named.append),
+            (tvm.ir.Call, ask),
+            (tvm.ir.TensorLoad, found.append),
+            (tirx.stmt.BufferStore, found.append),
+        ),
     )
-    for buffer, (index,), behind in found:
+    for binding in named:  # of loop variables, all of which are bound by now
+        if str(binding.var.ty.dtype) == "int32":
+            analyzer.bind(binding.var, binding.value)
+    for node in found:
+        if any(node.same_as(other) for other in ahead):
+            continue
+        store = isinstance(node, tirx.stmt.BufferStore)
+        buffer, (index,) = node.buffer if store else node.source, node.indices
+        behind = 0 if store else readable_behind // np.dtype(str(buffer.dtype)).itemsize
         lanes = int(index.lanes) if isinstance(index, tirx.Ramp) else 1
         bound = analyzer.const_int_bound(index.base if lanes > 1 else index)
         size = prod(int(n) for n in buffer.shape) + behind

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
 SSH = shutil.which("ssh")
@@ -30,6 +31,15 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def wait_for_boards(port: int, key: str, count: int) -> None:
+    """Until a tracker knows so many servers: they tell it when they get to it."""
+    tracker = pytest.importorskip("tvm.rpc").connect_tracker("127.0.0.1", port)
+    end = time.monotonic() + 30
+    while tracker.summary()["queue_info"].get(key, {"free": 0})["free"] < count:
+        assert time.monotonic() < end, "the servers don't come"
+        time.sleep(0.02)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from machines import free_port
+from machines import free_port, wait_for_boards
 from onnx import numpy_helper
 from onnx_models import model, node, normal, save
 
@@ -56,6 +56,7 @@ def tracker(outs: tuple[Path, Path]) -> Iterator[str]:
         server_init_callback=_planted(outs[1] / "model.so"),
         **words,
     )
+    wait_for_boards(serving.port, "board", 4)
     yield f"rpc-tracker:127.0.0.1:{serving.port}/board {wrong.port}"
     for server in (*good, wrong, serving):
         server.terminate()

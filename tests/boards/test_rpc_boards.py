@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from machines import free_port
+from machines import free_port, wait_for_boards
 
 import hwptq as package
 from hwptq.errors import InputError
@@ -40,6 +40,7 @@ def place(
     server = rpc.Server(
         "127.0.0.1", port + 60, port + 110, key="board", tracker_addr=("127.0.0.1", tracker.port), silent=True
     )
+    wait_for_boards(tracker.port, "board", 1)
     yield f"rpc-tracker:127.0.0.1:{tracker.port}/board", server
     server.terminate()
     tracker.terminate()

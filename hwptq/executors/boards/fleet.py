@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from hwptq.errors import HwptqError
 
 from .board import LostConnection
 from .rpc import SECONDS, RpcTracker, results
+
+_PATIENCE = 5  # seconds
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,16 @@ class LoadedLibrary:
             raise self.board.lost(error) from error
 
 
+def _free(tracker: Any, key: str) -> int:
+    """The number of free boards. One that has just been left, or started, is so after a moment."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        free = int(tracker.summary()["queue_info"].get(key, {"free": 0})["free"])
+        if free or time.monotonic() > end:
+            return free
+        time.sleep(0.05)
+
+
 @contextmanager
 def fleet(on: str) -> Iterator[list[FleetBoard]]:
     """Every free board of rpc-tracker:HOST:PORT/KEY.
@@ -78,7 +91,7 @@ def fleet(on: str) -> Iterator[list[FleetBoard]]:
     host, port, key = RpcTracker.parts(on)
     try:
         tracker = rpc.connect_tracker(host, port)
-        free = tracker.summary()["queue_info"].get(key, {"free": 0})["free"]
+        free = _free(tracker, key)
     except (RuntimeError, OSError) as error:
         raise HwptqError(f"{on}: no tracker answers there") from error
     if not free:

@@ -44,6 +44,9 @@ class Toolchain:
     link_flags: tuple[str, ...] = field(
         default=("-static",), metadata=about("arguments added where a program is linked")
     )
+    join_flags: tuple[str, ...] = field(
+        default=(), metadata=about("arguments added where objects are joined to one, by -r")
+    )
     runtime: str = field(
         default="libc",
         metadata=about(

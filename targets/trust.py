@@ -32,7 +32,7 @@ _COMPILER_ARGUMENTS = re.compile(
     r"|-msimd128|-mv\d{2}|-mhvx(?:=v\d{2})?|-mhvx-length=(?:64|128)b"
     r"|-m(?:32|64|thumb|arm|little-endian|big-endian|hard-float|soft-float)"
     r"|-W(?:all|extra|error|no-[a-z0-9-]+)"
-    r"|-Wl,(?:--gc-sections|--as-needed|--no-undefined|-z,noexecstack|-z,now|-z,relro)"
+    r"|-Wl,(?:--gc-sections|--strip-all|--as-needed|--no-undefined|-z,noexecstack|-z,now|-z,relro)"
     r"|-f(?:PIC|PIE|pic|pie|no-pic|no-pie|function-sections|data-sections|freestanding|no-builtin"
     r"|no-stack-protector|fp-contract=off|no-math-errno)"
     r"|-fuse-ld=(?:bfd|gold|lld)|-nostdlib|-nostartfiles"
@@ -89,7 +89,8 @@ def check_trust(values: dict[str, Any], problems: Problems) -> None:
         return
     _check_program(toolchain.compiler, "compiler", _COMPILERS, "C compiler", problems)
     _check_each(toolchain.compiler[1:], "compiler", 1, _COMPILER_ARGUMENTS, problems)
-    _check_each(toolchain.link_flags, "link_flags", 0, _COMPILER_ARGUMENTS, problems)
+    for key, flags in (("link_flags", toolchain.link_flags), ("join_flags", toolchain.join_flags)):
+        _check_each(flags, key, 0, _COMPILER_ARGUMENTS, problems)
     _check_program(toolchain.objdump, "objdump", _DISASSEMBLERS, "objdump", problems)
     _check_each(toolchain.objdump[1:], "objdump", 1, _DISASSEMBLER_ARGUMENTS, problems)
     _check_run(toolchain.run, problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,15 @@ def write_kernels(
         (folder / parts[-1]).write_bytes(code.tobytes())
         if scratch:
             wanted[name] = scratch
-    call_tool([*target.toolchain.compiler, "-r", "-nostdlib", "-o", "kernels.o", *parts], folder)
+    join_objects(target, folder / "kernels.o", parts, folder)
     return wanted
+
+
+def join_objects(target: Descriptor, joined: Path, parts: Sequence[str], folder: Path) -> None:
+    """Make one object of several in `folder`. Raises HwptqError where the linker fails."""
+    tools = target.toolchain
+    command = [*tools.compiler, "-r", "-nostdlib", *tools.join_flags, "-o", str(joined.resolve()), *parts]
+    call_tool(command, folder)
 
 
 def _compiled(

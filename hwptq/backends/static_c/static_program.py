@@ -18,7 +18,7 @@ from .c_source import Workspace, data_file, entry, header, main_program, reset_n
 from .data_assembly import data_assembly
 from .footprint import check_fits, region_uses
 from .hooks import rename_launch
-from .kernel_objects import write_kernels
+from .kernel_objects import join_objects, write_kernels
 from .memory_plan import MemoryPlan, plan_memory
 from .runtime import LIBC, link_program, runtime_of, started_by
 
@@ -45,8 +45,7 @@ def build_program(
         workspace = compile_parts(plan, prefix, target, work, cache=cache)
         check_fits(plan, workspace, mod, target)
         obj, head = folder / f"{prefix}.o", folder / f"{prefix}.h"
-        parts = ["kernels.o", "calls.o", "weights.o"]
-        call_tool([*tools.compiler, "-r", "-nostdlib", "-o", str(obj.resolve()), *parts], work)
+        join_objects(target, obj, ["kernels.o", "calls.o", "weights.o"], work)
         head.write_text((work / head.name).read_text(encoding="utf-8"), encoding="utf-8")
         sources = [*_C_FLAGS, *_thread_flags(plan), "main.c", str(obj.resolve())]
         program, why_none = _linked(target, sources, folder / prefix, work, deliver)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-WEIGHTED_OPS = ("conv2d", "depthwise_conv2d", "dense")
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+WEIGHTED_OPS = (*CONVOLUTIONS, "dense")
 #: Dense layers on int8 with a scale a token, by weights with a scale for each group of inputs.
 GROUP_OP = "group_dense"
 #: What sums products.

@@ -21,7 +21,7 @@ from hwptq.lowering.elementwise import elementwise_roots, is_linear
 from hwptq.lowering.rules import family_of, rule_of
 from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
-from hwptq.targets.op_kinds import PRODUCTS, WEIGHTED_OPS
+from hwptq.targets.op_kinds import CONVOLUTIONS, PRODUCTS, WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
 from .fine_sources import fine_groups
@@ -278,9 +278,9 @@ class QuantizationPlan:
         chosen = [
             activation_qparams(*span, 0.0, d, self._grid) for span, d in zip(spans, dtypes, strict=True)
         ]
+        products = {v: value for v, value in self.values.items() if self.kinds[v] in PRODUCTS}
         for _ in range(_ROUNDS):
             before = list(chosen)
-            products = {v: value for v, value in self.values.items() if self.kinds[v] in PRODUCTS}
             for var, value in products.items():
                 given = {a: chosen[member[a]] for a in value.args if a in member}
                 least = self._least_scale(var, value, given, var in member)
@@ -335,7 +335,7 @@ class QuantizationPlan:
 
     def _is_image(self, var: Any) -> bool:
         """Whether a convolution makes or reads a tensor: heads of attention have four axes too."""
-        return any("conv2d" in (self.kinds.get(u) or "") for u in (var, *self.readers.get(var, [])))
+        return any(self.kinds.get(u) in CONVOLUTIONS for u in (var, *self.readers.get(var, [])))
 
     def _is_last(self, group: set[Any]) -> bool:
         """Whether no node that is quantized reads the tensors of a group."""

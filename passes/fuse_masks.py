@@ -4,9 +4,9 @@
     softmax(where(c, x, something very negative))       -> softmax of the others: Composite (x, hidden)
     softmax(x + where(c, b, something very negative))   -> the same of x + b, as positions have biases
 
-The result is the same. In rows that are hidden whole all have one probability, as where the least float hides
-(a mask as small as -1e4 would leave differences there), or 0 where the model replaces the NaN of a softmax. So no
-mask is part of a range.
+The result is the same. In rows that are hidden whole all have one probability, as where the least float
+hides (a mask as small as -1e4 would leave differences there), or 0 where the model replaces the NaN of a
+softmax. So no mask is part of a range.
 """
 
 from __future__ import annotations

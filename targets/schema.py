@@ -170,6 +170,9 @@ class Elementwise:
             power_of_two=True,
         ),
     )
+    float_pairs: bool = field(
+        default=True, metadata=about("two float32 are computed as a vector; false: one after the other")
+    )
     masked: bool = field(
         default=False,
         metadata=about(

@@ -73,7 +73,7 @@ def _emit(op: Quantize, shape: Sequence[int], out: TensorType, unit: VectorUnit)
                 width = _BYTES * lanes
                 store_part(y, image.pixel(b, i, at), T.bind(pixels), width, 0, _PLANES * lanes)
 
-            spans(w, unit.float_lanes, block)
+            spans(w, unit.float_width(w), block)
 
         def part(first: Expr, count: Expr) -> None:
             loop(count, lambda r: row(first + r))

@@ -41,7 +41,7 @@ class Dequantize(Operator):
                 scale = splat(exact_float32(self.scale), width)
                 y.store(at, cast(centred, "float32", width) * scale, width)
 
-            spans(y.size, unit.float_lanes, block)
+            spans(y.size, unit.float_width(y.size), block)
 
         return emit
 

@@ -47,7 +47,7 @@ class Quantize(Operator):
             def block(at: Expr, width: int, count: int) -> None:
                 y.store(at, cast(quantized(self, x.load(at, width), width, unit), self.out, width), width)
 
-            spans(y.size, unit.float_lanes, block)
+            spans(y.size, unit.float_width(y.size), block)
 
         return emit
 

@@ -35,7 +35,6 @@ from hwptq.tir.builder import (
     share,
     spans,
     splat,
-    vector_width,
 )
 from hwptq.tir.float_steps import fma as fused
 from hwptq.tir.kernel import TensorType
@@ -83,7 +82,7 @@ class RowScale(_RowOperator):
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
         shape = inputs[0].shape
-        width = vector_width(shape[-1], unit.float_lanes)
+        width = unit.float_width(shape[-1])
 
         def emit(x: Flat, y: Flat) -> None:
             def row(number: Expr, start: Expr) -> None:
@@ -135,7 +134,7 @@ class RowQuantize(_RowOperator):
                     codes = T.bind(cast(clamp(steps, *ends), "int32", lanes))
                     y.store(start + at, cast(codes, "int8", lanes), lanes)
 
-                spans(shape[-1], unit.float_lanes, block)
+                spans(shape[-1], unit.float_width(shape[-1]), block)
 
             _each_row(shape, unit, row)
 
@@ -170,7 +169,7 @@ class RowRescale(_RowOperator):
                     value = fused(t.load(start + at, lanes), splat(by, lanes), bias.load(at, lanes), lanes)
                     y.store(start + at, self._clamped(value, lanes), lanes)
 
-                spans(out.shape[-1], unit.float_lanes, block)
+                spans(out.shape[-1], unit.float_width(out.shape[-1]), block)
 
             _each_row(out.shape, unit, row)
 

@@ -284,13 +284,8 @@ def nest(extents: Sequence[int], body: Callable[..., None]) -> None:
 
 
 def vector_width(extent: int, lanes: int) -> int:
-    """The widest power of two that fits into both: 17 elements on 16 lanes -> 16, 5 -> 4, 1 -> 1.
-
-    But no pairs where a vector has more: LLVM's code for two floats is wrong for MVE, and few elements take
-    no time.
-    """
-    width = 1 << (min(extent, lanes).bit_length() - 1)
-    return 1 if width == 2 < lanes else width
+    """The widest power of two that fits into both: 17 elements on 16 lanes -> 16, 5 -> 4, 1 -> 1."""
+    return 1 << (min(extent, lanes).bit_length() - 1)
 
 
 def powers(count: int, most: int) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwptq.targets.requantize import Requantize
 from hwptq.targets.schema import Descriptor
 
-from .builder import WHOLE, Expr, Parts, spans
+from .builder import WHOLE, Expr, Parts, spans, vector_width
 from .requantize import GENERIC, packed_lanes
 
 #: The attribute of a module: the most threads that share a kernel.
@@ -38,7 +38,7 @@ class VectorUnit:
     """How wide to compute int8 and float32, and how to requantize. One lane leaves vectors to the compiler.
 
     `masked`: the last vector of a row is whole, and stored through a mask. `sharing`: whether threads share
-    the work. `divides`: instructions divide floats and round them.
+    the work. `divides`: instructions divide floats and round them. `float_pairs`: two floats are a vector.
     """
 
     lanes: int = 1
@@ -47,6 +47,12 @@ class VectorUnit:
     requantize: Requantize = GENERIC
     sharing: Sharing = ALONE
     divides: bool = True
+    float_pairs: bool = True
+
+    def float_width(self, extent: int) -> int:
+        """The float32 values of a step over so many of them."""
+        width = vector_width(extent, self.float_lanes)
+        return width if self.float_pairs or width != 2 else 1
 
     def shared(self, macs: int) -> Parts:
         """The parts of a kernel of that many multiply-accumulates: one where sharing would not pay."""
@@ -70,4 +76,4 @@ def unit_of(target: Descriptor, threads: int = 1) -> VectorUnit:
     plain = target.elementwise
     sharing = Sharing(threads, target.cost.get("int8", _USUAL_COST))
     widths = plain.lanes, plain.float_lanes, plain.masked
-    return VectorUnit(*widths, target.requantize, sharing, plain.divides)
+    return VectorUnit(*widths, target.requantize, sharing, plain.divides, plain.float_pairs)

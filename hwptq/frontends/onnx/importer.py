@@ -115,7 +115,7 @@ def _to_relax(
         raise UnsupportedError(f"{path}: TVM can't compute a constant of the model ({said})") from error
     try:
         module = with_bounded_indices(with_node_origins(folded, importer.results))
-    except ValueError as error:  # control flow
+    except ValueError as error:
         raise UnsupportedError(f"{path}: {error}") from error
     return Imported(original, module, raw, dict(importer._nodes))
 

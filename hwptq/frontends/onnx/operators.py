@@ -68,7 +68,7 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
 
 def known_operators() -> set[str]:
     """The operators that there is a converter for, here or in TVM."""
-    return {*_CONVERTERS, *_LAYERS, *onnx_frontend._get_convert_map(), "If", "Loop", "Constant"}
+    return {*_CONVERTERS, *_LAYERS, *onnx_frontend._get_convert_map(), "If", "Loop", "Scan", "Constant"}
 
 
 def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:

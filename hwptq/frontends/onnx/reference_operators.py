@@ -15,6 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_resize
 
+from .reference_loops import Loop, Scan
+
 #: Elements of an image that an operator of onnx gets which takes them one by one.
 _MOST_PIXELS = 2**14
 
@@ -287,27 +289,6 @@ class DequantizeLinear(OpRun):
         return (steps.astype(np.float32) * _spread(scale, x, axis, block_size),)
 
 
-class Loop(OpRun):
-    """Turns of the body; what it stacks gets a new first axis (onnx's own puts rows one below another)."""
-
-    def need_context(self) -> bool:
-        return True
-
-    def _run(self, count, go, *states, context=None, body=None, attributes=None, **_):
-        stacks: list[list[np.ndarray]] = [[] for _ in self.body.output_names[1 + len(states) :]]
-        turn, go = 0, np.array(True) if go is None else go
-        while go and (count is None or turn < count):
-            given = zip(self.body.input_names, [np.array(turn, np.int64), go, *states], strict=True)
-            go, *results = self._run_body({**(context or {}), **dict(given)}, attributes=attributes)
-            states, rows = results[: len(states)], results[len(states) :]
-            for stack, row in zip(stacks, rows, strict=True):
-                stack.append(row)
-            turn += 1
-        if stacks and not turn:
-            raise NotImplementedError("the shape of what no turn stacks")
-        return (*states, *map(np.stack, stacks))
-
-
 def _spread(values: np.ndarray, x: np.ndarray, axis: int | None, block: int | None) -> np.ndarray:
     """A scale or zero point for each element of x, as far as numpy does not broadcast it."""
     axis = 1 if axis is None else axis
@@ -321,5 +302,5 @@ def _spread(values: np.ndarray, x: np.ndarray, axis: int | None, block: int | No
 #: For ReferenceEvaluator(new_ops=...).
 OPERATORS: list[type[OpRun]] = [
     *(Conv, ConvTranspose, MaxPool, AveragePool, BatchNormalization, LpNormalization, Resize, Upsample),
-    *(QuantizeLinear, DequantizeLinear, Loop),
+    *(QuantizeLinear, DequantizeLinear, Loop, Scan),
 ]

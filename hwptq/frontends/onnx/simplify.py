@@ -9,13 +9,12 @@ import onnx
 from hwptq.notices import Warning
 
 from .apply_rewrites import apply_rewrites
+from .control_flow import without_control_flow
 from .fold_shapes import fold_shapes, with_inputs
 from .function_bodies import with_bodies
 from .fused_operators import unfused
 from .negative_sizes import refuse_negative_sizes
 from .qdq_form import in_qdq_form
-from .rewrites.known_branches import take_known_branches
-from .rewrites.known_loops import unroll_known_loops
 
 
 def simplified(
@@ -28,9 +27,7 @@ def simplified(
     """
     refuse_negative_sizes(with_inputs(model, inputs))
     model, warned = in_qdq_form(unfused(model))
-    model = fold_shapes(with_bodies(model, inputs, known), inputs)
-    while take_known_branches(model.graph) or unroll_known_loops(model):
-        model = fold_shapes(with_bodies(model, inputs, known), inputs)
+    model = without_control_flow(model, lambda m: fold_shapes(with_bodies(m, inputs, known), inputs))
     for node in model.graph.node:
         node.name = node.name or node.output[0]
     apply_rewrites(model)

@@ -18,6 +18,15 @@ def hoisted(body: onnx.GraphProto, prefix: str, graph: onnx.GraphProto) -> dict[
     return names
 
 
+def unused_prefix(graph: onnx.GraphProto, name: str) -> str:
+    """What begins the names of tensors that are added for a node of `graph`, and no other name in it."""
+    taken = [t.name for t in graph.initializer] + [t for n in graph.node for t in (*n.input, *n.output)]
+    prefix = f"{name}."
+    while any(t.startswith(prefix) for t in taken):
+        prefix += "_"
+    return prefix
+
+
 def inlined(
     body: onnx.GraphProto,
     prefix: str,
@@ -53,14 +62,17 @@ def inlined(
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Rename tensors of a node, in the graphs in it too."""
-    waiting = [node]
+    """Rename tensors of a node, in the graphs in it too, as far as these don't call others the same."""
+    waiting = [(node, names)]
     while waiting:
-        one = waiting.pop()
-        one.input[:] = [names.get(i, i) for i in one.input]
-        one.output[:] = [names.get(o, o) for o in one.output]
+        one, known = waiting.pop()
+        one.input[:] = [known.get(i, i) for i in one.input]
+        one.output[:] = [known.get(o, o) for o in one.output]
         for attribute in one.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                waiting += inner.node
+                own = {o for n in inner.node for o in n.output} | {t.name for t in inner.initializer}
+                own |= {value.name for value in inner.input}
+                seen = {old: new for old, new in known.items() if old not in own}
+                waiting += ((n, seen) for n in inner.node)
                 for value in inner.output:
-                    value.name = names.get(value.name, value.name)
+                    value.name = seen.get(value.name, value.name)

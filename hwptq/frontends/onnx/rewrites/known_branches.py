@@ -5,15 +5,15 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from .inlined import hoisted, inlined
+from .inlined import hoisted, inlined, unused_prefix
 
 
 def take_known_branches(graph: onnx.GraphProto) -> bool:
-    """Change a graph in place; whether there was an If of a constant condition."""
+    """Change a graph in place; whether there was an If of a constant condition. Nodes have names."""
     constants = {t.name: t for t in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     taken = False
-    for number, node in enumerate(graph.node):
+    for node in graph.node:
         if node.op_type != "If" or node.input[0] not in constants:
             nodes.append(node)
             continue
@@ -21,7 +21,7 @@ def take_known_branches(graph: onnx.GraphProto) -> bool:
         condition = numpy_helper.to_array(constants[node.input[0]])
         wanted = "then_branch" if condition.item() else "else_branch"
         branch = next(a.g for a in node.attribute if a.name == wanted)
-        prefix = f"{node.name or node.output[0]}.{number}."
+        prefix = unused_prefix(graph, node.name)
         names = hoisted(branch, prefix, graph)
         nodes += inlined(branch, prefix, names, node.output, node.name)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

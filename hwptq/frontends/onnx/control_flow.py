@@ -1,0 +1,40 @@
+"""Branches and loops: those whose course is known become the nodes of that course, others are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+
+from hwptq.errors import UnsupportedError
+
+from .fold_shapes import static_shapes
+from .read_file import node_name
+from .rewrites.known_branches import take_known_branches
+from .rewrites.unrolled import unroll_known_loops
+
+_UNKNOWN = {
+    "If": "its condition is computed from the inputs; export the wanted branch, or write it with Where",
+    "Loop": "how often it turns is computed from the inputs; export it with a fixed count and no condition",
+    "Scan": "the size of what it scans is not known; give it with --axis, or export with fixed sizes",
+}
+
+
+def without_control_flow(
+    model: onnx.ModelProto, folded: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> onnx.ModelProto:
+    """The model without If, Loop and Scan; folded: the model with what is constant folded.
+
+    Raises UnsupportedError that names one whose course is not known.
+    """
+    while True:
+        model = folded(model)
+        nodes = {node.op_type: node for node in model.graph.node if node.op_type in _UNKNOWN}
+        if not nodes:
+            return model
+        for node in model.graph.node:
+            node.name = node.name or node.output[0]
+        shapes = static_shapes(model) if "Scan" in nodes else {}
+        if not (take_known_branches(model.graph) or unroll_known_loops(model, shapes)):
+            op, node = next(iter(nodes.items()))
+            raise UnsupportedError(f"{node_name(node)}: {_UNKNOWN[op]}")

@@ -1,4 +1,4 @@
-"""Depthwise convolution by plain vector code: one vector of channels, int16 products, int32 sums."""
+"""Depthwise convolution by plain vector code, one vector of channels, or by pairs of taps, one channel."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import row_pixels
 from .convolution import Convolution, describe, wanted_padding
+from .depthwise_pairs import pack_pairs, sum_pairs
 from .layer import Layer
 from .pack_input import Packing, pack_input
 from .schedule import Schedule
@@ -78,9 +79,10 @@ def depthwise(
     bands = plan_bands(packing, conv, schedule.scratchpad) if schedule.scratchpad and packing.needed else None
     packed = None if bands else pack_input(packing)
     taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
+    taps = pack_pairs(taps) if kernel.pairs else taps
     types = [
         packing.read if not bands else x,
-        TensorType(taps.shape, "int16"),
+        TensorType(taps.shape, str(taps.dtype)),
         *[TensorType((conv.co,), "int32")] * 3,
         out,
     ]
@@ -101,10 +103,10 @@ def _emit(
     choice: int,
     parts: Parts,
 ) -> Callable[..., None]:
-    """Code of (x packed, weights int16 [KH,KW,C], bias, multiplier, shift, y).
+    """Code of (x packed, weights int16 [KH,KW,C] or by pairs, bias, multiplier, shift, y).
 
-    Both factors are widened from int16 right at the product: compilers know that as one instruction (smlal
-    on Arm, pmaddwd on x86).
+    Without pairs both factors are widened from int16 right at the product: compilers know that as one
+    instruction (smlal on Arm, pmaddwd on x86).
     """
     columns = conv.out[1]
     choices = row_pixels(columns, kernel.tile_pixels)
@@ -119,8 +121,11 @@ def _emit(
                 start = T.bind(bias.load(at, width))
                 for cell in acc:
                     cell.store(0, start, width)
-                windows = [conv.window(b, row, x0 + i) + at for i in range(pixels)]
-                _sum_taps(conv, acc, x, windows, weight, at, width)
+                windows = [conv.window(b, row, x0 + i) for i in range(pixels)]
+                if kernel.pairs:
+                    sum_pairs(conv, acc, x, windows, weight, at, kernel.pairs)
+                else:
+                    _sum_taps(conv, acc, x, windows, weight, at, width)
                 scales = multiplier.load(at, width), shift.load(at, width)
                 for i, cell in enumerate(acc):
                     value = T.bind(cell.load(0, width))
@@ -150,7 +155,7 @@ def _sum_taps(
     def tap(ky: Expr, kx: Expr) -> None:
         factor = T.bind(weight.load((ky * kw + kx) * conv.ci + at, width))
         for cell, window in zip(acc, windows, strict=True):
-            element = cast(x.load(window + conv.tap(ky, kx), width), "int16", width)
+            element = cast(x.load(window + at + conv.tap(ky, kx), width), "int16", width)
             product = cast(element, "int32", width) * cast(factor, "int32", width)
             cell.store(0, cell.load(0, width) + product, width)
 

@@ -10,7 +10,7 @@ from hwptq.targets.fields.problems import join
 
 from . import meanings
 from .base import Kernel
-from .intrinsics import Call, Vector
+from .intrinsics import Call, Vector, pair_sum
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ class HalfwordPairsKernel(Kernel):
     )
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
-        word = Vector("int32", 1)
-        why = "pairs and accumulator are words of 32 bits"
-        pairs = meanings.dot_product(1, 2, 16, ("activation", "weight", "accumulator"), False)
-        return (
-            Call(join(path, "intrinsic"), self.intrinsic, word, (word,) * 3, why, pairs),
-            Call(join(path, "widen"), self.widen, word, (word,), why, meanings.even_bytes),
-        )
+        word, why = Vector("int32", 1), "word and pair are 32 bits"
+        widen = Call(join(path, "widen"), self.widen, word, (word,), why, meanings.even_bytes)
+        return pair_sum(join(path, "intrinsic"), self.intrinsic), widen

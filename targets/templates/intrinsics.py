@@ -72,3 +72,10 @@ def dot_product(
     )
     meaning = meanings.dot_product(lanes, k, bits, order, unsigned_activation)
     return Call(join(path, "intrinsic"), intrinsic, result, operands, why, meaning)
+
+
+def pair_sum(path: str, intrinsic: str) -> Call:
+    """(pair, pair, accumulator) -> accumulator + the two products of 16-bit halves."""
+    word, order = Vector("int32", 1), ("activation", "weight", "accumulator")
+    meaning = meanings.dot_product(1, 2, 16, order, False)
+    return Call(path, intrinsic, word, (word,) * 3, "pairs and accumulator are words of 32 bits", meaning)

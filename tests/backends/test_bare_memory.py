@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from onnx_models import model, node, normal
 from real_models import MODELS
 
 import hwptq
+from hwptq.backends.toolchain import binary_tool
 from hwptq.errors import BudgetError, UnsupportedError
 from hwptq.targets import load_target
 
@@ -36,14 +38,32 @@ TOO_LARGE = {
 }
 
 
-def test_the_report_says_what_is_used(demo: Callable[[str], Any]) -> None:
-    """All of the weights, the arena and the stack are counted, and little else."""
+def test_the_report_says_what_is_used(demo: Callable[[str], Any], tmp_path: Path) -> None:
+    """All of the weights, the arena and the stack are counted, little else, and no byte of a debugger's."""
     model, memory = demo(M4), load_target(M4).memory
     flash, sram = model.report["regions"]
     weights, arena = model.report["weight_bytes"]["quantized"], model.report["arena_bytes"]
     assert (flash["name"], flash["size"]) == ("flash", memory.regions[0].bytes)
-    assert weights < flash["used"] < weights + 60_000
+    assert weights < flash["used"] < weights + 12_000
+    copy = ["arm-none-eabi-objcopy", "-O", "binary", model.program.command[-1], str(tmp_path / "image")]
+    subprocess.run(copy, check=True)
+    assert 0 <= (tmp_path / "image").stat().st_size - flash["used"] < memory.alignment
     assert memory.stack + arena < sram["used"] < memory.stack + arena + 2000
+
+
+@pytest.mark.parametrize("name", ["arm-cortex-m4", "riscv32-imc"])
+def test_only_what_is_called_takes_flash(name: str, demo: Callable[[str], Any]) -> None:
+    """TVM's functions for float16 are neither in the program nor in the object."""
+    folder, tools = demo(name).folder, load_target(name).toolchain
+    shown = [binary_tool(tools.compiler, "nm"), str(folder / "digits.o")]
+    names = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+    assert "digits_run" in names
+    assert "hfsf2" not in names
+    shown[-1] = demo(name).program.command[-1]
+    names = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+    assert "digits_run" in names
+    assert "hfsf2" not in names
+    assert "sqrtf" not in names
 
 
 def test_activations_lie_in_a_region_of_their_own(demo: Callable[[str], Any]) -> None:

@@ -19,21 +19,25 @@ from kernel_cases import (
     depthwise_case,
     framed_case,
     image_case,
+    int8,
     layer_case,
     matmul_case,
     pointwise_case,
     random_case,
+    scales,
     with_followers,
     with_layouts,
 )
 from program_batch import run_batch
 from tvm.target import Target
+from tvm.tirx import PrimFunc
 
 from hwptq.backends.static_c.raw_functions import lower, write_object
 from hwptq.kernels.quantize_image import quantizes_images
 from hwptq.kernels.select import selector_of
+from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.quantize import Quantize
-from hwptq.targets import load_target
+from hwptq.targets import Descriptor, load_target
 from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
@@ -118,17 +122,40 @@ def test_depthwise_by_dot_products_of_16_bytes(
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
+def listing(func: PrimFunc, target: Descriptor, folder: Path) -> str:
+    """The machine code of a kernel, disassembled."""
+    if shutil.which(target.toolchain.objdump[0]) is None:
+        pytest.skip(f"{target.name}: {target.toolchain.objdump[0]} not found on PATH")
+    device, path = Target(dict(target.tvm)), folder / "kernels.o"
+    write_object(lower({"kernel": func}, device, target.memory.alignment), device, path)
+    command = [*target.toolchain.objdump, "-d", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("name", [n for n in INTEGER_TARGETS if load_target(n).toolchain.instruction])
 def test_the_promised_instruction_is_used(name: str, tmp_path: Path):
     target = load_target(name)
-    if shutil.which(target.toolchain.objdump[0]) is None:
-        pytest.skip(f"{name}: {target.toolchain.objdump[0]} not found on PATH")
     steps = conv_case(Random(1), 32, 64).steps(target)
-    device, path = Target(dict(target.tvm)), tmp_path / "kernels.o"
-    write_object(lower({"kernel": steps[-1].func}, device, target.memory.alignment), device, path)
-    command = [*target.toolchain.objdump, "-d", str(path)]
-    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert target.toolchain.instruction in listing
+    assert target.toolchain.instruction in listing(steps[-1].func, target, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_depthwise_takes_two_taps_an_instruction(seed: int, tmp_path: Path):
+    target, case = load_target("arm-cortex-m4"), depthwise_case(Random(seed), (6, 9))
+    assert "smlad" in listing(case.steps(target)[-1].func, target, tmp_path)
+
+
+def test_depthwise_by_pairs_of_taps(runnable: Callable[[str], str], tmp_path: Path):
+    """Windows of odd and even heights and widths, one of them wider than what is written out."""
+    target = load_target(runnable("arm-cortex-m4"))
+    cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(CASES)]
+    wide = Conv2d((1, 1), (2, 4, 2, 4), (1, 1), 5, 3, -7, -128, 127)
+    for height in (1, 2, 5):
+        for width in (9, 10):
+            x, weight = int8(Random(height), 1, 5, 7, 5), int8(Random(width), 5, height, width, 1)
+            cases.append(Case(wide, (x,), (weight, *scales(Random(0), 5, height * width))))
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
 
 @pytest.mark.parametrize(

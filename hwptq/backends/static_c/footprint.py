@@ -20,6 +20,9 @@ from .c_source import Workspace, buffer_bytes
 from .memory_plan import MemoryPlan
 
 _STORED_TOO = ".data"  # lies among the constants, from where it is copied at the start
+#: A row of readelf: name, address, size and flags of a section.
+_SECTION = re.compile(r"\] (\.\S+) +[A-Z_]+ +([0-9a-f]+) [0-9a-f]+ ([0-9a-f]+) [0-9a-f]+ +([A-Z]*) ")
+_IN_MEMORY = "A"  # not so what a debugger reads, though its address is 0, where flash may begin
 
 
 def check_fits(plan: MemoryPlan, workspace: Workspace, mod: tvm.IRModule, target: Descriptor) -> None:
@@ -78,15 +81,18 @@ def _heaviest_layer(plan: MemoryPlan, mod: tvm.IRModule) -> tuple[str, int]:
 
 
 def region_uses(target: Descriptor, program: Path) -> tuple[RegionUse, ...]:
-    """What a linked program takes of each region. Raises HwptqError where the compiler has no `size`."""
+    """What a linked program takes of each region. Raises HwptqError where the compiler has no `readelf`."""
     if not target.memory.regions:
         return ()
-    command = [binary_tool(target.toolchain.compiler, "size"), "-A", str(program)]
+    command = [binary_tool(target.toolchain.compiler, "readelf"), "-S", "-W", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise HwptqError(f"{command[0]} failed with status {done.returncode}: {done.stderr.strip()}")
-    rows = re.findall(r"^(\.\S+)\s+(\d+)\s+(\d+)\s*$", done.stdout, re.MULTILINE)
-    sections = [(name, int(size), int(address)) for name, size, address in rows]
+    sections = [
+        (name, int(size, 16), int(address, 16))
+        for name, address, size, flags in _SECTION.findall(done.stdout)
+        if _IN_MEMORY in flags
+    ]
     return tuple(
         RegionUse(region.name, region.holds, _used(region, sections), region.bytes)
         for region in target.memory.regions

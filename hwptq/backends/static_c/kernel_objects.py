@@ -42,11 +42,13 @@ def write_kernels(
     return wanted
 
 
-def join_objects(target: Descriptor, joined: Path, parts: Sequence[str], folder: Path) -> None:
+def join_objects(
+    target: Descriptor, joined: Path, parts: Sequence[str], folder: Path, flags: Sequence[str] = ()
+) -> None:
     """Make one object of several in `folder`. Raises HwptqError where the linker fails."""
     tools = target.toolchain
-    command = [*tools.compiler, "-r", "-nostdlib", *tools.join_flags, "-o", str(joined.resolve()), *parts]
-    call_tool(command, folder)
+    flags = [*tools.join_flags, *flags]
+    call_tool([*tools.compiler, "-r", "-nostdlib", *flags, "-o", str(joined.resolve()), *parts], folder)
 
 
 def _compiled(

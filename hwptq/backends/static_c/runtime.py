@@ -16,6 +16,8 @@ from .c_source import data_file
 LIBC = "libc"
 _NO_LIBRARY = ("-nostdlib", "-ffreestanding", "-fno-builtin")
 _SCRIPT = "memory.ld"
+#: Leave out what nobody calls, such as the functions for float16 that TVM adds to each object.
+_SPARING = ("-ffunction-sections", "-Wl,--gc-sections")
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,16 @@ class Runtime:
     files: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     launcher: str = ""
+    sparing: bool = False  # whether what nobody calls is left out
     shared: bool = False  # whether its objects may become part of a shared library
 
 
 _RUNTIMES = {
     LIBC: Runtime(flags=("-lm",), shared=True),
     "hexagon-linux": Runtime(("hexagon_linux.c", "freestanding.c"), shared=True),
-    "bare": Runtime(("bare.c", "freestanding.c", "fused.c"), (*_NO_LIBRARY, f"-Wl,-T,{_SCRIPT}")),
+    "bare": Runtime(
+        ("bare.c", "freestanding.c", "fused.c"), (*_NO_LIBRARY, f"-Wl,-T,{_SCRIPT}"), sparing=True
+    ),
     "wasi": Runtime(("wasi.c", "freestanding.c", "fused.c"), _NO_LIBRARY, ".mjs"),
 }
 
@@ -56,8 +61,15 @@ def link_program(target: Descriptor, sources: Sequence[str], program: Path, fold
         (folder / file).write_text(data_file(file), encoding="utf-8")
     if tools.runtime == "bare":
         (folder / _SCRIPT).write_text(linker_script(target.memory), encoding="utf-8")
-    command = [*tools.compiler, "-O2", *sources, *files, *runtime.flags, *tools.link_flags]
+    sparing = _SPARING if runtime.sparing else ()
+    command = [*tools.compiler, "-O2", *sparing, *sources, *files, *runtime.flags, *tools.link_flags]
     call_tool([*command, "-o", str(program.resolve())], folder)
+
+
+def object_flags(target: Descriptor, names: Sequence[str]) -> tuple[str, ...]:
+    """Flags for a linker that makes one object of several, whose functions `names` somebody will call."""
+    wanted = tuple(f"-Wl,-u,{name}" for name in names)
+    return (*_SPARING, *wanted) if runtime_of(target).sparing else ()
 
 
 def started_by(target: Descriptor, program: Path) -> Path:

@@ -20,7 +20,7 @@ from .footprint import check_fits, region_uses
 from .hooks import rename_launch
 from .kernel_objects import join_objects, write_kernels
 from .memory_plan import MemoryPlan, plan_memory
-from .runtime import LIBC, link_program, runtime_of, started_by
+from .runtime import LIBC, link_program, object_flags, runtime_of, started_by
 
 #: Why there is no program of a target that emits objects.
 OBJECT_ONLY = 'toolchain.emit is "object": nothing is linked'
@@ -45,7 +45,9 @@ def build_program(
         workspace = compile_parts(plan, prefix, target, work, cache=cache)
         check_fits(plan, workspace, mod, target)
         obj, head = folder / f"{prefix}.o", folder / f"{prefix}.h"
-        join_objects(target, obj, ["kernels.o", "calls.o", "weights.o"], work)
+        names = [entry(plan, prefix), *filter(None, [reset_name(plan, prefix)])]
+        parts = ["kernels.o", "calls.o", "weights.o"]
+        join_objects(target, obj, parts, work, object_flags(target, names))
         head.write_text((work / head.name).read_text(encoding="utf-8"), encoding="utf-8")
         sources = [*_C_FLAGS, *_thread_flags(plan), "main.c", str(obj.resolve())]
         program, why_none = _linked(target, sources, folder / prefix, work, deliver)

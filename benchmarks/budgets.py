@@ -27,7 +27,7 @@ from hwptq.pipeline.stages import prepare
 from hwptq.pipeline.step import Job
 from hwptq.recipe import recipe
 from hwptq.search.choose import BitWidths, Chooser
-from hwptq.search.drop_search import Trial
+from hwptq.search.trial import Trial
 from hwptq.targets import load_target
 
 command = parser(__doc__)

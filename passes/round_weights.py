@@ -54,11 +54,21 @@ class RoundingOptions:
 
     alone: every layer as if it alone were quantized: those before it pass on what float32 gives, but for the
     rounding to the scale of the tensor between. So constants of one layer owe nothing to the others'.
+    only: the layers that are rounded, where they are alone; all if None.
     """
 
     method: str = "descent"
     memory: int = 3 * 2**29
     alone: bool = False
+    only: frozenset[Place] | None = None
+
+    def __post_init__(self) -> None:
+        if self.only is not None and not self.alone:
+            raise ValueError("RoundWeights: some layers only can be rounded where each is alone")
+
+    def rounds(self, place: Place) -> bool:
+        """Whether this layer is."""
+        return self.only is None or place in self.only
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.RoundWeights")
@@ -119,11 +129,27 @@ class RoundWeights:
             op, place = integer_operator(integer, value), (function, of_integer[var].layer)
             if isinstance(op, IntegerLayer | LayerToFloat) and place in layers and place in floats:
                 steps.append((var, value, op, place))
+        while steps and not self.options.rounds(steps[-1][3]):
+            steps.pop()
         new: dict[Place, LayerConstants] = {}
         for var, value, op, place in self.track(steps, len(steps)):
             quantized.run_to(var)
-            new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized)
+            if self.options.rounds(place):
+                new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized)
+            else:
+                self._pass_on(layers[place], op, exact, floats[place], quantized)
         return new
+
+    def _pass_on(
+        self, layer: QuantizedLayer, op: Any, exact: Lockstep, reference_layer: tuple[Any, Any],
+        quantized: Lockstep,
+    ) -> None:  # fmt: skip
+        """Evaluate a layer that stays, in both walks."""
+        var, call = reference_layer
+        exact.run_to(var)
+        results = [float_layer(exact.interpreter, call, env)[1] for env in exact.values]
+        exact.settle(results)
+        quantized.settle([_as_output(op, result, layer) for result in results])
 
     def _layer(
         self, layer: QuantizedLayer, op: Any, value: Any, exact: Lockstep, reference_layer: tuple[Any, Any],

@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import tvm
 
 from hwptq import passes
-from hwptq.cache.cache import Cache
 from hwptq.calibration import CalibrationStats
 from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
-from hwptq.quant.layer_rounding import RoundingMethod
-from hwptq.recipe import Recipe
-from hwptq.targets import Descriptor
-from hwptq.workers.workers import Task
 
-from .recalled_pass import recalled_pass
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
 from .steps import (
@@ -31,7 +24,6 @@ from .steps import (
     QUANTIZE,
     QUANTIZE_DYNAMIC,
     SELECT,
-    rounds,
 )
 from .weight_warnings import weight_warnings
 
@@ -122,25 +114,3 @@ def lower(quantized: Quantized, job: Job) -> Graphs:
     """Integers, then kernels."""
     integer = integers(quantized, job)
     return Graphs(quantized.float32, quantized.qdq, integer, kernels(integer, job))
-
-
-@dataclass(frozen=True)
-class RoundedAlone(Task[tvm.IRModule, tvm.IRModule]):
-    """QDQ forms of `float32` with the rounding of a recipe, each layer as if it alone were quantized."""
-
-    float32: tvm.IRModule
-    samples: tuple[dict[str, np.ndarray], ...]
-    recipe: Recipe
-    target: Descriptor
-    cache: Cache
-    method: type[RoundingMethod]  # of the recipe, so that a worker has it too
-
-    def bench(self) -> None:
-        return None
-
-    def work(self, bench: None, item: tvm.IRModule) -> tvm.IRModule:
-        if not rounds(self.recipe, item, self.target):
-            return item
-        options = passes.RoundingOptions(self.recipe.rounding, alone=True)
-        step = passes.RoundWeights(self.float32, self.samples, self.target, options)
-        return recalled_pass(step, item, self.cache)

@@ -27,7 +27,8 @@ from hwptq.passes.graph.group_plan import group_formats
 from hwptq.passes.graph.quantizable import with_assignment
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.variants import Layer, Variants, is_wide, uniform_variants
-from hwptq.pipeline.stages import Prepared, RoundedAlone
+from hwptq.pipeline.rounded_alone import RoundedAlone, rounded_alone
+from hwptq.pipeline.stages import Prepared
 from hwptq.pipeline.step import Job
 from hwptq.quant.layer_rounding import rounding_method
 from hwptq.targets import Descriptor
@@ -176,7 +177,7 @@ class Chooser:
         fitted = [sample.inputs for sample in islice(self._data, 0, most, 2)]
         method = type(rounding_method(recipe.rounding))
         task = RoundedAlone(self._float32, tuple(fitted), recipe, self.target, self._cache, method)
-        rounded = self._workers.map(task, list(self.variants.qdq.values()))
+        rounded = rounded_alone(task, list(self.variants.qdq.values()), self._workers)
         return replace(self.variants, qdq=dict(zip(self.variants.qdq, rounded, strict=True))), held
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -59,15 +60,25 @@ class DaskWorkers(Workers):
             raise InputError(f"--cluster {place}: the scheduler has no workers")
 
     def map(self, task: Task[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
-        data = _pickled(task.sent())
-        name = sha256(data).hexdigest()
-        sent = self.client.submit(_same, data, key=f"task-{name}", pure=True)
+        name, sent = self._send(task)
         futures = [self.client.submit(_do, name, sent, item, pure=False, retries=_DEATHS) for item in items]
         try:
             for future in futures:
                 yield self._result(future)
         finally:
             self.client.cancel([sent, *futures])
+
+    def start(self, task: Task[Item, Result], item: Item) -> Callable[[], Result]:
+        """Behind all that is certainly wanted. Dask forgets what nobody holds any more."""
+        name, sent = self._send(task)
+        future = self.client.submit(_do, name, sent, item, pure=False, retries=_DEATHS, priority=-1)
+        return partial(self._result, future)
+
+    def _send(self, task: Task[Any, Any]) -> tuple[str, Any]:
+        """A name of the task by its content, and the future that holds it."""
+        data = _pickled(task.sent())
+        name = sha256(data).hexdigest()
+        return name, self.client.submit(_same, data, key=f"task-{name}", pure=True)
 
     def check(self, targets: Sequence[Descriptor], paths: Sequence[str]) -> None:
         found = self.client.run(_lacks, list(targets), [str(Path(path).resolve()) for path in paths])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from hwptq.evaluate.downstream import on_threads
@@ -49,6 +49,10 @@ class Workers(ABC):
     def map(self, task: Task[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
         """The results of all items, in their order, as they are known."""
 
+    @abstractmethod
+    def start(self, task: Task[Item, Result], item: Item) -> Callable[[], Result]:
+        """What gives the result of an item that may be wanted. Let go, it is not done if nobody has begun."""
+
     def check(self, targets: Sequence[Any], paths: Sequence[str]) -> None:
         """Raise InputError where a worker lacks a program that a target needs, or one of the paths."""
         return None
@@ -71,6 +75,10 @@ class Here(Workers):
                 yield task.work(bench, item)
         finally:
             task.leave(bench)
+
+    def start(self, task: Task[Item, Result], item: Item) -> Callable[[], Result]:
+        """It is done when it is asked for: nobody else is there to begin it."""
+        return lambda: next(iter(self.map(task, [item])))
 
 
 def shards(count: int | None, size: int = SHARD) -> list[tuple[int, int | None]]:

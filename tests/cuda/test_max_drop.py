@@ -15,7 +15,8 @@ from hwptq.pipeline.step import Job
 from hwptq.recipe import RECIPES
 from hwptq.search import drop_search
 from hwptq.search.choose import BitWidths, Chooser
-from hwptq.search.drop_search import Lost, Trial, cheapest_within
+from hwptq.search.drop_search import cheapest_within
+from hwptq.search.trial import Lost, Trial
 from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tvm
 from relax_graphs import apply, const, graph, labels, run, samples, stats_of, tensors
 from tvm import relax
 
 from hwptq import passes
+from hwptq.cache.cache import Cache
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.ir.dataflow import bindings
@@ -16,8 +18,12 @@ from hwptq.passes.graph.layer_columns import float_layer
 from hwptq.passes.graph.quantizable import layer_dtypes
 from hwptq.passes.graph.quantized_layers import quantized_layers
 from hwptq.passes.round_weights import RoundingOptions, RoundWeights
+from hwptq.pipeline.rounded_alone import PARTS, RoundedAlone, parts, rounded_alone
+from hwptq.quant.layer_rounding import rounding_method
+from hwptq.recipe import RECIPES
 from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
+from hwptq.workers.workers import Here
 
 op, nn = relax.op, relax.op.nn
 TARGET = load_target("x86-64-vnni")
@@ -164,6 +170,29 @@ def test_alone_a_layer_owes_nothing_to_the_layers_before_it(alone):
         a, b = (layers["main", name] for layers in found)
         same = [np.array_equal(x, y) for x, y in ((a.values, b.values), (a.scale, b.scale), (a.bias, b.bias))]
         assert all(same) == alone
+
+
+def test_layers_alone_can_be_rounded_in_parts():
+    """Whoever rounds which of them: the constants are those of all at once."""
+    mod, target, fed = fused(), TARGET, samples(fused(), 6)
+    qdq = [
+        apply(passes.InsertQDQ(target, stats_of(mod), assignment={"stem": pair}), mod)
+        for pair in BITS.values()
+    ]
+    recipe = RECIPES["default"]
+    method = type(rounding_method(recipe.rounding))
+    task = RoundedAlone(mod, tuple(fed), recipe, target, Cache(), method)
+    whole = RoundingOptions(recipe.rounding, alone=True)
+    for module, found in zip(qdq, rounded_alone(task, qdq, Here()), strict=True):
+        divided = parts(quantized_layers(module))
+        assert len(divided) == PARTS
+        assert sorted(place for part in divided for place in part) == sorted(quantized_layers(module))
+        tvm.ir.assert_structural_equal(apply(RoundWeights(mod, fed, target, whole), module), found)
+
+
+def test_some_layers_only_where_they_are_alone():
+    with pytest.raises(ValueError, match="each is alone"):
+        RoundingOptions(only=frozenset())
 
 
 def test_a_module_without_layers_stays():

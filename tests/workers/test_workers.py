@@ -11,17 +11,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx_models import model, node, normal, save
 
 from hwptq.calibration import calibrate, calibrate_shards
 from hwptq.data.dataset import Dataset, from_batches, open_dataset
 from hwptq.errors import InputError
 from hwptq.frontends.frontend import read_model
 from hwptq.open_workers import open_workers
+from hwptq.options import Options
+from hwptq.pipeline.stages import prepare
+from hwptq.pipeline.step import Job
 from hwptq.progress import Progress
 from hwptq.quant.observers import OBSERVERS
+from hwptq.recipe import RECIPES
 from hwptq.report.accuracy import Score
+from hwptq.search import drop_search
+from hwptq.search.choose import BitWidths
+from hwptq.search.drop_search import bit_widths
 from hwptq.targets import load_target
-from hwptq.workers.workers import Here, Task, shards
+from hwptq.workers.workers import Here, Task, Workers, shards
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits" / "digits.onnx"
 
@@ -81,6 +89,39 @@ def test_stats_by_a_cluster_are_those_of_this_process(cluster: Any, tmp_path: Pa
         )
         assert here.samples == there.samples == data.count
         assert here.ranges == there.ranges
+
+
+def test_what_is_started_is_done_when_it_is_asked_for(cluster: Any) -> None:
+    for workers in (Here(), cluster):
+        first, refused, last = (workers.start(Squares(1), item) for item in (2, 13, 3))
+        assert (last(), first()) == (10, 5)
+        with pytest.raises(InputError, match="13 is refused"):
+            refused()
+
+
+def test_a_search_by_a_cluster_finds_what_this_process_finds(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges, roundings, sensitivities, trials and their answers, where every trial is refused."""
+    monkeypatch.setattr(drop_search, "STEPS", 2)
+    nodes = [node("Conv", "x v", "a", "first"), node("Conv", "a w", "b", "second"),
+             node("GlobalAveragePool", "b", "c", "mean"), node("Flatten", "c", "y", "flat")]  # fmt: skip
+    weights = {"v": normal(0, 4, 3, 3, 3), "w": normal(1, 5, 4, 3, 3)}
+    save(model(nodes, {"x": (1, 3, 6, 6)}, weights), tmp_path)
+    np.savez(tmp_path / "c.npz", x=normal(2, 66, 3, 6, 6), y=np.arange(66) % 5)
+    imported = read_model(tmp_path / "model.onnx")
+    data = open_dataset(tmp_path / "c.npz", imported.inputs, None)
+    options = Options(max_drop=-100.0, lower_ends=True, recipe=RECIPES["default"])
+
+    def found(workers: Workers) -> BitWidths:
+        job = Job(load_target("x86-64-avx2"), data, options, workers=workers)
+        widths = bit_widths(prepare(imported.module, job), job, imported.given, data)
+        assert widths is not None
+        return widths
+
+    here, there = found(Here()), found(cluster)
+    assert here.report() == there.report()
+    assert len(here.tried) > 1
 
 
 @given(st.integers(1, 300), st.integers(1, 70))

@@ -1,0 +1,83 @@
+"""Weights rounded as if each layer alone were quantized: layers that need no other, by whoever is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+
+from hwptq import passes
+from hwptq.cache.cache import Cache
+from hwptq.passes.graph.quantized_layers import (
+    LayerConstants,
+    Place,
+    QuantizedLayer,
+    quantized_layers,
+    with_layer_constants,
+)
+from hwptq.quant.layer_rounding import RoundingMethod
+from hwptq.recipe import Recipe
+from hwptq.targets import Descriptor
+from hwptq.workers.workers import Task, Workers
+
+from .recalled_pass import recalled_pass
+from .steps import rounds
+
+#: Into so many parts the layers of a module are divided: each part evaluates all layers before its own.
+PARTS = 2
+
+
+@dataclass(frozen=True)
+class RoundedAlone(Task["tuple[tvm.IRModule, frozenset[Place]]", tvm.IRModule]):
+    """Some layers of QDQ forms of `float32` with the rounding of a recipe."""
+
+    float32: tvm.IRModule
+    samples: tuple[dict[str, np.ndarray], ...]
+    recipe: Recipe
+    target: Descriptor
+    cache: Cache
+    method: type[RoundingMethod]  # of the recipe, so that a worker has it too
+
+    def bench(self) -> None:
+        return None
+
+    def work(self, bench: None, item: tuple[tvm.IRModule, frozenset[Place]]) -> tvm.IRModule:
+        module, only = item
+        options = passes.RoundingOptions(self.recipe.rounding, alone=True, only=only)
+        step = passes.RoundWeights(self.float32, self.samples, self.target, options)
+        return recalled_pass(step, module, self.cache)
+
+
+def rounded_alone(
+    task: RoundedAlone, modules: Sequence[tvm.IRModule], workers: Workers
+) -> list[tvm.IRModule]:  # fmt: skip
+    """QDQ modules with all their layers rounded; those that the recipe rounds nothing of stay."""
+    items = [
+        (number, module, part)
+        for number, module in enumerate(modules)
+        if rounds(task.recipe, module, task.target)
+        for part in parts(quantized_layers(module))
+    ]
+    new: list[dict[Place, LayerConstants]] = [{} for _ in modules]
+    found = workers.map(task, [(module, part) for _, module, part in items])
+    for (number, _, part), module in zip(items, found, strict=True):
+        layers = quantized_layers(module)
+        new[number] |= {
+            p: LayerConstants(layers[p].values, layers[p].scale, np.array(layers[p].bias)) for p in part
+        }
+    return [with_layer_constants(m, n) if n else m for m, n in zip(modules, new, strict=True)]
+
+
+def parts(layers: dict[Place, QuantizedLayer]) -> list[frozenset[Place]]:
+    """Runs of layers, in the order of the graph, that take about as long to be rounded; none is empty."""
+    cost = np.cumsum([_cost(layer) for layer in layers.values()], dtype=np.float64)
+    number = np.minimum((cost - cost[:1] / 2) / max(cost[-1:].sum(), 1) * PARTS, PARTS - 1).astype(int)
+    found = [frozenset(p for p, n in zip(layers, number, strict=True) if n == i) for i in range(PARTS)]
+    return [part for part in found if part]
+
+
+def _cost(layer: QuantizedLayer) -> int:
+    """Products of a sweep over the weights: each looks at all of its row."""
+    return int(layer.values.size) * int(layer.rows(layer.values).shape[-1])

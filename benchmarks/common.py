@@ -84,8 +84,13 @@ def compiled(
         )
 
 
+def line(case: str, figure: str, good: bool) -> str:
+    """One row for RESULTS.md."""
+    return f"| {date.today()} | {case} | {figure} | {'met' if good else '**missed**'} |"
+
+
 def row(case: str, figure: str, good: bool) -> None:
     """Print one row for RESULTS.md; the process fails where the figure misses its bound."""
-    print(f"| {date.today()} | {case} | {figure} | {'met' if good else '**missed**'} |")
+    print(line(case, figure, good))
     if not good:
         sys.exit(1)

@@ -7,7 +7,7 @@ speed: --cluster local:N against local:1, alternated, on (a) the sensitivity of 
 process. kills: the sweep by two workers of which one is killed every 20 s. resume: the client is killed half
 way, and the share of the work that is done twice is told. Without a word, all four. --small: the demo alone.
 
-Beside each time are processor seconds, of the client and of the workers: `bound` is the ratio that they allow,
+Beside each time are processor seconds, of client and workers, and `bound` is the ratio that they allow,
 (client + workers) / (client + workers / N), also where other programs share the cores.
 """
 
@@ -151,8 +151,9 @@ class Case:
 def sensitivity(model: str, data: Path) -> Case:
     """The choice of dtypes of a model within a budget: its ranges, roundings and sensitivities."""
     given = paths(model, data)
-    words = ("compile", given["model"], "--target", "x86-64-vnni", "--budget", "weights=0.8x", "--dry-run",
-             "--calibration-data", given["calibration_data"], "--preprocess", given["preprocess"])  # fmt: skip
+    words = ("compile", given["model"], "--target", "x86-64-vnni", "--budget", "weights=0.9x",
+             "--dry-run", "--preprocess", given["preprocess"],
+             "--calibration-data", given["calibration_data"])  # fmt: skip
     return Case(f"sensitivity of {model}", words, output=False)
 
 

@@ -14,6 +14,7 @@ from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewri
 from hwptq.ir.provenance import Part
 from hwptq.lowering.rules import rule_of
 
+from .graph.moved_before_codes import moved_before_codes
 from .graph.quantizable import WEIGHTED_HEADS, with_layer_dtypes
 
 #: The format that takes the place of another one.
@@ -32,7 +33,7 @@ class NormalizeQDQ:
     1. uint8 becomes int8, with a zero point 128 lower.
     2. A quantized weight that is transposed or gets a height is so before it is dequantized.
     3. Data movement, max pooling and nearest-neighbour resizing of a quantized tensor give a quantized tensor
-       of the same scale.
+       of the same scale. What is quantized behind such steps only is quantized before them too.
     4. quantize and dequantize are parts of what they quantize (ir/provenance.py).
     5. A layer whose weights all fit int4 is noted as such a layer.
     """
@@ -40,6 +41,7 @@ class NormalizeQDQ:
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         dtypes: dict[str, dict[str, tuple[str, str]]] = {}
         unquantized = _unquantized(mod)
+        moved = {v: q for _, f in main_functions(mod) for v, q in moved_before_codes(mod, f, _ties).items()}
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             name = op_name(value)
@@ -51,20 +53,20 @@ class NormalizeQDQ:
                 return _transposed(r, value)
             if name == "reshape" and (reshaped := _reshaped(r, value)) is not None:
                 return reshaped
-            if var in unquantized and _ties(r, value) and _scale_of(r, value.args[0]) is not None:
+            if var in unquantized and _ties(r.mod, value) and _scale_of(r, value.args[0]) is not None:
                 return _tied(r, value)
             if name in WEIGHTED_HEADS:
                 weight = _weight(r, value.args[1])
                 if weight is not None and INT4.qmin <= weight.min() and weight.max() <= INT4.qmax:
                     dtypes.setdefault(r.name, {})[r.origin.label] = (INT8.name, INT4.name)
-            return r.keep(value)
+            return _coded(r, r.keep(value), moved[var]) if var in moved else r.keep(value)
 
         return with_layer_dtypes(rewrite(mod, visit), dtypes)
 
 
-def _ties(r: Any, value: Any) -> bool:
+def _ties(mod: tvm.IRModule, value: Any) -> bool:
     """Whether the output of an operator holds values of its one input only."""
-    rule = rule_of(r.mod, value)
+    rule = rule_of(mod, value)
     return (
         rule is not None
         and rule.selects(value)
@@ -95,6 +97,24 @@ def _boundary(r: Any, call: Any) -> Any:
     if op_name(call) == "quantize":
         return r.emit(relax.op.quantize(given, *params, axis=axis, out_dtype=form.held), origin)
     return r.emit(relax.op.dequantize(given, *params, axis=axis, out_dtype="float32"), origin)
+
+
+def _coded(r: Any, expr: Any, quantize: Any) -> Any:
+    """DQ(Q(expr)) as a quantize of the old function has it."""
+    given, origin = r.emit(expr, r.origin), r.origin
+    scale, zero = (constant(a) for a in quantize.args[1:3])
+    dtype = str(quantize.attrs.out_dtype)
+    if dtype not in _FORMS:
+        return given
+    form = _FORMS[dtype]
+    shift = int(format_of(dtype).qmin - form.qmin)
+    params = relax.const(scale), relax.const((zero.astype(np.int32) - shift).astype(form.zero_dtype))
+    codes = r.emit(
+        relax.op.quantize(given, *params, axis=-1, out_dtype=form.held), origin.with_part(Part.CODES)
+    )
+    return r.emit(
+        relax.op.dequantize(codes, *params, axis=-1, out_dtype="float32"), origin.with_part(Part.REAL)
+    )
 
 
 def _definition(r: Any, expr: Any) -> Any:

@@ -30,8 +30,8 @@ from hwptq.quant.gates import (
     scaled,
     state_codes,
 )
-from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.quant.recurrence import gru, lstm, reset_gate, rnn
+from hwptq.quant.row_codes import row_codes
 from hwptq.tir import gates as tir
 from hwptq.tir.builder import Expr, Flat, cast, clamp
 from hwptq.tir.builder import constant as constant_of
@@ -271,8 +271,7 @@ def _constants(form: Recurrence, x: Operand, weight: Any, bias: Any) -> tuple[np
     scales = (float(x.scale), x.zero), (code_scale, 0)
     parts = []
     for block, (scale, zero), added in zip(blocks, scales, bias, strict=True):
-        row_scale = weight_scales(block, 0)
-        codes = quantize_weight(block, row_scale, 0)
+        codes, row_scale = row_codes(block)
         steps = row_scale.astype(np.float64) * scale
         start = np.rint(added / steps) - zero * codes.astype(np.int64).sum(axis=1)
         most = np.abs(codes.astype(np.int64)).sum(axis=1) * (2 ** (x.bits - 1)) + np.abs(start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tvm
@@ -13,6 +13,7 @@ from hwptq.ir.operator import integer_operator
 
 from . import codes, functions, moves, norms, windows
 from .groups import groups_as_onnx
+from .recurrent import layer_as_onnx, results_as_onnx
 from .rows import rows_as_onnx
 from .writer import Converter, NotExportable, Writer
 
@@ -21,14 +22,18 @@ _CONVERTERS: Mapping[str, Converter] = {
 }  # fmt: skip
 
 
-def write_binding(w: Writer, mod: tvm.IRModule, var: Any, value: Any, name: str) -> None:
-    """The nodes of one binding, the last of them called `name`. Raises NotExportable."""
+def write_binding(
+    w: Writer, mod: tvm.IRModule, var: Any, value: Any, name: str, coded: Collection[Any]
+) -> None:  # fmt: skip
+    """The nodes of one binding, the last of them called `name`; coded: vars whose values are quantized.
+    Raises NotExportable."""
     if not isinstance(value, relax.Call):
         w.names[var] = w.name(value)
     elif isinstance(value.op, tvm.ir.GlobalVar):
         w.names[var] = _composite(w, mod, name, value)
     else:
-        w.names[var] = _operator(w, mod, name, value)
+        layer = layer_as_onnx(w, mod, value, name, var in coded) or results_as_onnx(w, value, name)
+        w.names[var] = layer or _operator(w, mod, name, value)
 
 
 def _composite(w: Writer, mod: tvm.IRModule, name: str, call: Any) -> str:

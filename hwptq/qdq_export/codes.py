@@ -11,20 +11,33 @@ from hwptq.ir.dataflow import constant, shape_of
 from .writer import Converter, Writer
 
 
+def quantized(w: Writer, source: str, call: Any, output: str) -> str:
+    """The codes of a tensor that is called `source`, as a quantize has it."""
+    _, scale, zero = call.args
+    inputs = [source, w.name(scale), _zero(w, zero, call.ty.dtype)]
+    return str(w.node("QuantizeLinear", inputs, output, **_axis(call)))
+
+
+def dequantized(w: Writer, source: str, call: Any, output: str) -> str:
+    """The values of codes that are called `source`, as a dequantize has it."""
+    codes, scale, zero = call.args
+    inputs = [source, w.name(scale), _zero(w, zero, codes.ty.dtype)]
+    return str(w.node("DequantizeLinear", inputs, output, **_axis(call)))
+
+
+def _axis(call: Any) -> dict[str, int]:
+    """That of the scales, where there are several."""
+    return {"axis": int(call.attrs.axis) % len(shape_of(call))} if shape_of(call.args[1]) else {}
+
+
 def _quantize(w: Writer, call: Any, output: str) -> str:
-    axis = {"axis": int(call.attrs.axis) % len(shape_of(call))} if shape_of(call.args[1]) else {}
-    x, scale, zero = call.args
-    return w.node(
-        "QuantizeLinear", [w.name(x), w.name(scale), _zero(w, zero, call.ty.dtype)], output, **axis
-    )  # fmt: skip
+    return quantized(w, w.name(call.args[0]), call, output)
 
 
 def _dequantize(w: Writer, call: Any, output: str) -> str:
-    axis = {"axis": int(call.attrs.axis) % len(shape_of(call))} if shape_of(call.args[1]) else {}
     values = constant(call.args[0])
-    data = w.name(call.args[0]) if values is None else w.tensor(values, f"{output}_int8")
-    zero = _zero(w, call.args[2], call.args[0].ty.dtype)
-    return w.node("DequantizeLinear", [data, w.name(call.args[1]), zero], output, **axis)
+    source = w.name(call.args[0]) if values is None else w.tensor(values, f"{output}_int8")
+    return dequantized(w, source, call, output)
 
 
 def _zero(w: Writer, expr: Any, dtype: Any) -> str:

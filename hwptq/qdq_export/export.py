@@ -36,8 +36,9 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
     for param in func.params:
         writer.names[param] = writer.fresh(str(param.name))
     named = origins(func)
+    coded = {value.args[0] for _, value in bindings(func) if quantizes(value)}
     for var, value in bindings(func):
-        write_binding(writer, mod, var, value, named[var].hint)
+        write_binding(writer, mod, var, value, named[var].hint, coded)
     result = func.body.body
     result = dict(bindings(func)).get(result, result) if isinstance(result, relax.Var) else result
     results = list(result.fields) if isinstance(result, relax.Tuple) else [func.body.body]

@@ -43,6 +43,7 @@ class Writer:
         for node in self.nodes:
             node.input[:] = [new if n == old else n for n in node.input]
             node.output[:] = [new if n == old else n for n in node.output]
+            node.name = new if node.name == old else node.name
         for var, name in self.names.items():
             self.names[var] = _renamed(name, old, new)
 
@@ -56,6 +57,10 @@ class Writer:
         if isinstance(expr, relax.TupleGetItem):
             return self.name(expr.tuple_value)[expr.index]
         return self.names[expr]
+
+    def maker(self, name: str) -> str:
+        """The operator of the node that gives a tensor; "" where none does."""
+        return next((node.op_type for node in reversed(self.nodes) if name in node.output), "")
 
     def tensor(self, array: Any, hint: str = "const") -> str:
         """A new initializer."""

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx_models import model, node, normal, save
 from real_models import RealModel
+from recurrent_models import MODELS, samples
 
 from hwptq import Options
 from hwptq.data.dataset import from_batches, open_dataset
@@ -76,3 +77,10 @@ def test_products_of_tokens_with_biases(tmp_path: Path) -> None:
     constants = {"w": normal(1, 16, 8), "b": normal(2, 8), "v": normal(3, 8, 4), "e": normal(4, 4)}
     proto = model(nodes, {"x": [1, 5, 16]}, constants)
     _again(import_onnx(save(proto, tmp_path)), [{"x": normal(i, 1, 5, 16)} for i in range(3)], tmp_path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recurrent_layers(name: str, tmp_path: Path) -> None:
+    """Each result of a layer has a Q and a DQ of its own, all of one scale; weights are codes of rows."""
+    proto = MODELS[name]()
+    _again(import_onnx(save(proto, tmp_path)), samples(proto, 4), tmp_path)

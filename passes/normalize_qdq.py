@@ -104,7 +104,7 @@ def _coded(r: Any, expr: Any, quantize: Any) -> Any:
     given, origin = r.emit(expr, r.origin), r.origin
     scale, zero = (constant(a) for a in quantize.args[1:3])
     dtype = str(quantize.attrs.out_dtype)
-    if dtype not in _FORMS:
+    if dtype not in _FORMS or scale is None or zero is None:
         return given
     form = _FORMS[dtype]
     shift = int(format_of(dtype).qmin - form.qmin)

@@ -36,6 +36,9 @@ from .numpy_operators import prepare
 #: Sees a tensor: the name of its function, its origin, its value.
 Observe = Callable[[str, Origin, np.ndarray], None]
 
+#: Gives what stands for a tensor from there on: its origin, its value.
+Instead = Callable[[Origin, np.ndarray], np.ndarray]
+
 #: Gives the value of an expression, from those of the vars that it reads.
 Step = Callable[[Mapping[Any, Any]], Any]
 
@@ -52,7 +55,9 @@ class _Function:
     result: Step
     origins: Mapping[Any, Origin]
 
-    def __call__(self, args: Iterable[Any], observe: Observe | None = None) -> Any:
+    def __call__(
+        self, args: Iterable[Any], observe: Observe | None = None, instead: Instead | None = None
+    ) -> Any:
         env = dict(zip(self.params, args, strict=True))
         if observe:
             for param in self.params:
@@ -61,6 +66,8 @@ class _Function:
             env[var] = step(env)
             if observe and isinstance(env[var], np.ndarray):
                 observe(self.name, self.origins[var], env[var])
+            if instead and isinstance(env[var], np.ndarray):
+                env[var] = instead(self.origins[var], env[var])
             for other in dead:
                 del env[other]
         return self.result(env)
@@ -81,15 +88,20 @@ class Interpreter:
         self._functions: dict[Any, _Function] = {}
         self._compiled: dict[Any, Any] = {}
 
-    def run(self, inputs: dict[str, np.ndarray], observe: Observe | None = None) -> list[np.ndarray]:
+    def run(
+        self,
+        inputs: dict[str, np.ndarray],
+        observe: Observe | None = None,
+        instead: Instead | None = None,
+    ) -> list[np.ndarray]:
         """The outputs for `inputs` (by parameter name); `observe` sees every tensor on its way, except inside
-        of composites.
+        of composites, and `instead` gives what others read of it.
         """
         function = self._function(self.func, self.name)
         args = [inputs[str(p.name)] for p in function.params]
         self._observe = observe
         try:
-            out = function(args, observe)
+            out = function(args, observe, instead)
         finally:
             self._observe = None
         return list(out) if isinstance(out, tuple) else [out]

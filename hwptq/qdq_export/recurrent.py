@@ -37,11 +37,12 @@ def layer_as_onnx(w: Writer, mod: tvm.IRModule, call: Any, output: str, coded: b
     names = [w.name(a) for a in (x, *given)]
     lengths, hidden, cell = optional(names[1:], (real.lengths, real.initial_hidden, real.initial_cell))
     form = real.form(shape_of(x), shape_of(call))
-    rows = constant(weight).reshape(len(form.backwards), -1, form.inputs + form.hidden)
+    held, added = (np.asarray(constant(a)) for a in (weight, bias))
+    rows = held.reshape(len(form.backwards), -1, form.inputs + form.hidden)
     integers = coded and w.maker(names[0]) == "DequantizeLinear"
     parts = rows[..., : form.inputs], rows[..., form.inputs :]
     matrices = [_matrix(w, part, f"{output}_{n}", integers) for part, n in zip(parts, "WR", strict=True)]
-    halves = constant(bias).reshape(2, len(form.backwards), -1).transpose(1, 0, 2)
+    halves = added.reshape(2, len(form.backwards), -1).transpose(1, 0, 2)
     inputs = [names[0], *matrices, w.tensor(halves.reshape(len(form.backwards), -1)), lengths, hidden, cell]
     while inputs[-1] is None:
         inputs.pop()

@@ -123,3 +123,29 @@ def test_the_model_given_is_what_is_checked(tmp_path: Path, monkeypatch: pytest.
     imported = import_onnx(path)
     with pytest.raises(UnsupportedError, match="third"):
         imported.check({"x": X})
+
+
+def coded(op: str) -> onnx.ModelProto:
+    """x -> op -> codes with steps of 1 -> their values."""
+    nodes = [
+        node(op, "x k", "a", "first"),
+        node("QuantizeLinear", "a one zero", "q", "codes"),
+        node("DequantizeLinear", "q one zero", "y", "values"),
+    ]
+    return model(nodes, {"x": [1, 8]}, {"k": np.float32(1), "one": np.float32(1), "zero": np.int8(0)})
+
+
+def test_near_ties_of_codes_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """0.5 is rounded to 0, and to 1 where it is ever so little more."""
+    more = np.float32(1 + 1e-6)
+    sabotaged(monkeypatch, "Mul", lambda given, attrs: relax.op.multiply(given[0], relax.const(more)))
+    row = import_onnx(save(coded("Mul"), tmp_path)).check({"x": np.full((1, 8), 0.5, np.float32)}).row()
+    assert row["difference"] > 1
+    assert "near-ties" in row["reason"]
+
+
+def test_a_wrong_node_among_codes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sabotaged(monkeypatch, "Mul", lambda given, attrs: relax.op.add(given[0], given[0]))
+    imported = import_onnx(save(coded("Mul"), tmp_path))
+    with pytest.raises(UnsupportedError, match=r"node 'first' \(Mul\) was imported wrongly"):
+        imported.check({"x": normal(1, 1, 8, spread=9)})

@@ -160,3 +160,31 @@ def test_a_model_of_another_tool_compiles(
     assert report["bit_exact"]["mismatches"] == 0
     assert report["coverage"]["nodes_float"] == []
     assert {row["activation"] for row in report["bits"]} == {"int16" if dtype is np.int16 else "int8"}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_what_is_moved_before_its_q_is_in_integers(tmp_path: Path, dtype: type) -> None:
+    """Conv, Transpose, Slice: both ways have a Q of one scale, and the layer none of its own."""
+    nodes = [
+        *_qdq("input", "x", "x_f"),
+        node("DequantizeLinear", "w scales zeros", "w_f", "dq_w", axis=0),
+        node("Conv", "x_f w_f", "c", "conv", pads=[1, 1, 1, 1]),
+        node("Transpose", "c", "t", "turned", perm=[0, 2, 3, 1]),
+        node("Slice", "t begin end axis", "s", "part"),
+        *_qdq("conv", "s", "y"),
+        node("QuantizeLinear", "t conv_scale conv_zero", "t_q", "q_whole"),
+        node("DequantizeLinear", "t_q conv_scale conv_zero", "z", "dq_whole"),
+    ]
+    constants = {
+        "w": _int8_weight(0, 6, 3, 3, 3), "scales": np.linspace(0.001, 0.01, 6).astype(np.float32),
+        "zeros": np.zeros(6, np.int8), "begin": np.array([1]), "end": np.array([5]), "axis": np.array([3]),
+    }  # fmt: skip
+    constants |= {f"{n}_scale": np.float32(s) for n, s in SCALES.items()}
+    constants |= {f"{n}_zero": dtype(3) for n in SCALES}
+    proto = model(nodes, {"x": [1, 3, 8, 8]}, constants, ["y", "z"], opset=19)
+    normalized = _normalized(proto, tmp_path)
+    inputs = {"x": normal(4, 1, 3, 8, 8)}
+    modules = import_onnx(save(proto, tmp_path)).module, normalized
+    for one, other in zip(*(Interpreter(m).run(inputs) for m in modules), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert float_nodes(passes.LowerToInteger(ARM)(normalized)) == []

@@ -78,7 +78,7 @@ class CorrectBias:
         if not samples:
             raise ValueError("CorrectBias needs at least one sample")
         wanted = float_means(self.float_module, samples)
-        corrected = _Corrected(integers, floats, wanted, {}, {})
+        corrected = _Corrected(integers, floats, wanted, {}, {}, self.target.numerics.bias_bits)
         for function in entry_functions(lowered):
             fitting = [s for s in samples if all(str(p.name) in s for p in lowered[function].params)]
             if fitting:
@@ -95,6 +95,7 @@ class _Corrected:
     wanted: Mapping[Place, np.ndarray]  # the mean of each layer in float
     biases: dict[Place, np.ndarray]
     constants: dict[Place, LayerConstants]
+    bias_bits: int  # that the device has
 
     def walk(self, lowered: tvm.IRModule, function: str, samples: list[dict[str, np.ndarray]]) -> None:
         """Correct the layers of a function in their order, each on what those before it then give."""
@@ -120,7 +121,8 @@ class _Corrected:
         assert bias is not None
         mean = mean_sum(op, weight, inputs, op.in_zero_point if weight.ndim == 4 else 0) + bias
         unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.held_bits)
-        limit = unit * (ACCUMULATOR_LIMIT // 4)
+        own = layer.x_scale * layer.scale.astype(np.float64)
+        limit = np.minimum(unit * (ACCUMULATOR_LIMIT // 4), own * (2.0 ** (self.bias_bits - 1) - 1.5))
         held = np.rint(layer.bias.astype(np.float64) / unit)
         new = np.clip(self.wanted[place] + (held - mean) * unit, -limit, limit)
         self.constants[place] = LayerConstants(layer.values, layer.scale, new.astype(np.float32))

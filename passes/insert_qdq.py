@@ -15,6 +15,7 @@ from hwptq.ir.dataflow import main_functions, rewrite
 from hwptq.ir.provenance import Origin, Part
 from hwptq.quant.qparams import QParams
 
+from .fit_integers import FitIntegers
 from .graph.embeddings import embedding_tables
 from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
 from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight, Stats
@@ -29,8 +30,8 @@ class InsertQDQ:
     granularity: "channel" | "tensor" | "group" (of int4 weights) overrides the descriptor's; exclude: regular
     expression of node names that stay float; assignment: (activation, weight) dtypes by layer, else what
     AssignBitWidths recorded, else the descriptor's first pair. What an operator in float makes, others in
-    float read unrounded. A tensor in fewer bits than the dtype that
-    holds it, as int4 in int8, is clipped to its steps.
+    float read unrounded. A tensor in fewer bits than the dtype that holds it, as int4 in int8, is clipped to
+    its steps. Weights with a zero point have more steps than an int8: FitIntegers makes two codes of them.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class InsertQDQ:
             for plan in plans
         }
         out = with_weight_groups(with_float_reasons(rewrite(mod, visit, begin, result), reasons), groups)
-        return with_layer_dtypes(out, dtypes)
+        out = with_layer_dtypes(out, dtypes)
+        zero_points = any(w.from_zero for w in weights.values())
+        return tvm.ir.transform.Sequential([FitIntegers()])(out) if zero_points else out
 
     def _choices(self, func: Any) -> Choices:
         if self.choices.assignment is not None:
@@ -154,7 +157,8 @@ def _weight(r: Any, w: QuantizedWeight) -> Any:
     origin = r.origin.with_part(Part.WEIGHT)
     if not w.dtype.scaled:
         return r.emit(relax.op.astype(relax.const(w.values), "float32"), origin)
-    zero = relax.const(np.zeros(w.scale.shape, w.dtype.zero_dtype))
+    zero_dtype = w.dtype.zero_dtype if w.dtype.is_float else w.values.dtype
+    zero = relax.const(np.zeros(w.scale.shape, zero_dtype))
     call = relax.op.dequantize(
         relax.const(w.values), relax.const(w.scale), zero, axis=w.axis, out_dtype="float32"
     )

@@ -147,12 +147,17 @@ class _Lowering:
                 raise NotInteger(why_not)
             return self._lowered(source, out)
         except NotInteger as error:
-            if source in self.values:  # else it quantizes an input of the graph
+            if self._made(source):  # else it quantizes an input of the graph
                 self.reasons[origin.label] = str(error)
             if stored.is_float:
                 op = FloatQuantize(float(np.float32(1 / scale)), out.dtype)
                 return self.e.call(op, [self.r.get(source)], (), shape_of(value), out.dtype, out.tensor)
             return self._boundary(source, out)
+
+    def _made(self, tensor: Any) -> bool:
+        """Whether a node makes a tensor, which may be clipped to the steps of its format."""
+        value: Any = self.values.get(tensor)
+        return (value.args[0] if op_name(value) == "clip" else tensor) in self.values
 
     def _boundary(self, source: Any, out: Output) -> Any:
         """Quantize a float tensor; what limits it to the range of an int4 becomes a clamp behind."""
@@ -216,7 +221,7 @@ class _Lowering:
         group = self._groups.get(origin.label, 0)
         return Output(
             origin, scale, zero, stored, weight_bits=weight.bits, activation_bits=activation.bits,
-            weight_group=group,
+            weight_group=group, bias_bits=self.e.grid.bias_bits,
         )  # fmt: skip
 
 

@@ -246,11 +246,39 @@ class Numerics:
             choices=("asymmetric", "symmetric"),
         ),
     )
+    codes: str = field(
+        default="full",
+        metadata=about(
+            "full: activations have all codes of their dtype; narrow: its least one is left out, -127 … 127. "
+            "Weights are narrow unless they come in a file that another tool has quantized",
+            choices=("full", "narrow"),
+        ),
+    )
+    weights: str = field(
+        default="symmetric",
+        metadata=about(
+            "asymmetric: int8 weights have a zero point, so that they use all codes where they lie on one "
+            "side; those of depthwise and grouped convolutions stay symmetric",
+            choices=("symmetric", "asymmetric"),
+        ),
+    )
+    bias_bits: int = field(
+        default=32,
+        metadata=about(
+            "bits of a bias in steps of the products, without the share of zero points; scales of weights "
+            "are made large enough for it, and a layer of a file whose bias has more stays in float",
+            low=12,
+            high=64,
+        ),
+    )
 
     @property
     def grid(self) -> Grid:
-        """Which scales and zero points activations can have."""
-        return Grid(self.scales == "power-of-two", self.activations == "symmetric")
+        """Which scales, zero points, codes and biases layers can have."""
+        powers, symmetric, narrow = (
+            self.scales == "power-of-two", self.activations == "symmetric", self.codes == "narrow"
+        )  # fmt: skip
+        return Grid(powers, symmetric, narrow, self.weights == "asymmetric", self.bias_bits)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,19 @@ from .registry import register
 
 @dataclass(frozen=True)
 class IntegerFormat(Format):
-    """An integer of `bits` bits, at most 16, held in the narrowest dtype of whole bytes."""
+    """An integer of `bits` bits, at most 16, held in the narrowest dtype of whole bytes.
+
+    narrow: without its least value, as devices have it that must be able to negate any.
+    """
 
     signed: bool = True
+    narrow: bool = False
 
     is_float: ClassVar[bool] = False
 
     @property
     def qmin(self) -> int:
-        return -(2 ** (self.bits - 1)) if self.signed else 0
+        return self.narrow - 2 ** (self.bits - 1) if self.signed else 0
 
     @property
     def qmax(self) -> int:
@@ -30,6 +34,10 @@ class IntegerFormat(Format):
     @property
     def quantized(self) -> bool:
         return self.signed  # unsigned ones become signed when a model is read
+
+    @property
+    def widened(self) -> bool:
+        return self.narrow or super().widened
 
     @property
     def precision(self) -> int:

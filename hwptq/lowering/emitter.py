@@ -36,7 +36,7 @@ class Emitter:
     ):  # fmt: skip
         self.r, self.mod, self.values = rewriter, rewriter.mod, values
         self.nhwc: dict[Any, Any] = {}  # NCHW expression -> the same tensor in NHWC
-        self._accumulators, self._rounding, self._grid = accumulators, rounding, grid
+        self._accumulators, self._rounding, self.grid = accumulators, rounding, grid
         self._functions: dict[Any, Any] = {}
 
     def operand(self, expr: Any, constants: Format = INT8) -> Operand:
@@ -46,7 +46,7 @@ class Emitter:
         """
         real = constant(expr)
         if real is not None:
-            return constant_operand(real, constants, self._grid)
+            return constant_operand(real, constants, self.grid)
         value: Any = self.values.get(expr)
         if not dequantizes(value):
             raise NotInteger("an input is not quantized")

@@ -25,6 +25,7 @@ def integer_constants(
     scale = None if out.real or out.in_floats else out.scale
     bits = 8 if out.weight_group or out.in_floats else out.weight_bits, x.bits
     given = _rows(w), w.scale, unit.bias, float(x.scale), x.zero
+    check_bias(unit.bias, float(x.scale), w.scale, out.bias_bits)
     try:
         found, by = accumulator_constants(*given, scale, *bits), accumulator_shift(*given, *bits)
     except ValueError as error:
@@ -33,6 +34,16 @@ def integer_constants(
         return found, by
     weight, bias, factor = found
     return (weight, bias, in_output_scale(factor, out.scale)), by
+
+
+def check_bias(bias: np.ndarray | None, x_scale: float, weight_scale: np.ndarray, bits: int) -> None:
+    """Raise NotInteger for a bias that has more bits, in steps of the products, than the device."""
+    if bias is None:
+        return
+    steps = np.abs(np.rint(bias / (np.float64(x_scale) * weight_scale.astype(np.float64))))
+    if steps.max(initial=0.0) > 2.0 ** (bits - 1) - 1:
+        needed = int(np.log2(steps.max())) + 2
+        raise NotInteger(f"its bias takes {needed} bits, the device has {bits}")
 
 
 def activation_bits(x: Operand, out: Output) -> int:

@@ -63,7 +63,7 @@ def constant_operand(real: np.ndarray, held: Format, grid: Grid = ANY_GRID) -> O
         return Operand(held.encode(real, scale), scale, 0, real.shape)
     q = activation_qparams(float(real.min()), float(real.max()), dtype=held, grid=grid)
     return Operand(
-        held.encode(real, q.scale, q.zero_point), np.asarray(q.scale, np.float32), q.zero_point, real.shape
+        q.dtype.encode(real, q.scale, q.zero_point), np.asarray(q.scale, np.float32), q.zero_point, real.shape
     )
 
 

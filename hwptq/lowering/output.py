@@ -18,7 +18,8 @@ class Output:
     """The format of the result and what it needs, where it comes from, and how it is computed.
 
     in_floats: in float32, by the operators on floats; else in integers. A result in float32 is not quantized
-    (scale 1). weight_bits, activation_bits: of the node's weight and input; weight_group: int4 weights hold
+    (scale 1). weight_bits, activation_bits: of the node's weight and input; bias_bits: that a bias may have;
+    weight_group: int4 weights hold
     factors of groups of channels. limits: codes to clamp to, if not all. residual: what a layer adds.
     """
 
@@ -31,6 +32,7 @@ class Output:
     weight_bits: int = 8
     activation_bits: int = 8
     weight_group: int = 0
+    bias_bits: int = 32
     residual: Operand | None = None
 
     @property

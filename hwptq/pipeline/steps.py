@@ -204,7 +204,7 @@ def _rounds(job: Job, qdq: tvm.IRModule) -> bool:
 
 def rounds(recipe: Recipe, qdq: tvm.IRModule, target: Descriptor) -> bool:
     """Whether a recipe rounds weights of a QDQ module: those of layers in integers, if scales may change."""
-    if target.numerics.grid.powers_of_two:
+    if target.numerics.grid.settles_scales:
         return False
     return recipe.rounding != "nearest" and any(not f.is_float for f in _formats(qdq))
 

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hwptq.formats import INT8, Format
+from hwptq.formats import INT8, Format, IntegerFormat
 
 _SMALLEST_SCALE = 1e-12
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What parameters a device can have: scales that are powers of two, zero points that are 0."""
+    """What parameters a device can have: scales that are powers of two, zero points that are 0, codes without
+    the least of their dtype, weights with a zero point, biases of so many bits."""
 
     powers_of_two: bool = False
     symmetric: bool = False
+    narrow: bool = False
+    asymmetric_weights: bool = False
+    bias_bits: int = 32
 
     def above(self, scale: Any) -> Any:
         """The least scales of the grid that are not below these."""
         return np.exp2(np.ceil(np.log2(scale))) if self.powers_of_two else scale
+
+    def codes(self, dtype: Format) -> Format:
+        """Those that an activation in a format may have."""
+        return replace(dtype, narrow=True) if self.narrow and isinstance(dtype, IntegerFormat) else dtype
+
+    def most_bias(self, dtype: Format) -> float:
+        """The largest bias to choose, in steps of products with weights in a format: half of what the device
+        has, since what corrects a layer may make it larger, and a quarter of what sums have room for."""
+        return 2.0 ** min(20 + dtype.bits, self.bias_bits - 2)
+
+    @property
+    def settles_scales(self) -> bool:
+        """Whether weights keep the scales that are chosen first: what rounds them by data and moves their
+        scales knows nothing of powers of two, zero points and biases of few bits."""
+        return self.powers_of_two or self.asymmetric_weights or self.bias_bits < ANY_GRID.bias_bits
 
 
 ANY_GRID = Grid()
@@ -53,6 +72,7 @@ def activation_qparams(
     Jacob et al. 2018, section 3.
     """
     low, high = min(low, 0.0), max(high, 0.0)
+    dtype = grid.codes(dtype)
     if not dtype.scaled:
         return QParams(1.0, 0, dtype)
     if not dtype.asymmetric or grid.symmetric:
@@ -82,6 +102,31 @@ def weight_scales(
     if bias_limit is not None:
         scale = np.maximum(scale, bias_limit if axis is not None else bias_limit.max())
     return grid.above(np.maximum(scale, _SMALLEST_SCALE)).astype(np.float32)
+
+
+def asymmetric_weight(
+    weight: np.ndarray, axis: int | None, bias_limit: np.ndarray | None, dtype: Format, grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """(distances of codes from their zero point, int16 of the shape of `weight`, scales as weight_scales has
+    them): codes and zero points are narrow ones of `dtype`, and cover the range of each channel and 0.
+
+    [0, 0.5, 2.54] in int8 -> [0, 50, 254], scale 0.01; codes [-127, -77, 127], zero point -127.
+    """
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1) if axis is not None else weight
+    rows = rows.reshape(len(rows) if axis is not None else 1, -1)
+    low, high = np.minimum(rows.min(axis=1), 0.0), np.maximum(rows.max(axis=1), 0.0)
+    most = dtype.qmax
+    scale = np.where(high > low, (high - low) / (2 * most), 1.0)
+    if bias_limit is not None:
+        scale = np.maximum(scale, bias_limit if axis is not None else bias_limit.max())
+    scale = grid.above(np.maximum(scale, _SMALLEST_SCALE)).astype(np.float32)
+    zero = np.clip(np.rint(-most - low / scale), -most, most)
+    shape = [1] * weight.ndim
+    if axis is not None:
+        shape[axis] = -1
+    zero = zero.reshape(shape)
+    codes = np.clip(np.rint(weight / scale.reshape(shape)) + zero, -most, most)
+    return (codes - zero).astype(np.int16), scale
 
 
 def quantize_weight(

@@ -19,7 +19,16 @@ from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes
 from hwptq.lowering.elementwise import elementwise_roots, is_linear
 from hwptq.lowering.rules import family_of, rule_of
-from hwptq.quant.qparams import QParams, activation_qparams, quantize_weight, weight_scales
+from hwptq.quant.qparams import (
+    ANY_GRID,
+    Grid,
+    QParams,
+    activation_qparams,
+    asymmetric_weight,
+    quantize_weight,
+    weight_scales,
+)
+from hwptq.quant.symmetric_weights import SymmetricWeight
 from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
 from hwptq.targets.op_kinds import CONVOLUTIONS, PRODUCTS, WEIGHTED_OPS
 
@@ -63,6 +72,7 @@ class Choices:
 @dataclass(frozen=True)
 class QuantizedWeight:
     """The weight of a layer: its values in int8 or a float, float32 scales along `axis`, the dtype they fit.
+    from_zero: codes have a zero point, and values are their distances from it, int16.
 
     Values per group hold the factors of their groups (quant/weight_groups.py).
     """
@@ -72,6 +82,7 @@ class QuantizedWeight:
     axis: int
     dtype: Format
     granularity: Granularity
+    from_zero: bool = False
 
     @property
     def group(self) -> int:
@@ -392,20 +403,33 @@ class QuantizationPlan:
         assert weight is not None
         axis, dtype = (0 if weight.ndim == 4 else 1), format_of(self.pair(var)[1])
         granularity = self._granularity(var, value, weight, axis, dtype)
-        limit = bias_limit(value, source.scale, weight.shape[axis], dtype)
+        limit = bias_limit(value, source.scale, weight.shape[axis], dtype, self._grid)
         own = self._own.of(var, value, dtype, limit)
-        if (
-            own is not None
-            and not self._grid.powers_of_two
-            and np.array_equal(granularity.shared(own.scale), own.scale)
-        ):
+        if own is not None and self._keeps(own, granularity, dtype):
             return QuantizedWeight(own.codes, own.scale, axis, dtype, PerAxis(axis))
         group = granularity.group
         if group:
-            limit = bias_limit(value, source.scale, weight.shape[axis], INT8)
+            limit = bias_limit(value, source.scale, weight.shape[axis], INT8, self._grid)
             return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, granularity)
+        if self._grid.asymmetric_weights and takes_zero_point(dtype) and self._joins_inputs(value):
+            along = axis if isinstance(granularity, PerAxis) else None
+            codes, scale = asymmetric_weight(weight, along, limit, dtype, self._grid)
+            scale = np.broadcast_to(scale, (weight.shape[axis],)).copy()
+            return QuantizedWeight(codes, scale, axis, dtype, granularity, from_zero=True)
         scale = granularity.shared(weight_scales(weight, axis, limit, dtype, self._grid))
         return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype, granularity)
+
+    def _joins_inputs(self, value: Any) -> bool:
+        """Whether every output channel of a layer reads all input channels, so that these can come twice."""
+        unit = read_composite(self.mod, value)
+        assert unit is not None
+        return unit.kind != "conv2d" or int(unit.head.attrs.groups) == 1
+
+    def _keeps(self, own: SymmetricWeight, granularity: Granularity, dtype: Format) -> bool:
+        """Whether the device can have the integers and scales that a weight came with."""
+        narrow = not self._grid.narrow or own.codes.min(initial=0) >= -dtype.qmax
+        shared = np.array_equal(granularity.shared(own.scale), own.scale)
+        return bool(narrow) and shared and not self._grid.powers_of_two
 
     def _granularity(
         self, var: Any, value: Any, weight: np.ndarray, axis: int, dtype: Format
@@ -424,12 +448,19 @@ class QuantizationPlan:
         return whole and takes_groups(channels, prod(window), size)
 
 
-def bias_limit(call: Any, input_scale: float, channels: int, dtype: Format) -> np.ndarray | None:
-    """Per channel, the smallest weight scale with which the bias of a composite fits its accumulator.
+def takes_zero_point(dtype: Format) -> bool:
+    """Whether weights in a format can have a zero point: two codes of int8 are the distance from it."""
+    return not dtype.is_float and dtype.bits == INT8.bits
+
+
+def bias_limit(
+    call: Any, input_scale: float, channels: int, dtype: Format, grid: Grid = ANY_GRID
+) -> np.ndarray | None:
+    """Per channel, the smallest weight scale with which the bias of a composite fits what the device has.
 
     The accumulator counts in units of an int8 weight, so in 16ths of an int4 one. None for floats: any fits.
     """
     bias = constant(call.args[2]) if len(call.args) > 2 else None
     if bias is None or dtype.is_float:
         return None
-    return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * 2.0 ** (20 + dtype.bits)), (channels,))
+    return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * grid.most_bias(dtype)), (channels,))

@@ -1,11 +1,12 @@
 """Two workers against one, and the same bits whoever computes, however many are killed.
 
-python benchmarks/cluster_speed.py [speed] [hashes] [kills] [resume] [--workers 2] [--rounds 3] [--small]
+python benchmarks/cluster_speed.py [sensitivity] [sweep] [hashes] [kills] [resume]
+    [--workers 2] [--rounds 3] [--small]
 
-speed: --cluster local:N against local:1, alternated, on (a) the sensitivity of MobileNetV1 and (b) a sweep of
+sensitivity, sweep: --cluster local:N against local:1, alternated, for the sensitivity of MobileNetV1, and for
 3 models by 4 targets; N idle cores are needed. hashes: reports and files by 1, 2 and 4 workers, and in this
 process. kills: the sweep by two workers of which one is killed every 20 s. resume: the client is killed half
-way, and the share of the work that is done twice is told. Without a word, all four. --small: the demo alone.
+way, and the share of the work that is done twice is told. Without a word, all. --small: the demo alone.
 
 Beside each time are processor seconds, of client and workers, and `bound` is the ratio that they allow,
 (client + workers) / (client + workers / N), also where other programs share the cores.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -60,12 +62,12 @@ class Command:
 
     def __init__(self, words: Iterable[Any], cache: Path):
         environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
-        self._before = time.monotonic()
+        self._before, self._spent_before = time.monotonic(), _children()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hwptq", *map(str, words)], env=environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
-        self._seen: dict[int, tuple[bool, float]] = {}
+        self._seen: dict[int, float] = {}  # processor seconds of workers
         self._done = threading.Event()
         self._watch = threading.Thread(target=self._sample, daemon=True)
         self._watch.start()
@@ -78,8 +80,8 @@ class Command:
         self._watch.join()
         if self.process.returncode:
             sys.exit(f"{self.process.args}: exit code {self.process.returncode}: {said[-500:]}")
-        parts = [sum(s for is_worker, s in self._seen.values() if is_worker == w) for w in (False, True)]
-        return Spent(wall, *parts)
+        workers = sum(self._seen.values())
+        return Spent(wall, _children() - self._spent_before - workers, workers)
 
     def workers(self) -> list[int]:
         """Processes of its cluster that compute."""
@@ -94,17 +96,20 @@ class Command:
         self._watch.join()
         self.process.communicate()
 
-    @property
     def spent(self) -> float:
-        """Processor seconds of all its processes up to now."""
-        return sum(seconds for _, seconds in self._seen.values())
+        """Processor seconds of all its living processes, and of those that they have waited for."""
+        found = 0.0
+        for pid in _group(self.process.pid):
+            with suppress(OSError, IndexError, ValueError):
+                found += _seconds(pid)
+        return found
 
     def _sample(self) -> None:
-        """Look at the tree until it ends: what a process has used is known only while it lives."""
+        """Look at the workers until they end: what they have used is known only while they live."""
         while not self._done.wait(0.2):
-            for pid in _group(self.process.pid):
+            for pid in self.workers():
                 with suppress(OSError, IndexError, ValueError):
-                    self._seen[pid] = _is_worker(pid), _seconds(pid)
+                    self._seen[pid] = _seconds(pid)
 
 
 def _group(session: int) -> list[int]:
@@ -116,6 +121,12 @@ def _group(session: int) -> list[int]:
             if int(fields[3]) == session:
                 found.append(int(entry.name))
     return found
+
+
+def _children() -> float:
+    """Processor seconds of all that this process has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _is_worker(pid: int) -> bool:
@@ -232,7 +243,7 @@ def resume(case: Case) -> Iterator[Row]:
         running = case.start("local:2", folder, cached=True)
         with suppress(subprocess.TimeoutExpired):
             running.process.wait(whole.wall / 2)
-        first = running.spent
+        first = running.spent()
         running.kill()
         second = case.start("local:2", folder, cached=True).wait()
         found = {"undisturbed": wanted, "resumed": _content(folder / "out")}
@@ -272,7 +283,7 @@ def _untimed(file: Path) -> bytes:
 def main() -> None:
     """The rows that were asked for."""
     command = parser(__doc__)
-    command.add_argument("parts", nargs="*", metavar="PART", help="speed, hashes, kills, resume; all if none")
+    command.add_argument("parts", nargs="*", metavar="PART", help="as above; all if none")
     command.add_argument("--workers", type=int, default=2)
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--samples", type=int, default=200, help="of evaluation, for each compilation")
@@ -286,7 +297,8 @@ def main() -> None:
         matrix = sweep(models, targets, args.data, folder, args.samples)
         alone = sensitivity("demo" if args.small else "imagenet-mobilenetv1-075", args.data)
         rows: dict[str, Callable[[], Iterator[Row]]] = {
-            "speed": lambda: speed([alone, matrix], args.workers, args.rounds),
+            "sensitivity": lambda: speed([alone], args.workers, args.rounds),
+            "sweep": lambda: speed([matrix], args.workers, args.rounds),
             "hashes": lambda: hashes([matrix]),
             "kills": lambda: kills(matrix),
             "resume": lambda: resume(matrix),

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
-#: class -> exit code; a subset of hwptq/errors.py, which tests compare.
+#: Words of a message that says itself what to do.
+_SAYS = re.compile(
+    r"\b(give|use|install|check|add|remove|set|export|write|leave|mend|put|make|choose|correct|known|keep|"
+    r"there (are|is)|did you mean|needs?|must|allows?|try|raise|at (least|most)|smallest|only|another|"
+    r"expected|store)\b"
+)
+#: class -> exit code; those of hwptq/errors.py, which tests compare.
 CODES = {
-    "InputError": 2, "ManyErrors": 2, "UnsupportedError": 3, "BudgetError": 4, "AccuracyError": 5,
-    "StrictError": 5, "MismatchError": 6,
+    "HwptqError": 2, "InputError": 2, "ManyErrors": 2, "UnsupportedError": 3, "BudgetError": 4,
+    "AccuracyError": 5, "StrictError": 5, "MismatchError": 6,
 }  # fmt: skip
 
 
@@ -38,6 +52,20 @@ def messages() -> Iterator[tuple[int, str, str]]:
                             yield CODES[name], path.relative_to(ROOT).as_posix(), text
 
 
+@cache
+def _remedies() -> tuple[tuple[re.Pattern[str], str], ...]:
+    text = (ROOT / "docs" / "remedies.toml").read_text(encoding="utf-8")
+    return tuple((re.compile(row["pattern"]), row["remedy"]) for row in tomllib.loads(text)["remedy"])
+
+
+def remedy(message: str) -> str | None:
+    """What to do about it, where the message doesn't say it; None where nobody knows."""
+    for pattern, text in _remedies():
+        if pattern.search(message):
+            return text
+    return "as it says" if _SAYS.search(message) else None
+
+
 def tables() -> str:
     """One table for each exit code, sorted by the first word that is always the same."""
     parts = []
@@ -46,9 +74,9 @@ def tables() -> str:
         parts += [
             f"### Exit code {code}",
             "",
-            "| Message |",
-            "|---|",
-            *(f"| {_plain(r)} |" for r in rows),
+            "| Message | What to do |",
+            "|---|---|",
+            *(f"| {_plain(r)} | {remedy(r)} |" for r in rows),
             "",
         ]
     return "\n".join(parts)

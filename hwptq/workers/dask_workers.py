@@ -47,7 +47,12 @@ class DaskWorkers(Workers):
             from distributed import Client
         except ImportError as error:
             raise InputError(f"--cluster {place}: needs Dask: {_INSTALL}") from error
-        dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS})
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": _DEATHS,
+                "distributed.admin.large-graph-warning-threshold": "1 TiB",  # a task holds a model
+            }
+        )
         self._cluster = _local_cluster(place) if place.startswith("local:") else None
         if self._cluster is None and not place.startswith(("tcp://", "tls://")):
             raise InputError(f"--cluster {place}: give local:N or tcp://HOST:PORT")

@@ -58,8 +58,12 @@ def test_every_message_is_on_the_page_of_troubles(site: Path) -> None:
     assert text.count("<tr>") >= len({m for _, _, m in found})
 
 
+def test_every_message_has_a_remedy() -> None:
+    assert [m for _, _, m in error_messages.messages() if error_messages.remedy(m) is None] == []
+
+
 def test_the_exit_codes_of_the_messages_are_those_of_the_classes() -> None:
-    classes = [v for v in vars(errors).values() if isinstance(v, type) and v is not errors.HwptqError]
+    classes = [v for v in vars(errors).values() if isinstance(v, type)]
     assert {c.__name__: c.exit_code for c in classes if hasattr(c, "exit_code")} == error_messages.CODES
 
 

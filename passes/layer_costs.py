@@ -7,7 +7,6 @@ from typing import Any
 import tvm
 
 from hwptq.formats import Pair
-from hwptq.targets.schema import priced
 
 from .lower_to_integer import LowerToInteger
 from .select_kernels import SelectKernels
@@ -21,7 +20,7 @@ class LayerCosts:
     """
 
     def __init__(self, variants: Variants, target: Any):
-        self._layers, self._cycles = variants.layers, target.cost
+        self._layers, self._target = variants.layers, target
         self._bytes: dict[Pair, dict[str, int]] = {}
         rest = [0]
         for pair, qdq in variants.qdq.items():
@@ -34,12 +33,12 @@ class LayerCosts:
 
     def of(self, kind: str, name: str, pair: Pair) -> float:
         """The cost of one layer."""
-        macs = self._layers[name].macs
+        layer = self._layers[name]
         if kind == "weights":
             return float(self._bytes[pair].get(name, 0))
         if kind == "cycles":
-            return macs * float(self._cycles[priced(pair)])
-        return float(macs) if f"macs-{pair[1]}" != kind else 0.0
+            return layer.macs * float(self._target.cost_of(layer.kind, pair))
+        return float(layer.macs) if f"macs-{pair[1]}" != kind else 0.0
 
     def fixed(self, kind: str) -> float:
         """The cost of what is no layer's: lookup tables, constants of operators in float."""

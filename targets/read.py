@@ -44,7 +44,7 @@ def target_names() -> list[str]:
 def find(name_or_path: str | Path) -> Path:
     """The file of a target name, or the path itself; InputError where there is no such file."""
     text = str(name_or_path)
-    if isinstance(name_or_path, str) and _is_name(text):
+    if isinstance(name_or_path, str) and is_name(text):
         if text in target_names():
             return FOLDER / f"{text}.toml"
         names = target_names()
@@ -106,7 +106,7 @@ def parse(path: Path) -> Table:
     return table
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
     return "/" not in text and "\\" not in text and not text.endswith(".toml")
 
 
@@ -131,7 +131,7 @@ def _base(extends: Any, file: Path, seen: list[Path], problems: Problems) -> Pat
             "extends", f"must be the name of a target or the path of a .toml file, not {show(extends)}"
         )
         return None
-    if _is_name(extends):
+    if is_name(extends):
         if extends not in target_names():
             problems.add("extends", f"unknown target {show(extends)} ({suggest(extends, target_names())})")
             return None

@@ -323,6 +323,15 @@ class OpRule:
             choices=("float", "error"),
         ),
     )
+    cost: dict[str, float] = field(
+        default_factory=dict,
+        metadata=about(
+            "[cost] of this kind of operator, where it differs; `hwptq targets measure` writes it",
+            low=1e-6,
+            high=1e6,
+            keys=dtypes,
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -386,6 +395,12 @@ class Descriptor:
             keys=dtypes,
         ),
     )
+
+    def cost_of(self, op: str, pair: Pair) -> float:
+        """Cycles of a multiply-accumulate of a kind of operator with a pair of dtypes."""
+        rule, key = self.rule(op), priced(pair)
+        own = rule.cost if rule else {}
+        return float(own[key] if key in own else self.cost[key])
 
     @property
     def accumulators(self) -> Accumulators:

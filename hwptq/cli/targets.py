@@ -1,12 +1,16 @@
-"""hwptq targets list | show | check: about descriptors."""
+"""hwptq targets list | show | check | measure: about descriptors."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .grouped import grouped
+from .place import On
+from .progress_display import TerminalProgress
 from .talk import Talk
 
 targets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at target descriptors.")
@@ -70,3 +74,39 @@ def check_target(
     if talk.shows:
         computed = f", {trial.tried} of its intrinsics compute what it says" if trial.tried else ""
         print(f"{name}: {descriptor.name} is valid{computed}", *trial.skipped, sep="\n  ")
+
+
+@targets_app.command("measure")
+@grouped
+def measure_target(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
+    talk: Talk,
+    on: On = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="what to write; NAME-measured.toml if not given")
+    ] = None,
+    runs: Annotated[int, typer.Option(metavar="N", help="calls of each model that are timed", min=1)] = 100,
+    trust_descriptor: Annotated[bool, typer.Option(help="let it run any program")] = False,
+) -> None:
+    """Measure what a multiply-accumulate of each kind of layer and dtype costs on a board, or here, and write
+    a descriptor that extends this one by these costs, for --budget cycles=….
+
+    Under an emulator instructions are counted instead.
+    """
+    context.obj.begin(None, talk.verbose)
+    with TerminalProgress(talk.quiet) as progress:
+        with progress.loading():
+            from hwptq.cost_measurement import descriptor, measure
+            from hwptq.targets import load_target
+            from hwptq.targets.read import is_name
+        target = load_target(name, trust=trust_descriptor)
+        file = output or Path(f"{target.name}-measured.toml")
+        costs = measure(target, name, on, runs, trust_descriptor, progress)
+    base = name if is_name(name) else os.path.relpath(Path(name).absolute(), file.absolute().parent)
+    file.write_text(descriptor(base, target, costs), encoding="utf-8")
+    rows = [{"op": c.op, "dtype": c.dtype, "cost": c.value, "unit": c.unit, "by": c.by} for c in costs]
+    talk.tell({"file": str(file), "costs": rows})
+    if talk.shows:
+        print(*(f"{c.op} {c.dtype}: {c.value:.4g} {c.unit} a multiply-accumulate" for c in costs), sep="\n")
+        print(f"written to {file}; {costs[0].by}")

@@ -107,6 +107,18 @@ def test_equals_the_best_of_all_assignments(
         assert noise(chosen) == min(map(noise, fitting))
 
 
+def test_a_kind_of_operator_may_have_costs_of_its_own(target: Descriptor, variants: Variants) -> None:
+    """What `hwptq targets measure` writes, beside [cost]."""
+    ops = tuple(replace(rule, cost={"int8": 7.0}) if rule.op == "conv2d" else rule for rule in target.ops)
+    usual, own = LayerCosts(variants, target), LayerCosts(variants, replace(target, ops=ops))
+    for name, layer in variants.layers.items():
+        for pair in layer.pairs:
+            dear = layer.kind == "conv2d" and pair == ("int8", "int8")
+            wanted = 7.0 * layer.macs if dear else usual.of("cycles", name, pair)
+            assert own.of("cycles", name, pair) == wanted
+    assert {layer.kind for layer in variants.layers.values()} > {"conv2d"}
+
+
 def test_infeasible_names_what_is_feasible(
     target: Descriptor, variants: Variants, measured: Sensitivity
 ) -> None:

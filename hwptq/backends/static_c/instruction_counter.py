@@ -15,8 +15,8 @@ from .c_source import data_file
 
 
 def counts_under(emulator: Sequence[str]) -> bool:
-    """Whether it is one that takes the plug-in: QEMU's emulation of a process."""
-    return bool(emulator) and emulator[0].startswith("qemu-") and not emulator[0].startswith("qemu-system-")
+    """Whether it is one that takes the plug-in: QEMU, be it of a process or of a board."""
+    return bool(emulator) and emulator[0].startswith("qemu-")
 
 
 class InstructionCounter:

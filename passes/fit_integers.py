@@ -1,10 +1,11 @@
 """FitIntegers: weights of a QDQ model made elsewhere as the int8 codes that layers compute with.
 
 Exact where it can be. Codes of 9 bits (uint8 with a zero point) are sums of two codes, of which the second
-reads the channels that it needs once more: dense(x, a + b) = dense([x, x], [a, b]). Where the step of a sum
-is more than half a step of the output, which requantization can't do, codes are 2^k times as large and steps
-as much smaller. In a dead channel, whose weights are so small that its bias counts too many of their steps,
-steps are 2^k times as large. What is left is rounded to the nearest int8. Whatever is rounded is noted.
+reads the channels that it needs once more: dense(x, a + b) = dense([x, x], [a, b]); in groups, each of them
+does. Where the step of a sum is more than half a step of the output, which requantization can't do, codes are
+2^k times as large and steps as much smaller. In a dead channel, whose weights are so small that its bias
+counts too many of their steps, steps are 2^k times as large. What is left is rounded to the nearest int8.
+Whatever is rounded is noted.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _layer(unit: Composite, codes: np.ndarray, scale: np.ndarray, steps: _Steps 
     lost = _sqnr(codes * scales.reshape(spread), error)
     if _fits(finer):
         return _Fitted(finer.astype(INT8.held), held, axis, lost=lost)
-    split = split_codes(finer, 1 - axis) if _joins_inputs(unit, codes) else None
+    split = split_codes(finer, 1 - axis) if codes.ndim == 2 or unit.kind == "conv2d" else None
     if split is not None:
         return _Fitted(split.first, held, axis, split, lost)
     return None if _fits(codes) else _rounded(codes, scale, axis)
@@ -155,11 +156,6 @@ def _sqnr(real: np.ndarray, error: np.ndarray) -> float | None:
     if not error.any():
         return None
     return float(20 * np.log10(np.linalg.norm(real) / np.linalg.norm(error)))
-
-
-def _joins_inputs(unit: Composite, codes: np.ndarray) -> bool:
-    """Whether every output channel reads all input channels."""
-    return codes.ndim == 2 or (unit.kind == "conv2d" and int(unit.head.attrs.groups) == 1)
 
 
 def _rounded(codes: np.ndarray, scale: np.ndarray, axis: int) -> _Fitted:
@@ -179,7 +175,7 @@ def _rewritten(r: Rewriter, value: Any, fitted: _Fitted) -> Any:
     """The layer or look-up on the new codes."""
     codes, split = fitted.codes, fitted.second
     if split is not None:
-        data, second = _repeated(r, value.args[0], split, 1 - fitted.axis)
+        data, second = _repeated(r, value, split, 1 - fitted.axis)
         codes = np.concatenate([codes, second], axis=1 - fitted.axis)
     zero = relax.const(np.zeros(fitted.scale.shape, INT8.zero_dtype))
     weight = relax.op.dequantize(
@@ -198,8 +194,9 @@ def _rewritten(r: Rewriter, value: Any, fitted: _Fitted) -> Any:
     return emit_layer(r, unit, data, weight, bias.astype(np.float32), unit.bounds)
 
 
-def _repeated(r: Rewriter, x: Any, split: SplitCodes, axis: int) -> tuple[Any, np.ndarray]:
-    """(x and behind it the channels that are read once more, the second codes of these channels)."""
+def _repeated(r: Rewriter, layer: Any, split: SplitCodes, axis: int) -> tuple[Any, np.ndarray]:
+    """(what a layer reads, and in each group behind it the channels that are read once more; the second codes
+    of these)."""
     runs, second, count = _runs(split.channels), split.second, split.first.shape[axis]
     if len(runs) > _MOST_RUNS:  # as many copies of parts cost more than all of it
         runs = [(0, count)]
@@ -207,15 +204,24 @@ def _repeated(r: Rewriter, x: Any, split: SplitCodes, axis: int) -> tuple[Any, n
         every[axis] = count
         second = np.zeros(every, split.second.dtype)
         np.moveaxis(second, axis, 0)[list(split.channels)] = np.moveaxis(split.second, axis, 0)
-    data, made = r.get(x), r.builder.lookup_binding(r.get(x))
-    steps = made.args[1], made.args[2], str(made.args[0].ty.dtype)
-    along = axis if len(shape_of(x)) == 4 else len(shape_of(x)) - 1
+    data, shape = r.get(layer.args[0]), shape_of(layer.args[0])
+    made = r.builder.lookup_binding(data)
+
+    def in_codes(moved: Any) -> Any:
+        return _in_codes(r, moved, made.args[1], made.args[2], str(made.args[0].ty.dtype))
+
+    along = axis if len(shape) == 4 else len(shape) - 1
+    groups = shape[along] // count
+    if groups > 1:  # each has its channels side by side
+        data, along = in_codes(relax.op.reshape(data, (shape[0], groups, count, *shape[2:]))), along + 1
     parts = [data]
     for begin, end in runs:
         whole = (begin, end) == (0, count)
-        part = data if whole else _in_codes(r, relax.op.strided_slice(data, [along], [begin], [end]), *steps)
-        parts.append(part)
-    return _in_codes(r, relax.op.concat(parts, along), *steps), second
+        parts.append(data if whole else in_codes(relax.op.strided_slice(data, [along], [begin], [end])))
+    joined = in_codes(relax.op.concat(parts, along))
+    if groups > 1:
+        joined = in_codes(relax.op.reshape(joined, (shape[0], -1, *shape[2:])))
+    return joined, second
 
 
 def _in_codes(r: Rewriter, moved: Any, scale: Any, zero: Any, held: str) -> Any:

@@ -20,13 +20,13 @@ from .graph.quantizable import with_float_reasons
 from .graph.subpixel import PhaseAxis, phase_axis, phase_weights
 
 _TRANSPOSED = "nn.conv2d_transpose"
-_NO_WEIGHT = "the weight of this transposed convolution is no float32 constant, nor codes of one group"
+_NO_WEIGHT = "the weight of this transposed convolution is no constant, nor codes by output channel"
 _CLAMPS = ("nn.relu", "clip")
 
 
 @dataclass(frozen=True)
 class _Weight:
-    """[I,O/G,KH,KW] float32, or codes with their scales: one, or [O]."""
+    """[I,O/G,KH,KW] float32, or codes with their scales: one, or [O], group by group."""
 
     values: np.ndarray
     scale: np.ndarray | None = None
@@ -53,9 +53,9 @@ class LowerConvTranspose:
     by channel moves before the shuffle, where it can be folded.
 
     A layer in groups reads its input once for each phase: [N,I,H,W] concatenated with itself, so that every
-    phase has groups of its own. One whose weight is neither a constant nor the codes of one, in one group and
-    with zero points of 0, stays as it is. Where other tools have quantized the output, the shuffle moves what
-    was quantized.
+    phase has groups of its own. One whose weight is neither a constant nor the codes of one, with zero points
+    of 0 and scales of output channels, stays as it is. Where other tools have quantized the output, the
+    shuffle moves what was quantized.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -106,15 +106,18 @@ def _weight(call: Any, values: Any) -> _Weight | None:
     found = constant(call.args[1])
     if found is not None:
         return _Weight(found) if found.dtype == np.float32 else None
-    source = values.get(call.args[1])
-    if op_name(source) != "dequantize" or int(call.attrs.groups) > 1:
+    source, groups = values.get(call.args[1]), int(call.attrs.groups)
+    if op_name(source) != "dequantize":
         return None
     codes, scale, zero = (constant(a) for a in source.args)
     if codes is None or scale is None or zero is None or zero.any():
         return None
     if scale.size == 1:
         return _Weight(codes, scale.reshape(()))
-    return _Weight(codes, scale) if int(source.attrs.axis) == 1 else None
+    if int(source.attrs.axis) == 1:
+        return _Weight(codes, np.tile(scale, groups))
+    # of input channels, each of which is a group
+    return _Weight(codes, np.repeat(scale, codes.shape[1])) if groups == len(codes) > 1 else None
 
 
 def _chain(var: Any, call: Any, weight: _Weight, values: Any, readers: Any) -> _Chain:
@@ -175,13 +178,24 @@ def _convolution(r: Any, call: Any, chain: _Chain) -> Any:
     data, groups = r.get(call.args[0]), int(call.attrs.groups)
     if groups > 1:
         weight = _joined_groups(weight, groups)
-        data = r.emit(relax.op.concat([data] * chain.phases, axis=1)) if chain.phases > 1 else data
+        data = _for_each(r, data, chain.phases) if chain.phases > 1 else data
     return relax.op.nn.conv2d(
         data,
         _phased_weight(r, phase_weights(weight, rows, columns), chain),
         padding=(rows.before, columns.before, rows.after, columns.after),
         groups=groups * chain.phases if groups > 1 else 1,
     )
+
+
+def _for_each(r: Any, data: Any, phases: int) -> Any:
+    """An image as often as there are phases, along its channels; codes in the scale that it has, if any."""
+    joined = r.emit(relax.op.concat([data] * phases, axis=1))
+    made = r.builder.lookup_binding(data) if data not in r.func.params else None
+    if made is None or op_name(made) != "dequantize":
+        return joined
+    codes, *step = made.args
+    held = r.emit(relax.op.quantize(joined, *step, axis=-1, out_dtype=str(codes.ty.dtype)))
+    return r.emit(relax.op.dequantize(held, *step, axis=-1, out_dtype="float32"))
 
 
 def _phased_weight(r: Any, values: np.ndarray, chain: _Chain) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tvm
+from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, op_name, users
 
@@ -25,7 +26,7 @@ def moved_before_codes(mod: tvm.IRModule, func: Any, ties: Ties) -> dict[Any, An
     moves: set[Any] = set()
     for var in reversed(values):
         live = [u for u in readers.get(var, []) if u is None or readers.get(u)]
-        ends = [_end(mod, values, found, u, ties) for u in live]
+        ends = [_end(mod, values, found, var, u, ties) for u in live]
         if ends and all(e is not None and _same(e, ends[0]) for e in ends):
             found[var] = ends[0]
             if any(op_name(values[u]) != "quantize" for u in live):
@@ -33,12 +34,15 @@ def moved_before_codes(mod: tvm.IRModule, func: Any, ties: Ties) -> dict[Any, An
     return {v: found[v] for v in moves if op_name(values[v]) != "dequantize" and not ties(mod, values[v])}
 
 
-def _end(mod: tvm.IRModule, values: Any, found: Any, reader: Any, ties: Ties) -> Any:
-    """The quantize that a reader is, or that what it gives comes to; None for another reader."""
+def _end(mod: tvm.IRModule, values: Any, found: Any, var: Any, reader: Any, ties: Ties) -> Any:
+    """The quantize that a reader of `var` is, or that what it gives comes to; None for another reader, as of
+    places."""
     value = values.get(reader)
+    if not isinstance(value, relax.Call) or not value.args or value.args[0] != var:
+        return None
     if op_name(value) == "quantize":
         return value
-    return found.get(reader) if value is not None and ties(mod, value) else None
+    return found.get(reader) if ties(mod, value) else None
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -76,12 +76,20 @@ def test_nine_bits_read_some_channels_twice(tmp_path: Path, far: int) -> None:
     _same_values(before, after, 0.6)
 
 
-def test_a_layer_by_channel_is_rounded_and_says_so(tmp_path: Path) -> None:
-    codes = _codes(0, 20, 200, 5, 1, 3, 3)
+@pytest.mark.parametrize(("group", "multiplier"), [(5, 1), (5, 2), (1, 4)])
+def test_nine_bits_in_groups(tmp_path: Path, group: int, multiplier: int) -> None:
+    """Exactly too: of a layer by channel every group reads its channel twice."""
+    codes = _codes(0, 20, 200, group * multiplier, 5 // group, 3, 3)
     codes[:, 0, 0, 1] = 255
-    found = normalize(
-        import_onnx(save(_conv(codes.astype(np.uint8), np.uint8(117), 0.3, 5), tmp_path)).module, Job(ARM)
-    )
+    proto = _conv(codes.astype(np.uint8), np.uint8(117), 0.3, group)
+    before, after = _both(proto, tmp_path)
+    assert rounded_weights(after["main"]) == {}
+    _same_values(before, after, 0.3)
+
+
+def test_ten_bits_are_rounded_and_that_is_said(tmp_path: Path) -> None:
+    codes = _codes(0, -300, 300, 5, 1, 3, 3).astype(np.int16)
+    found = normalize(import_onnx(save(_conv(codes, np.int16(0), 0.3, 5), tmp_path)).module, Job(ARM))
     assert [w.kind for w in found.warnings] == ["weights"]
     assert "1 weights (conv)" in found.warnings[0].text
     assert rounded_weights(found.qdq["main"])["conv"] > 40

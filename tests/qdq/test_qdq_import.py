@@ -188,3 +188,19 @@ def test_what_is_moved_before_its_q_is_in_integers(tmp_path: Path, dtype: type) 
     for one, other in zip(*(Interpreter(m).run(inputs) for m in modules), strict=True):
         np.testing.assert_array_equal(one, other)
     assert float_nodes(passes.LowerToInteger(ARM)(normalized)) == []
+
+
+def test_places_that_are_read_are_no_values_that_are_moved(tmp_path: Path) -> None:
+    """Rows of a tensor, by places that are computed, between Q and DQ."""
+    nodes = [
+        *_qdq("input", "x", "x_f"),
+        node("ArgMax", "x", "i", "places", axis=1, keepdims=0),
+        node("Gather", "x_f i", "g", "rows", axis=1),
+        *_qdq("input", "g", "y"),
+    ]
+    constants = {"input_scale": np.float32(0.05), "input_zero": np.int8(3)}
+    proto = model(nodes, {"x": [1, 4]}, constants, opset=19)
+    normalized = _normalized(proto, tmp_path)
+    inputs = {"x": normal(4, 1, 4)}
+    found = Interpreter(normalized).run(inputs)[0]
+    np.testing.assert_array_equal(found, expected(proto, inputs)[0])

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from onnx_models import model, node, normal, save
 
 from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_onnx
-from hwptq.pipeline.stages import normalize
+from hwptq.pipeline.stages import Quantized, normalize
 from hwptq.pipeline.step import Job
 from hwptq.report.coverage import float_nodes
 from hwptq.targets import load_target
@@ -42,9 +43,40 @@ def upsampler(by_channel: bool, relu: bool, group: int) -> Any:
     return model(nodes, {"x": [1, 4, 6, 6]}, constants, opset=13)
 
 
-@pytest.mark.parametrize(("by_channel", "relu"), [(True, False), (True, True), (False, True)])
-def test_in_integers(by_channel: bool, relu: bool, tmp_path: Path) -> None:
-    found = normalize(import_onnx(save(upsampler(by_channel, relu, 1), tmp_path)).module, Job(AVX2))
+@pytest.mark.parametrize(
+    ("by_channel", "relu", "group"),
+    [
+        (True, False, 1),
+        (True, True, 1),
+        (False, True, 1),
+        (True, False, 2),
+        (False, True, 2),
+        (False, False, 4),
+    ],
+)
+def test_in_integers(by_channel: bool, relu: bool, group: int, tmp_path: Path) -> None:
+    found = normalize(import_onnx(save(upsampler(by_channel, relu, group), tmp_path)).module, Job(AVX2))
+    _alike(found)
+
+
+@pytest.mark.parametrize("zero", [0, 40])
+def test_by_channel_with_scales_of_its_own(zero: int, tmp_path: Path) -> None:
+    """[4,1,4,4] in four groups, a scale for each of them; with zero points codes have 9 bits."""
+    proto = upsampler(False, True, 4)
+    scales = np.float32([0.01, 0.03, 0.002, 0.02])
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("ws", "wz"):
+            array = scales if tensor.name == "ws" else np.full(4, -zero, np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    weights = next(n for n in proto.graph.node if n.output[0] == "wf")
+    weights.attribute[0].i = 0
+    found = normalize(import_onnx(save(proto, tmp_path)).module, Job(AVX2))
+    assert not found.warnings
+    _alike(found)
+
+
+def _alike(found: Quantized) -> None:
+    """All of it in integers, and the same codes as the file's own simulation but for near-ties."""
     integer = passes.LowerToInteger(AVX2)(found.qdq)
     assert float_nodes(integer) == []
     inputs = {"x": normal(7, 1, 4, 6, 6, spread=2.0)}
@@ -52,9 +84,3 @@ def test_in_integers(by_channel: bool, relu: bool, tmp_path: Path) -> None:
     steps = np.rint((after - before) / np.float32(0.1))
     assert np.abs(steps).max() <= 1
     assert np.mean(steps != 0) < 0.02
-
-
-def test_groups_say_why_they_stay(tmp_path: Path) -> None:
-    found = normalize(import_onnx(save(upsampler(False, True, 2), tmp_path)).module, Job(AVX2))
-    left = float_nodes(passes.LowerToInteger(AVX2)(found.qdq))
-    assert "codes of one group" in {node["name"]: node["reason"] for node in left}["up"]

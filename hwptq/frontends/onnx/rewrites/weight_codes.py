@@ -134,8 +134,8 @@ class WeightCodes:
         match op, index:
             case "Conv", 1:
                 return 0
-            case "ConvTranspose", 1 if int(attribute(node, "group", 1)) == 1:
-                return 1
+            case "ConvTranspose", 1:
+                return self._transposed_axis(node)
             case "Gemm", 1:
                 return 0 if attribute(node, "transB", 0) else 1
             case "MatMul", 1:
@@ -143,6 +143,19 @@ class WeightCodes:
             case "Gather", 0 if rank == 2 and int(attribute(node, "axis", 0)) == 0:
                 return 0
         return None
+
+    def _transposed_axis(self, node: onnx.NodeProto) -> int:
+        """That of a weight [I,O/G,KH,KW]: the first where each input channel is a group of its own."""
+        weight, groups = self.around.constant(self._codes_of(node.input[1])), int(attribute(node, "group", 1))
+        return 0 if groups > 1 and weight is not None and len(weight) == groups else 1
+
+    def _codes_of(self, name: str) -> str:
+        """The constant that a tensor is made of by a DQ, and by what hands it on."""
+        maker = self.around.maker(name)
+        while maker is not None and maker.op_type in (*_HANDED_ON, DEQUANTIZE):
+            name = maker.input[0]
+            maker = self.around.maker(name)
+        return name
 
 
 _PARTS = ("codes", "scale", "zero")

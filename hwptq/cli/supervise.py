@@ -27,8 +27,11 @@ _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def main() -> None:
-    """Run the command line, and exit as it does."""
-    sys.exit(_Supervisor().run())
+    """Run the command line, and exit as it does; once its work is done, a signal comes too late."""
+    code = _Supervisor().run()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # Python would give them back their default, without a word
+    sys.exit(code)
 
 
 class _Supervisor:

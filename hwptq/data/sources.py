@@ -333,6 +333,10 @@ def _key(name: str, names: list[str], present: Iterable[str], where: str) -> str
     )
 
 
+#: What Python's parser of headers says of a part that it doesn't take.
+_OBJECT = re.compile(r": <[^<>]* object at 0x[0-9a-f]+>")
+
+
 def _line(error: BaseException) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(_OBJECT.sub("", text).split()) or type(error).__name__

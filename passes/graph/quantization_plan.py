@@ -353,7 +353,7 @@ class QuantizationPlan:
         readers = {u for v in group for u in self.readers.get(v, [])} - group
         return all(self.kinds.get(u) is None for u in readers)
 
-    def _dtype(self, number: int, group: set[Any]) -> Format:
+    def _dtype(self, number: int, group: set[Any], asking: frozenset[int] = frozenset()) -> Format:
         """That which a node gives its result whatever reads it; else, unless layers want floats, int16 in a
         residual stream, and int12 where tables alone read what a layer made, or what the tables give if that
         is more; else that of the layers that read a tensor: of several a float before an integer, then the
@@ -373,17 +373,21 @@ class QuantizationPlan:
         if number in self._wide and not found.is_float:
             return INT16
         if number in self._fine and not found.is_float:
-            return max(found, INT12, *self._of_tables(group), key=lambda d: d.bits)
+            return max(found, INT12, *self._of_tables(group, asking | {number}), key=lambda d: d.bits)
         if found.is_float or (layers and len(layers) == len(readers)):
             return found
         return max(found, INT8, key=lambda d: d.bits)
 
-    def _of_tables(self, group: set[Any]) -> list[Format]:
-        """What tables that read a group give, residual streams aside: they need no fewer steps in front."""
+    def _of_tables(self, group: set[Any], asking: frozenset[int]) -> list[Format]:
+        """What tables that read a group give, residual streams aside: they need no fewer steps in front.
+
+        Nor those that ask: a join may give a tensor and a table of it one scale.
+        """
         roots = {self._root(v): v for v in self.values if self._root(v) != v and not self._inside(v)}
         results = {roots[v] for v in group if v in roots}
-        behind = [i for i, g in enumerate(self.groups) if results & g and i not in self._wide]
-        return [f for i in behind if not (f := self._dtype(i, self.groups[i])).is_float]
+        apart = asking | self._wide
+        behind = [i for i, g in enumerate(self.groups) if results & g and i not in apart]
+        return [f for i in behind if not (f := self._dtype(i, self.groups[i], asking)).is_float]
 
     def _makers(self, group: set[Any]) -> list[Any]:
         """The nearest layers that the tensors of a group are made of; where there are none, their readers."""

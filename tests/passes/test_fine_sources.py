@@ -64,6 +64,19 @@ def test_what_a_layer_reads_too_stays_a_byte() -> None:
     assert tables(network(nn.silu, also_read=True), ARM) == [256]
 
 
+def test_a_layer_joined_with_a_function_of_it_has_one_dtype_with_it() -> None:
+    """The two have one scale, and what the function gives is what it reads."""
+
+    def build(emit: Emit, x: Any) -> Any:
+        a = emit(nn.conv2d(x, const(8, 3, 3, 3, seed=1), padding=1), "first")
+        joined = emit(op.concat([emit(nn.leakyrelu(a, 0.1), "act"), a], axis=1), "joined")
+        return emit(nn.leakyrelu(joined, 0.1), "second")
+
+    mod = apply(FuseConvRelu(), graph(build, x=(1, 3, 9, 9)))
+    after = apply(LowerToInteger(ARM), apply(InsertQDQ(ARM, stats_of(mod)), mod))
+    assert sqnr(mod, after) > 30
+
+
 def test_one_rounding_is_less_than_two() -> None:
     mod = network(ACTS["leaky"])
     errors = []

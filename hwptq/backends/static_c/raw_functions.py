@@ -9,6 +9,7 @@ TVM's would end in MakePackedAPI.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_walk
 
+from .apart import Ended, run_apart
 from .hooks import named_workspaces
 
 _CPU_DEVICE = 1
+_SECONDS = 30  # of the processor that LLVM may take for a function
+_LESS_OPTIMIZED = 2  # the level that LLVM is asked for then; 3 otherwise
 
 
 def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRModule:
@@ -31,8 +35,19 @@ def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRMo
 
 
 def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
-    """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for."""
+    """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for.
+
+    Where LLVM does not end, as at some transpositions of bytes with AVX-512, it is asked for less.
+    """
     code = named_workspaces(lowered, prefix)
+    ended = run_apart(partial(_generate, code, target, path), _SECONDS * len(code.functions))
+    if ended is Ended.OUT_OF_TIME:
+        target = tvm.target.Target({**target.export(), "opt-level": _LESS_OPTIMIZED})
+    if ended is not Ended.DONE:  # if it fails, it says here why
+        _generate(code, target, path)
+
+
+def _generate(code: tvm.IRModule, target: Any, path: Path) -> None:
     tvm.get_global_func("target.build.llvm")(code, target).write_to_file(str(path), "o")
 
 

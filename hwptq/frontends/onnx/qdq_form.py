@@ -23,6 +23,7 @@ from .rewrites.dynamic_products import (
 from .rewrites.moved_codes import with_moved_values
 from .rewrites.packed_weights import gather_block_quantized, matmul_nbits
 from .rewrites.qlinear import QLINEAR
+from .rewrites.scales import with_positive_scales
 from .rewrites.surroundings import Rule, Surroundings
 from .rewrites.weight_codes import WeightCodes
 
@@ -55,6 +56,7 @@ def in_qdq_form(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Warning]]
             node.domain = ""
     _replace(graph, _by_rules)
     _replace(graph, products_of_real_values)
+    _replace(graph, with_positive_scales)
     _replace(graph, with_moved_values)
     _replace(graph, with_real_ends)
     weights: list[WeightCodes] = []

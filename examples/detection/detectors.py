@@ -20,24 +20,40 @@ from hwptq.metrics.map import mean_average_precision, overlaps
 
 STRIDES = (8, 16, 32)
 LEAST, OVERLAP, MOST = 0.01, 0.6, 100  # of a score, of boxes of one class, of the boxes of an image
+TOGETHER = 256  # candidates that are compared with each other at once
 
 Outputs = Sequence[np.ndarray]
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes [N, 100, 4], scores [N, 100], classes [N, 100]
 
 
 def _suppressed(boxes: np.ndarray, scores: np.ndarray) -> Found:
-    """The best of boxes [K, 4] and scores [K, C] of one image, without those that lie on better ones."""
-    found = []
-    for kind in np.flatnonzero((scores > LEAST).any(axis=0)):
-        order = np.flatnonzero(scores[:, kind] > LEAST)
-        order = order[np.argsort(-scores[order, kind], kind="stable")][:1000]
-        while len(order):
-            best, order = order[0], order[1:]
-            found.append((scores[best, kind], kind, *boxes[best]))
-            order = order[overlaps(boxes[best : best + 1], boxes[order])[0] <= OVERLAP]
-    rows = np.array(sorted(found, key=lambda row: -row[0])[:MOST]).reshape(-1, 6)
+    """The best of boxes [K, 4] and scores [K, C] of one image, without those that lie on better ones.
+
+    Candidates of all classes come in the order of their scores, some at a time, until there are enough.
+    """
+    kinds, anchors = np.nonzero(scores.T > LEAST)
+    values = scores[anchors, kinds]
+    kept = np.empty(0, np.int64)
+    order = np.argsort(-values, kind="stable")
+    for chunk in np.split(order, range(TOGETHER, len(order), TOGETHER)):
+        kept = np.concatenate([kept, _free(boxes[anchors], kinds, kept, chunk)])[:MOST]
+        if len(kept) == MOST:
+            break
+    rows = np.column_stack([values[kept], kinds[kept], boxes[anchors[kept]]])
     rows = np.pad(rows, ((0, MOST - len(rows)), (0, 0)))
     return rows[:, 2:], rows[:, 0], rows[:, 1]
+
+
+def _free(boxes: np.ndarray, kinds: np.ndarray, kept: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+    """Those of the candidates `chunk`, best first, that lie on no better one of their class."""
+    better = np.concatenate([kept, chunk])
+    covers = overlaps(boxes[better], boxes[chunk]) > OVERLAP
+    covers &= kinds[better][:, None] == kinds[chunk]
+    free = ~covers[: len(kept)].any(axis=0)
+    for i, row in enumerate(covers[len(kept) :]):
+        if free[i]:
+            free[i + 1 :] &= ~row[i + 1 :]
+    return chunk[free]
 
 
 def _each(images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Found:

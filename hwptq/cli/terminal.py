@@ -135,8 +135,8 @@ def show_assignment(found: dict[str, Any]) -> None:
         cells = [escape(row["name"]), f"{row['weight']} × {row['activation']}"]
         cells += [f"{row['macs'] / 1e6:.2f}", f"{row['weight_bytes']:,.0f}"]
         if measured:
-            pair = f"{row['activation']}, {row['weight']}"
-            cells.append(f"{row['sensitivity'][pair]:.3g}")
+            value = row["sensitivity"].get(f"{row['activation']}, {row['weight']}")
+            cells.append("no choice" if value is None else f"{value:.3g}")
         table.add_row(*cells, row["kept"] or "")
     _console.print(table)
     for kind, cost in found["predicted"].items():

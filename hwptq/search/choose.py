@@ -90,7 +90,7 @@ class BitWidths:
             "kept": self.kept.get(name),
         }
         if self.sensitivity:
-            values = self.sensitivity.values[name]
+            values = self.sensitivity.values.get(name, {})
             row["sensitivity"] = {f"{a}, {w}": value for (a, w), value in values.items()}
         return row
 

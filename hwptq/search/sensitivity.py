@@ -9,7 +9,7 @@ The layer has the weights that the variants hold; `choose.py` rounds them as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -28,8 +28,10 @@ from hwptq.workers.workers import Here, Task, Workers
 
 from .partner import Partner
 
-#: Samples that are enough: the disturbance is averaged over them and over all values of the outputs.
-SAMPLES = 64
+#: The most samples and the fewest: the disturbance is averaged over them and over all values of the outputs.
+SAMPLES, _FEWEST = 64, 8
+#: The part of the disturbance that may still be in doubt (standard errors of the probes' shares, summed).
+_DOUBT = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,47 @@ def measure_sensitivity(
     workers: Workers | None = None,
     partner: Partner | None = None,
 ) -> Sensitivity:
-    """The sensitivity of every layer of `variants` to each of its pairs, on the first SAMPLES samples.
+    """The sensitivity of every layer of `variants` that has a choice, to each of its pairs.
 
+    On the first samples: as many as settle which part of the disturbance each layer has, at most SAMPLES. One
+    image of a detector has thousands of boxes, and tells more than many of a classifier.
     float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
     and the first output is [1, classes]; "pairs" where there is a partner. track(items, their number) sees
     the samples that are done; workers: who looks at samples, this process if none are given.
     """
     chosen = list(islice(samples, SAMPLES))
-    probes = [(name, pair) for name, layer in variants.layers.items() for pair in layer.pairs]
-    runs = (workers or Here()).map(_Disturbances(float32, variants, tuple(probes), partner), chosen)
-    rows = np.array(list(track(runs, len(chosen))))
-    noise, divergence = rows.mean(axis=0).T
-    kl = not np.isnan(divergence).any()
-    found: dict[str, dict[Pair, float]] = {name: {} for name in variants.layers}
-    for (name, pair), value in zip(probes, divergence if kl else noise, strict=True):
+    free = {name: layer.pairs for name, layer in variants.layers.items() if len(layer.pairs) > 1}
+    probes = [(name, pair) for name, pairs in free.items() for pair in pairs]
+    task = _Disturbances(float32, variants, tuple(probes), partner)
+    runs = _until_settled(task, workers or Here(), chosen)
+    values, kl = _by_probe(np.array(list(track(runs, len(chosen)))))
+    found: dict[str, dict[Pair, float]] = {name: {} for name in free}
+    for (name, pair), value in zip(probes, values.mean(axis=0), strict=True):
         found[name][pair] = float(value)
     return Sensitivity("pairs" if partner else "kl" if kl else "noise", found)
+
+
+def _until_settled(task: _Disturbances, workers: Workers, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+    """What each probe does to one sample after another, in growing batches, until more tell little new."""
+    rows: list[np.ndarray] = []
+    while len(rows) < len(samples):
+        for row in workers.map(task, samples[len(rows) : max(_FEWEST, 2 * len(rows))]):
+            rows.append(row)
+            yield row
+        if _settled(_by_probe(np.array(rows))[0]):
+            return
+
+
+def _by_probe(rows: np.ndarray) -> tuple[np.ndarray, bool]:
+    """[samples, probes] of [samples, probes, 2]: the divergence where every sample has one, else the noise."""
+    kl = not np.isnan(rows[..., 1]).any()
+    return rows[..., int(kl)], kl
+
+
+def _settled(values: np.ndarray) -> bool:
+    """Whether the parts that the probes have in the disturbance are known. values: [samples, probes]."""
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-30)
+    return float((shares.std(axis=0, ddof=1) / len(values) ** 0.5).sum()) <= _DOUBT
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Detectors with heads of YOLOX and YOLOv8, one output tensor, of random weights: what is lost of each part?
 
-    python benchmarks/yolo_models.py [yolox] [yolox-depthwise] [yolov8] [--target x86-64-vnni]
+    python benchmarks/yolo_models.py [yolox] [yolov8] [yolox-depthwise] [--target x86-64-vnni]
 
 Normalizations have the statistics of data, and scores are spread as those of trained detectors, so nothing is
 near zero everywhere. Prints SQNR of boxes and scores of the emitted code, and fails below 30 and 20 dB.
@@ -25,7 +25,7 @@ from hwptq.report.accuracy import Sqnr
 
 SIZE, STRIDES, CLASSES = 160, (8, 16, 32), 20
 BINS = 16  # of a side of a box, YOLOv8
-SAMPLES = 32
+SAMPLES = 16
 LEAST = {"boxes": 30.0, "scores": 20.0}
 #: Of the logits of scores: few anchors see anything.
 _RARE = {"mean": -4.0, "deviation": 2.0}
@@ -158,8 +158,8 @@ def _anchors() -> tuple[np.ndarray, np.ndarray]:
 
 STYLES = {
     "yolox": Style(yolox_head, axis=2, raw=True),
-    "yolox-depthwise": Style(yolox_head, axis=2, raw=True, depthwise=True),
     "yolov8": Style(yolov8_head, axis=1),
+    "yolox-depthwise": Style(yolox_head, axis=2, raw=True, depthwise=True),
 }
 
 

@@ -103,7 +103,8 @@ class Score:
     """Accuracy of float32, reference and emitted outputs over the same samples.
 
     Measures top-1 where every label is an integer and the first output is [1, classes], the user's function
-    or the metric where one is given, else SQNR and cosine against float32. insists: top-1 or nothing.
+    or the metric where one is given, else SQNR and cosine against float32. insists: top-1 or nothing. best:
+    what a custom metric gives for float32, where the same samples were scored before.
     """
 
     custom: NamedMetric | None = None
@@ -117,6 +118,7 @@ class Score:
     samples: int = 0
     ranked: bool = True
     classes: int = 0
+    best: float | None = None
 
     def add(self, label: Any, outputs: dict[str, list[np.ndarray]]) -> None:
         """One sample: `outputs` by kind, "float32" among them."""
@@ -193,7 +195,8 @@ class Score:
     def _scored(self, kind: str, sqnr: Sqnr) -> float | None:
         """What outputs of a kind score by the metric."""
         if self.custom:
-            return self._custom(kind)
+            known = self.best if kind == "float32" else None
+            return self._custom(kind) if known is None else known
         return round(100 * self.hits.get(kind, 0) / self.samples, 3) if self.ranked else sqnr.db
 
     def _custom(self, kind: str) -> float:

@@ -52,6 +52,12 @@ class BitWidths:
     sensitivity: Sensitivity | None = None
     tried: tuple[tuple[float, float], ...] = ()  # predicted cost, and points lost by that code
 
+    @property
+    def noise(self) -> float:
+        """What the layers should do to the outputs together, as `sensitivity` measures it."""
+        values = self.sensitivity.values if self.sensitivity else {}
+        return sum(values[name][pair] for name, pair in self.pairs.items() if name in values)
+
     def recorded(self, prepared: Prepared) -> Prepared:
         """A prepared model that tells InsertQDQ what was chosen."""
         chosen = {only_function(prepared.float32): self.pairs}
@@ -96,14 +102,19 @@ class BitWidths:
 
 
 class Chooser:
-    """Chooses the bit widths of one float module for any number of budgets; measures once, when it must."""
+    """Chooses the bit widths of one float module for any number of budgets; measures once, when it must.
 
-    def __init__(self, prepared: Prepared, job: Job):
+    saves: what a search for --max-drop spends as little of as it can. wide: with activations of more than 8
+    bits among the choices, which cost cycles.
+    """
+
+    def __init__(self, prepared: Prepared, job: Job, wide: bool = False):
         assert job.data is not None
+        self.saves = "cycles" if wide else job.target.max_drop_saves
         self.target, self._data, self._cache, self._workers = job.target, job.data, job.cache, job.workers
         self._float32, self._options, self._progress = prepared.float32, job.options, job.progress
         precision = job.options.precision
-        wide = precision is not None and is_wide(parse_precision(precision))
+        wide = wide or (precision is not None and is_wide(parse_precision(precision)))
         wishes = job.options.weight_granularity, job.options.keep_float, wide
         self.variants = uniform_variants(prepared.float32, job.target, prepared.stats, *wishes)
         self.costs = LayerCosts(self.variants, job.target)
@@ -128,6 +139,11 @@ class Chooser:
         pairs = at_precision(self.variants, wanted, kept)
         others = {n: self._why_not(self.variants.layers[n], wanted) for n, p in pairs.items() if p != wanted}
         return BitWidths(pairs, self.variants, self.costs, others | kept)
+
+    @property
+    def offers_wide(self) -> bool:
+        """Whether the target has activations of more than 8 bits too."""
+        return any(map(is_wide, _pairs(self.target)))
 
     def least(self, kind: str) -> float:
         """The cost of the cheapest choice."""

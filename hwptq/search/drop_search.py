@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 
@@ -35,67 +34,115 @@ def bit_widths(
     if not wished(job.options):
         return None
     chooser = Chooser(prepared, job)
-    if searches(job.options) and chooser.free:
+    if searches(job.options) and (chooser.free or chooser.offers_wide):
         assert job.options.max_drop is not None
         trial = Trial(prepared, job, outputs, evaluation)
-        return cheapest_within(chooser, trial.loss, job.options.max_drop, trial.foresee)
+
+        def wider() -> Chooser | None:
+            return Chooser(prepared, job, wide=True) if chooser.offers_wide else None
+
+        return cheapest_within(chooser, trial.loss, job.options.max_drop, trial.foresee, wider)
     return chooser.choose(job.options.dtype_budget)
 
 
 def cheapest_within(
-    chooser: Chooser, loss: Callable[[BitWidths], Lost], most: float, foresee: Foresee = lambda choices: None
+    chooser: Chooser,
+    loss: Callable[[BitWidths], Lost],
+    most: float,
+    foresee: Foresee = lambda choices: None,
+    wider: Callable[[], Chooser | None] = lambda: None,
 ) -> BitWidths:
     """The choice with the fewest bytes of weights, or cycles where the target saves those, to a 16th of their
     range, that loses at most `most` points.
 
-    Every choice looked at is the best one for its cost, and `loss` runs its code. Bisection: as a rule the
-    dearer loses less. Hits of a few hundred samples rise and fall from choice to choice, so where top-1 is
-    measured the bisection goes by what float32 believes (belief.py), and from the cheapest choice that holds
-    by it on to dearer ones, until one holds as measured too. The cheapest that was seen to hold is taken; the
-    highest precision is the last resort, and taken unseen. foresee: told before each step of the bisection
-    what it looks at, and what the next one may.
+    Every choice looked at is the best one for its cost, and `loss` runs its code. As a rule the dearer loses
+    less, so an interval is narrowed down: where a metric of the user's is measured, at the choice that should
+    just hold if points are lost in proportion to noise, which takes fewer trials than halves. Hits of a few
+    hundred samples rise and fall from choice to choice, so where top-1 is measured the bisection goes by what
+    float32 believes (belief.py), and from the cheapest choice that holds by it on to dearer ones, until one
+    holds as measured too. The cheapest that was seen to hold is taken; the highest precision is the last
+    resort, and taken unseen, unless there are `wider` dtypes: then it is tried, and where it loses too much
+    the fewest cycles with those are looked for. foresee: told before each step of the search what it looks
+    at, and what the next one may.
     """
-    kind = chooser.target.max_drop_saves
-    tried: dict[tuple[Pair, ...], tuple[float, Lost]] = {}  # neighbouring budgets can have one choice
+    trials = _Trials(chooser, loss, foresee)
+    step = trials.cheapest(most)
+    if step == STEPS and (other := wider()) is not None and trials.lost(STEPS).measured > most:
+        trials = _Trials(other, loss, foresee)
+        step = trials.cheapest(most) if trials.lost(STEPS).measured <= most else STEPS
+    return replace(trials.choose(step), tried=trials.costs_and_drops())
 
-    @cache
-    def choose(step: int) -> BitWidths:
-        return chooser.choose(budget_at(chooser, step))
 
-    seen: set[int] = set()
+class _Trials:
+    """The choices of a chooser, step by step from the cheapest, and what they were seen to lose."""
 
-    def lost(step: int) -> Lost:
-        seen.add(step)
-        widths = choose(step)
+    def __init__(self, chooser: Chooser, loss: Callable[[BitWidths], Lost], foresee: Foresee):
+        self._chooser, self._loss, self._foresee = chooser, loss, foresee
+        self._chosen: dict[int, BitWidths] = {}
+        #: By what was chosen, as neighbouring budgets can have one choice.
+        self._tried: dict[tuple[Pair, ...], tuple[float, Lost]] = {}
+        self._seen: set[int] = set()
+
+    def cheapest(self, most: float) -> int:
+        """The cheapest step that was seen to lose at most `most` points; STEPS where none was."""
+
+        def seems_to_hold(step: int) -> bool:
+            found = self.lost(step)
+            return (found.measured if found.believed is None else found.believed) <= most
+
+        def holds(step: int) -> bool:
+            return self.lost(step).measured <= most
+
+        low, step = -1, STEPS  # `low` is too cheap, `step` seems to hold
+        while step - low > 1:
+            between = self._between(low, step, most)
+            after = [self._between(*ends, most) for ends in ((low, between), (between, step)) if _open(*ends)]
+            unseen = [s for s in (between, *after) if s not in self._seen]
+            self._foresee([self.choose(s) for s in unseen])
+            low, step = (low, between) if seems_to_hold(between) else (between, step)
+        for further in _STRIDES:
+            if step >= STEPS or holds(step):
+                break
+            step = min(step + further, STEPS)
+        return min(filter(holds, tuple(self._seen)), default=STEPS)
+
+    def choose(self, step: int) -> BitWidths:
+        if step not in self._chosen:
+            self._chosen[step] = self._chooser.choose(budget_at(self._chooser, step))
+        return self._chosen[step]
+
+    def lost(self, step: int) -> Lost:
+        self._seen.add(step)
+        widths = self.choose(step)
         chosen = tuple(widths.pairs.values())
-        if chosen not in tried:
-            tried[chosen] = chooser.costs.total(kind, widths.pairs), loss(widths)
-        return tried[chosen][1]
+        if chosen not in self._tried:
+            cost = self._chooser.costs.total(self._chooser.saves, widths.pairs)
+            self._tried[chosen] = cost, self._loss(widths)
+        return self._tried[chosen][1]
 
-    def seems_to_hold(step: int) -> bool:
-        found = lost(step)
-        return (found.measured if found.believed is None else found.believed) <= most
+    def _between(self, low: int, high: int, most: float) -> int:
+        """The next step to look at. The cheapest first, as nothing else may be needed; then the first that
+        should hold, by the line through what its neighbours lose against their noise; the middle where top-1
+        is believed, or nothing is known of them."""
+        if low < 0 and high == STEPS:
+            return 0
+        if low not in self._seen or self.lost(low).believed is not None:
+            return (low + high) // 2
+        worse = self.choose(low).noise, self.lost(low).measured
+        better = (self.choose(high).noise, self.lost(high).measured) if high in self._seen else (0.0, 0.0)
+        if worse[0] <= better[0] or worse[1] <= better[1]:
+            return (low + high) // 2
+        slope = (worse[1] - better[1]) / (worse[0] - better[0])
+        allowed = better[0] + (most - better[1]) / slope
+        steps = range(low + 1, high)
+        return next((step for step in steps if self.choose(step).noise <= allowed), steps[-1])
 
-    def holds(step: int) -> bool:
-        return lost(step).measured <= most
-
-    low, step = -1, STEPS  # `low` is too cheap, `step` seems to hold
-    while step - low > 1:
-        middle = _between(low, step)
-        after = [_between(*ends) for ends in ((low, middle), (middle, step)) if ends[1] - ends[0] > 1]
-        foresee([choose(s) for s in (middle, *after) if s not in seen])
-        low, step = (low, middle) if seems_to_hold(middle) else (middle, step)
-    for further in _STRIDES:
-        if step >= STEPS or holds(step):
-            break
-        step = min(step + further, STEPS)
-    step = min(filter(holds, tuple(seen)), default=STEPS)
-    return replace(choose(step), tried=tuple((cost, found.measured) for cost, found in tried.values()))
+    def costs_and_drops(self) -> tuple[tuple[float, float], ...]:
+        return tuple((cost, found.measured) for cost, found in self._tried.values())
 
 
-def _between(low: int, step: int) -> int:
-    """The next step to look at: the cheapest first, as nothing else may be needed."""
-    return 0 if low < 0 and step == STEPS else (low + step) // 2
+def _open(low: int, high: int) -> bool:
+    return high - low > 1
 
 
 def budget_at(chooser: Chooser, step: int) -> Budget:
@@ -103,7 +150,7 @@ def budget_at(chooser: Chooser, step: int) -> Budget:
 
     Rounded up, so that the first step is feasible and the last is all.
     """
-    kind = chooser.target.max_drop_saves
+    kind = chooser.saves
     least, most = chooser.least(kind), chooser.costs.highest(kind)
     value = least + (most - least) * step / STEPS
     return Budget(kind, float(np.ceil(value)) if kind == "weights" else value * (1 + 1e-9))

@@ -62,6 +62,8 @@ def measure_sensitivity(
     chosen = list(islice(samples, SAMPLES))
     free = {name: layer.pairs for name, layer in variants.layers.items() if len(layer.pairs) > 1}
     probes = [(name, pair) for name, pairs in free.items() for pair in pairs]
+    if not probes:
+        return Sensitivity("noise", {})
     task = _Disturbances(float32, variants, tuple(probes), partner)
     runs = _until_settled(task, workers or Here(), chosen)
     values, kl = _by_probe(np.array(list(track(runs, len(chosen)))))
@@ -83,7 +85,7 @@ def _until_settled(task: _Disturbances, workers: Workers, samples: Sequence[Samp
 
 
 def _by_probe(rows: np.ndarray) -> tuple[np.ndarray, bool]:
-    """[samples, probes] of [samples, probes, 2]: the divergence where every sample has one, else the noise."""
+    """[samples, probes] of [samples, probes, 2]: the divergence where each sample has one, or noise."""
     kl = not np.isnan(rows[..., 1]).any()
     return rows[..., int(kl)], kl
 

@@ -100,6 +100,7 @@ class Trial:
         self._runners = Here() if self._whole else job.workers
         self._begun: dict[tuple[Any, ...], Callable[[], Code]] = {}
         self._exact: list[list[np.ndarray]] = []
+        self._best: float | None = None  # what float32 scores
         self.accuracy: dict[str, Any] = {}
         self.weight_bytes = 0
 
@@ -118,6 +119,7 @@ class Trial:
         code = self._begun.pop(_key(widths))()
         self.weight_bytes = code.weight_bytes
         score = load_metric(self._options.metric)
+        score.best = self._best
         labels: list[Any] = []
         answers: list[int] = []
         with self._progress.stage("search"):
@@ -131,6 +133,7 @@ class Trial:
         lost = drop(self.accuracy)
         if lost is None:
             raise InputError("--max-drop needs labels or a --metric; or give a --budget")
+        self._best = float(self.accuracy["float32"])
         if self.accuracy["metric"] != "top1":
             return Lost(lost)
         outputs = np.concatenate([arrays[0] for arrays in self._exact])

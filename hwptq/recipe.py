@@ -28,6 +28,7 @@ class Recipe:
     smooth: bool = False  # passes/smooth_activations.py
     equalize: str = "off"  # passes/equalize_cross_layer.py
     absorb: bool = False  # passes/absorb_high_bias.py
+    depthwise: bool = False  # passes/equalize_depthwise.py
     widen: bool = False  # passes/widen_activations.py
     observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py; all others settle the biases too
@@ -75,8 +76,12 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: docs/accuracy.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(smooth=True, equalize="auto", widen=True, rounding="descent", correct_bias=True),
-    "best": Recipe(smooth=True, equalize="auto", widen=True, rounding="clamped", correct_bias=True),
+    "default": Recipe(
+        smooth=True, equalize="auto", depthwise=True, widen=True, rounding="descent", correct_bias=True
+    ),
+    "best": Recipe(
+        smooth=True, equalize="auto", depthwise=True, widen=True, rounding="clamped", correct_bias=True
+    ),
 }
 
 

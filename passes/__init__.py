@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .carry_caches import CarryCaches as CarryCaches
     from .correct_bias import CorrectBias as CorrectBias
     from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
+    from .equalize_depthwise import EqualizeDepthwise as EqualizeDepthwise
     from .fit_integers import FitIntegers as FitIntegers
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
@@ -42,6 +43,7 @@ _PUBLIC = {
     "carry_caches": ("CarryCaches",),
     "correct_bias": ("CorrectBias",),
     "equalize_cross_layer": ("EqualizeCrossLayer",),
+    "equalize_depthwise": ("EqualizeDepthwise",),
     "fit_integers": ("FitIntegers",),
     "fold_batch_norm": ("FoldBatchNorm",),
     "fuse_conv_relu": ("FuseConvRelu",),

@@ -13,19 +13,18 @@ ReLU6 and other clamps are no such f: their bounds become constants a channel, d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tvm
 
-from hwptq.ir.composite import Composite, emit_layer
-from hwptq.ir.dataflow import bindings, constant, main_functions, rewrite
+from hwptq.ir.dataflow import bindings, main_functions, rewrite
 from hwptq.ir.provenance import origins
 
 from .graph.channel_links import Link, Reader, channel_links, layers
 from .graph.own_integers import own_integers
 from .graph.quantizable import with_equalization
+from .graph.scalable_layer import ScalableLayer
 
 #: A channel whose largest weight is below this part of its layer's largest is dead.
 DEAD = 1e-4
@@ -44,13 +43,13 @@ class EqualizeCrossLayer:
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        scaled: dict[Any, _Layer] = {}
+        scaled: dict[Any, ScalableLayer] = {}
         reasons: dict[str, dict[str, str]] = {}
         for gv, func in main_functions(mod):
             links, why = channel_links(mod, func)
             links, kept = _free(links, dict(bindings(func)))
             why |= {origins(func)[var].label: _OWN for var in kept}
-            found = {var: _Layer.of(unit) for var, unit in layers(mod, func).items()}
+            found = {var: ScalableLayer.of(unit) for var, unit in layers(mod, func).items()}
             _equalize(links, found)
             scaled |= {var: found[var] for var in _touched(links)}
             reasons[str(gv.name_hint)] = why
@@ -58,11 +57,7 @@ class EqualizeCrossLayer:
         def visit(r: Any, var: Any, value: Any) -> Any:
             if var not in scaled:
                 return r.keep(value)
-            layer = scaled[var]
-            data = r.get(layer.unit.args[0])
-            weight = layer.weight.astype(np.float32)
-            bias = layer.bias.astype(np.float32)
-            return emit_layer(r, layer.unit, data, weight, bias, layer.bounds)
+            return scaled[var].emit(r)
 
         return with_equalization(rewrite(mod, visit), reasons)
 
@@ -78,64 +73,7 @@ def _touched(links: list[Link]) -> set[Any]:
     return {v for link in links for v in (link.producer, *(r.var for r in link.readers))}
 
 
-@dataclass
-class _Layer:
-    """A layer while it is scaled, in float64; `weight` as the graph holds it."""
-
-    unit: Composite
-    weight: np.ndarray
-    bias: np.ndarray
-    bounds: tuple[Any, Any]
-
-    @classmethod
-    def of(cls, unit: Composite) -> _Layer:
-        weight = constant(unit.args[1])
-        assert weight is not None
-        channels = weight.shape[0] if unit.kind == "conv2d" else weight.shape[-1]
-        bias = np.zeros(channels) if unit.bias is None else np.broadcast_to(unit.bias, channels)
-        return cls(unit, weight.astype(np.float64), bias.astype(np.float64), unit.bounds)
-
-    def by_output(self) -> np.ndarray:
-        """The weight as a view [output channels, rest]."""
-        return self.weight.reshape(len(self.weight), -1) if self.unit.kind == "conv2d" else self.weight.T
-
-    def output_range(self) -> np.ndarray:
-        """The largest absolute weight of each output channel."""
-        return np.abs(self.by_output()).max(axis=1)
-
-    def input_range(self) -> np.ndarray:
-        """The largest absolute weight that reads each input channel."""
-        if self.unit.kind != "conv2d":
-            return np.abs(self.weight).max(axis=-1)
-        return np.abs(self._grouped()).max(axis=(1, 3)).reshape(-1)
-
-    def silent(self) -> np.ndarray:
-        """Which output channels stay at zero where their weights do: to scale them up costs no range."""
-        return (self.bias <= 0) if np.all(np.asarray(self.bounds[0]) == 0) else self.bias == 0
-
-    def scale_output(self, scale: np.ndarray) -> None:
-        """Divide each output channel by its scale."""
-        view = self.by_output()
-        view /= scale[:, None]
-        self.bias = self.bias / scale
-        self.bounds = tuple(b if not np.any(b) or np.all(np.isinf(b)) else b / scale for b in self.bounds)
-
-    def scale_input(self, scale: np.ndarray) -> None:
-        """Multiply the weights of each input channel by its scale."""
-        if self.unit.kind != "conv2d":
-            self.weight *= scale[:, None]
-            return
-        view = self._grouped()
-        view *= scale.reshape(view.shape[0], 1, view.shape[2], 1)
-
-    def _grouped(self) -> np.ndarray:
-        """A conv2d weight as a view [groups, outputs a group, inputs a group, KH * KW]."""
-        o, i, kh, kw = self.weight.shape
-        groups = int(self.unit.head.attrs.groups)
-        return self.weight.reshape(groups, o // groups, i, kh * kw)
-
-
-def _equalize(links: list[Link], found: dict[Any, _Layer]) -> None:
+def _equalize(links: list[Link], found: dict[Any, ScalableLayer]) -> None:
     """Scale along every link until no scale changes any more."""
     alive = [_alive(link, found) for link in links]
     for _ in range(_ROUNDS):
@@ -150,7 +88,7 @@ def _equalize(links: list[Link], found: dict[Any, _Layer]) -> None:
             break
 
 
-def _scale(link: Link, found: dict[Any, _Layer], written: np.ndarray, read: np.ndarray) -> np.ndarray:
+def _scale(link: Link, found: dict[Any, ScalableLayer], written: np.ndarray, read: np.ndarray) -> np.ndarray:
     """The scale of each channel of a link; `written`, `read`: whether a side has weights to speak of."""
     r1, r2 = _ranges(link, found)
     scale, both = np.ones_like(r1), written & read
@@ -165,7 +103,7 @@ def _scale(link: Link, found: dict[Any, _Layer], written: np.ndarray, read: np.n
     return scale
 
 
-def _ranges(link: Link, found: dict[Any, _Layer]) -> tuple[np.ndarray, np.ndarray]:
+def _ranges(link: Link, found: dict[Any, ScalableLayer]) -> tuple[np.ndarray, np.ndarray]:
     """(largest weight that writes, largest that reads) each channel of a link."""
     r1 = found[link.producer].output_range()
     r2 = np.zeros_like(r1)
@@ -175,7 +113,7 @@ def _ranges(link: Link, found: dict[Any, _Layer]) -> tuple[np.ndarray, np.ndarra
     return r1, r2
 
 
-def _alive(link: Link, found: dict[Any, _Layer]) -> tuple[np.ndarray, np.ndarray]:
+def _alive(link: Link, found: dict[Any, ScalableLayer]) -> tuple[np.ndarray, np.ndarray]:
     """Which channels matter where they are written, and where they are read."""
     r1, r2 = _ranges(link, found)
     return r1 > DEAD * r1.max(initial=0.0), r2 > DEAD * r2.max(initial=0.0)

@@ -82,9 +82,10 @@ def test_every_pass_that_is_taken_is_dumped_in_its_order(imported, data, tmp_pat
     lower(quantize(imported.module, job), job)
     found = dumped(tmp_path / "ir")
     smooth = ["SmoothActivations"] if job.options.recipe.smooth else []
+    depthwise = ["EqualizeDepthwise"] if job.options.recipe.depthwise else []
     widen = ["WidenActivations"] if job.options.recipe.widen else []
     assert found == [
-        *(make.__name__ for make in FUSE), *smooth, *widen, "InsertQDQ", *repairs,
+        *(make.__name__ for make in FUSE), *smooth, *depthwise, *widen, "InsertQDQ", *repairs,
         "LowerToInteger", "SelectKernels",
     ]  # fmt: skip
     insert = next((tmp_path / "ir").glob("*-InsertQDQ.py")).read_text()

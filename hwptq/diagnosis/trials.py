@@ -34,8 +34,8 @@ class Trials:
         widened = recipe.widen and options.precision is None
         ranged = options.weight_granularity, options.keep_float  # what is widened depends on these too
         key = (
-            recipe.smooth, recipe.equalize, recipe.absorb, recipe.observer, granularity, widened,
-            ranged if widened else None,
+            recipe.smooth, recipe.equalize, recipe.absorb, recipe.depthwise, recipe.observer, granularity,
+            widened, ranged if widened else None,
         )  # fmt: skip
         if key not in self._prepared:
             self._prepared[key] = prepare(self._module, self._of(options))

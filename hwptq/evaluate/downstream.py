@@ -31,6 +31,7 @@ class Network:
         self.interpreter = Interpreter(mod, function)
         self.params = list(self.interpreter.func.params)
         self.order = bindings(self.interpreter.func)
+        self.expressions = dict(self.order)
         self._result = self.interpreter.func.body.body
         self._behind: dict[Any, list[tuple[Any, Any]]] = {}
 
@@ -54,11 +55,15 @@ class Network:
 
     def outputs_with(self, env: Mapping[Any, Any], var: Any, value: Any) -> list[np.ndarray]:
         """The outputs where `var` has another value than in `env`, and all else is computed exactly."""
+        return self.outputs(self.values_with(env, var, value))
+
+    def values_with(self, env: Mapping[Any, Any], var: Any, value: Any) -> Mapping[Any, Any]:
+        """The values of all vars there."""
         changed = {var: value}
         both = ChainMap(changed, env)  # type: ignore[arg-type]
         for other, expression in self._after(var):
             changed[other] = self.interpreter.evaluate(expression, both)
-        return self.outputs(both)
+        return both
 
     def _after(self, var: Any) -> list[tuple[Any, Any]]:
         """The bindings that depend on `var`."""

@@ -11,7 +11,7 @@ import tvm
 
 from hwptq import passes
 from hwptq.calibration import calibrate
-from hwptq.formats import Format, format_of
+from hwptq.formats import INT8, Format, format_of, parse_precision
 from hwptq.ir.dataflow import main_functions
 from hwptq.options import OUTSIDE
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
@@ -54,6 +54,12 @@ PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
         lambda job, now: passes.AbsorbHighBias(calibrate(now.module, job.batches, axis=1)),
         when=lambda job, now: job.options.recipe.absorb,
         stage="absorb",
+    ),
+    Step(
+        "EqualizeDepthwise",
+        lambda job, now: passes.EqualizeDepthwise(job.target, job.batches, job.options.weight_granularity),
+        when=lambda job, now: job.options.recipe.depthwise and _reads_bytes(job),
+        stage="equalize depthwise",
     ),
     Calibrate(),
     Record(
@@ -196,6 +202,14 @@ def _equalizes(job: Job) -> bool:
     offered = [rule.granularity for rule in rules if rule is not None]
     per_tensor = "tensor" in (offered if granularity is None else [granularity])
     return wish == "on" or (wish == "auto" and per_tensor)
+
+
+def _reads_bytes(job: Job) -> bool:
+    """Whether layers may be to read bytes."""
+    if job.options.precision is None:
+        return True
+    read = format_of(parse_precision(job.options.precision)[0])
+    return not read.is_float and read.bits <= INT8.bits
 
 
 def _rounds(job: Job, qdq: tvm.IRModule) -> bool:

@@ -60,6 +60,12 @@ class QParams:
         low, high = ((q - self.zero_point) * self.scale for q in (self.dtype.qmin, self.dtype.qmax))
         return low, high
 
+    def rounded(self, value: np.ndarray) -> np.ndarray:
+        """The real values of the nearest codes."""
+        return self.dtype.decode(
+            self.dtype.encode(value, self.scale, self.zero_point), self.scale, self.zero_point
+        )
+
 
 def activation_qparams(
     low: float, high: float, floor: float = 0.0, dtype: Format = INT8, grid: Grid = ANY_GRID

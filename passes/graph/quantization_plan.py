@@ -36,6 +36,7 @@ from .concat_parts import parts_of, split_ends, unlike_parts
 from .fine_sources import fine_groups
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .own_integers import OwnIntegers
+from .scaled_channels import scaled_groups
 from .shape_limits import beyond_limits
 from .stream_dtypes import wide_groups
 from .summand import fused_summand
@@ -116,6 +117,7 @@ class QuantizationPlan:
         self.groups = self._groups()
         joins = {v: None if self._is_table(v) else kind for v, kind in self.kinds.items()}
         self._wide = wide_groups(self.values, joins, self.readers, self.groups, self._wants_wide)
+        self._scaled = scaled_groups(self.values, self.kinds, self.readers, self.groups, self._is_table)
         fine = self._wants_wide("lookup")
         self._fine = fine_groups(self.kinds, self.readers, self.groups, self._is_table) if fine else set()
         self._grid = target.numerics.grid
@@ -282,7 +284,7 @@ class QuantizationPlan:
         ranges = [
             [self._fixed(v) or self._seen(v, d) for v in g] for g, d in zip(self.groups, dtypes, strict=True)
         ]
-        room = [self._room(g, d) for g, d in zip(self.groups, dtypes, strict=True)]
+        room = [self._room(i, g, d) for i, (g, d) in enumerate(zip(self.groups, dtypes, strict=True))]
         spans = [
             (k * min(r[0] for r in rs), k * max(r[1] for r in rs)) for k, rs in zip(room, ranges, strict=True)
         ]
@@ -336,9 +338,9 @@ class QuantizationPlan:
         rule = rule_of(self.mod, self.values[var]) if self.kinds.get(var) is not None else None
         return rule.output_format(self.mod, self.values[var]) if rule else None
 
-    def _room(self, group: set[Any], dtype: Format) -> float:
+    def _room(self, number: int, group: set[Any], dtype: Format) -> float:
         """By how much the range of a group exceeds what calibration saw."""
-        if dtype.is_float or any(map(self._fixed, group)):
+        if dtype.is_float or number in self._scaled or any(map(self._fixed, group)):
             return 1.0
         if dtype.bits > INT12.bits:
             return HEADROOM if any(map(self._is_image, group)) else WIDE_HEADROOM
@@ -370,7 +372,7 @@ class QuantizationPlan:
             found = max(wanted, key=lambda d: (d.is_float, d.precision))
         else:
             found = max(wanted, key=lambda d: d.precision, default=INT8)
-        if number in self._wide and not found.is_float:
+        if (number in self._wide or number in self._scaled) and not found.is_float:
             return INT16
         if number in self._fine and not found.is_float:
             return max(found, INT12, *self._of_tables(group, asking | {number}), key=lambda d: d.bits)
@@ -379,7 +381,8 @@ class QuantizationPlan:
         return max(found, INT8, key=lambda d: d.bits)
 
     def _of_tables(self, group: set[Any], asking: frozenset[int]) -> list[Format]:
-        """What tables that read a group give, residual streams aside: they need no fewer steps in front.
+        """What tables that read a group give: they need no fewer steps in front. Residual streams aside, and
+        what products scale by channel, which needs as many as the smallest channel.
 
         Nor those that ask: a join may give a tensor and a table of it one scale.
         """
@@ -387,7 +390,8 @@ class QuantizationPlan:
         results = {roots[v] for v in group if v in roots}
         apart = asking | self._wide
         behind = [i for i, g in enumerate(self.groups) if results & g and i not in apart]
-        return [f for i in behind if not (f := self._dtype(i, self.groups[i], asking)).is_float]
+        found = [self._scaled.get(i) or self._dtype(i, self.groups[i], asking) for i in behind]
+        return [f for f in found if not f.is_float]
 
     def _makers(self, group: set[Any]) -> list[Any]:
         """The nearest layers that the tensors of a group are made of; where there are none, their readers."""

@@ -6,9 +6,9 @@ that a number divided out of the channel can go into its weights, which have a s
     depthwise(x, w) = depthwise(x / s, s w)          s [C], of each channel's range on the data
 
 Behind a layer, through ReLU, pooling and all else that commutes with a scale, the weights of that layer are
-divided by s: it costs nothing. A function such as SiLU stands in the way of that. What it gives is multiplied
-by 1 / s before it is rounded to bytes: its table gives int16 (graph/scaled_channels.py). That is done where
-the rounding to bytes of one scale would cost the outputs something.
+divided by the root of s: it costs nothing. A function such as SiLU stands in the way of that. What it gives
+is multiplied by 1 / s before it is rounded to bytes: its table gives int16 (graph/scaled_channels.py). That
+is done where the rounding to bytes of one scale would cost the outputs something.
 
 Nagel et al. 2019 (equalize_cross_layer.py) choose s by the weights on both sides, which here have scales of
 their own.
@@ -141,13 +141,14 @@ def _scales(point: DepthwiseInput, ranges: _Ranges) -> np.ndarray:
 
 
 def _weight_scales(point: DepthwiseInput, ranges: _Ranges, layer: ScalableLayer) -> np.ndarray:
-    """s of the channels of a layer's result."""
+    """s of the channels of a layer's result: by the root, half of what a small channel could gain is left to
+    it as room for larger values of other data."""
     low, high = ranges.of(point.var)
     below, above = ranges.of(layer.unit.args[0])
     read = max(float(above.max()), 0.0) - min(float(below.min()), 0.0)
     span = max(float(high.max()), 0.0) - min(float(low.min()), 0.0)
     audible = _SILENT * read * np.linalg.norm(layer.by_output(), axis=1) / max(span, 1e-30)
-    return channel_scales(low, high, np.clip(audible, _LEAST, 1.0))
+    return np.sqrt(channel_scales(low, high, np.clip(audible, _LEAST, 1.0)))
 
 
 class _Change:

@@ -1,4 +1,4 @@
-"""EqualizeDepthwise: outputs stay, and channels that depthwise convolutions read fill one range."""
+"""EqualizeDepthwise: outputs stay, and channels that depthwise convolutions read come to like ranges."""
 
 from __future__ import annotations
 
@@ -78,20 +78,21 @@ def equalized(mod, target=ARM, **words):
     ("function", "between"),
     [*((f, "nothing") for f in FUNCTIONS), ("relu", "max_pool"), ("none", "avg_pool"), ("silu", "max_pool")],
 )
-def test_outputs_stay_and_a_second_time_changes_nothing(function, between):
+def test_outputs_stay(function, between):
     mod = depthwise(FUNCTIONS[function], BETWEEN[between])
     after = equalized(mod)
     assert not same(mod, after)
     outputs_preserved(mod, after)
-    assert same(after, equalized(after))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_the_channels_fill_one_range(function):
+def test_the_channels_come_near_to_one_range(function):
+    """Those of a layer half the way: a channel may be larger on other data."""
     mod = depthwise(FUNCTIONS[function])
     before, after = reaches(mod), reaches(equalized(mod))
     assert before.min() < before.max() / 50
-    assert after.min() > after.max() / 4  # zero is one code for all: ranges lie on either side of it
+    left = np.sqrt(before.min() / before.max()) if operators(mod) == operators(equalized(mod)) else 1
+    assert after.min() > left * after.max() / 4  # zero is one code for all: ranges lie on either side of it
 
 
 @pytest.mark.parametrize("function", ["none", "relu", "leaky"])
@@ -101,9 +102,11 @@ def test_what_commutes_with_a_scale_costs_no_operator(function):
 
 
 @pytest.mark.parametrize("function", ["silu", "gelu"])
-def test_a_function_gets_a_product_with_a_number_for_each_channel(function):
+def test_a_function_gets_a_product_with_a_number_for_each_channel_once(function):
     mod = depthwise(FUNCTIONS[function])
-    assert sorted(operators(equalized(mod))) == sorted([*operators(mod), "multiply"])
+    after = equalized(mod)
+    assert sorted(operators(after)) == sorted([*operators(mod), "multiply"])
+    assert same(after, equalized(after))
 
 
 def test_others_read_the_function_as_it_was():
@@ -124,7 +127,7 @@ def test_a_channel_that_is_silent_on_the_data_is_not_made_loud():
     mod = depthwise(relu)
     before, after = (next(iter(layers(m, m["main"]).values())) for m in (mod, equalized(mod)))
     first, then = (constant(unit.args[1])[0] for unit in (before, after))
-    assert np.abs(then).max() <= 8 * np.abs(first).max()
+    assert np.abs(then).max() <= 4 * np.abs(first).max()
 
 
 def test_weights_of_one_scale_and_clamps_stay():

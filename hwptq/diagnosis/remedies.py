@@ -105,6 +105,9 @@ def _for_activations(case: Case) -> Iterator[Remedy]:
         yield Remedy("activations have few bits", Change(precision=word))
     if not recipe.widen and word and case.options.precision is None:
         yield Remedy("channels that are small beside others drown in bytes", Change(steps=("widen=on",)))
+    if not recipe.depthwise:
+        why = "channels that depthwise layers read differ in range"
+        yield Remedy(why, Change(steps=("depthwise=on",)))
     if not recipe.smooth:
         yield Remedy("some channels behind a layer norm are outliers", Change(steps=("smooth=on",)))
     if not recipe.absorb:

@@ -28,7 +28,7 @@ def scaled_groups(
     """The numbers of the groups of tensors that tables make and that such products alone read, and what the
     tables are to read.
     """
-    found = {}
+    found: dict[int, Format] = {}
     for i, group in enumerate(groups):
         behind = [values.get(u) if kinds.get(u) == "mul" else None for v in group for u in readers.get(v, ())]
         factors = [f for call in behind for f in factors_of(call)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +29,11 @@ PARTS = 2
 
 
 @dataclass(frozen=True)
-class RoundedAlone(Task["tuple[tvm.IRModule, frozenset[Place]]", tvm.IRModule]):
-    """Some layers of QDQ forms of `float32` with the rounding of a recipe."""
+class RoundedAlone(Task["tuple[int, frozenset[Place]]", "dict[Place, LayerConstants]"]):
+    """Constants of some layers of one of `modules`, QDQ forms of `float32`, with the rounding of a recipe."""
 
     float32: tvm.IRModule
+    modules: tuple[tvm.IRModule, ...]
     samples: tuple[dict[str, np.ndarray], ...]
     recipe: Recipe
     target: Descriptor
@@ -43,31 +43,26 @@ class RoundedAlone(Task["tuple[tvm.IRModule, frozenset[Place]]", tvm.IRModule]):
     def bench(self) -> None:
         return None
 
-    def work(self, bench: None, item: tuple[tvm.IRModule, frozenset[Place]]) -> tvm.IRModule:
-        module, only = item
+    def work(self, bench: None, item: tuple[int, frozenset[Place]]) -> dict[Place, LayerConstants]:
+        number, only = item
         options = passes.RoundingOptions(self.recipe.rounding, alone=True, only=only)
         step = passes.RoundWeights(self.float32, self.samples, self.target, options)
-        return recalled_pass(step, module, self.cache)
+        layers = quantized_layers(recalled_pass(step, self.modules[number], self.cache))
+        return {p: LayerConstants(layers[p].values, layers[p].scale, np.array(layers[p].bias)) for p in only}
 
 
-def rounded_alone(
-    task: RoundedAlone, modules: Sequence[tvm.IRModule], workers: Workers
-) -> list[tvm.IRModule]:  # fmt: skip
-    """QDQ modules with all their layers rounded; those that the recipe rounds nothing of stay."""
+def rounded_alone(task: RoundedAlone, workers: Workers) -> list[tvm.IRModule]:
+    """Its modules with all their layers rounded; those that the recipe rounds nothing of stay."""
     items = [
-        (number, module, part)
-        for number, module in enumerate(modules)
+        (number, part)
+        for number, module in enumerate(task.modules)
         if rounds(task.recipe, module, task.target)
         for part in parts(quantized_layers(module))
     ]
-    new: list[dict[Place, LayerConstants]] = [{} for _ in modules]
-    found = workers.map(task, [(module, part) for _, module, part in items])
-    for (number, _, part), module in zip(items, found, strict=True):
-        layers = quantized_layers(module)
-        new[number] |= {
-            p: LayerConstants(layers[p].values, layers[p].scale, np.array(layers[p].bias)) for p in part
-        }
-    return [with_layer_constants(m, n) if n else m for m, n in zip(modules, new, strict=True)]
+    new: list[dict[Place, LayerConstants]] = [{} for _ in task.modules]
+    for (number, _), constants in zip(items, workers.map(task, items), strict=True):
+        new[number] |= constants
+    return [with_layer_constants(m, n) if n else m for m, n in zip(task.modules, new, strict=True)]
 
 
 def parts(layers: dict[Place, QuantizedLayer]) -> list[frozenset[Place]]:

@@ -192,8 +192,9 @@ class Chooser:
             return self.variants, self._data
         fitted = [sample.inputs for sample in islice(self._data, 0, most, 2)]
         method = type(rounding_method(recipe.rounding))
-        task = RoundedAlone(self._float32, tuple(fitted), recipe, self.target, self._cache, method)
-        rounded = rounded_alone(task, list(self.variants.qdq.values()), self._workers)
+        modules = tuple(self.variants.qdq.values())
+        task = RoundedAlone(self._float32, modules, tuple(fitted), recipe, self.target, self._cache, method)
+        rounded = rounded_alone(task, self._workers)
         return replace(self.variants, qdq=dict(zip(self.variants.qdq, rounded, strict=True))), held
 
 

@@ -66,7 +66,9 @@ class DaskWorkers(Workers):
 
     def map(self, task: Task[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
         name, sent = self._send(task)
-        futures = [self.client.submit(_do, name, sent, item, pure=False, retries=_DEATHS) for item in items]
+        futures = [
+            self.client.submit(_do, name, sent, _pickled(item), pure=False, retries=_DEATHS) for item in items
+        ]
         try:
             for future in futures:
                 yield self._result(future)
@@ -76,7 +78,7 @@ class DaskWorkers(Workers):
     def start(self, task: Task[Item, Result], item: Item) -> Callable[[], Result]:
         """Behind all that is certainly wanted. Dask forgets what nobody holds any more."""
         name, sent = self._send(task)
-        future = self.client.submit(_do, name, sent, item, pure=False, retries=_DEATHS, priority=-1)
+        future = self.client.submit(_do, name, sent, _pickled(item), pure=False, retries=_DEATHS, priority=-1)
         return partial(self._result, future)
 
     def _send(self, task: Task[Any, Any]) -> tuple[str, Any]:
@@ -121,10 +123,11 @@ def _local_cluster(place: str) -> Any:
         raise HwptqError(f"--cluster {place}: its processes can't be started: {error}") from error
 
 
-def _pickled(task: Any) -> bytes:
+def _pickled(value: Any) -> bytes:
+    """As bytes, which the scheduler only passes on: it would read and write modules again for each worker."""
     import cloudpickle  # metrics and methods of users may be functions
 
-    return bytes(cloudpickle.dumps(task))
+    return bytes(cloudpickle.dumps(value))
 
 
 def _same(data: bytes) -> bytes:
@@ -138,7 +141,7 @@ class _Benches:
         self._held: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
         self._one_at_a_time = Lock()
 
-    def work(self, name: str, data: bytes, item: Any) -> Any:
+    def work(self, name: str, data: bytes, item: bytes) -> Any:
         with self._one_at_a_time, one_blas_thread():
             if name not in self._held:
                 task = pickle.loads(data)
@@ -148,10 +151,10 @@ class _Benches:
                 old, bench = self._held.popitem(last=False)[1]
                 old.leave(bench)
             task, bench = self._held[name]
-            return task.work(bench, item)
+            return task.work(bench, pickle.loads(item))
 
 
-def _do(name: str, data: bytes, item: Any) -> Any:
+def _do(name: str, data: bytes, item: bytes) -> Any:
     """On a worker: the result of an item."""
     from distributed import get_worker
 

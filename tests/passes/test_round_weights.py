@@ -181,9 +181,9 @@ def test_layers_alone_can_be_rounded_in_parts():
     ]
     recipe = RECIPES["default"]
     method = type(rounding_method(recipe.rounding))
-    task = RoundedAlone(mod, tuple(fed), recipe, target, Cache(), method)
+    task = RoundedAlone(mod, tuple(qdq), tuple(fed), recipe, target, Cache(), method)
     whole = RoundingOptions(recipe.rounding, alone=True)
-    for module, found in zip(qdq, rounded_alone(task, qdq, Here()), strict=True):
+    for module, found in zip(qdq, rounded_alone(task, Here()), strict=True):
         divided = parts(quantized_layers(module))
         assert len(divided) == PARTS
         assert sorted(place for part in divided for place in part) == sorted(quantized_layers(module))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .equalize_depthwise import EqualizeDepthwise as EqualizeDepthwise
     from .fit_integers import FitIntegers as FitIntegers
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
+    from .fuse_attention import FuseAttention as FuseAttention
     from .fuse_conv_relu import FuseConvRelu as FuseConvRelu
     from .fuse_masks import FuseMasks as FuseMasks
     from .fuse_norms import FuseNorms as FuseNorms
@@ -46,6 +47,7 @@ _PUBLIC = {
     "equalize_depthwise": ("EqualizeDepthwise",),
     "fit_integers": ("FitIntegers",),
     "fold_batch_norm": ("FoldBatchNorm",),
+    "fuse_attention": ("FuseAttention",),
     "fuse_conv_relu": ("FuseConvRelu",),
     "fuse_masks": ("FuseMasks",),
     "fuse_norms": ("FuseNorms",),

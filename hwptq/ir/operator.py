@@ -42,7 +42,8 @@ class Operator:
     kind: its name, one of all. family: the name under which a descriptor lists what computes it; its kind, if
     neither it nor a base says so. without_rule: what it is emitted for, if no rule emits it for a node.
     by_value: a value of the result depends on the values of the same place only, of each activation (one that
-    broadcasts, on others). reads_layouts, writes_layouts: its portable code takes its activation in any
+    broadcasts, on others). in_float: no codes are multiplied or moved, so reports list it as left in float.
+    reads_layouts, writes_layouts: its portable code takes its activation in any
     layout in rows, writes its result so.
     """
 
@@ -50,6 +51,7 @@ class Operator:
     family: ClassVar[str]
     without_rule: ClassVar[str] = ""
     by_value: ClassVar[bool] = False
+    in_float: ClassVar[bool] = False
     reads_layouts: ClassVar[bool] = False
     writes_layouts: ClassVar[bool] = False
     #: The value on arrays, in the order of the docstring.

@@ -157,6 +157,11 @@ LOWER = (
         lambda job, now: passes.CachesInBytes(job.target),
         when=lambda job, now: _holds_codes(job.options.kv_cache),
     ),
+    Step(
+        "FuseAttention",
+        lambda job, now: passes.FuseAttention(job.target),
+        when=lambda job, now: job.options.activations == "dynamic",
+    ),
 )
 SELECT = (
     # integers -> the target's kernels, which compute the same

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 
-def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> np.ndarray:
     """float32 a * b + c, rounded once.
 
     The product of two float32 is exact in float64; the sum is rounded to odd there, after which rounding to
     float32 gives what one rounding would have given (Boldo and Melquiond, 2008).
     """
-    p, c = np.asarray(a, np.float64) * np.asarray(b, np.float64), np.asarray(c, np.float64)
+    p, added = np.asarray(a, np.float64) * np.asarray(b, np.float64), np.asarray(c, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        s = np.asarray(p + c)
+        s = np.asarray(p + added)
         t = s - p
-        error = (p - (s - t)) + (c - t)
+        error = (p - (s - t)) + (added - t)
         at = np.nonzero(np.atleast_1d(error))  # few, as a rule: most sums are exact
         if not len(at[0]):
             return s.astype(np.float32)

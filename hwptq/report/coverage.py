@@ -111,7 +111,7 @@ def coverage(float_graph: tvm.IRModule, integer_graph: tvm.IRModule) -> dict[str
     return {
         "macs_total": float_macs(float_graph),
         "macs_quantized": _quantized_macs(float_graph, integer_graph),
-        "nodes_quantized": sum(not isinstance(op, _BOUNDARY) for _, op, _ in nodes),
+        "nodes_quantized": sum(not isinstance(op, _BOUNDARY) and not op.in_float for _, op, _ in nodes),
         "nodes_float": float_nodes(integer_graph),
     }
 
@@ -136,13 +136,15 @@ def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
     reasons, named = float_reasons(func), origins(func)
     rows = []
     for var, value in bindings(func):
-        if not isinstance(value, relax.Call) or integer_operator(mod, value) is not None:
+        operator = integer_operator(mod, value)
+        if not isinstance(value, relax.Call) or (operator is not None and not operator.in_float):
             continue
-        if any(holds_codes(str(getattr(t.ty, "dtype", ""))) for t in [var, *reads(value)]):
+        tensors = [var, *reads(value)]
+        if operator is None and any(holds_codes(str(getattr(t.ty, "dtype", ""))) for t in tensors):
             continue  # data movement of integers
-        if not any(str(getattr(t.ty, "dtype", "")).startswith("float") for t in [var, *reads(value)]):
+        if not any(str(getattr(t.ty, "dtype", "")).startswith("float") for t in tensors):
             continue  # arithmetic of indices and masks
-        name, op = named[var].label, op_name(value)
+        name, op = named[var].label, operator.kind if operator else op_name(value)
         if isinstance(value.op, tvm.ir.GlobalVar):
             op = str(composite_name(mod[value.op])).removeprefix("hwptq.")
         rows.append({"name": name, "op": op, "reason": reasons.get(name, f"{op} has no integer form")})

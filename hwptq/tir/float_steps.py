@@ -1,6 +1,7 @@
-"""Quotients and nearest integers of float32 by fused multiply-adds, for devices that lack instructions.
+"""Quotients, nearest integers and exponentials of float32 by fused multiply-adds.
 
-What is computed is what a division and a rounding compute, to the bit: no target differs.
+The first two are for devices that lack instructions, and give what a division and a rounding give, to the
+bit: no target differs.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.quant.float_attention import LEAST, LN_2, LOG2_E, MAGIC, POLYNOMIAL
+
 from .builder import Expr, constant, dtype_of, exact_float32, splat
 
 #: Scales by which quotients are exact: no step on the way is subnormal or infinite.
 SCALES = (2.0**-60, 2.0**60)
-_MAGIC = 1.5 * 2**23  # beside it a float32 has no fraction
 
 
 def quotient(x: Expr, scale: float, lanes: int) -> Expr:
@@ -33,10 +35,31 @@ def quotient(x: Expr, scale: float, lanes: int) -> Expr:
 
 def nearest(x: Expr, lanes: int) -> Expr:
     """The integer nearest to x, |x| < 2^22, half to even, as float32."""
-    one, magic = (constant(v, "float32", lanes) for v in (1.0, _MAGIC))
+    one, magic = (constant(v, "float32", lanes) for v in (1.0, MAGIC))
     return T.bind(T.bind(fma(x, one, magic, lanes)) - magic)
 
 
 def fma(a: Expr, b: Expr, c: Expr, lanes: int) -> Expr:
     """a * b + c of float32, rounded once."""
     return T.call_llvm_pure_intrin(dtype_of("float32", lanes), "llvm.fma", a, b, c)
+
+
+def exponential(x: Expr, lanes: int) -> Expr:
+    """exp(x), x <= 0, as quant/float_attention.py has it."""
+
+    def number(value: float) -> Expr:
+        return constant(value, "float32", lanes)
+
+    x = T.bind(T.max(x, number(LEAST)))
+    shifted = T.bind(fma(x, number(LOG2_E), number(MAGIC), lanes))
+    n = T.bind(shifted - number(MAGIC))
+    rest = x
+    for part in LN_2:
+        rest = T.bind(fma(n, number(-part), rest, lanes))
+    value = number(POLYNOMIAL[0])
+    for c in POLYNOMIAL[1:]:
+        value = T.bind(fma(value, rest, number(c), lanes))
+    value = T.bind(fma(value, rest * rest, rest, lanes) + number(1.0))
+    whole = dtype_of("int32", lanes)
+    power = T.shift_left(T.reinterpret(whole, shifted), constant(23, "int32", lanes))
+    return T.bind(T.reinterpret(dtype_of("float32", lanes), T.reinterpret(whole, value) + power))

@@ -12,12 +12,14 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
+from naive_attention import attention, attention_on_rows
 from naive_groups import group_dense, group_dequantize, group_embedding
 from naive_recurrent import recurrent
 from naive_rows import row_quantize, row_rescale, row_scale
 
 from hwptq.ir.operator import Operator
 from hwptq.operators.add import Add
+from hwptq.operators.attention import Attention, AttentionOnRows
 from hwptq.operators.avg_pool import AvgPool
 from hwptq.operators.clamp import Clamp
 from hwptq.operators.conv2d import Conv2d
@@ -334,6 +336,8 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     RowScale: row_scale,
     RowQuantize: row_quantize,
     RowRescale: row_rescale,
+    Attention: attention,
+    AttentionOnRows: attention_on_rows,
     GroupDense: group_dense,
     GroupDequantize: group_dequantize,
     GroupEmbedding: group_embedding,

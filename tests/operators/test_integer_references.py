@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attention_cases
 import group_cases
 import int16_cases
 import naive
@@ -222,7 +223,14 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
 
 @pytest.mark.parametrize(
     "kind",
-    [*int16_cases.KINDS, *transformer_cases.KINDS, *group_cases.KINDS, recurrent_case, rows],
+    [
+        *int16_cases.KINDS,
+        *transformer_cases.KINDS,
+        *group_cases.KINDS,
+        *attention_cases.FEW,
+        recurrent_case,
+        rows,
+    ],
     ids=lambda kind: kind.__name__,
 )
 @settings(max_examples=10, deadline=None)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from random import Random
 
+import attention_cases
 import elementwise_cases
 import group_cases
 import int16_cases
@@ -51,6 +52,7 @@ def test_kernels_of_all_operators_on_integers_are_compared_with_their_references
         *int16_cases.KINDS,
         *transformer_cases.KINDS,
         *group_cases.KINDS,
+        *attention_cases.KINDS,
         kernel_cases.random_case,
         recurrent_case,
     ]

@@ -1,11 +1,12 @@
-"""Compares and times the programs of carry_build.py, on the machine that they were carried to.
+"""Compares and times what carry_build.py or carry_decoders.py built, on the machine it was carried to.
 
     python benchmarks/carry_run.py FOLDER [--models resnet20,kws] [--rounds 11] [--threads 1]
 
 Outputs must equal those of the reference to the byte. Programs of a model are timed in turn, and the models
 of carry_peers.py with them where onnxruntime and openvino are found: one thread in processor time, several by
 the clock. A line gives the median with the least and the most, and the median of the ratios within a round to
-the first in the order of the alphabet. Programs that time each kernel come last. It needs numpy alone.
+the first in the order of the alphabet; of a decoder, for each number of tokens that came before. Programs
+that time each kernel come last. It needs numpy alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+Feed = dict[str, np.ndarray]
 _NANOSECONDS_PER_ROUND = 6e7
 _NO_PROGRAMS = (".npz", ".timed", ".txt", ".onnx", ".xml", ".bin")
 #: (times) -> nanoseconds of one inference, the mean of so many
@@ -51,14 +53,15 @@ def timed(infer: Callable[[], Any], threads: int) -> Timer:
     return nanoseconds
 
 
-def onnx_runtime(model: Path, threads: int) -> Timer:
-    """A model in ONNX Runtime. Raises ImportError where that is absent."""
+def onnx_runtime(model: Path, threads: int, given: Feed) -> Timer:
+    """A model in ONNX Runtime, on noise where no input is given. Raises ImportError where that is absent."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    feed = {i.name: _noise([d if isinstance(d, int) else 1 for d in i.shape]) for i in session.get_inputs()}
+    shapes = {i.name: [d if isinstance(d, int) else 1 for d in i.shape] for i in session.get_inputs()}
+    feed = {name: given.get(name, _noise(shape)) for name, shape in shapes.items()}
     return timed(lambda: session.run(None, feed), threads)
 
 
@@ -77,15 +80,15 @@ def _noise(shape: list[int]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def contenders(folder: Path, model: str, one: np.ndarray, threads: int) -> dict[str, Timer]:
-    """All that is timed of a model."""
+def contenders(folder: Path, model: str, one: np.ndarray, given: Feed, threads: int) -> dict[str, Timer]:
+    """All that is timed of a model, on one sample."""
     found: dict[str, Timer] = {}
     for file in sorted(folder.glob(f"{model}.*")):
         try:
             if file.suffix not in _NO_PROGRAMS:
                 found[file.name] = lambda repeat, p=file: run(p, one, threads, repeat)[1]  # type: ignore[misc]
             elif file.suffix == ".onnx":
-                found[file.name] = onnx_runtime(file, threads)
+                found[file.name] = onnx_runtime(file, threads, given)
             elif file.suffix == ".xml":
                 found[file.name] = openvino(file, threads)
         except ImportError as error:
@@ -102,19 +105,32 @@ def measure(folder: Path, model: str, rounds: int, threads: int) -> str:
         found = np.frombuffer(run(program, stored["inputs"], threads)[0], np.uint8)
         differing = int((found != stored["outputs"].reshape(-1)).sum())
         lines.append(f"{program.name}: {differing} of {found.size} bytes differ")
-    timers = contenders(folder, model, stored["inputs"][:1], threads)
+    feeds = {key.removeprefix("feed."): stored[key] for key in stored.files if key.startswith("feed.")}
+    if "timed" not in stored.files:
+        return "\n".join(
+            [*lines, *times(contenders(folder, model, stored["inputs"][:1], {}, threads), rounds)]
+        )
+    for i, label in enumerate(stored["labels"]):
+        given = {name: values[i] for name, values in feeds.items()}
+        timers = contenders(folder, model, stored["timed"][i : i + 1], given, threads)
+        lines += [f"{model}, {label}:", *times(timers, rounds)]
+    return "\n".join(lines)
+
+
+def times(timers: dict[str, Timer], rounds: int) -> list[str]:
+    """A line for each, measured in turn."""
     repeats = {name: max(1, int(_NANOSECONDS_PER_ROUND / max(t(3), 1))) for name, t in timers.items()}
-    times: dict[str, list[float]] = {name: [] for name in timers}
+    taken: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
         for name, timer in timers.items():
-            times[name].append(timer(repeats[name]))
-    base = next(iter(times))
-    for name, taken in times.items():
-        ratio = statistics.median(a / b for a, b in zip(times[base], taken, strict=True))
-        milliseconds = [t * 1e-6 for t in (statistics.median(taken), min(taken), max(taken))]
+            taken[name].append(timer(repeats[name]))
+    base, lines = next(iter(taken)), []
+    for name, mine in taken.items():
+        ratio = statistics.median(a / b for a, b in zip(taken[base], mine, strict=True))
+        milliseconds = [t * 1e-6 for t in (statistics.median(mine), min(mine), max(mine))]
         spread = "{:.3f} ms ({:.3f} … {:.3f})".format(*milliseconds)
         lines.append(f"{name}: {spread}, {ratio:.2f} x as fast as {base}")
-    return "\n".join(lines)
+    return lines
 
 
 def kernels(folder: Path, model: str) -> str:

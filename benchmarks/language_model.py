@@ -13,11 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from common import parser
-
-import hwptq
-from hwptq.metrics.perplexity import perplexity
-
-FOLDER = "docs-lm"
+from docs_lm import DocsLm, perplexity_of
 
 command = parser(__doc__)
 command.add_argument("--target", default="x86-64-vnni")
@@ -31,31 +27,29 @@ command.add_argument("--verified", type=int, default=1, help="sequences to compa
 def main() -> None:
     """Compile, which compares with the reference operator by operator; then score."""
     args = command.parse_args()
-    folder = args.data / FOLDER
-    tokens = {name: array.astype(np.int64) for name, array in np.load(folder / "tokens.npz").items()}
-    length = tokens["calibration"].shape[1]
-
-    def samples(kind: str) -> list[dict[str, np.ndarray]]:
-        return [{"input_ids": ids[None]} for ids in tokens[kind]]
-
+    lm = DocsLm.of(args.data)
+    texts, calibration = lm.tokens("evaluation"), lm.tokens("calibration")
+    length = calibration.shape[1]
     with TemporaryDirectory() as scratch:
-        model = hwptq.compile(
-            folder / "prefill.onnx", args.target, samples("calibration"),
-            samples("evaluation")[: args.verified], output=Path(scratch) / "out", axes={"length": length},
-            activations="dynamic", weight_granularity="group", precision=args.precision, group=args.group,
-            recipe=args.recipe,
+        model = lm.compile(
+            "prefill.onnx", args.target, Path(scratch) / "out", axes={"length": length},
+            calibration_data=lm.at_once(calibration), evaluation_data=lm.at_once(texts[: args.verified]),
+            precision=args.precision, group=args.group, recipe=args.recipe,
         )  # fmt: skip
-        losses = []
-        for sample in samples("evaluation")[: args.sequences]:
-            logits, ids = model.run(sample)["logits"], sample["input_ids"]
-            losses.append(np.log(perplexity([logits[:, :-1]], ids[:, 1:], [])))
-        report = model.report
+
+        def logits(text: np.ndarray) -> np.ndarray:
+            """The graph reads a whole text; what its last token gives is not asked for."""
+            whole = np.pad(text, (0, length - len(text)))
+            return model.run({"input_ids": whole[None]})["logits"][0, : len(text)]
+
+        scored = texts[: args.sequences]
+        score, report = perplexity_of(logits, scored), model.report
     exact, kept = report["bit_exact"], report["collapse"]["outputs"][0]
-    weights = sum(row["macs"] for row in report["bits"]) / length
+    weights = sum(row["macs"] for row in report["bits"] if row["weight_bytes"]) / length
     bits = 8 * sum(row["weight_bytes"] for row in report["bits"]) / weights
     print(
-        f"{args.precision} groups of {args.group} {args.recipe}: perplexity {np.exp(np.mean(losses)):.3f} on "
-        f"{len(losses)} sequences, {bits:.3f} bits a weight, {exact['mismatches']} of {exact['values']} "
+        f"{args.precision} groups of {args.group} {args.recipe}: perplexity {score:.3f} on "
+        f"{len(scored)} sequences, {bits:.3f} bits a weight, {exact['mismatches']} of {exact['values']} "
         f"values of {args.verified} sequences differ, logits {kept['verdict']} ({kept['kept']:.3f} kept), "
         f"{report['seconds'].get('round weights', 0):.0f} s to round"
     )

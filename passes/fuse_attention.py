@@ -174,7 +174,7 @@ def _codes(expr: Any, values: Mapping[Any, Any]) -> _Rows | None:
     """Codes and scales of rows, where `expr` is their product."""
     product: Any = values.get(expr)
     back: Any = values.get(product.args[0]) if op_name(product) == "multiply" else None
-    if op_name(back) != "astype" or str(back.args[0].ty.dtype) != "int8":
+    if op_name(back) != "astype" or str(back.args[0].ty.dtype) != AttentionOnRows.held:
         return None
     scales = product.args[1]
     if not isinstance(scales, relax.Var) or shape_of(scales) != (*shape_of(expr)[:-1], 1):

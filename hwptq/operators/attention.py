@@ -87,6 +87,7 @@ class AttentionOnRows(_Attention):
     """
 
     kind: ClassVar[str] = "attention_on_rows"
+    held: ClassVar[str] = "int8"  # of the codes
 
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         """Those of the scores: values are multiplied in float."""

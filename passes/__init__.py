@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .correct_bias import CorrectBias as CorrectBias
     from .equalize_cross_layer import EqualizeCrossLayer as EqualizeCrossLayer
     from .equalize_depthwise import EqualizeDepthwise as EqualizeDepthwise
+    from .exact_functions import ExactFunctions as ExactFunctions
     from .fit_integers import FitIntegers as FitIntegers
     from .fold_batch_norm import FoldBatchNorm as FoldBatchNorm
     from .fuse_attention import FuseAttention as FuseAttention
@@ -45,6 +46,7 @@ _PUBLIC = {
     "correct_bias": ("CorrectBias",),
     "equalize_cross_layer": ("EqualizeCrossLayer",),
     "equalize_depthwise": ("EqualizeDepthwise",),
+    "exact_functions": ("ExactFunctions",),
     "fit_integers": ("FitIntegers",),
     "fold_batch_norm": ("FoldBatchNorm",),
     "fuse_attention": ("FuseAttention",),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from naive_attention import attention, attention_on_rows
+from naive_functions import real_sigmoid
 from naive_groups import group_dense, group_dequantize, group_embedding
 from naive_recurrent import recurrent
 from naive_rows import row_quantize, row_rescale, row_scale
@@ -36,6 +37,7 @@ from hwptq.operators.mul import Mul
 from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
+from hwptq.operators.real_sigmoid import RealSigmoid
 from hwptq.operators.recurrent import Recurrent
 from hwptq.operators.rescale import Rescale
 from hwptq.operators.resize import Resize
@@ -337,6 +339,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     RowQuantize: row_quantize,
     RowRescale: row_rescale,
     Attention: attention,
+    RealSigmoid: real_sigmoid,
     AttentionOnRows: attention_on_rows,
     GroupDense: group_dense,
     GroupDequantize: group_dequantize,

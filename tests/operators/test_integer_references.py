@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attention_cases
+import function_cases
 import group_cases
 import int16_cases
 import naive
@@ -228,6 +229,7 @@ def test_matrix_products_through_floats_are_exact(depth, seed):
         *transformer_cases.KINDS,
         *group_cases.KINDS,
         *attention_cases.FEW,
+        *function_cases.KINDS,
         recurrent_case,
         rows,
     ],

@@ -8,6 +8,7 @@ from random import Random
 
 import attention_cases
 import elementwise_cases
+import function_cases
 import group_cases
 import int16_cases
 import kernel_cases
@@ -53,6 +54,7 @@ def test_kernels_of_all_operators_on_integers_are_compared_with_their_references
         *transformer_cases.KINDS,
         *group_cases.KINDS,
         *attention_cases.KINDS,
+        *function_cases.KINDS,
         kernel_cases.random_case,
         recurrent_case,
     ]

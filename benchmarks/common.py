@@ -46,6 +46,7 @@ CASES = {
     ),
     "face-rfb320": Case("face-rfb320", calibration="calibration", evaluation="evaluation"),
     "tiny-ad": Case("tiny-ad", preprocess=None),
+    "coco-nanodet-m": Case("coco-nanodet-m", calibration="calibration", evaluation="evaluation"),
 }
 
 

@@ -8,6 +8,7 @@ TVM's would end in MakePackedAPI.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from .hooks import named_workspaces
 
 _CPU_DEVICE = 1
 _SECONDS = 30  # of the processor that LLVM may take for a function
-_LESS_OPTIMIZED = 2  # the level that LLVM is asked for then; 3 otherwise
+_LESS_OPTIMIZED = (1, 0)  # the levels that it is asked for then
 
 
 def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRModule:
@@ -37,14 +38,21 @@ def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRMo
 def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
     """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for.
 
-    Where LLVM does not end, as at some transpositions of bytes with AVX-512, it is asked for less.
+    Where LLVM does not end, as at some transpositions of bytes with AVX-512, it is asked for less. Raises
+    ValueError where it does not end even then.
     """
     code = named_workspaces(lowered, prefix)
-    ended = run_apart(partial(_generate, code, target, path), _SECONDS * len(code.functions))
-    if ended is Ended.OUT_OF_TIME:
-        target = tvm.target.Target({**target.export(), "opt-level": _LESS_OPTIMIZED})
-    if ended is not Ended.DONE:  # if it fails, it says here why
-        _generate(code, target, path)
+    seconds = _SECONDS * len(code.functions)
+    less = (tvm.target.Target({**target.export(), "opt-level": level}) for level in _LESS_OPTIMIZED)
+    for device in itertools.chain([target], less):
+        generate = partial(_generate, code, device, path)
+        ended = run_apart(generate, seconds)
+        if ended is Ended.FAILED:
+            generate()  # says why
+        if ended is not Ended.OUT_OF_TIME:
+            return
+    names = ", ".join(variable.name_hint for variable in code.functions)
+    raise ValueError(f"{names}: LLVM does not end within {seconds} s")
 
 
 def _generate(code: tvm.IRModule, target: Any, path: Path) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from tvm import te, topi
+from tvm import relax, te, topi
 
-from hwptq.backends.static_c import raw_functions
+from hwptq.backends.static_c import levels
 from hwptq.backends.static_c.apart import Ended, run_apart
+from hwptq.backends.static_c.raw_functions import lower, write_object
+from hwptq.backends.static_c.shared_library import build_library
+from hwptq.targets import load_target
 
 
 def _spin() -> None:
@@ -38,21 +41,38 @@ def test_what_waits_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_apart(lambda: time.sleep(100), 1) is Ended.OUT_OF_TIME
 
 
+def _transposition() -> tvm.IRModule:
+    x, builder = relax.Var("x", relax.TensorType((1, 4, 11, 6), "int8")), relax.BlockBuilder()
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            y = builder.emit_output(builder.emit(relax.op.permute_dims(x, [0, 2, 3, 1])))
+        builder.emit_func_output(y)
+    return builder.get()
+
+
+@pytest.mark.parametrize("library", [False, True])
 def test_a_transposition_that_llvm_never_ends_is_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw_functions, "_SECONDS", 1)
-    target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "cascadelake"})
-    x = te.placeholder((1, 4, 11, 6), "int8")
-    function = te.create_prim_func([x, topi.transpose(x, (0, 2, 3, 1))])
-    raw_functions.write_object(raw_functions.lower({"f": function}, target, 64), target, tmp_path / "f.o")
-    assert (tmp_path / "f.o").read_bytes()[:4] == b"\x7fELF"
+    monkeypatch.setattr(levels, "_FIRST", 0)
+    target = load_target("x86-64-vnni")
+    device = tvm.target.Target(dict(target.tvm))
+    if library:
+        build_library(_transposition(), target, tmp_path / "f")
+    else:
+        x = te.placeholder((1, 4, 11, 6), "int8")
+        function = te.create_prim_func([x, topi.transpose(x, (0, 2, 3, 1))])
+        write_object(lower({"f": function}, device, 64), device, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes()[:4] == b"\x7fELF"
 
 
-def test_an_error_of_code_generation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu"})
-    x = te.placeholder((4,), "int8")
-    lowered = raw_functions.lower({"f": te.create_prim_func([x, topi.identity(x)])}, target, 64)
-    monkeypatch.setattr(raw_functions, "_generate", lambda *_: _fail())
+def test_an_error_is_told() -> None:
     with pytest.raises(ValueError, match="no"):
-        raw_functions.write_object(lowered, target, tmp_path / "f.o")
+        levels.generate_at_some_level(lambda _: _fail(), tvm.target.Target("llvm"), ["f"])
+
+
+def test_what_ends_at_no_level_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "_FIRST", 0)
+    monkeypatch.setattr(levels, "_EACH", 1)
+    with pytest.raises(ValueError, match="f: LLVM does not end within 1 s"):
+        levels.generate_at_some_level(lambda _: _spin(), tvm.target.Target("llvm"), ["f"])

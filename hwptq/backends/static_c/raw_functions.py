@@ -8,9 +8,7 @@ TVM's would end in MakePackedAPI.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,10 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi import structural_walk
 
-from .apart import Ended, run_apart
 from .hooks import named_workspaces
+from .levels import generate_at_some_level
 
 _CPU_DEVICE = 1
-_SECONDS = 30  # of the processor that LLVM may take for a function
-_LESS_OPTIMIZED = (1, 0)  # the levels that it is asked for then
 
 
 def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRModule:
@@ -36,27 +32,13 @@ def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRMo
 
 
 def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
-    """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for.
-
-    Where LLVM does not end, as at some transpositions of bytes with AVX-512, it is asked for less. Raises
-    ValueError where it does not end even then.
-    """
+    """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for."""
     code = named_workspaces(lowered, prefix)
-    seconds = _SECONDS * len(code.functions)
-    less = (tvm.target.Target({**target.export(), "opt-level": level}) for level in _LESS_OPTIMIZED)
-    for device in itertools.chain([target], less):
-        generate = partial(_generate, code, device, path)
-        ended = run_apart(generate, seconds)
-        if ended is Ended.FAILED:
-            generate()  # says why
-        if ended is not Ended.OUT_OF_TIME:
-            return
-    names = ", ".join(variable.name_hint for variable in code.functions)
-    raise ValueError(f"{names}: LLVM does not end within {seconds} s")
 
+    def generate(device: Any) -> None:
+        tvm.get_global_func("target.build.llvm")(code, device).write_to_file(str(path), "o")
 
-def _generate(code: tvm.IRModule, target: Any, path: Path) -> None:
-    tvm.get_global_func("target.build.llvm")(code, target).write_to_file(str(path), "o")
+    generate_at_some_level(generate, target, [variable.name_hint for variable in code.functions])
 
 
 def workspaces(lowered: tvm.IRModule, alignment: int) -> dict[str, int]:

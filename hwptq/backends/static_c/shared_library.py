@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -16,6 +17,7 @@ from hwptq.errors import HwptqError
 from hwptq.targets import Descriptor
 from hwptq.tir.builder import CYCLES
 
+from .levels import generate_at_some_level
 from .taps import with_taps
 
 #: Cycles of a kernel that TVM's pool gains from; each launch costs it more than our own pool.
@@ -25,12 +27,14 @@ _LEAST_SHARED = 50_000
 def build_library(mod: tvm.IRModule, target: Descriptor, path: Path, cache: Cache | None = None) -> None:
     """Build `path` for tvm.runtime.load_module and relax.VirtualMachine: functions `main` and `taps`."""
 
+    def generate(device: Any) -> None:
+        executable = tvm.compile(_small_ones_alone(with_taps(mod)), target=device)
+        executable.export_library(str(path.resolve()), fcompile=_linker(target, path.parent))
+
     def built() -> bytes:
+        names = [variable.name_hint for variable in mod.functions]
         try:
-            executable = tvm.compile(
-                _small_ones_alone(with_taps(mod)), target=tvm.target.Target(dict(target.tvm))
-            )
-            executable.export_library(str(path.resolve()), fcompile=_linker(target, path.parent))
+            generate_at_some_level(generate, tvm.target.Target(dict(target.tvm)), names)
         except RuntimeError as error:
             raise HwptqError(f"{target.name}: building the shared library failed: {error}") from error
         return path.read_bytes()

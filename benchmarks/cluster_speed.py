@@ -37,7 +37,7 @@ from common import line, parser, paths
 MODELS = ("cifar10-resnet20", "imagenet-mobilenetv1-075", "tiny-kws")
 TARGETS = ("x86-64-vnni", "x86-64-avx2", "arm-cortex-a", "wasm32-simd")
 #: What a report tells of the day, and not of the model.
-TIMES = ("seconds", "command")
+TIMES = ("seconds", "date")
 #: What, its figure, and whether that is good.
 Row = tuple[str, str, bool]
 BOUND, KILL_EVERY, REPEATED = 1.7, 20.0, 10.0  # times, seconds, percent

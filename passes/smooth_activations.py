@@ -4,7 +4,9 @@
 
 for layer norms, RMS norms and any product with a constant vector; and where a dense layer made the tensor,
 its own weights are divided: the values of an attention before its output layer, the linear side of a gated
-block. Outputs stay the same; what is quantized is flatter. How s is chosen: quant/smoothing.py.
+block. The result of a function by table (GELU) is multiplied by 1 / s, where the target holds it in more
+than a byte before that. Outputs stay the same; what is quantized is flatter. How s is chosen:
+quant/smoothing.py.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ import tvm
 from tvm import relax
 
 from hwptq.evaluate.interpret import observe_all
+from hwptq.formats import INT8, INT16, Pair, format_of
 from hwptq.ir.dataflow import bindings, constant, main_functions, rewrite
 from hwptq.ir.provenance import Origin, origins
-from hwptq.quant.smoothing import Product, best_factors, factors
+from hwptq.lowering.operand import constant_operand
+from hwptq.lowering.rules import family_of
+from hwptq.quant.smoothing import WORTH_A_PRODUCT, Product, best_factors, factors
 
 from .graph.channel_links import Reader
-from .graph.divisible import Divisible, divisible
+from .graph.divisible import Divisible, divisible, multipliable
 from .graph.own_integers import own_integers
+from .graph.stream_dtypes import holds_wide_products
 
 #: Samples that are looked at, and rows that are kept of a tensor, over all of them.
 SAMPLES = 128
@@ -40,18 +46,22 @@ class SmoothActivations:
     smoothed one. samples: dicts of the module's inputs, of which the first ones are read; strength: 0 leaves
     the outliers in the activations, 1 moves all of them into the weights; None: for each tensor the one that
     loses least on the samples. per_token: activations get a scale a row, found when they are computed.
+    target: that of static activations; without one no products are added. dtypes: of activations and weights
+    that dense layers will have, by name.
     """
 
     def __init__(
-        self, samples: Iterable[dict[str, np.ndarray]], strength: float | None = None, per_token: bool = False
-    ):
+        self, samples: Iterable[dict[str, np.ndarray]], strength: float | None = None, per_token: bool = False,
+        target: Any = None, dtypes: Pair = (INT8.name, INT8.name),
+    ):  # fmt: skip
         if strength is not None and not 0 <= strength <= 1:
             raise ValueError(f"the strength of smoothing lies in [0, 1], got {strength}")
         self.samples, self.strength, self.per_token = samples, strength, per_token
+        self.target, self.dtypes = target, tuple(map(format_of, dtypes))
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         bound = _bound(mod)
-        points = [p for _, func in main_functions(mod) for p in divisible(mod, func) if _is_free(p, bound)]
+        points = [p for _, func in main_functions(mod) for p in self._points(mod, func) if _is_free(p, bound)]
         if not points:
             return mod
         inputs = _layer_inputs(mod, points)
@@ -61,9 +71,19 @@ class SmoothActivations:
         for point in sorted(points, key=lambda p: not weights.is_layer(p)):  # layers before norms
             s = self._factors(point, weights, {r.var: seen[inputs[r.var]] for r in point.readers})
             if np.any(s != 1):
+                s = s if point.constants else _held(s)
                 chosen[point.var] = point, s
                 weights.smooth(point, s)
         return _smoothed(mod, chosen, weights)
+
+    def _points(self, mod: tvm.IRModule, func: Any) -> list[Divisible]:
+        """The tensors of a function that may be smoothed."""
+        points = divisible(mod, func)
+        if self.target is None or self.dtypes[0] != INT8:
+            return points
+        kinds = [family_of(mod, value) for _, value in bindings(func)]
+        more = holds_wide_products(kinds, self.target)
+        return points + (multipliable(mod, func, points) if more else [])
 
     def _factors(self, point: Divisible, weights: _Weights, seen: dict[Any, _Rows]) -> np.ndarray:
         """s of each channel of a tensor."""
@@ -78,7 +98,18 @@ class SmoothActivations:
             products.append((Product(rows.rows(), rows.low, rows.high, weight), at))
         if self.strength is not None:
             return factors(reach, largest, self.strength)
-        return best_factors(reach, largest, products, self.per_token)
+        dtype = self.dtypes[1]
+        qmax = int(dtype.qmax) if not dtype.is_float else INT8.qmax
+        if point.constants:
+            return best_factors(reach, largest, products, self.per_token, qmax)
+        return best_factors(reach, largest, products, self.per_token, qmax, WORTH_A_PRODUCT)
+
+
+def _held(s: np.ndarray) -> np.ndarray:
+    """Factors near `s` whose inverses the int16 of a constant holds as they are."""
+    inverse = constant_operand((1 / s).astype(np.float32), INT16)
+    codes = np.maximum(inverse.tensor, 1)
+    return 1 / (codes * float(inverse.scale))
 
 
 def _is_free(point: Divisible, values: dict[Any, Any]) -> bool:
@@ -132,6 +163,9 @@ def _smoothed(
     def visit(r: Any, var: Any, value: Any) -> Any:
         new = r.keep(value)
         args = list(new.args) if isinstance(new, relax.Call) else []
+        if var in chosen and not chosen[var][0].constants:
+            inverse = relax.const((1 / chosen[var][1]).astype(np.float32))
+            return relax.op.multiply(r.emit(relax.Call(new.op, args, new.attrs, new.ty_args)), inverse)
         if var in chosen:
             point, s = chosen[var]
             divided = [*args]

@@ -11,7 +11,7 @@ import tvm
 
 from hwptq import passes
 from hwptq.calibration import calibrate
-from hwptq.formats import INT8, Format, format_of, parse_precision
+from hwptq.formats import INT8, Format, Pair, format_of, parse_precision
 from hwptq.ir.dataflow import main_functions
 from hwptq.options import OUTSIDE
 from hwptq.passes.graph.group_plan import GroupFormats, group_formats
@@ -39,7 +39,9 @@ PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
     # float -> float: tensors that quantize better
     Step(
         "SmoothActivations",
-        lambda job, now: passes.SmoothActivations(job.batches),
+        lambda job, now: passes.SmoothActivations(
+            job.batches, target=job.target, dtypes=_dense_dtypes(job)
+        ),
         when=lambda job, now: job.options.recipe.smooth,
         stage="smooth",
     ),
@@ -180,6 +182,14 @@ SELECT = (
 def _holds_codes(kv_cache: str) -> bool:
     """Whether caches in the program are to be integers."""
     return kv_cache != OUTSIDE and not format_of(kv_cache).is_float
+
+
+def _dense_dtypes(job: Job) -> Pair:
+    """Those that most dense layers will have: as asked, else the first that the target offers."""
+    if job.options.precision:
+        return parse_precision(job.options.precision)
+    rule = job.target.rule("dense")
+    return rule.pairs[0] if rule else (INT8.name, INT8.name)
 
 
 def _groups(job: Job) -> GroupFormats | None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 #: What is tried; 0 besides, which means no smoothing.
-STRENGTHS = (0.35, 0.5, 0.65, 0.8)
+STRENGTHS = (0.35, 0.5, 0.65, 0.8, 0.95)
 _ACTIVATION_STEPS = 255
 _WORTH = 0.97  # what is left of the error where smoothing is worth it
+#: The same where it takes a product by element more.
+WORTH_A_PRODUCT = 0.6
 _WORTH_A_TOKEN = 0.5  # the same beside scales for each token, which bear most outliers by themselves
 
 
@@ -60,11 +62,12 @@ def factors(reach: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarr
 
 def best_factors(
     reach: np.ndarray, weights: np.ndarray, products: Sequence[tuple[Product, np.ndarray]],
-    per_token: bool = False, qmax: int = 127,
+    per_token: bool = False, qmax: int = 127, worth: float = _WORTH,
 ) -> np.ndarray:  # fmt: skip
     """s [C] of the strength that loses least, or ones where none is worth it.
 
-    products: the layers behind the tensor, each with the tensor's channel that each of its inputs holds.
+    products: the layers behind the tensor, each with the tensor's channel that each of its inputs holds;
+    qmax: the largest code of their weights; worth: what is left at most of the error where it is worth it.
     """
     channels = len(reach)
 
@@ -74,7 +77,7 @@ def best_factors(
     tried = [factors(reach, weights, strength) for strength in STRENGTHS]
     plain, errors = error(np.ones(channels)), [error(s) for s in tried]
     best = int(np.argmin(errors))
-    worth = _WORTH_A_TOKEN if per_token else _WORTH
+    worth = min(worth, _WORTH_A_TOKEN) if per_token else worth
     return tried[best] if errors[best] < worth * plain else np.ones(channels)
 
 

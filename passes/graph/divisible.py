@@ -2,12 +2,13 @@
 
 A norm's result and the output of a dense layer can: their own constants take the divisors. What stands
 between only moves channels, or is linear in them: a product with another tensor (up and down of a gated
-block), a matmul that weighs the rows (values and output of an attention).
+block), a matmul that weighs the rows (values and output of an attention). The result of a function by table,
+a GELU say, has no constants of its own: a product with some can be put behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tvm import relax
 
 from hwptq.ir.composite import Composite, is_clamped, read_composite
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of, users
+from hwptq.lowering.elementwise import elementwise_roots, is_elementwise
 
 from .channel_links import Follower, Reader, Unlinked, channel_labels, layers
 
@@ -28,7 +30,8 @@ _LINEAR = {"nn.layer_norm": (1, 2), "nn.rms_norm": (1,)}
 class Divisible:
     """A tensor, the places of the constants that divide it in its expression, and the dense layers behind.
 
-    alone: nothing else reads it; else a divided copy is to stand beside it.
+    alone: nothing else reads it; else a divided copy is to stand beside it. Without constants it is the
+    result of a function by table, which a product with constants is to follow.
     """
 
     var: Any
@@ -51,6 +54,21 @@ def divisible(mod: tvm.IRModule, func: Any) -> list[Divisible]:
         if point is not None:
             points.append(point)
     return points
+
+
+def multipliable(mod: tvm.IRModule, func: Any, points: Sequence[Divisible]) -> list[Divisible]:
+    """The results of functions by table that dense layers alone read, but those of `points`."""
+    found = layers(mod, func)
+    dense = {var for var, unit in found.items() if _is_dense(unit)}
+    taken = {reader.var for point in points for reader in point.readers}
+    follower = Follower(mod, func, found)
+    values = dict(bindings(func))
+    roots = elementwise_roots(values)
+    ends = [
+        v for v, value in values.items() if roots[v] != v and is_elementwise(value) and len(shape_of(v)) > 1
+    ]
+    followed = [_followed(var, (), follower, dense) for var in ends]
+    return [p for p in followed if p and taken.isdisjoint(reader.var for reader in p.readers)]
 
 
 def _constants(value: Any, unit: Composite | None) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .own_integers import OwnIntegers
 from .scaled_channels import scaled_groups
 from .shape_limits import beyond_limits
-from .stream_dtypes import wide_groups
+from .stream_dtypes import reads_wide, wide_groups
 from .summand import fused_summand
 
 _ROUNDS = 100  # more than any chain of raised scales is long
@@ -265,9 +265,7 @@ class QuantizationPlan:
         return fused_summand(self.mod, add, self.values, self.readers) == var
 
     def _wants_wide(self, kind: str) -> bool:
-        """Whether the operators of a kind read more than bytes best."""
-        rule = self.target.rule(kind)
-        return rule is not None and format_of(rule.pairs[0][0]).bits > INT8.bits
+        return reads_wide(self.target, kind)
 
     def _narrow(self) -> dict[Any, QParams]:
         """The parameters of wide tensors as products and tables read them."""

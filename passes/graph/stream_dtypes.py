@@ -6,9 +6,10 @@ where a norm takes the mean off, or where few factors are multiplied, one roundi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from hwptq.formats import INT8, format_of
 from hwptq.ir.dataflow import data_of
 from hwptq.targets.op_kinds import STREAM_OPS
 
@@ -45,6 +46,19 @@ def wide_groups(
         if v in into_products or member.get(v) in wide:
             wide |= {member[a] for a in data_of(values[v]) if a in member}
     return wide
+
+
+def holds_wide_products(kinds: Iterable[str | None], target: Any) -> bool:
+    """Whether operands of products by element, in a graph of operators of such kinds, are wide integers."""
+    mul = target.rule("mul")
+    integers = mul is not None and any(not format_of(name).is_float for name, _ in mul.pairs)
+    return integers and any(k in STREAM_OPS and reads_wide(target, str(k)) for k in kinds)
+
+
+def reads_wide(target: Any, kind: str) -> bool:
+    """Whether the operators of a kind read more than bytes best."""
+    rule = target.rule(kind)
+    return rule is not None and format_of(rule.pairs[0][0]).bits > INT8.bits
 
 
 def _is_last(group: set[Any], kinds: Kinds, readers: Readers) -> bool:

@@ -51,9 +51,13 @@ class SmoothActivations:
     """
 
     def __init__(
-        self, samples: Iterable[dict[str, np.ndarray]], strength: float | None = None, per_token: bool = False,
-        target: Any = None, dtypes: Pair = (INT8.name, INT8.name),
-    ):  # fmt: skip
+        self,
+        samples: Iterable[dict[str, np.ndarray]],
+        strength: float | None = None,
+        per_token: bool = False,
+        target: Any = None,
+        dtypes: Pair = (INT8.name, INT8.name),
+    ):
         if strength is not None and not 0 <= strength <= 1:
             raise ValueError(f"the strength of smoothing lies in [0, 1], got {strength}")
         self.samples, self.strength, self.per_token = samples, strength, per_token
@@ -79,7 +83,8 @@ class SmoothActivations:
     def _points(self, mod: tvm.IRModule, func: Any) -> list[Divisible]:
         """The tensors of a function that may be smoothed."""
         points = divisible(mod, func)
-        if self.target is None or self.dtypes[0] != INT8:
+        read = self.dtypes[0]
+        if self.target is None or read.is_float or read.bits > INT8.bits:
             return points
         kinds = [family_of(mod, value) for _, value in bindings(func)]
         more = holds_wide_products(kinds, self.target)

@@ -39,9 +39,7 @@ PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
     # float -> float: tensors that quantize better
     Step(
         "SmoothActivations",
-        lambda job, now: passes.SmoothActivations(
-            job.batches, target=job.target, dtypes=_dense_dtypes(job)
-        ),
+        lambda job, now: passes.SmoothActivations(job.batches, target=job.target, dtypes=_dense_dtypes(job)),
         when=lambda job, now: job.options.recipe.smooth,
         stage="smooth",
     ),

@@ -8,9 +8,12 @@ from relax_graphs import apply, const, graph, operators, outputs_preserved, samp
 from tvm import relax
 
 from hwptq import passes
+from hwptq.formats import INT16
 from hwptq.ir.dataflow import bindings, constant, op_name
+from hwptq.lowering.operand import constant_operand
 from hwptq.passes.graph.divisible import divisible
 from hwptq.passes.smooth_activations import SmoothActivations
+from hwptq.targets import load_target
 
 op, nn = relax.op, relax.op.nn
 
@@ -164,3 +167,43 @@ def test_what_is_read_twice_or_bent_is_not_divided():
 
     mod = apply(passes.FuseConvRelu(), graph(build, x=(1, 5, 8)))
     assert divisible(mod, mod["main"]) == []
+
+
+def bent(emit, x, outlier=80.0):
+    """A norm, and behind it a function by table of which one channel is large."""
+    wide = np.array(const(8, 16, seed=2).value.numpy())
+    wide[:, 5] *= outlier
+    norm = emit(nn.layer_norm(x, const(8, seed=4), const(8, seed=5), axes=[-1]), "norm")
+    gelu = emit(nn.gelu(emit(op.matmul(norm, relax.const(wide)), "up")), "gelu")
+    return emit(op.matmul(gelu, const(16, 8, seed=3)), "down")
+
+
+def test_a_function_by_table_is_divided_where_the_target_holds_it_in_more_than_a_byte():
+    mod = apply(passes.FuseConvRelu(), graph(bent, x=(1, 6, 8)))
+    data = samples(mod, 40)
+    after = apply(SmoothActivations(data, target=load_target("x86-64-vnni")), mod)
+    outputs_preserved(mod, after)
+    assert operators(after).count("multiply") == operators(mod).count("multiply") + 1
+    old, new = (stats_of(m, data).ranges["gelu"] for m in (mod, after))
+    assert np.ptp(new) < 0.5 * np.ptp(old)
+
+
+@pytest.mark.parametrize("others", [{}, {"target": "nvidia-hopper-fp8"}, {"dtypes": ("int16", "int8")}])
+def test_a_function_by_table_stays_elsewhere(others):
+    """No target, one without products of integers, layers that read more than a byte."""
+    mod = apply(passes.FuseConvRelu(), graph(bent, x=(1, 6, 8)))
+    named = {"target": load_target(others.get("target", "x86-64-vnni"))} if others else {}
+    dtypes = {k: v for k, v in others.items() if k == "dtypes"}
+    after = apply(SmoothActivations(samples(mod, 40), **named, **dtypes), mod)
+    assert operators(after).count("multiply") == operators(mod).count("multiply")
+
+
+def test_what_it_is_multiplied_with_is_held_exactly():
+    """The inverses are codes of the int16 that a constant beside an int16 tensor becomes."""
+    mod = apply(passes.FuseConvRelu(), graph(bent, x=(1, 6, 8)))
+    after = apply(SmoothActivations(samples(mod, 40), target=load_target("x86-64-vnni")), mod)
+    (product,) = [v for _, v in bindings(after["main"]) if op_name(v) == "multiply"]
+    inverse = constant(product.args[1])
+    held = constant_operand(inverse, INT16)
+    np.testing.assert_allclose(held.tensor * float(held.scale), inverse, rtol=1e-6)
+    assert held.tensor.min() >= 1

@@ -94,30 +94,44 @@ class Follower:
 
     def readers(self, var: Any, labels: np.ndarray, offsets: bool = True) -> list[Reader]:
         """Every layer behind `var`. Raises Unlinked where something else reads it too."""
+        found: list[Reader] = []
+        waiting = self._reading(var, labels, offsets)
+        while waiting:  # a chain of nodes may be longer than calls may be deep
+            user, source, at, kept = waiting.pop()
+            if user in self._layers:
+                label = self._origins[user].label
+                found.append(_reader(user, label, self._layers[user], at, kept))
+            else:
+                waiting += self._reading(user, *self._behind(user, source, at, kept))
+        return found
+
+    def _reading(
+        self, var: Any, labels: np.ndarray, offsets: bool
+    ) -> list[tuple[Any, Any, np.ndarray, bool]]:  # fmt: skip
+        """What reads a tensor, the first of them last, with what is read and what is known of it."""
         who = self._users.get(var, [])
         if None in who:
             raise Unlinked("it is an output of the model")
         if not who:
             raise Unlinked("nothing reads it")
-        return [reader for user in who for reader in self._through(user, var, labels, offsets)]
+        return [(user, var, labels, offsets) for user in reversed(who)]
 
-    def _through(self, user: Any, source: Any, labels: np.ndarray, offsets: bool) -> list[Reader]:
+    def _behind(self, user: Any, source: Any, labels: np.ndarray, offsets: bool) -> tuple[np.ndarray, bool]:
+        """The labels of what is no layer, and whether it keeps offsets."""
         value = self._values[user]
-        if user in self._layers:
-            return [_reader(user, self._origins[user].label, self._layers[user], labels, offsets)]
         if isinstance(value, relax.Var):
-            return self.readers(user, labels, offsets)
+            return labels, offsets
         if op_name(value) == "concat":
-            return self.readers(user, _joined(value, source, labels), offsets)
+            return _joined(value, source, labels), offsets
         if isinstance(value, relax.Tuple) or len(reads(value)) != 1:
             joined = self._join(value, source, labels)
             if joined is not None:
-                return self.readers(user, joined, False)
+                return joined, False
             raise Unlinked(f"{self._described(user)} joins it with other tensors")
         moved = _moved(value, labels)
         if moved is None:
             raise Unlinked(f"{self._described(user)} reads it and does not commute with a scale")
-        return self.readers(user, moved, offsets and _keeps_offsets(value))
+        return moved, offsets and _keeps_offsets(value)
 
     def _described(self, user: Any) -> str:
         """An operator and its name, for a reason."""

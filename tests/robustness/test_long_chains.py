@@ -43,13 +43,13 @@ def swish(number: int, x: str, y: str) -> onnx.NodeProto:
     return node(op, inputs, y, f"node{number}")
 
 
-def compiled(folder: Path, make: Make, count: int) -> Any:
+def compiled(folder: Path, make: Make, count: int, recipe: str = "fast") -> Any:
     """A dense layer, a chain of an even number of nodes, and a dense layer, compiled."""
     chain = [make(i, f"t{i}", f"t{i + 1}") for i in range(count)]
     ends = node("MatMul", "x w", "t0", "first"), node("MatMul", f"t{count} w", "y", "last")
     path = save(model([ends[0], *chain, ends[1]], {"x": ["N", 6]}, CONSTANTS), folder)
     samples = [{"x": normal(i, 1, 6)} for i in range(4)]
-    return hwptq.compile(path, TARGET, samples, output=folder / "out", recipe="fast")
+    return hwptq.compile(path, TARGET, samples, output=folder / "out", recipe=recipe)
 
 
 @pytest.mark.parametrize(("make", "count"), [(relu, 5000), (clip, 1200), (reshape, 1100), (swish, 1200)])
@@ -60,6 +60,12 @@ def test_no_recursion_by_depth(
     report = compiled(tmp_path, make, count).report
     assert report["bit_exact"]["mismatches"] == 0
     assert report["bit_exact"]["values"] > 0
+
+
+def test_no_recursion_by_depth_in_any_step(tmp_path: Path, runnable: Callable[[str], str]) -> None:
+    """The default recipe has steps that follow a tensor to the layers that read it."""
+    runnable(TARGET)
+    assert compiled(tmp_path, relu, 400, "default").report["bit_exact"]["mismatches"] == 0
 
 
 def test_time_grows_with_the_number_of_nodes(tmp_path: Path, runnable: Callable[[str], str]):

@@ -17,8 +17,9 @@ from hwptq.quant.qparams import QParams
 
 from .fit_integers import FitIntegers
 from .graph.embeddings import embedding_tables
+from .graph.layer_weights import QuantizedWeight
 from .graph.quantizable import assignment, with_float_reasons, with_layer_dtypes, with_weight_groups
-from .graph.quantization_plan import Choices, Pair, QuantizationPlan, QuantizedWeight, Stats
+from .graph.quantization_plan import Choices, Pair, QuantizationPlan, Stats
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.InsertQDQ")

@@ -10,7 +10,8 @@ from hwptq.formats import INT8, PerAxis
 from hwptq.ir.dataflow import constant
 from hwptq.quant.qparams import quantize_weight, weight_scales
 
-from .quantization_plan import QuantizationPlan, QuantizedWeight
+from .layer_weights import QuantizedWeight
+from .quantization_plan import QuantizationPlan
 
 
 def embedding_tables(plan: QuantizationPlan) -> dict[Any, QuantizedWeight]:

@@ -5,37 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Protocol
 
 import networkx as nx
-import numpy as np
 import tvm
 
-from hwptq.formats import INT8, INT12, INT16, Format, Granularity, Pair, PerAxis, format_of, parse_granularity
-from hwptq.ir.composite import is_clamped, read_composite, weight_of
-from hwptq.ir.dataflow import bindings, constant, data_of, shape_of, users
+from hwptq.formats import INT8, INT12, INT16, Format, Pair, format_of
+from hwptq.ir.composite import is_clamped, read_composite
+from hwptq.ir.dataflow import bindings, data_of, users
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes
 from hwptq.lowering.elementwise import elementwise_roots, is_linear
 from hwptq.lowering.rules import family_of, rule_of
-from hwptq.quant.qparams import (
-    ANY_GRID,
-    Grid,
-    QParams,
-    activation_qparams,
-    asymmetric_weight,
-    quantize_weight,
-    weight_scales,
-)
-from hwptq.quant.symmetric_weights import SymmetricWeight
-from hwptq.quant.weight_groups import GROUPED, nearest_in_groups, takes_groups
+from hwptq.quant.qparams import QParams, activation_qparams
 from hwptq.targets.op_kinds import CONVOLUTIONS, PRODUCTS, WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
 from .fine_sources import fine_groups
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
-from .own_integers import OwnIntegers
+from .layer_weights import LayerWeights, QuantizedWeight
 from .scaled_channels import scaled_groups
 from .shape_limits import beyond_limits
 from .stream_dtypes import reads_wide, wide_groups
@@ -68,27 +56,6 @@ class Choices:
     granularity: str | None = None
     exclude: str | None = None
     assignment: Mapping[str, Pair] | None = None
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """The weight of a layer: its values in int8 or a float, float32 scales along `axis`, the dtype they fit.
-    from_zero: codes have a zero point, and values are their distances from it, int16.
-
-    Values per group hold the factors of their groups (quant/weight_groups.py).
-    """
-
-    values: np.ndarray
-    scale: np.ndarray
-    axis: int
-    dtype: Format
-    granularity: Granularity
-    from_zero: bool = False
-
-    @property
-    def group(self) -> int:
-        """Input channels that share a factor; 0 = none."""
-        return self.granularity.group
 
 
 class QuantizationPlan:
@@ -124,7 +91,7 @@ class QuantizationPlan:
         self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
         self.weights: dict[Any, QuantizedWeight] = {}
-        self._own = OwnIntegers()
+        self._weights = LayerWeights(mod, target, choices.granularity)
         self._choose()
 
     def pair(self, var: Any) -> Pair:
@@ -314,10 +281,12 @@ class QuantizationPlan:
         if self.reads_bytes(var):
             given = {a: self.narrow.get(a, q) for a, q in given.items()}
         source = given[value.args[0]]
-        if self.kinds[var] in WEIGHTED_OPS:
+        kind = self.kinds[var]
+        if kind is not None and kind in WEIGHTED_OPS:
             if not is_rounded and not self._stays_unrounded(var):
                 return None
-            self.weights[var] = self._weight(var, value, source)
+            dtype = format_of(self.pair(var)[1])
+            self.weights[var] = self._weights.of(var, value, kind, source.scale, dtype)
             other = float(self.weights[var].scale.max())
         elif value.args[1] in given:
             unit = read_composite(self.mod, value)
@@ -403,70 +372,3 @@ class QuantizationPlan:
                 seen |= set(waiting)
         nodes = [u for v in group for u in [v, *self.readers.get(v, [])]]
         return found or [u for u in nodes if self.kinds.get(u) is not None]
-
-    def _weight(self, var: Any, value: Any, source: QParams) -> QuantizedWeight:
-        weight = weight_of(value)
-        assert weight is not None
-        axis, dtype = (0 if weight.ndim == 4 else 1), format_of(self.pair(var)[1])
-        granularity = self._granularity(var, value, weight, axis, dtype)
-        limit = bias_limit(value, source.scale, weight.shape[axis], dtype, self._grid)
-        own = self._own.of(var, value, dtype, limit)
-        if own is not None and self._keeps(own, granularity, dtype):
-            return QuantizedWeight(own.codes, own.scale, axis, dtype, PerAxis(axis))
-        group = granularity.group
-        if group:
-            limit = bias_limit(value, source.scale, weight.shape[axis], INT8, self._grid)
-            return QuantizedWeight(*nearest_in_groups(weight, axis, group, limit), axis, dtype, granularity)
-        if self._grid.asymmetric_weights and takes_zero_point(dtype) and self._joins_inputs(value):
-            along = axis if isinstance(granularity, PerAxis) else None
-            codes, scale = asymmetric_weight(weight, along, limit, dtype, self._grid)
-            scale = np.broadcast_to(scale, (weight.shape[axis],)).copy()
-            return QuantizedWeight(codes, scale, axis, dtype, granularity, from_zero=True)
-        scale = granularity.shared(weight_scales(weight, axis, limit, dtype, self._grid))
-        return QuantizedWeight(quantize_weight(weight, scale, axis, dtype), scale, axis, dtype, granularity)
-
-    def _joins_inputs(self, value: Any) -> bool:
-        """Whether every output channel of a layer reads all input channels, so that these can come twice."""
-        unit = read_composite(self.mod, value)
-        assert unit is not None
-        return unit.kind != "conv2d" or int(unit.head.attrs.groups) == 1
-
-    def _keeps(self, own: SymmetricWeight, granularity: Granularity, dtype: Format) -> bool:
-        """Whether the device can have the integers and scales that a weight came with."""
-        narrow = not self._grid.narrow or own.codes.min(initial=0) >= -dtype.qmax
-        shared = np.array_equal(granularity.shared(own.scale), own.scale)
-        return bool(narrow) and shared and not self._grid.powers_of_two
-
-    def _granularity(
-        self, var: Any, value: Any, weight: np.ndarray, axis: int, dtype: Format
-    ) -> Granularity:  # fmt: skip
-        """That of the user or of the descriptor; a scale a channel where a layer can't have groups."""
-        word = self.choices.granularity or str(self.target.rule(self.kinds[var]).granularity)
-        size = self.target.weight_group(self.kinds[var])
-        wanted = parse_granularity(word, axis, 1 - axis, max(size, 1))
-        fits = not wanted.group or (size and dtype == GROUPED and self._takes_groups(value, weight, size))
-        return wanted if fits else PerAxis(axis)
-
-    def _takes_groups(self, value: Any, weight: np.ndarray, size: int) -> bool:
-        """Whether the weight of a layer can be cut into groups of `size` input channels."""
-        channels, *window = weight.shape[1:] if weight.ndim == 4 else weight.shape[:1]
-        whole = weight.ndim == 2 or channels == shape_of(value.args[0])[1]
-        return whole and takes_groups(channels, prod(window), size)
-
-
-def takes_zero_point(dtype: Format) -> bool:
-    """Whether weights in a format can have a zero point: two codes of int8 are the distance from it."""
-    return not dtype.is_float and dtype.bits == INT8.bits
-
-
-def bias_limit(
-    call: Any, input_scale: float, channels: int, dtype: Format, grid: Grid = ANY_GRID
-) -> np.ndarray | None:
-    """Per channel, the smallest weight scale with which the bias of a composite fits what the device has.
-
-    The accumulator counts in units of an int8 weight, so in 16ths of an int4 one. None for floats: any fits.
-    """
-    bias = constant(call.args[2]) if len(call.args) > 2 else None
-    if bias is None or dtype.is_float:
-        return None
-    return np.broadcast_to(np.abs(bias).reshape(-1) / (input_scale * grid.most_bias(dtype)), (channels,))

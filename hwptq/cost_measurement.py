@@ -95,7 +95,7 @@ def measure(
         if cost is not None:
             found[key] = cost
     if not found:
-        raise UnsupportedError(f"{target.name}: no kind of layer can be measured")
+        raise UnsupportedError(f"{target.name}: no kind of layer can be measured: write the costs by hand")
     return list(found.values())
 
 

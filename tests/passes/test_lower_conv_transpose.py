@@ -129,7 +129,7 @@ def test_a_weight_that_is_computed_stays():
     )
     after = apply(LowerConvTranspose(), mod)
     assert operators(after) == ["nn.conv2d_transpose"]
-    reason = "the weight of this transposed convolution is no float32 constant, nor codes of one group"
+    reason = "the weight of this transposed convolution is no constant, nor codes by output channel"
     assert float_reasons(after["main"]) == {"layer": reason}
     assert shape_of(bindings(after["main"])[0][0]) == (1, 2, 10, 8)
 

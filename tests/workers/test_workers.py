@@ -26,7 +26,7 @@ from hwptq.quant.observers import OBSERVERS
 from hwptq.recipe import RECIPES
 from hwptq.report.accuracy import Score
 from hwptq.search import drop_search
-from hwptq.search.choose import BitWidths
+from hwptq.search.choose import BitWidths, Chooser
 from hwptq.search.drop_search import bit_widths
 from hwptq.targets import load_target
 from hwptq.workers.workers import Here, Task, Workers, shards
@@ -104,6 +104,7 @@ def test_a_search_by_a_cluster_finds_what_this_process_finds(
 ) -> None:
     """Ranges, roundings, sensitivities, trials and their answers, where every trial is refused."""
     monkeypatch.setattr(drop_search, "STEPS", 2)
+    monkeypatch.setattr(Chooser, "offers_wide", property(lambda chooser: False))  # a search of its own
     nodes = [node("Conv", "x v", "a", "first"), node("Conv", "a w", "b", "second"),
              node("GlobalAveragePool", "b", "c", "mean"), node("Flatten", "c", "y", "flat")]  # fmt: skip
     weights = {"v": normal(0, 4, 3, 3, 3), "w": normal(1, 5, 4, 3, 3)}

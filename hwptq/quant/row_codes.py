@@ -22,6 +22,11 @@ def row_codes(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return codes, scale
     found = on_grid(weight, 0)
     if found is not None:
+        for _ in range(_MOST_ROUNDS):
+            next_one = on_grid(found.codes * found.scale[:, None], 0)
+            if next_one is None or np.array_equal(next_one.scale, found.scale):
+                break
+            found = next_one
         return found.codes, found.scale
     for _ in range(_MOST_ROUNDS):
         again = weight_scales(codes * scale[:, None], 0)

@@ -6,6 +6,7 @@ run; the difference is that of eight layers, without what reading a sample and w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .artifact import load
-from .errors import HwptqError, UnsupportedError
+from .errors import HwptqError, InputError, UnsupportedError
 from .flow import compile as compile_model
 from .formats import Pair, precision_word
 from .latency import Latency, latency
@@ -163,6 +164,24 @@ def samples(shape: Shape) -> list[dict[str, np.ndarray]]:
     return [{"x0": random.normal(0, 1, shape.input).astype(np.float32)} for _ in range(_SAMPLES)]
 
 
+_FIRST_WORDS = "# per multiply-accumulate: "
+
+
+def check_writable(file: Path) -> None:
+    """Raise InputError, before anything is measured, where a descriptor can't be written, or would replace a
+    file that is none of these."""
+    if not os.access(file.parent, os.W_OK):
+        raise InputError(f"{file}: its folder is missing or can't be written; give another --output")
+    if not file.exists():
+        return
+    try:
+        ours = file.read_text(encoding="utf-8").startswith(_FIRST_WORDS)
+    except (OSError, UnicodeDecodeError):
+        ours = False
+    if not ours:
+        raise InputError(f"{file}: is there, and no file of hwptq targets measure; give another --output")
+
+
 def descriptor(name: str, target: Descriptor, costs: list[Cost]) -> str:
     """The text of a descriptor that extends a target by what was measured; those of convolutions, or else of
     the first kind, are [cost] of what has none of its own.
@@ -174,7 +193,7 @@ def descriptor(name: str, target: Descriptor, costs: list[Cost]) -> str:
         usual.setdefault(cost.dtype, cost.value)
     units = ", ".join(sorted({f"{cost.unit} by {cost.by}" for cost in costs}))
     lines = [
-        f"# per multiply-accumulate: {units}",
+        f"{_FIRST_WORDS}{units}",
         "schema = 1", f'name = "{target.name}-measured"', f'extends = "{name}"',
         f'summary = "{target.summary[:150]}, costs measured"', "", "[cost]",
         *(f"{dtype} = {value:.6g}" for dtype, value in usual.items()),

@@ -113,7 +113,7 @@ def compile(
                 workers,
             )  # fmt: skip
         suspect = _suspicions(evidence, built, data)
-        warnings = [*imported.warnings, *data.warnings, *built.warnings, *suspect]
+        warnings = [*imported.warnings, *checked.warnings, *data.warnings, *built.warnings, *suspect]
         whole = _whole(data.evaluation, imported) or data.evaluation
         alone = _alone(imported, built.graphs, whole, options, progress)
         wish = asked(model, target, given, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwptq.targets import load_target, target_names
-from hwptq.targets.schema import Numerics
+from hwptq.targets.numerics import Numerics
 
 #: Models of a chip's arithmetic have the kernels of the target that they extend; how they round is what
 #: tests/kernels/test_roundings.py is about.

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hwptq.errors import InputError
+
 from .grouped import grouped
 from .place import On
 from .progress_display import TerminalProgress
@@ -97,14 +99,18 @@ def measure_target(
     context.obj.begin(None, talk.verbose)
     with TerminalProgress(talk.quiet) as progress:
         with progress.loading():
-            from hwptq.cost_measurement import descriptor, measure
+            from hwptq.cost_measurement import check_writable, descriptor, measure
             from hwptq.targets import load_target
             from hwptq.targets.read import is_name
         target = load_target(name, trust=trust_descriptor)
         file = output or Path(f"{target.name}-measured.toml")
+        check_writable(file)
         costs = measure(target, name, on, runs, trust_descriptor, progress)
     base = name if is_name(name) else os.path.relpath(Path(name).absolute(), file.absolute().parent)
-    file.write_text(descriptor(base, target, costs), encoding="utf-8")
+    try:
+        file.write_text(descriptor(base, target, costs), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: can't be written ({error})") from error
     rows = [{"op": c.op, "dtype": c.dtype, "cost": c.value, "unit": c.unit, "by": c.by} for c in costs]
     talk.tell({"file": str(file), "costs": rows})
     if talk.shows:

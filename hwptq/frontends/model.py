@@ -24,6 +24,17 @@ class ImportCheck:
     reason: str = ""
     shapes: bool = True  # whether they were compared
 
+    @property
+    def warnings(self) -> tuple[Warning, ...]:
+        """What the user should know of a comparison that found outputs apart, and no wrong node."""
+        if not self.reason or self.difference is None:
+            return ()
+        text = (
+            f"outputs differ by {self.difference:.2g} from {self.by}: {self.reason}; compare what the "
+            f"emitted code scores with what the file scores where it runs now"
+        )
+        return (Warning("import", "", text),)
+
     def row(self) -> dict[str, Any]:
         """The object `import_check` of the report."""
         return {"shapes": self.shapes, "values": self.by or None, "difference": self.difference,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -64,6 +65,24 @@ def test_a_transposition_that_llvm_never_ends_is_compiled(
         function = te.create_prim_func([x, topi.transpose(x, (0, 2, 3, 1))])
         write_object(lower({"f": function}, device, 64), device, tmp_path / "f")
     assert (tmp_path / "f").read_bytes()[:4] == b"\x7fELF"
+
+
+def test_nothing_goes_on_when_the_user_interrupts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        (tmp_path / "new").write_text(str(os.getpid()))
+        (tmp_path / "new").rename(tmp_path / "pid")
+        _spin()
+
+    monkeypatch.setattr("hwptq.backends.static_c.apart.select.select", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_apart(work, 60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_an_error_is_told() -> None:

@@ -90,3 +90,26 @@ def test_what_is_written_is_read(costs: dict[str, float], tmp_path_factory: pyte
     for op, value in costs.items():
         assert read.cost_of(op, ("int8", "int8")) == pytest.approx(value, rel=1e-5)
     assert read.cost["int8"] == pytest.approx(costs.get("conv2d", next(iter(costs.values()))), rel=1e-5)
+
+
+def test_a_file_of_somebody_else_is_left_alone(hwptq: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(CHIP)
+    outcome = hwptq("targets", "measure", "x86-64-avx2", "--output", file)
+    assert outcome.code == 2
+    assert "no file of hwptq targets measure" in outcome.stderr
+    assert file.read_text() == CHIP
+
+
+def test_a_missing_folder_is_told_before_anything_is_measured(hwptq: Any, tmp_path: Path) -> None:
+    outcome = hwptq("targets", "measure", "x86-64-avx2", "--output", tmp_path / "missing" / "chip.toml")
+    assert outcome.code == 2
+    assert "its folder is missing" in outcome.stderr
+
+
+def test_what_was_measured_before_may_be_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "chip.toml"
+    file.write_text(
+        descriptor("x86-64-avx2", load_target("x86-64-avx2"), [Cost("dense", "int8", 1, "ns", "it")])
+    )
+    cost_measurement.check_writable(file)

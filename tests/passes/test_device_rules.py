@@ -33,7 +33,7 @@ from hwptq.quant.qparams import (
 )
 from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
-from hwptq.targets.schema import Numerics
+from hwptq.targets.numerics import Numerics
 
 ARM = load_target("arm-cortex-a")
 #: One of each way to make codes.

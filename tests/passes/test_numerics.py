@@ -17,7 +17,7 @@ from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.quant.qparams import Grid, activation_qparams, weight_scales
 from hwptq.report.coverage import integer_nodes
 from hwptq.targets import load_target
-from hwptq.targets.schema import Numerics
+from hwptq.targets.numerics import Numerics
 
 ARM = load_target("arm-cortex-a")
 

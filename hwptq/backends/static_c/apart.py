@@ -30,11 +30,14 @@ def run_apart(work: Callable[[], None], seconds: int) -> Ended:
     if not child:
         _work(work, seconds)
     os.close(writing)
-    ended, _, _ = select.select([reading], [], [], seconds * _WAITING)
-    os.close(reading)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
+    ended: list[int] = []
+    try:
+        ended, _, _ = select.select([reading], [], [], seconds * _WAITING)
+    finally:  # also where the user interrupts it
+        os.close(reading)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
     if not ended or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return Ended.OUT_OF_TIME
     return Ended.FAILED if status else Ended.DONE

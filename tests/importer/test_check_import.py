@@ -135,13 +135,24 @@ def coded(op: str) -> onnx.ModelProto:
     return model(nodes, {"x": [1, 8]}, {"k": np.float32(1), "one": np.float32(1), "zero": np.int8(0)})
 
 
-def test_near_ties_of_codes_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_near_ties_of_codes_are_no_fault_and_the_user_is_warned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """0.5 is rounded to 0, and to 1 where it is ever so little more."""
     more = np.float32(1 + 1e-6)
     sabotaged(monkeypatch, "Mul", lambda given, attrs: relax.op.multiply(given[0], relax.const(more)))
-    row = import_onnx(save(coded("Mul"), tmp_path)).check({"x": np.full((1, 8), 0.5, np.float32)}).row()
+    found = import_onnx(save(coded("Mul"), tmp_path)).check({"x": np.full((1, 8), 0.5, np.float32)})
+    row = found.row()
     assert row["difference"] > 1
     assert "near-ties" in row["reason"]
+    (warning,) = found.warnings
+    assert warning.kind == "import"
+    assert "near-ties" in warning.text
+
+
+def test_a_comparison_that_was_made_warns_of_nothing(tmp_path: Path):
+    path = save(model([node("Relu", "x", "y", "only")], {"x": [1, 8]}, {}), tmp_path)
+    assert import_onnx(path).check({"x": np.ones((1, 8), np.float32)}).warnings == ()
 
 
 def test_a_wrong_node_among_codes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,11 +12,13 @@ from tvm import relax
 
 from hwptq import __version__
 from hwptq.formats import format_of
+from hwptq.frontends.onnx.float_nodes import write_float_nodes
 from hwptq.ir.dataflow import bindings
 from hwptq.ir.operator import integer_operator
-from hwptq.ir.provenance import origins
+from hwptq.ir.provenance import Part, origins
 from hwptq.ir.qdq import quantizes
 from hwptq.operators.group_dense import GroupDequantize
+from hwptq.passes.graph.quantizable import float_reasons
 
 from .calls import write_binding
 from .groups import OPSET as GROUPS_OPSET
@@ -64,8 +66,16 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
         producer_name="hwptq",
         producer_version=__version__,
     )
+    write_float_nodes(model, {writer.names[var]: why for var, why in _in_float(func).items()})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _in_float(func: relax.Function) -> dict[relax.Var, str]:
+    """The tensors that nodes in float make, though a quantize reads them, and why each is in float."""
+    named, reasons = origins(func), float_reasons(func)
+    made = [var for var, _ in bindings(func) if named[var].part is Part.RESULT]
+    return {var: reasons[named[var].label] for var in made if named[var].label in reasons}
 
 
 def save_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str, path: Path) -> str:

@@ -22,6 +22,7 @@ from ..model import Model, Source
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .constant_codes import fold_constant_codes
+from .float_nodes import with_float_nodes
 from .float_types import widen_floats, widen_nibbles
 from .fused_operators import name_domains
 from .growing_caches import with_fixed_caches
@@ -69,7 +70,8 @@ def import_proto(
     imported = _to_relax(proto, simple, opset, inputs, path)
     imported.check_shapes(shapes)
     outputs = tuple(o.name for o in proto.graph.output)
-    return Model(name, imported.module, inputs, outputs, (*warned, *rounded), imported.check_values, source)
+    module = with_float_nodes(imported.module, proto)
+    return Model(name, module, inputs, outputs, (*warned, *rounded), imported.check_values, source)
 
 
 def _source(proto: onnx.ModelProto, axes: Mapping[str, int]) -> Source:

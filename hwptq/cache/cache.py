@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,21 +28,40 @@ class Cache:
         """What `make` gives, from the store if it has it. causes: all that the result follows from; where one
         has no hash (see digest), or the result can't be written, nothing is kept.
         """
-        key = self.key(kind, causes)
-        if key is None or self.store is None:
-            return make()
-        if (data := self.store.get(kind, key)) is not None:
-            try:
-                return content.read(data)
-            except Exception:  # written by a fault, or a version that nobody knows: as if it were absent
-                self.store.remove(kind, key)
-        found = make()
+        return self.recall_all(kind, [causes], content, lambda _: [make()])[0]
+
+    def recall_all(
+        self,
+        kind: str,
+        causes: Sequence[tuple[Any, ...]],
+        content: Content[T],
+        make: Callable[[Sequence[int]], Iterable[T]],
+    ) -> list[T]:
+        """As recall, for several at once. `make` is given the numbers of those that the store lacks."""
+        keys = [self.key(kind, each) for each in causes]
+        found = {i: value for i, key in enumerate(keys) for value in self._held(kind, key, content)}
+        lacking = [i for i in range(len(causes)) if i not in found]
+        for i, value in zip(lacking, make(lacking) if lacking else (), strict=True):
+            found[i] = value
+            self._keep(kind, keys[i], content, value)
+        return [found[i] for i in range(len(causes))]
+
+    def _held(self, kind: str, key: str | None, content: Content[T]) -> Iterator[T]:
+        """What the store has, if it has it."""
+        if key is None or self.store is None or (data := self.store.get(kind, key)) is None:
+            return
         try:
-            data = content.write(found)
-        except TypeError:
-            return found
-        self.store.put(kind, key, data)
-        return found
+            value = content.read(data)
+        except Exception:  # written by a fault, or a version that nobody knows: as if it were absent
+            self.store.remove(kind, key)
+        else:
+            yield value
+
+    def _keep(self, kind: str, key: str | None, content: Content[T], value: T) -> None:
+        if key is None or self.store is None:
+            return
+        with suppress(TypeError):  # it can't be written
+            self.store.put(kind, key, content.write(value))
 
     def key(self, kind: str, causes: tuple[Any, ...]) -> str | None:
         """The key of a result; None where it has none, or nothing is kept."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.cores import own_cores
 from hwptq.ir.dataflow import bindings, reads
 
 from .interpret import Interpreter
@@ -81,7 +81,7 @@ def on_threads(
     make: Callable[[], Bench], work: Callable[[Bench, Item], Result], items: Sequence[Item]
 ) -> Iterator[Result]:
     """work(bench, item) of every item, in their order, on all cores; each thread has a bench of its own."""
-    workers = max(1, min(os.cpu_count() or 1, len(items)))
+    workers = max(1, min(own_cores(), len(items)))
     idle: SimpleQueue[Bench] = SimpleQueue()
     for _ in range(workers):
         idle.put(make())

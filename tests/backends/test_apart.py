@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import tvm
 from tvm import relax, te, topi
 
 from hwptq.backends.static_c import levels
-from hwptq.backends.static_c.apart import Ended, run_apart
+from hwptq.backends.static_c.apart import Ended, run_apart, share_apart
+from hwptq.backends.static_c.kernel_objects import write_kernels
 from hwptq.backends.static_c.raw_functions import lower, write_object
 from hwptq.backends.static_c.shared_library import build_library
+from hwptq.cache.cache import Cache
 from hwptq.targets import load_target
 
 
@@ -40,6 +43,39 @@ def test_what_fails_or_does_not_end_is_told_apart() -> None:
 def test_what_waits_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwptq.backends.static_c.apart._WAITING", 0.2)
     assert run_apart(lambda: time.sleep(100), 1) is Ended.OUT_OF_TIME
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_several_share_the_work(cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwptq.backends.static_c.apart.own_cores", lambda: cores)
+    share_apart(lambda number: (tmp_path / str(number)).touch(exist_ok=False), range(20), 5)
+    assert sorted(int(file.name) for file in tmp_path.iterdir()) == list(range(20))
+
+
+@pytest.mark.parametrize("bad", [_spin, _fail])
+def test_what_does_not_end_is_left_to_its_caller(
+    bad: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(number: int) -> None:
+        if number == 1:
+            bad()
+        (tmp_path / str(number)).touch()
+
+    monkeypatch.setattr("hwptq.backends.static_c.apart.own_cores", lambda: 2)
+    share_apart(work, range(4), 1)
+    assert sorted(int(file.name) for file in tmp_path.iterdir()) == [0, 2, 3]
+
+
+def test_a_kernel_that_llvm_never_ends_is_compiled_among_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "_FIRST", 0)
+    functions = {}
+    for name, shape in (("f", (1, 4, 11, 6)), ("g", (1, 4, 8, 8))):
+        x = te.placeholder(shape, "int8")
+        functions[name] = te.create_prim_func([x, topi.transpose(x, (0, 2, 3, 1))])
+    write_kernels(functions, "", load_target("x86-64-vnni"), tmp_path, Cache())
+    assert (tmp_path / "kernels.o").read_bytes()[:4] == b"\x7fELF"
 
 
 def _transposition() -> tvm.IRModule:

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from hypothesis import given
@@ -123,3 +125,18 @@ def test_another_context_finds_nothing(tmp_path: Path) -> None:
     assert Cache(store, "two").recall("kind", (1,), JSON, lambda: 8) == 8
     assert Cache(store, "one").recall("kind", (1,), JSON, lambda: 9) == 7
     assert Cache(store, "one").recall("other", (1,), JSON, lambda: 9) == 9
+
+
+@given(held=st.sets(st.integers(0, 9)), wanted=st.lists(st.integers(0, 9)))
+def test_of_several_only_those_that_are_lacking_are_made(tmp_path_factory, held, wanted) -> None:
+    cache = Cache(Store(tmp_path_factory.mktemp("cache")))
+    for each in held:
+        cache.recall("square", (each,), JSON, partial(int, each**2))
+    made: list[int] = []
+
+    def squares(numbers: Sequence[int]) -> Iterator[int]:
+        made.extend(wanted[number] for number in numbers)
+        yield from (wanted[number] ** 2 for number in numbers)
+
+    assert cache.recall_all("square", [(each,) for each in wanted], JSON, squares) == [n**2 for n in wanted]
+    assert made == [each for each in wanted if each not in held]

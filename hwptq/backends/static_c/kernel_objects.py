@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from hwptq.cache.cache import Cache
 from hwptq.cache.content import Content, states
 from hwptq.targets import Descriptor
 
-from .raw_functions import lower, workspaces, write_object
+from .apart import share_apart
+from .levels import time_for
+from .raw_functions import generate_object, lower, workspaces, write_object
 
 #: The bytes of an object, uint8, and the bytes of scratch memory that its function asks for.
 _OBJECT: Content[tuple[np.ndarray, int]] = states(())
@@ -28,18 +30,15 @@ def write_kernels(
 
     Returns the bytes of scratch memory that each function asks for, where it does.
     """
-    parts, wanted = [], {}
-    for number, (name, func) in enumerate(functions.items()):
-        causes = (name, func, prefix, target.tvm, target.memory.alignment)
-        code, scratch = cache.recall(
-            "kernel", causes, _OBJECT, partial(_compiled, name, func, prefix, target, folder)
-        )
-        parts.append(f"kernel{number}.o")
-        (folder / parts[-1]).write_bytes(code.tobytes())
-        if scratch:
-            wanted[name] = scratch
+    causes = [(name, func, prefix, target.tvm, target.memory.alignment) for name, func in functions.items()]
+    compiled = cache.recall_all(
+        "kernel", causes, _OBJECT, partial(_compiled, list(functions.items()), prefix, target, folder)
+    )
+    parts = [f"kernel{number}.o" for number in range(len(compiled))]
+    for part, (code, _) in zip(parts, compiled, strict=True):
+        (folder / part).write_bytes(code.tobytes())
     join_objects(target, folder / "kernels.o", parts, folder)
-    return wanted
+    return {name: scratch for name, (_, scratch) in zip(functions, compiled, strict=True) if scratch}
 
 
 def join_objects(
@@ -52,9 +51,27 @@ def join_objects(
 
 
 def _compiled(
-    name: str, func: Any, prefix: str, target: Descriptor, folder: Path
-) -> tuple[np.ndarray, int]:  # fmt: skip
-    device, alignment, file = tvm.target.Target(dict(target.tvm)), target.memory.alignment, folder / "one.o"
-    lowered = lower({name: func}, device, alignment)
-    write_object(lowered, device, file, prefix)
-    return np.frombuffer(file.read_bytes(), np.uint8), workspaces(lowered, alignment).get(name, 0)
+    functions: Sequence[tuple[str, Any]],
+    prefix: str,
+    target: Descriptor,
+    folder: Path,
+    numbers: Sequence[int],
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The kernels of these numbers, in their order: together on all cores, alone where that did not end."""
+    device, alignment = tvm.target.Target(dict(target.tvm)), target.memory.alignment
+
+    def compile_by(write: Callable[..., None], number: int) -> None:
+        name, func = functions[number]
+        lowered, file = lower({name: func}, device, alignment), folder / f"new{number}.o"
+        write(lowered, device, file, prefix)
+        kept = np.frombuffer(file.read_bytes(), np.uint8), workspaces(lowered, alignment).get(name, 0)
+        file.with_suffix(".part").write_bytes(_OBJECT.write(kept))
+        file.with_suffix(".part").rename(file.with_suffix(".compiled"))  # whole, or absent
+        file.unlink()
+
+    share_apart(partial(compile_by, generate_object), numbers, time_for(1))
+    for number in numbers:
+        compiled = folder / f"new{number}.compiled"
+        if not compiled.exists():
+            compile_by(write_object, number)
+        yield _OBJECT.read(compiled.read_bytes())

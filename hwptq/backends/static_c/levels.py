@@ -15,13 +15,18 @@ _FIRST, _EACH = 10, 2  # seconds of the processor: for all, and more for each fu
 _LESS_OPTIMIZED = (1, 0)  # levels; the first one is the target's own
 
 
+def time_for(functions: int) -> int:
+    """Seconds of the processor that code generation for so many functions may take."""
+    return _FIRST + _EACH * functions
+
+
 def generate_at_some_level(generate: Callable[[Any], None], target: Any, functions: Sequence[str]) -> None:
     """Call `generate` with the target, or one of a lower level. It writes files: nothing else of it is left.
 
     At some transpositions of bytes for AVX-512, LLVM does not end. Raises ValueError where it does not end at
     any level, and what `generate` raises.
     """
-    seconds = _FIRST + _EACH * len(functions)
+    seconds = time_for(len(functions))
     less = (tvm.target.Target({**target.export(), "opt-level": level}) for level in _LESS_OPTIMIZED)
     for device in itertools.chain([target], less):
         work = partial(generate, device)

@@ -31,14 +31,16 @@ def lower(functions: Mapping[str, Any], target: Any, alignment: int) -> tvm.IRMo
     )
 
 
-def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
+def generate_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
     """Generate code for lowered functions into an object file; `prefix`: of what it asks a runtime for."""
     code = named_workspaces(lowered, prefix)
+    tvm.get_global_func("target.build.llvm")(code, target).write_to_file(str(path), "o")
 
-    def generate(device: Any) -> None:
-        tvm.get_global_func("target.build.llvm")(code, device).write_to_file(str(path), "o")
 
-    generate_at_some_level(generate, target, [variable.name_hint for variable in code.functions])
+def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
+    """As generate_object, at a lower level of optimization where code generation does not end."""
+    names = [variable.name_hint for variable in lowered.functions]
+    generate_at_some_level(lambda device: generate_object(lowered, device, path, prefix), target, names)
 
 
 def workspaces(lowered: tvm.IRModule, alignment: int) -> dict[str, int]:

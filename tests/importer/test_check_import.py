@@ -15,6 +15,7 @@ from onnx_models import model, node, normal, save
 from tvm import relax
 
 from hwptq.errors import UnsupportedError
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx import check_import, importer, operators
 from hwptq.frontends.onnx.importer import import_onnx
 
@@ -160,3 +161,57 @@ def test_a_wrong_node_among_codes_is_named(tmp_path: Path, monkeypatch: pytest.M
     imported = import_onnx(save(coded("Mul"), tmp_path))
     with pytest.raises(UnsupportedError, match=r"node 'first' \(Mul\) was imported wrongly"):
         imported.check({"x": normal(1, 1, 8, spread=9)})
+
+
+FLATTENED = [("Softmax", 0), ("Softmax", 1), ("LogSoftmax", 2), ("Softmax", None)]
+
+
+@pytest.mark.parametrize(("op", "axis"), FLATTENED)
+def test_softmax_before_opset_13_is_over_all_axes_behind(op: str, axis: int | None, tmp_path: Path) -> None:
+    attributes = {} if axis is None else {"axis": axis}
+    proto = model([node(op, "x", "y", **attributes)], {"x": [2, 3, 4, 5]}, opset=11)
+    imported = import_onnx(save(proto, tmp_path))
+    x = normal(3, 2, 3, 4, 5)
+    assert imported.check({"x": x}).difference < 1e-6
+    (y,) = Interpreter(imported.module).run({"x": x})
+    total = np.exp(y) if op == "LogSoftmax" else y
+    np.testing.assert_allclose(total.sum(axis=tuple(range(1 if axis is None else axis, 4))), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 3, 4, 5, 3)])
+def test_maxima_of_signals_and_volumes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    proto = model([node("GlobalMaxPool", "x", "y")], {"x": list(shape)})
+    assert import_onnx(save(proto, tmp_path)).check({"x": normal(1, *shape)}).difference == 0
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_sequences_end_where_they_end(op: str, gates: int, direction: str, tmp_path: Path) -> None:
+    """onnx.reference alone would take each for as long as the longest."""
+    ways = 2 if direction == "bidirectional" else 1
+    weights = {"w": normal(1, ways, 4 * gates, 3), "r": normal(2, ways, 4 * gates, 4),
+               "b": normal(3, ways, 8 * gates), "n": np.array([5, 2], np.int32)}  # fmt: skip
+    layer = node(op, "x w r b n", "y last", hidden_size=4, direction=direction)
+    proto = model([layer], {"x": [5, 2, 3]}, weights, outputs=["y", "last"])
+    imported = import_onnx(save(proto, tmp_path))
+    assert imported.check({"x": normal(4, 5, 2, 3)}).difference < 1e-5
+    y, _ = Interpreter(imported.module).run({"x": normal(4, 5, 2, 3)})
+    assert not y[2:, :, 1].any()
+    assert y[:2, :, 1].all()
+
+
+@pytest.mark.parametrize("declared", [[1, "n"], [-1, 2, 3, 4]])
+def test_a_shape_that_an_output_does_not_have(declared: list[Any], tmp_path: Path) -> None:
+    """Runtimes go by the nodes; where the rank differs, the user is told."""
+    nodes = [node("Shape", "x", "s"), node("Reshape", "x s", "y", "reshape")]
+    proto = model(nodes, {"x": ["n", 2, 3, 4]})
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, declared))
+    imported = import_onnx(save(proto, tmp_path))
+    assert imported.check({"x": normal(1, 1, 2, 3, 4)}).difference == 0
+    assert len(imported.warnings) == (len(declared) != 4)
+
+
+def test_an_output_without_a_type(tmp_path: Path) -> None:
+    proto = model([node("Relu", "x", "y")], {"x": [2, 3]})
+    proto.graph.output[0].ClearField("type")
+    assert import_onnx(save(proto, tmp_path)).check({"x": normal(1, 2, 3)}).difference == 0

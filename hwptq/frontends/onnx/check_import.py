@@ -19,6 +19,7 @@ from hwptq.evaluate.interpret import Instead, Interpreter, Observe
 from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.macs import float_macs
 from hwptq.ir.provenance import Origin, origins
+from hwptq.notices import Warning
 
 from ..model import ImportCheck
 from .fold_shapes import static_shapes, with_inputs
@@ -49,20 +50,28 @@ class Imported:
     raw: tvm.IRModule
     tensors: Mapping[str, Any]
 
-    def check_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise UnsupportedError at the first node whose results have other shapes than ONNX infers."""
+    def check_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> list[Warning]:
+        """Raise UnsupportedError at the first node whose results have other shapes than ONNX infers.
+
+        Of an output that is not what the file declares the user is told: exporters err there, and runtimes go
+        by the nodes.
+        """
         shapes = static_shapes(with_inputs(self.proto, inputs))
         outputs = {o.name: o for o in self.proto.graph.output}
+        warned = []
         for node, name in _results(self.proto):
-            found = _shape(self.tensors.get(name))
-            wanted = shapes.get(name)
-            if wanted is None and name in outputs:
-                wanted = _declared(outputs[name], found)
-            if found is not None and wanted is not None and found != wanted:
+            found, wanted = _shape(self.tensors.get(name)), shapes.get(name)
+            if found is None:
+                continue
+            if wanted not in (None, found):
                 raise UnsupportedError(
                     f"node {_name(node)!r} ({node.op_type}) was imported with the shape {list(found)}, where "
                     f"the model has {list(wanted)}; write it with other operators, or report it"
                 )
+            if name in outputs and not _fits(found, outputs[name]):
+                text = f"has the shape {list(found)}, which is not what the file declares"
+                warned.append(Warning("import", name, text))
+        return warned
 
     def check_values(self, inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
         """Compare what the module and the file compute of one sample.
@@ -181,14 +190,16 @@ def _shape(tensor: Any) -> tuple[int, ...] | None:
         return None
 
 
-def _declared(value: onnx.ValueInfoProto, found: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The shape that the file gives for an output, its unknown axes those found."""
+def _fits(found: tuple[int, ...], value: onnx.ValueInfoProto) -> bool:
+    """Whether an output may have that shape by what the file declares: axes without a size, or with one below
+    1, may have any.
+    """
     dims = value.type.tensor_type.shape.dim
-    if found is None or not value.type.tensor_type.HasField("shape"):
-        return None
-    if len(dims) != len(found):
-        return tuple(d.dim_value for d in dims)
-    return tuple(d.dim_value or n for d, n in zip(dims, found, strict=True))
+    if not value.type.tensor_type.HasField("shape"):
+        return True
+    return len(dims) == len(found) and all(
+        d.dim_value in (0, n) or d.dim_value < 0 for d, n in zip(dims, found, strict=True)
+    )
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:

@@ -68,10 +68,10 @@ def import_proto(
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
     simple, rounded = _simplified(proto, shapes, path)
     imported = _to_relax(proto, simple, opset, inputs, path)
-    imported.check_shapes(shapes)
+    odd = imported.check_shapes(shapes)
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)
-    return Model(name, module, inputs, outputs, (*warned, *rounded), imported.check_values, source)
+    return Model(name, module, inputs, outputs, (*warned, *rounded, *odd), imported.check_values, source)
 
 
 def _source(proto: onnx.ModelProto, axes: Mapping[str, int]) -> Source:
@@ -123,7 +123,13 @@ def _to_relax(
 
 
 def _check(proto: onnx.ModelProto) -> None:
-    """Raise where the model breaks the standard; an output without a shape is taken as it is."""
+    """Raise where the model breaks the standard; an output without a shape is taken as it is, and one without
+    a type gets that of its node.
+    """
+    if any(not o.HasField("type") for o in proto.graph.output):  # of tools that cut models
+        inferred = {o.name: o for o in onnx.shape_inference.infer_shapes(proto).graph.output}
+        for output in proto.graph.output:
+            output.type.CopyFrom(inferred[output.name].type)
     tensors = [o.type.tensor_type for o in proto.graph.output if o.type.HasField("tensor_type")]
     unknown = [t for t in tensors if not t.HasField("shape")]
     for tensor in unknown:

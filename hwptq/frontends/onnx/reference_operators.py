@@ -16,6 +16,7 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_resize
 
 from .reference_loops import Loop, Scan
+from .reference_recurrent import GRU, LSTM, RNN
 
 #: Elements of an image that an operator of onnx gets which takes them one by one.
 _MOST_PIXELS = 2**14
@@ -153,6 +154,13 @@ class MaxPool(OpRun):
         return (windows.max(axis=tuple(range(-len(kernel_shape), 0))),)
 
 
+class GlobalMaxPool(OpRun):
+    """Maxima of images of any number of axes; onnx's own are those of two."""
+
+    def _run(self, x):
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
 class AveragePool(OpRun):
     """Means of windows, over the pixels of the image, or those of the padding too."""
 
@@ -178,6 +186,45 @@ class BatchNormalization(OpRun):
             raise NotImplementedError("BatchNormalization in training")
         scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
         return (((x - mean) / np.sqrt(var + epsilon) * scale + bias).astype(x.dtype),)
+
+
+class _Flattened(OpRun):
+    """Over the last axis of the matrix that `axis` divides the tensor into, before opset 13."""
+
+    def _run(self, x, axis=None):
+        if self.run_params["opsets"][""] < 13:
+            given = [a.i for a in self.onnx_node.attribute if a.name == "axis"]
+            split = (given or [1])[0] % max(x.ndim, 1)
+            return (self.over(x.reshape(prod(x.shape[:split]), -1), 1).reshape(x.shape),)
+        return (self.over(x, -1 if axis is None else axis),)
+
+    def over(self, x: np.ndarray, axis: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+class Softmax(_Flattened):
+    """exp(x) by its sum."""
+
+    def over(self, x: np.ndarray, axis: int) -> np.ndarray:
+        powers = np.exp(x - x.max(axis=axis, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=axis, keepdims=True)).astype(x.dtype)
+
+
+class LogSoftmax(_Flattened):
+    """x less the logarithm of the sum of exp(x)."""
+
+    def over(self, x: np.ndarray, axis: int) -> np.ndarray:
+        moved = x - x.max(axis=axis, keepdims=True)
+        return np.asarray(moved - np.log(np.exp(moved).sum(axis=axis, keepdims=True))).astype(x.dtype)
+
+
+class Hardmax(_Flattened):
+    """1 at the first maximum, else 0."""
+
+    def over(self, x: np.ndarray, axis: int) -> np.ndarray:
+        out = np.zeros_like(x)
+        np.put_along_axis(out, np.expand_dims(x.argmax(axis=axis), axis), 1, axis=axis)
+        return out
 
 
 class LpNormalization(OpRun):
@@ -301,6 +348,7 @@ def _spread(values: np.ndarray, x: np.ndarray, axis: int | None, block: int | No
 
 #: For ReferenceEvaluator(new_ops=...).
 OPERATORS: list[type[OpRun]] = [
-    *(Conv, ConvTranspose, MaxPool, AveragePool, BatchNormalization, LpNormalization, Resize, Upsample),
-    *(QuantizeLinear, DequantizeLinear, Loop, Scan),
+    *(Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, BatchNormalization, LpNormalization),
+    *(Softmax, LogSoftmax, Hardmax, Resize, Upsample, QuantizeLinear, DequantizeLinear),
+    *(Loop, Scan, LSTM, GRU, RNN),
 ]

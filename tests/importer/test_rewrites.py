@@ -78,6 +78,15 @@ def test_signals_that_others_read_lose_the_height_again(tmp_path: Path):
 # --- transposed convolutions ---
 
 
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("kernel", [[2, 3], [3, 1]], ids=str)
+def test_automatic_padding_of_poolings(tmp_path: Path, op: str, mode: str, kernel: list[int]):
+    """Strides that don't divide the image, and one that is larger than the window."""
+    pool = node(op, "x", "y", "pool", auto_pad=mode, kernel_shape=kernel, strides=[2, 4])
+    imported(model([pool], {"x": ["N", 3, 7, 11]}, opset=19), tmp_path)
+
+
 @pytest.mark.parametrize("mode", ["NOTSET", "SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("size", [[15, 13], [16, 16], [17, 17], [18, 18]], ids=str)
 def test_transposed_convolutions_with_an_output_shape(tmp_path: Path, mode: str, size: list[int]):

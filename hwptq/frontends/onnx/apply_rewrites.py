@@ -11,7 +11,7 @@ from hwptq.errors import UnsupportedError
 from .fold_shapes import static_shapes
 from .read_file import node_name, one_line
 from .rewrites.absent_inputs import absent_inputs
-from .rewrites.explicit_padding import explicit_padding
+from .rewrites.explicit_padding import explicit_padding, same_padding
 from .rewrites.finite_constants import finite_constants
 from .rewrites.grouped_norm import with_grouped_norms
 from .rewrites.height_one import with_height
@@ -23,8 +23,12 @@ from .rewrites.surroundings import Rule, Surroundings
 
 #: By operator; those of one operator follow each other.
 _RULES: Mapping[str, tuple[Rule, ...]] = {
+    "AveragePool": (same_padding,),
     "Concat": (absent_inputs,),
+    "Conv": (same_padding,),
     "ConvTranspose": (explicit_padding,),
+    "LpPool": (same_padding,),
+    "MaxPool": (same_padding,),
     "PRelu": (parametric_relu,),
     "Resize": (absent_inputs, resize_axes),
     "ScatterElements": (scatter_row, scatter),

@@ -43,8 +43,6 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
     def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
         self.at = f"node {attrs['tvm_custom']['name']!r} ({op_name})"
         given = [*inputs, None, None, None, None]
-        if op_name == "Conv":
-            attrs = _with_explicit_pads(given, attrs)
         result = _CONVERTERS[op_name](given, attrs) if op_name in _CONVERTERS else None
         if op_name in _LAYERS:
             result = _LAYERS[op_name](self.bb, inputs, attrs)
@@ -69,21 +67,6 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
 def known_operators() -> set[str]:
     """The operators that there is a converter for, here or in TVM."""
     return {*_CONVERTERS, *_LAYERS, *onnx_frontend._get_convert_map(), "If", "Loop", "Scan", "Constant"}
-
-
-def _with_explicit_pads(inputs: Sequence[Any], attrs: Any) -> Any:
-    """The attributes of a Conv with pads instead of auto_pad SAME_*, for which TVM pads the image before."""
-    mode = attrs.get("auto_pad", b"NOTSET")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
-    if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        return attrs
-    image, kernel = shape_of(inputs[0])[2:], shape_of(inputs[1])[2:]
-    strides, dilations = (attrs.get(key, [1] * len(kernel)) for key in ("strides", "dilations"))
-    sizes = zip(image, kernel, strides, dilations, strict=True)
-    total = [max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in sizes]
-    less, more = [t // 2 for t in total], [t - t // 2 for t in total]
-    pads = [*less, *more] if mode == "SAME_UPPER" else [*more, *less]
-    return {**attrs, "auto_pad": b"NOTSET", "pads": pads}
 
 
 def _clip(inputs: Sequence[Any], attrs: Any) -> Any:

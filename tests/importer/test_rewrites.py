@@ -222,6 +222,38 @@ def test_scattering_to_computed_places_is_refused(tmp_path: Path):
 # --- functions and branches ---
 
 
+@pytest.mark.parametrize(
+    ("equation", "shapes", "products"),
+    [
+        ("bij,jhd->bhid", [(1, 6, 5), (5, 2, 4)], 1),
+        ("bhid,bhjd->bhij", [(1, 2, 6, 4), (1, 2, 5, 4)], 1),
+        ("bihd , bjhd", [(1, 6, 2, 4), (1, 5, 2, 4)], 1),
+        ("jd,bid->bij", [(7, 4), (1, 6, 4)], 1),
+        ("...ij,...jk", [(1, 2, 6, 4), (1, 2, 4, 3)], 1),
+        ("bchw,cg->bghw", [(1, 4, 3, 5), (4, 6)], 1),
+        ("bik,bkj,bjl->bli", [(1, 3, 4), (1, 4, 5), (1, 5, 2)], 2),
+        ("bij,bik->bjk", [(1, 6, 4), (1, 6, 3)], 1),
+        ("bi,j->bij", [(1, 6), (3,)], 0),
+        ("bijk->bki", [(1, 6, 4, 3)], 0),
+        ("bijk,j->bk", [(1, 6, 4, 3), (4,)], 1),
+    ],
+    ids=str,
+)
+def test_einsum_is_products_of_matrices(
+    tmp_path: Path, equation: str, shapes: list[tuple[int, ...]], products: int
+):
+    """Operands without a batch are weights."""
+    names = [f"x{i}" for i in range(len(shapes))]
+    inputs = {n: s for n, s in zip(names, shapes, strict=True) if s[0] == 1}
+    constants = {n: normal(9, *s) for n, s in zip(names, shapes, strict=True) if s[0] != 1}
+    found = imported(
+        model([node("Einsum", " ".join(names), "y", "e", equation=equation)], inputs, constants), tmp_path
+    )
+    kinds = operators(found)
+    assert kinds.count("matmul") == products
+    assert "call_tir" not in kinds
+
+
 def test_operators_that_onnx_defines_by_others(tmp_path: Path):
     nodes = [
         node("RMSNormalization", "x g", "n", "norm"),

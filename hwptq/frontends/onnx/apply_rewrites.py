@@ -11,6 +11,7 @@ from hwptq.errors import UnsupportedError
 from .fold_shapes import static_shapes
 from .read_file import node_name, one_line
 from .rewrites.absent_inputs import absent_inputs
+from .rewrites.einsum import einsum
 from .rewrites.explicit_padding import explicit_padding, same_padding
 from .rewrites.finite_constants import finite_constants
 from .rewrites.grouped_norm import with_grouped_norms
@@ -27,6 +28,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "Concat": (absent_inputs,),
     "Conv": (same_padding,),
     "ConvTranspose": (explicit_padding,),
+    "Einsum": (einsum,),
     "LpPool": (same_padding,),
     "MaxPool": (same_padding,),
     "PRelu": (parametric_relu,),

@@ -41,6 +41,12 @@ class Variants:
     layers: dict[str, Layer]  # in the order of the graph
     groups: tuple[frozenset[str], ...]  # layers that read activations of one scale
 
+    @property
+    def probes(self) -> tuple[tuple[str, Pair], ...]:
+        """The layers that have a choice, each with all of its pairs."""
+        free = {name: layer.pairs for name, layer in self.layers.items() if len(layer.pairs) > 1}
+        return tuple((name, pair) for name, pairs in free.items() for pair in pairs)
+
 
 def uniform_variants(
     mod: tvm.IRModule, target: Any, stats: Any, granularity: str | None = None, exclude: str | None = None,

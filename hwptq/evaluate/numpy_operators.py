@@ -16,6 +16,8 @@ from hwptq.ir.dataflow import slice_bounds
 from ..quant.window import conv_output_shape, windows
 
 Evaluate = Callable[..., np.ndarray | None]
+#: Sums of a depthwise convolution that are made at once.
+_CACHED = 2**16
 
 
 def _conv2d(call: Any) -> Evaluate | None:
@@ -53,15 +55,21 @@ def _by_matmul(
 
 
 def _depthwise(x: np.ndarray, w: np.ndarray, strides: Any, dilation: Any, out: Any) -> np.ndarray:
+    """Some channels at a time, so that sums stay in a cache."""
     acc = np.zeros((*x.shape[:2], *out), dtype=np.float32)
-    product = np.empty_like(acc)
-    for ky in range(w.shape[2]):
-        for kx in range(w.shape[3]):
-            y0, x0 = ky * dilation[0], kx * dilation[1]
-            rows = slice(y0, y0 + (out[0] - 1) * strides[0] + 1, strides[0])
-            cols = slice(x0, x0 + (out[1] - 1) * strides[1] + 1, strides[1])
-            np.multiply(x[:, :, rows, cols], w[:, 0, ky, kx][None, :, None, None], out=product)
-            acc += product
+    count = max(1, _CACHED // (len(x) * out[0] * out[1]))
+    product = np.empty_like(acc[:, :count])
+    for first in range(0, x.shape[1], count):
+        some = slice(first, first + count)
+        sums = acc[:, some]
+        for ky in range(w.shape[2]):
+            for kx in range(w.shape[3]):
+                y0, x0 = ky * dilation[0], kx * dilation[1]
+                rows = slice(y0, y0 + (out[0] - 1) * strides[0] + 1, strides[0])
+                cols = slice(x0, x0 + (out[1] - 1) * strides[1] + 1, strides[1])
+                terms = product[:, : sums.shape[1]]
+                np.multiply(x[:, some, rows, cols], w[some, 0, ky, kx][None, :, None, None], out=terms)
+                sums += terms
     return acc
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import tvm
 
 from hwptq import passes
 from hwptq.cache.cache import Cache
+from hwptq.formats import INT8
 from hwptq.passes.graph.quantized_layers import (
     LayerConstants,
     Place,
@@ -26,6 +28,8 @@ from .steps import rounds
 
 #: Into so many parts the layers of a module are divided: each part evaluates all layers before its own.
 PARTS = 2
+#: How much longer weights of few bits take, as each layer was measured.
+_SEARCHED = 3
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,22 @@ class RoundedAlone(Task["tuple[int, frozenset[Place]]", "dict[Place, LayerConsta
         return {p: LayerConstants(layers[p].values, layers[p].scale, np.array(layers[p].bias)) for p in only}
 
 
-def rounded_alone(task: RoundedAlone, workers: Workers) -> list[tvm.IRModule]:
-    """Its modules with all their layers rounded; those that the recipe rounds nothing of stay."""
-    items = [
-        (number, part)
-        for number, module in enumerate(task.modules)
-        if rounds(task.recipe, module, task.target)
-        for part in parts(quantized_layers(module))
-    ]
+def rounded_alone(
+    task: RoundedAlone, workers: Workers, wanted: Sequence[frozenset[str]]
+) -> list[tvm.IRModule]:
+    """Its modules with the layers rounded whose labels are `wanted` of each; those that the recipe rounds
+    nothing of stay.
+    """
+    items: list[tuple[int, frozenset[Place]]] = []
+    work: list[int] = []
+    for number, module in enumerate(task.modules):
+        if rounds(task.recipe, module, task.target):
+            layers = {p: v for p, v in quantized_layers(module).items() if v.label in wanted[number]}
+            divided = parts(layers)
+            items += [(number, part) for part in divided]
+            work += [sum(_cost(layers[p]) for p in part) for part in divided]
+    order = sorted(range(len(items)), key=lambda i: -work[i])  # a long one that comes last is waited for
+    items = [items[i] for i in order]
     new: list[dict[Place, LayerConstants]] = [{} for _ in task.modules]
     for (number, _), constants in zip(items, workers.map(task, items), strict=True):
         new[number] |= constants
@@ -74,5 +86,7 @@ def parts(layers: dict[Place, QuantizedLayer]) -> list[frozenset[Place]]:
 
 
 def _cost(layer: QuantizedLayer) -> int:
-    """Products of a sweep over the weights: each looks at all of its row."""
-    return int(layer.values.size) * int(layer.rows(layer.values).shape[-1])
+    """Products of a sweep over the weights, of which each looks at all of its row; more where scales are
+    searched for."""
+    sweep = int(layer.values.size) * int(layer.rows(layer.values).shape[-1])
+    return sweep * (_SEARCHED if layer.dtype.bits < INT8.bits else 1)

@@ -194,7 +194,8 @@ class Chooser:
         method = type(rounding_method(recipe.rounding))
         modules = tuple(self.variants.qdq.values())
         task = RoundedAlone(self._float32, modules, tuple(fitted), recipe, self.target, self._cache, method)
-        rounded = rounded_alone(task, self._workers)
+        compared = [frozenset(n for n, p in self.variants.probes if p == pair) for pair in self.variants.qdq]
+        rounded = rounded_alone(task, self._workers, compared)
         return replace(self.variants, qdq=dict(zip(self.variants.qdq, rounded, strict=True))), held
 
 

@@ -60,16 +60,15 @@ def measure_sensitivity(
     the samples that are done; workers: who looks at samples, this process if none are given.
     """
     chosen = list(islice(samples, SAMPLES))
-    free = {name: layer.pairs for name, layer in variants.layers.items() if len(layer.pairs) > 1}
-    probes = [(name, pair) for name, pairs in free.items() for pair in pairs]
+    probes = variants.probes
     if not probes:
         return Sensitivity("noise", {})
-    task = _Disturbances(float32, variants, tuple(probes), partner)
+    task = _Disturbances(float32, variants, probes, partner)
     runs = _until_settled(task, workers or Here(), chosen)
     values, kl = _by_probe(np.array(list(track(runs, len(chosen)))))
-    found: dict[str, dict[Pair, float]] = {name: {} for name in free}
+    found: dict[str, dict[Pair, float]] = {}
     for (name, pair), value in zip(probes, values.mean(axis=0), strict=True):
-        found[name][pair] = float(value)
+        found.setdefault(name, {})[pair] = float(value)
     return Sensitivity("pairs" if partner else "kl" if kl else "noise", found)
 
 

@@ -183,11 +183,28 @@ def test_layers_alone_can_be_rounded_in_parts():
     method = type(rounding_method(recipe.rounding))
     task = RoundedAlone(mod, tuple(qdq), tuple(fed), recipe, target, Cache(), method)
     whole = RoundingOptions(recipe.rounding, alone=True)
-    for module, found in zip(qdq, rounded_alone(task, Here()), strict=True):
+    every = [frozenset(label for _, label in quantized_layers(module)) for module in qdq]
+    for module, found in zip(qdq, rounded_alone(task, Here(), every), strict=True):
         divided = parts(quantized_layers(module))
         assert len(divided) == PARTS
         assert sorted(place for part in divided for place in part) == sorted(quantized_layers(module))
         tvm.ir.assert_structural_equal(apply(RoundWeights(mod, fed, target, whole), module), found)
+
+
+def test_layers_that_nobody_asks_for_stay_alone():
+    mod, fed = fused(), samples(fused(), 6)
+    qdq = apply(passes.InsertQDQ(TARGET, stats_of(mod)), mod)
+    recipe = RECIPES["default"]
+    task = RoundedAlone(
+        mod, (qdq,), tuple(fed), recipe, TARGET, Cache(), type(rounding_method(recipe.rounding))
+    )
+    before, (asked, *_) = quantized_layers(qdq), [label for _, label in quantized_layers(qdq)]
+    (all_rounded,) = rounded_alone(task, Here(), [frozenset(label for _, label in before)])
+    (rounded,) = rounded_alone(task, Here(), [frozenset([asked])])
+    for place, layer in quantized_layers(rounded).items():
+        wanted = quantized_layers(all_rounded)[place] if place[1] == asked else before[place]
+        assert np.array_equal(layer.values, wanted.values)
+        assert np.array_equal(layer.scale, wanted.scale)
 
 
 def test_some_layers_only_where_they_are_alone():

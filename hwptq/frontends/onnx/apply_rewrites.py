@@ -21,6 +21,7 @@ from .rewrites.resize_axes import resize_axes
 from .rewrites.scatter import scatter
 from .rewrites.scatter_row import scatter_row
 from .rewrites.surroundings import Rule, Surroundings
+from .rewrites.top_k import top_k
 
 #: By operator; those of one operator follow each other.
 _RULES: Mapping[str, tuple[Rule, ...]] = {
@@ -35,6 +36,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "Resize": (absent_inputs, resize_axes),
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),
+    "TopK": (top_k,),
 }
 
 
@@ -51,7 +53,8 @@ def _each(model: onnx.ModelProto, rules: Mapping[str, tuple[Rule, ...]]) -> None
     graph = model.graph
     if not any(node.op_type in rules for node in graph.node):
         return
-    around = Surroundings(graph, static_shapes(model))
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    around = Surroundings(graph, static_shapes(model), opset)
     nodes = list(graph.node)
     for op, chain in rules.items():
         for rule in chain:

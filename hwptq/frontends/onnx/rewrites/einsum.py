@@ -34,7 +34,7 @@ class _Sum:
         kept = tuple(label for label in term.labels if label in labels)
         if not axes:
             return term
-        name = self.parts.op("ReduceSum", [term.name, self.parts.ints(*axes)], keepdims=0)
+        name = self.parts.reduced("ReduceSum", term.name, axes, keepdims=0)
         return _Term(name, kept)
 
     def ordered(self, term: _Term, labels: Sequence[str], shape: Sequence[int]) -> _Term:

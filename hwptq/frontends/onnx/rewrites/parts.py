@@ -1,4 +1,4 @@
-"""Builds the standard nodes that stand for one node of another domain, whose shapes nobody infers."""
+"""Builds the standard nodes that stand for one node."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 
 from .surroundings import Surroundings, part_of
+
+#: The opset since which a Reduce takes its axes as an input; "": of those that aren't listed.
+_AXES_AS_INPUT = {"ReduceSum": 13, "": 18}
 
 
 class Parts:
@@ -39,6 +42,12 @@ class Parts:
     def reshaped(self, tensor: str, *shape: int) -> str:
         """To a shape in which 0 keeps an axis, and -1 takes what is left."""
         return self.op("Reshape", [tensor, self.ints(*shape)])
+
+    def reduced(self, op: str, tensor: str, axes: Sequence[int], keepdims: int = 1) -> str:
+        """A Reduce over some axes, which newer opsets take as an input."""
+        if self.around.opset >= _AXES_AS_INPUT.get(op, _AXES_AS_INPUT[""]):
+            return self.op(op, [tensor, self.ints(*axes)], keepdims=keepdims)
+        return self.op(op, [tensor], axes=list(axes), keepdims=keepdims)
 
     def sliced(self, tensor: str, axis: int, begin: int, end: int, step: int = 1) -> str:
         """Elements along an axis."""

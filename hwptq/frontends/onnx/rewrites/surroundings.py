@@ -11,12 +11,14 @@ from onnx import helper, numpy_helper
 
 #: Gives the nodes that stand for a node, or None where they are none of its business.
 Rule = Callable[["Surroundings", onnx.NodeProto], "list[onnx.NodeProto] | None"]
+_NEWEST = onnx.defs.onnx_opset_version()
 
 
 class Surroundings:
     """Shapes and constants by tensor name, of a graph all of whose shapes are known as far as they can be."""
 
-    def __init__(self, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]):
+    def __init__(self, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], opset: int = _NEWEST):
+        self.opset = opset  # of ONNX's own operators
         self._shapes = dict(shapes)
         self._tensors = {t.name: t for t in graph.initializer}
         for node in graph.node:  # large ones, which are not folded

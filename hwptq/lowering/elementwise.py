@@ -12,6 +12,7 @@ from hwptq.ir.dataflow import constant, op_name, shape_of
 UNARY = {
     "nn.relu", "nn.gelu", "nn.silu", "nn.leakyrelu", "sigmoid", "tanh", "exp", "log", "erf", "sqrt", "rsqrt",
     "abs", "negative", "square", "clip", "sin", "cos", "floor", "ceil", "round", "nn.softplus", "sign",
+    "nn.gelu_tanh", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
 }  # fmt: skip
 BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum", "power"}
 

@@ -11,14 +11,15 @@ from tvm import relax
 from hwptq.ir.dataflow import bindings, constant, op_name, shape_of
 from hwptq.ir.operator import integer_operator
 
-from . import codes, functions, moves, norms, windows
+from . import codes, functions, moves, norms, selections, windows
 from .groups import groups_as_onnx
 from .recurrent import layer_as_onnx, results_as_onnx
 from .rows import rows_as_onnx
 from .writer import Converter, NotExportable, Writer
 
 _CONVERTERS: Mapping[str, Converter] = {
-    **codes.CONVERTERS, **functions.CONVERTERS, **moves.CONVERTERS, **norms.CONVERTERS, **windows.CONVERTERS,
+    **codes.CONVERTERS, **functions.CONVERTERS, **moves.CONVERTERS, **norms.CONVERTERS,
+    **selections.CONVERTERS, **windows.CONVERTERS,
 }  # fmt: skip
 
 

@@ -15,7 +15,10 @@ PLAIN = {
     "exp": "Exp", "log": "Log", "erf": "Erf", "sqrt": "Sqrt", "abs": "Abs", "negative": "Neg",
     "floor": "Floor", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sin": "Sin", "cos": "Cos",
     "nn.softplus": "Softplus", "where": "Where", "equal": "Equal",
-    "less": "Less", "logical_not": "Not", "logical_or": "Or", "logical_and": "And",
+    "less": "Less", "less_equal": "LessOrEqual", "greater": "Greater", "greater_equal": "GreaterOrEqual",
+    "logical_not": "Not", "logical_or": "Or", "logical_and": "And", "logical_xor": "Xor", "tan": "Tan",
+    "asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh",
+    "acosh": "Acosh", "atanh": "Atanh", "isnan": "IsNaN", "isinf": "IsInf",
 }  # fmt: skip
 
 
@@ -34,6 +37,15 @@ def _gelu(w: Writer, call: Any, output: str) -> str:
     root, one, half = (w.tensor(np.float32(v)) for v in (np.sqrt(2), 1, 0.5))
     erf = w.node("Erf", [w.node("Div", [x, root])])
     return w.node("Mul", [w.node("Mul", [x, half]), w.node("Add", [erf, one])], output)
+
+
+def _gelu_tanh(w: Writer, call: Any, output: str) -> str:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) x * (1 + a x x))), in the order in which TVM computes it."""
+    x = w.name(call.args[0])
+    one, half, a, root = (w.tensor(np.float32(v)) for v in (1, 0.5, 0.044715, np.sqrt(2 / np.pi)))
+    square = w.node("Mul", [w.node("Mul", [a, x]), x])
+    tanh = w.node("Tanh", [w.node("Mul", [w.node("Mul", [root, x]), w.node("Add", [one, square])])])
+    return w.node("Mul", [w.node("Mul", [half, x]), w.node("Add", [one, tanh])], output)
 
 
 def _silu(w: Writer, call: Any, output: str) -> str:
@@ -63,6 +75,7 @@ CONVERTERS: dict[str, Converter] = {
     "clip": _clip,
     "nn.leakyrelu": _leaky,
     "nn.gelu": _gelu,
+    "nn.gelu_tanh": _gelu_tanh,
     "nn.silu": _silu,
     "square": _square,
     "rsqrt": _rsqrt,

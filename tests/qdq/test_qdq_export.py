@@ -123,12 +123,40 @@ def test_a_model_in_qdq_form_leaves_in_float_what_the_target_does_not_list(tmp_p
     }
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        *(node(op, "x", "y") for op in ("Tan", "Sinh", "Asinh", "Atan")),
+        node("Gelu", "x", "y", approximate="tanh"),
+        *(node(op, "x z", "y") for op in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
+        node("Xor", "p p", "y"),
+        *(node(op, "x", "y", axis=2, keepdims=0) for op in ("ArgMax", "ArgMin")),
+        node("Trilu", "x k", "y", upper=0),
+        node("Trilu", "x k", "y"),
+        node("GatherElements", "x places", "y", axis=2),
+        node("GatherND", "x places", "y", batch_dims=1),
+        node("Tile", "x times", "y"),
+    ],
+    ids=lambda last: last.op_type,
+)
+def test_values_of_what_stays_in_float(last: onnx.NodeProto, tmp_path: Path) -> None:
+    constants = {"z": np.float32(0.1), "k": np.int64(-1), "times": np.array([1, 2, 3])}
+    constants["places"] = np.random.default_rng(0).integers(0, 3, (1, 3, 2))
+    nodes = [node("Less", "x z", "p"), last] if "p" in last.input else [last]
+    found = import_onnx(save(model(nodes, {"x": [1, 3, 4]}, constants, opset=20), tmp_path))
+    x = {"x": normal(3, 1, 3, 4)}
+    (wanted,) = Interpreter(found.module).run(x)
+    (value,) = ReferenceEvaluator(export_qdq(found.module, found.outputs, "net")).run(None, x)
+    np.testing.assert_allclose(value.astype(np.float64), wanted, rtol=1e-6, atol=1e-7)
+
+
 def test_says_what_has_no_onnx_form(tmp_path: Path) -> None:
-    proto = model([node("HardSwish", "x", "h", "swish"), node("Tan", "h", "y", "tangent")], {"x": [1, 4]})
+    nodes = [node("HardSwish", "x", "h", "swish"), node("GridSample", "h grid", "y", "sampled")]
+    proto = model(nodes, {"x": [1, 2, 4, 4]}, {"grid": normal(0, 1, 3, 3, 2)})
     module = import_onnx(save(proto, tmp_path)).module
-    with pytest.raises(NotExportable, match="tan has no ONNX form"):
+    with pytest.raises(NotExportable, match="grid_sample has no ONNX form"):
         export_qdq(module, ["y"], "net")
-    assert "tan " in save_qdq(module, ["y"], "net", tmp_path / "none.onnx")
+    assert "grid_sample " in save_qdq(module, ["y"], "net", tmp_path / "none.onnx")
     assert not (tmp_path / "none.onnx").exists()
 
 

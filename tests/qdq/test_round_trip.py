@@ -87,6 +87,18 @@ def test_products_of_tokens_with_biases(tmp_path: Path) -> None:
     _again(import_onnx(save(proto, tmp_path)), [{"x": normal(i, 1, 5, 16)} for i in range(3)], tmp_path)
 
 
+def test_a_function_by_tanh(tmp_path: Path) -> None:
+    """Gelu as opset 20 has it is a table, which its file has as a chain of operators."""
+    nodes = [
+        node("MatMul", "x w", "a", "first"),
+        node("Gelu", "a", "g", "function", approximate="tanh"),
+        node("MatMul", "g v", "y", "last"),
+    ]
+    proto = model(nodes, {"x": [1, 5, 16]}, {"w": normal(1, 16, 8), "v": normal(3, 8, 4)}, opset=20)
+    found = import_onnx(save(proto, tmp_path))
+    _again(found, [{"x": normal(i, 1, 5, 16)} for i in range(3)], tmp_path)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_recurrent_layers(name: str, tmp_path: Path) -> None:
     """Each result of a layer has a Q and a DQ of its own, all of one scale; weights are codes of rows."""

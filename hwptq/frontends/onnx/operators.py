@@ -193,6 +193,12 @@ def _split(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.Tuple([relax.op.strided_slice(x, [axis], [begin], [end]) for begin, end in pairs])
 
 
+def _tile(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Tile by constant counts as an operator that passes can read; else None."""
+    counts = constant(inputs[1])
+    return None if counts is None else relax.op.tile(inputs[0], [int(count) for count in counts])
+
+
 def _folded(operator: Callable[[Any, Any], Any]) -> Callable[[Sequence[Any], Any], Any]:
     """Sum, Max and Min as operators on two tensors, one operand after the other."""
 
@@ -246,5 +252,6 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Resize": _resize,
     "Split": _split,
     "Sum": _folded(relax.op.add),
+    "Tile": _tile,
     "Upsample": _resize,
 }

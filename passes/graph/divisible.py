@@ -85,8 +85,8 @@ def _constants(value: Any, unit: Composite | None) -> tuple[int, ...]:
         last = [int(a) % rank for a in value.attrs.axes] == [rank - 1]
         held = all(constant(value.args[i]) is not None for i in _LINEAR[name])
         return _LINEAR[name] if last and held else ()
-    if name == "multiply":
-        channels = shape_of(value)[-1]
+    if name == "multiply" and (shape := shape_of(value)):
+        channels = shape[-1]
         vectors = [i for i, a in enumerate(value.args) if _is_vector(constant(a), channels)]
         return tuple(vectors) if len(vectors) == 1 else ()
     return ()

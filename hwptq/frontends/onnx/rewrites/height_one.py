@@ -96,7 +96,9 @@ class _Writer:
 
     def _keeps_height(self, node: onnx.NodeProto) -> bool:
         """Whether a node gives the same on images, and its input is one."""
-        if len(node.output) != 1 or (node.input[0] not in self._high and node.op_type not in _OF_TWO):
+        if len(node.output) != 1 or not node.input:
+            return False
+        if node.input[0] not in self._high and node.op_type not in _OF_TWO:
             return False
         if node.op_type in _ELEMENTWISE:
             return node.input[0] in self._high

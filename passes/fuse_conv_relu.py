@@ -12,6 +12,7 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, users
+from hwptq.lowering.elementwise import elementwise_roots
 
 _HEADS = {
     "nn.conv2d": "hwptq.conv2d",
@@ -32,7 +33,8 @@ class FuseConvRelu:
 
     Behind a matmul of two activations it may be multiplied with positive numbers.
 
-    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried along.
+    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried along. An add
+    that is a function of one tensor, as those of a GELU are, becomes a table with its neighbours.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -40,8 +42,10 @@ class FuseConvRelu:
         inner: set[Any] = set()
         for _, func in main_functions(mod):
             values, readers = dict(bindings(func)), users(func)
+            roots = elementwise_roots(values)
             for var, value in values.items():
-                if op_name(value) in _HEADS and var not in inner and not _adds_scalar(value):
+                of_one = op_name(value) == "add" and (roots[var] is not var or _adds_scalar(value))
+                if op_name(value) in _HEADS and var not in inner and not of_one:
                     chain = _chain(var, values, readers)
                     if op_name(value) in _PLAIN and len(chain) == 1:
                         continue
@@ -58,8 +62,8 @@ class FuseConvRelu:
 
 
 def _adds_scalar(value: Any) -> bool:
-    """Whether an add is a function of one tensor (then it becomes a table, with its neighbours)."""
-    return op_name(value) == "add" and any(c is not None and c.size == 1 for c in map(constant, value.args))
+    """Whether an add has a number as an operand."""
+    return any(c is not None and c.size == 1 for c in map(constant, value.args))
 
 
 def _next(var: Any, values: Any, readers: Any) -> tuple[Any, Any]:

@@ -33,8 +33,8 @@ class FuseConvRelu:
 
     Behind a matmul of two activations it may be multiplied with positive numbers.
 
-    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried along. An add
-    that is a function of one tensor, as those of a GELU are, becomes a table with its neighbours.
+    Links of the chain must have a single reader. Relu, ReLU6 and Clip with any bounds are carried along. An
+    add that is a function of one tensor, as those of a GELU are, becomes a table with its neighbours.
     """
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:

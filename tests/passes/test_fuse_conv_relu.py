@@ -144,3 +144,17 @@ def test_a_network():
     outputs_preserved(before, after)
     names = [str(var.name) for var, _ in bindings(after["main"])]
     assert names[:3] == ["stem", "depthwise", "residual"]
+
+
+def test_an_add_inside_a_function_of_one_tensor_is_a_step_of_its_table():
+    """As in a GELU by tanh; beside another tensor it is an add."""
+
+    def build(emit: Any, x: Any, other: Any) -> Any:
+        cube = emit(op.multiply(x, emit(op.multiply(x, x))))
+        inner = emit(op.add(x, emit(op.multiply(cube, relax.const(np.float32(0.044715))))))
+        gate = emit(op.add(emit(op.tanh(inner)), relax.const(np.float32(1))))
+        return emit(op.add(emit(op.multiply(x, gate)), other))
+
+    steps = ["multiply", "multiply", "multiply", "add", "tanh", "add", "multiply", "add"]
+    (found,) = fuse(build, steps, x=IMAGE, other=IMAGE)
+    assert found.kind == "add"

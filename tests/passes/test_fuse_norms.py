@@ -78,12 +78,66 @@ def test_l2_norm() -> None:
     check(build, ["nn.rms_norm"])
 
 
-def test_another_axis_is_no_norm() -> None:
-    def build(emit: Any, x: Any) -> Any:
-        mean = emit(op.mean(emit(op.multiply(x, x)), [1], keepdims=True))
-        return emit(op.divide(x, emit(op.sqrt(emit(op.add(mean, number(EPS)))))))
+TURNED = ["permute_dims", "nn.layer_norm", "permute_dims"]
 
-    check(build, ["multiply", "mean", "add", "sqrt", "divide"])
+
+def along(axis: int, seed: int) -> Any:
+    """A constant with one value for each element of an axis of SHAPE."""
+    return const(*(n if i == axis else 1 for i, n in enumerate(SHAPE)), seed=seed)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_over_another_axis(axis: int) -> None:
+    """As channels of images are normed where they come first."""
+
+    def build(emit: Any, x: Any) -> Any:
+        d = emit(op.subtract(x, emit(op.mean(x, [axis], keepdims=True))))
+        squares = emit(op.mean(emit(op.power(d, number(2))), [axis], keepdims=True))
+        normed = emit(op.divide(d, emit(op.sqrt(emit(op.add(squares, number(EPS)))))))
+        scaled = emit(op.multiply(along(axis, seed=1), normed))
+        return emit(op.add(scaled, along(axis, seed=2)))
+
+    check(build, TURNED if axis == 1 else ["nn.layer_norm"])
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_from_the_mean_of_squares(axis: int, keepdims: bool) -> None:
+    """As JAX writes it: E[x^2] - E[x]^2 of sums, not below 0, and gamma beside the root."""
+    kept = [1 if i == axis else n for i, n in enumerate(SHAPE)]
+
+    def build(emit: Any, x: Any) -> Any:
+        def mean(of: Any) -> Any:
+            return emit(op.multiply(emit(op.sum(of, [axis], keepdims=keepdims)), number(1 / SHAPE[axis])))
+
+        def spread(of: Any) -> Any:
+            return emit(op.broadcast_to(emit(op.reshape(of, kept)), kept))
+
+        first = mean(x)
+        difference = emit(op.subtract(mean(emit(op.multiply(x, x))), emit(op.multiply(first, first))))
+        variance = spread(emit(op.maximum(number(0), difference)))
+        root = emit(op.rsqrt(emit(op.add(variance, number(EPS)))))
+        factor = emit(op.multiply(root, along(axis, seed=1)))
+        normed = emit(op.multiply(emit(op.subtract(x, spread(first))), factor))
+        return emit(op.add(normed, along(axis, seed=2)))
+
+    check(build, TURNED if axis == 1 else ["nn.layer_norm"])
+
+
+def test_the_mean_and_the_squares_of_different_axes_are_no_norm() -> None:
+    def build(emit: Any, x: Any) -> Any:
+        d = emit(op.subtract(x, emit(op.mean(x, [1], keepdims=True))))
+        return normal(emit, d, "square", "division")
+
+    check(build, ["mean", "subtract", "nn.rms_norm"])
+
+
+def test_a_mean_over_half_of_the_elements_is_none() -> None:
+    def build(emit: Any, x: Any) -> Any:
+        squares = emit(op.multiply(emit(op.sum(emit(op.square(x)), [-1], keepdims=True)), number(2 / 12)))
+        return emit(op.divide(x, emit(op.sqrt(squares))))
+
+    check(build, ["square", "sum", "multiply", "sqrt", "divide"])
 
 
 def test_the_squares_of_something_else_are_no_norm() -> None:

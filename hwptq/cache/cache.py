@@ -12,6 +12,8 @@ from .digest import NoDigest, digest
 from .store import Store
 
 T = TypeVar("T")
+#: The results of those numbers, in their order.
+Make = Callable[[Sequence[int]], Iterable[T]]
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,27 @@ class Cache:
         return self.recall_all(kind, [causes], content, lambda _: [make()])[0]
 
     def recall_all(
-        self,
-        kind: str,
-        causes: Sequence[tuple[Any, ...]],
-        content: Content[T],
-        make: Callable[[Sequence[int]], Iterable[T]],
+        self, kind: str, causes: Sequence[tuple[Any, ...]], content: Content[T], make: Make[T]
     ) -> list[T]:
         """As recall, for several at once. `make` is given the numbers of those that the store lacks."""
+        return list(self.recall_each(kind, causes, content, make))
+
+    def recall_each(
+        self, kind: str, causes: Sequence[tuple[Any, ...]], content: Content[T], make: Make[T]
+    ) -> Iterator[T]:
+        """As recall_all, one after another as they are known; each is kept as soon as it is."""
         keys = [self.key(kind, each) for each in causes]
         found = {i: value for i, key in enumerate(keys) for value in self._held(kind, key, content)}
         lacking = [i for i in range(len(causes)) if i not in found]
-        for i, value in zip(lacking, make(lacking) if lacking else (), strict=True):
-            found[i] = value
-            self._keep(kind, keys[i], content, value)
-        return [found[i] for i in range(len(causes))]
+        made = iter(make(lacking) if lacking else ())
+        for i, key in enumerate(keys):
+            if i not in found:
+                found[i] = next(made)
+                self._keep(kind, key, content, found[i])
+            yield found.pop(i)
+        if lacking:
+            for _ in made:
+                raise ValueError(f"{kind}: more results than were asked for")
 
     def _held(self, kind: str, key: str | None, content: Content[T]) -> Iterator[T]:
         """What the store has, if it has it."""

@@ -175,7 +175,13 @@ class Chooser:
                     (self._float32, variants, samples, partner.rows if partner else None),
                     states((Sensitivity,)),
                     lambda: measure_sensitivity(
-                        self._float32, variants, samples, self._progress.track, self._workers, partner
+                        self._float32,
+                        variants,
+                        samples,
+                        self._progress.track,
+                        self._workers,
+                        partner,
+                        self._cache,
                     ),
                 )
         return self._sensitivity

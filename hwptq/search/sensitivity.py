@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import tvm
 
+from hwptq.cache.cache import Cache
+from hwptq.cache.content import states
 from hwptq.data.dataset import Sample
 from hwptq.evaluate.downstream import Network
 from hwptq.evaluate.interpret import Interpreter
@@ -50,6 +53,7 @@ def measure_sensitivity(
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
     workers: Workers | None = None,
     partner: Partner | None = None,
+    cache: Cache | None = None,
 ) -> Sensitivity:
     """The sensitivity of every layer of `variants` that has a choice, to each of its pairs.
 
@@ -57,14 +61,15 @@ def measure_sensitivity(
     image of a detector has thousands of boxes, and tells more than many of a classifier.
     float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
     and the first output is [1, classes]; "pairs" where there is a partner. track(items, their number) sees
-    the samples that are done; workers: who looks at samples, this process if none are given.
+    the samples that are done; workers: who looks at samples, this process if none are given; cache: keeps
+    what each sample shows.
     """
     chosen = list(islice(samples, SAMPLES))
     probes = variants.probes
     if not probes:
         return Sensitivity("noise", {})
     task = _Disturbances(float32, variants, probes, partner)
-    runs = _until_settled(task, workers or Here(), chosen)
+    runs = _until_settled(task, workers or Here(), chosen, cache or Cache())
     values, kl = _by_probe(np.array(list(track(runs, len(chosen)))))
     found: dict[str, dict[Pair, float]] = {}
     for (name, pair), value in zip(probes, values.mean(axis=0), strict=True):
@@ -72,15 +77,29 @@ def measure_sensitivity(
     return Sensitivity("pairs" if partner else "kl" if kl else "noise", found)
 
 
-def _until_settled(task: _Disturbances, workers: Workers, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+def _until_settled(
+    task: _Disturbances, workers: Workers, samples: Sequence[Sample], cache: Cache
+) -> Iterator[np.ndarray]:
     """What each probe does to one sample after another, in growing batches, until more tell little new."""
+    known = cache.key("disturbances", (task.float32, task.variants, task.partner and task.partner.rows))
+    kept = cache if known else Cache()
     rows: list[np.ndarray] = []
     while len(rows) < len(samples):
-        for row in workers.map(task, samples[len(rows) : max(_FEWEST, 2 * len(rows))]):
+        batch = samples[len(rows) : max(_FEWEST, 2 * len(rows))]
+        causes = [(known, sample) for sample in batch]
+        make = partial(_disturbed, task, workers, batch)
+        for row in kept.recall_each("disturbances", causes, states(()), make):
             rows.append(row)
             yield row
         if _settled(_by_probe(np.array(rows))[0]):
             return
+
+
+def _disturbed(
+    task: _Disturbances, workers: Workers, batch: Sequence[Sample], numbers: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """What each probe does to the samples of these numbers."""
+    return workers.map(task, [batch[i] for i in numbers])
 
 
 def _by_probe(rows: np.ndarray) -> tuple[np.ndarray, bool]:

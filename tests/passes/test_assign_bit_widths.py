@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from tvm import relax
 
 from hwptq import passes
 from hwptq.bitwidths.budget import parse_budget
+from hwptq.cache.cache import Cache
+from hwptq.cache.store import Store
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError, UnsupportedError
 from hwptq.ir.dataflow import bindings
@@ -26,6 +30,7 @@ from hwptq.passes.variants import Variants, uniform_variants
 from hwptq.search.partner import Partner
 from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
+from hwptq.workers.workers import Here
 
 ARM = load_target("arm-cortex-a")
 
@@ -69,6 +74,34 @@ def test_a_partner_says_what_counts(fused: tvm.IRModule, variants: Variants, mea
     assert found.values["dense"][W4] > found.values["dense"][W8]
     with pytest.raises(InputError, match="embeddings of 4 values; the first output of the model has 5"):
         measure_sensitivity(fused, variants, [Sample(s) for s in samples(fused)], partner=Partner(np.eye(4)))
+
+
+def test_an_ended_measurement_goes_on_with_the_samples_that_are_missing(
+    fused: tvm.IRModule, variants: Variants, measured: Sensitivity, tmp_path: Path
+) -> None:
+    given, cache, done = [Sample(s) for s in samples(fused)], Cache(Store(tmp_path)), []
+
+    class Ended(Here):
+        """Work that ends with the second sample, or not at all."""
+
+        def __init__(self, most: int) -> None:
+            self.most = most
+
+        def map(self, task: Any, items: Any) -> Iterator[Any]:
+            for result in super().map(task, items):
+                if self.most == 0:
+                    raise KeyboardInterrupt
+                self.most -= 1
+                done.append(1)
+                yield result
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_sensitivity(fused, variants, given, workers=Ended(2), cache=cache)
+    found = measure_sensitivity(fused, variants, given, workers=Ended(-1), cache=cache)
+    assert found == measured
+    resumed = len(done)
+    measure_sensitivity(fused, variants, given, workers=Ended(-1))
+    assert len(done) == 2 * resumed
 
 
 def test_pairs_that_take_effect(variants: Variants) -> None:

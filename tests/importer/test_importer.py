@@ -119,6 +119,25 @@ def test_clip_with_and_without_bounds(tmp_path: Path, bounds: str, constants: di
     check(model([node("Clip", f"x {bounds}", "y")], {"x": ["N", 7]}, arrays), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (node("NonZero", "x", "y", "places"), "'places' .NonZero.: the size of its result depends on values"),
+        (node("NonMaxSuppression", "b s", "y", "nms"), "'nms' .NonMax.*: the size of its result depends on"),
+        (node("Col2Im", "x size block", "y", "folded"), "'folded' .Col2Im.: this operator is not known"),
+    ],
+    ids=lambda last: getattr(last, "op_type", ""),
+)
+def test_operators_without_code_are_refused_by_name(tmp_path: Path, last: onnx.NodeProto, said: str):
+    nodes = [node("Reshape", "x boxes", "b"), node("Reshape", "x scores", "s"), last]
+    constants = {"boxes": [1, 3, 4], "scores": [1, 1, 12], "size": [2, 3], "block": [1, 2]}
+    arrays = {name: np.array(value) for name, value in constants.items()}
+    proto = model(nodes, {"x": [1, 2, 6]}, arrays, opset=18)
+    proto.graph.output[0].type.tensor_type.elem_type = 1 if last.op_type == "Col2Im" else 7
+    with pytest.raises(UnsupportedError, match=said):
+        import_onnx(save(proto, tmp_path))
+
+
 @pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID"])
 @pytest.mark.parametrize("attributes", [{}, {"strides": [2, 3]}, {"dilations": [2, 1]}], ids=str)
 def test_auto_pad_becomes_part_of_the_convolution(tmp_path: Path, mode: str, attributes: dict[str, Any]):
@@ -215,7 +234,7 @@ def test_an_operator_of_another_domain(tmp_path: Path):
     proto = model([node("Relu", "x", "y")], {"x": ["N", 4]})
     proto.graph.node[0].domain = "com.example"
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
-    with pytest.raises(UnsupportedError, match=r"operator Relu of domain com\.example is not known"):
+    with pytest.raises(UnsupportedError, match=r"\(Relu\): this operator of domain com\.example"):
         import_onnx(save(proto, tmp_path))
 
 

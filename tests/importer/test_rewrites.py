@@ -271,6 +271,23 @@ def test_the_largest_are_found_one_by_one(tmp_path: Path, opset: int, axis: int,
     np.testing.assert_array_equal(values, np.take_along_axis(x[None], wanted, axis))
 
 
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_responses_of_neighbouring_channels(tmp_path: Path, size: int):
+    response = node("LRN", "x", "y", "response", size=size, alpha=0.5, beta=0.7, bias=1.5)
+    found = imported(model([response], {"x": [1, 6, 3, 4]}), tmp_path)
+    assert "call_tir" not in operators(found)
+
+
+@pytest.mark.parametrize("axis", [-1, 0, 1])
+def test_one_hot_has_the_dtype_of_its_values(tmp_path: Path, axis: int):
+    """An index may count from behind; one beyond the places is none."""
+    nodes = [node("Cast", "x", "i", to=TensorProto.INT64), node("OneHot", "i n v", "y", "hot", axis=axis)]
+    constants = {"n": np.array(4), "v": np.float32([-1, 2])}
+    found = imported(model(nodes, {"x": [1, 6]}, constants), tmp_path, x=np.float32([[0, 3, -1, -4, 4, -5]]))
+    (value,) = Interpreter(found.module).run({"x": np.float32([[0, 3, -1, -4, 4, -5]])})
+    assert value.dtype == np.float32
+
+
 def test_operators_that_onnx_defines_by_others(tmp_path: Path):
     nodes = [
         node("RMSNormalization", "x g", "n", "norm"),

@@ -11,11 +11,13 @@ from hwptq.errors import UnsupportedError
 from .fold_shapes import static_shapes
 from .read_file import node_name, one_line
 from .rewrites.absent_inputs import absent_inputs
+from .rewrites.channel_response import channel_response
 from .rewrites.einsum import einsum
 from .rewrites.explicit_padding import explicit_padding, same_padding
 from .rewrites.finite_constants import finite_constants
 from .rewrites.grouped_norm import with_grouped_norms
 from .rewrites.height_one import with_height
+from .rewrites.one_hot import one_hot
 from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
 from .rewrites.scatter import scatter
@@ -30,8 +32,10 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "Conv": (same_padding,),
     "ConvTranspose": (explicit_padding,),
     "Einsum": (einsum,),
+    "LRN": (channel_response,),
     "LpPool": (same_padding,),
     "MaxPool": (same_padding,),
+    "OneHot": (one_hot,),
     "PRelu": (parametric_relu,),
     "Resize": (absent_inputs, resize_axes),
     "ScatterElements": (scatter_row, scatter),

@@ -32,10 +32,9 @@ from .node_origins import with_node_origins
 from .operators import TracingImporter, known_operators
 from .read_file import check_onnx, read_onnx
 from .simplify import simplified
+from .without_code import refuse_without_code
 
 _OLDEST = 7  # opset; broadcasting was another before
-#: ONNX's own operators, and those that ONNX Runtime adds.
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
 def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:
@@ -90,12 +89,7 @@ def _simplified(
         proto, warned = simplified(proto, shapes, known_operators())
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:  # of ONNX
         raise UnsupportedError(f"{path}: {said_by_importer(error, '')}") from error
-    for node in proto.graph.node:  # TVM looks at the name of an operator only
-        if node.domain not in _DOMAINS:
-            raise UnsupportedError(
-                f"{path}: node {node.name!r}: operator {node.op_type} of domain {node.domain} is not known; "
-                f"export the model without it"
-            )
+    refuse_without_code(proto.graph, known_operators(), path)
     return proto, warned
 
 

@@ -346,9 +346,19 @@ def _spread(values: np.ndarray, x: np.ndarray, axis: int | None, block: int | No
     return values.reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
 
 
+class LRN(OpRun):
+    """x / (bias + alpha / size * sum)^beta, of squares of channels around; onnx takes samples for them."""
+
+    def _run(self, x, alpha=None, beta=None, bias=None, size=None):
+        around = [(0, 0)] * x.ndim
+        around[1] = ((size - 1) // 2, size // 2)
+        sums = sliding_window_view(np.pad(x**2, around), size, axis=1).sum(-1)
+        return ((x / (bias + alpha / size * sums) ** beta).astype(x.dtype),)
+
+
 #: For ReferenceEvaluator(new_ops=...).
 OPERATORS: list[type[OpRun]] = [
     *(Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, BatchNormalization, LpNormalization),
     *(Softmax, LogSoftmax, Hardmax, Resize, Upsample, QuantizeLinear, DequantizeLinear),
-    *(Loop, Scan, LSTM, GRU, RNN),
+    *(LRN, Loop, Scan, LSTM, GRU, RNN),
 ]

@@ -102,3 +102,42 @@ def test_no_turn_hands_on_what_came(tmp_path: Path, arguments: dict[str, Any]) -
 def test_other_loops_are_refused_by_name(tmp_path: Path, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(UnsupportedError, match=says):
         import_onnx(save(looped(**arguments), tmp_path))
+
+
+def counting(start: str = "zero", limit: str = "three") -> onnx.GraphProto:
+    """A while loop: state <- relu(state) as long as its own counter, carried along, is below the limit."""
+    nodes = [
+        node("Add", "count one", "next"),
+        node("Cast", "next", "real", to=FLOAT),
+        node("Less", f"real {limit}", "again"),
+        node("MatMul", "state w", "new", "step"),
+    ]
+    given = [helper.make_tensor_value_info(n, t, s) for n, t, s in (
+        ("turn", INT, []), ("go", BOOL, []), ("count", INT, []), ("state", FLOAT, [2, 4]))]  # fmt: skip
+    results = [helper.make_tensor_value_info(n, t, s) for n, t, s in (
+        ("again", BOOL, []), ("next", INT, []), ("new", FLOAT, [2, 4]))]  # fmt: skip
+    return helper.make_graph(nodes, "body", given, results)
+
+
+@pytest.mark.parametrize("most", ["", "two"])
+def test_a_loop_that_counts_for_itself(most: str, tmp_path: Path) -> None:
+    loop = node("Loop", "two yes start x", "counted y", "loop", body=counting())
+    constants = {"yes": np.array(True), "start": np.int64(0), "one": np.int64(1), "two": np.int64(2),
+                 "three": np.float32(3), "w": normal(1, 4, 4)}  # fmt: skip
+    loop.input[0] = most
+    proto = model([loop], {"x": [2, 4]}, constants, outputs=["y"])
+    imported = import_onnx(save(proto, tmp_path))
+    assert imported.check({"x": normal(2, 2, 4)}).difference < 1e-5
+    steps = [op_name(value) for _, value in bindings(imported.module["main"])]
+    assert steps.count("matmul") == (2 if most else 3)
+
+
+def test_a_count_up_to_what_the_input_says_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        node("ReduceSum", "x", "limit", keepdims=0),
+        node("Loop", "most yes start x", "counted y", "loop", body=counting(limit="limit")),
+    ]
+    nodes[1].input[0] = ""
+    constants = {"yes": np.array(True), "start": np.int64(0), "one": np.int64(1), "w": normal(1, 4, 4)}
+    with pytest.raises(UnsupportedError, match="how often it turns is computed from the inputs"):
+        import_onnx(save(model(nodes, {"x": [2, 4]}, constants, outputs=["y"]), tmp_path))

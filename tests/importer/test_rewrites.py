@@ -344,3 +344,12 @@ def test_old_opsets(tmp_path: Path):
     constants = {"g": normal(0, 4), "v": np.abs(normal(1, 4))}
     proto: Any = model(nodes, {"x": ["N", 4, 3, 2]}, constants, opset=7)
     assert "image.resize2d" in operators(imported(proto, tmp_path))
+
+
+@pytest.mark.parametrize(("time", "batch"), [(0, 1), (1, 0), (2, 1)])
+def test_sequences_are_reversed_as_far_as_they_go(time: int, batch: int, tmp_path: Path) -> None:
+    shape = [5, 5, 5]
+    shape[batch] = 4
+    reverse = node("ReverseSequence", "x n", "y", time_axis=time, batch_axis=batch)
+    found = imported(model([reverse], {"x": shape}, {"n": np.array([1, 4, 5, 3])}), tmp_path)
+    assert "gather_elements" in operators(found)

@@ -20,6 +20,7 @@ from .rewrites.height_one import with_height
 from .rewrites.one_hot import one_hot
 from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
+from .rewrites.reversed_sequences import reversed_sequences
 from .rewrites.scatter import scatter
 from .rewrites.scatter_row import scatter_row
 from .rewrites.surroundings import Rule, Surroundings
@@ -38,6 +39,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "OneHot": (one_hot,),
     "PRelu": (parametric_relu,),
     "Resize": (absent_inputs, resize_axes),
+    "ReverseSequence": (reversed_sequences,),
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),
     "TopK": (top_k,),

@@ -1,4 +1,4 @@
-"""Loop whose count is known and whose condition stays true, as its turns."""
+"""Loop whose number of turns is known, as its turns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .counted_turns import counted_turns
 from .surroundings import Surroundings, attribute
 from .turns import Stack, Turns
 
@@ -37,11 +38,12 @@ def _count(node: onnx.NodeProto, body: onnx.GraphProto, around: Surroundings) ->
     """How often the body is run; None where that is not known."""
     most, condition = (*node.input, "", "")[:2]
     count, go = around.constant(most), around.constant(condition)
-    if count is None or (condition and go is None):
+    if (most and count is None) or (condition and go is None):
         return None
-    if go is not None and not go.item():
+    if go is not None and not go.all():
         return 0
-    return max(int(count.item()), 0) if _stays_true(body) else None
+    limit = None if count is None else max(int(count.item()), 0)
+    return limit if limit is not None and _stays_true(body) else counted_turns(node, body, limit, around)
 
 
 def _stays_true(body: onnx.GraphProto) -> bool:

@@ -353,3 +353,12 @@ def test_sequences_are_reversed_as_far_as_they_go(time: int, batch: int, tmp_pat
     reverse = node("ReverseSequence", "x n", "y", time_axis=time, batch_axis=batch)
     found = imported(model([reverse], {"x": shape}, {"n": np.array([1, 4, 5, 3])}), tmp_path)
     assert "gather_elements" in operators(found)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"starts": [1, 0], "ends": [3, -1], "axes": [1, 3]}, {"starts": [0, 1], "ends": [1, 9]}],
+)
+def test_slices_before_opset_10(attributes: dict[str, list[int]], tmp_path: Path) -> None:
+    proto = model([node("Slice", "x", "y", **attributes)], {"x": [2, 3, 4, 6]}, opset=9)
+    imported(proto, tmp_path)

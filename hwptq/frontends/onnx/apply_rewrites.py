@@ -23,6 +23,7 @@ from .rewrites.resize_axes import resize_axes
 from .rewrites.reversed_sequences import reversed_sequences
 from .rewrites.scatter import scatter
 from .rewrites.scatter_row import scatter_row
+from .rewrites.slice_ends import slice_ends
 from .rewrites.surroundings import Rule, Surroundings
 from .rewrites.top_k import top_k
 
@@ -42,6 +43,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ReverseSequence": (reversed_sequences,),
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),
+    "Slice": (slice_ends,),
     "TopK": (top_k,),
 }
 

@@ -2,6 +2,7 @@
 
 A tensor of bytes has one scale for all its channels. Where a channel is small beside the others, and the
 layer that reads it makes it large again, as depthwise convolutions behind SiLU do, that layer gives rounding.
+Functions by table that do so are left in float (graph/drowned_functions.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from hwptq.ir.dataflow import main_functions
 from hwptq.ir.macs import node_macs
 
 from .graph.drowned import Losses, Rounded
-from .graph.quantizable import assignment, with_assignment
+from .graph.drowned_functions import drowned_functions
+from .graph.quantizable import assignment, with_assignment, with_float_reasons
 from .graph.quantization_plan import Choices, QuantizationPlan
 from .variants import is_wide
 
@@ -47,14 +49,16 @@ class WidenActivations:
         self.granularity, self.exclude = granularity, exclude
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        found = {}
+        found, left = {}, {}
         for gv, func in main_functions(mod):
             choices = Choices(self.granularity, self.exclude, assignment(func))
             plan = QuantizationPlan(mod, str(gv.name_hint), self.target, self.stats, choices)
-            if tied := _tied(plan):
-                losses = Losses(mod, plan.function, self.samples)
+            tied, losses = _tied(plan), Losses(mod, plan.function, self.samples)
+            left[plan.function] = drowned_functions(plan, losses, WORTH)
+            if tied:
                 worst = losses.worth_following([t for group in tied for t in group.tensors])
                 found[plan.function] = _pairs(plan, tied, losses.at_outputs(worst))
+        mod = with_float_reasons(mod, left) if any(left.values()) else mod
         return with_assignment(mod, found) if any(found.values()) else mod
 
 

@@ -24,6 +24,7 @@ from .concat_parts import parts_of, split_ends, unlike_parts
 from .fine_sources import fine_groups
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .layer_weights import LayerWeights, QuantizedWeight
+from .quantizable import float_reasons
 from .scaled_channels import scaled_groups
 from .shape_limits import beyond_limits
 from .stream_dtypes import reads_wide, wide_groups
@@ -76,6 +77,7 @@ class QuantizationPlan:
         self.values = dict(bindings(func))
         self.readers = users(func)
         self.reasons: dict[str, str] = {}
+        self._left = float_reasons(func)
         self.kinds = {v: self._kind(v, value) for v, value in self.values.items()}
         self._leave(kept_in_float(self.values, self.kinds, self.readers))
         self._leave_split_ends()
@@ -130,6 +132,9 @@ class QuantizationPlan:
         if why_not:
             self.reasons[self.labels[var]] = why_not
         if found is None or any(dequantizes(self.values.get(a)) for a in data_of(value)):
+            return None
+        if left := self._left.get(self.labels[var]):
+            self.reasons[self.labels[var]] = left
             return None
         if self._excluded and self._excluded.search(self.origins[var].node):
             self.reasons[self.labels[var]] = "excluded by the user"

@@ -9,7 +9,7 @@ from onnx_models import model, node, normal, save
 from hwptq.data.dataset import from_batches
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.options import Options
-from hwptq.passes.graph.quantizable import assignment
+from hwptq.passes.graph.quantizable import assignment, float_reasons
 from hwptq.passes.widen_activations import WidenActivations
 from hwptq.pipeline.stages import prepare
 from hwptq.pipeline.step import Job
@@ -53,3 +53,29 @@ def test_a_target_without_wide_activations_has_no_choice(tmp_path):
     found = prepared(tmp_path, 1e-3, precision="w8a8")
     step = WidenActivations(load_target("nvidia-hopper-fp8"), found.stats, iter(()))
     assert step(found.float32).same_as(found.float32)
+
+
+def powers(tmp_path, function: str, **words):
+    """A function of the powers of complex numbers, of 40 dB, that two convolutions give, and a layer."""
+    weights = {"u": normal(1, 8, 8, 1, 1), "v": normal(2, 8, 8, 1, 1), "w": normal(3, 4, 8, 1, 1)}
+    nodes = [
+        node("Conv", "x u", "a", name="real"), node("Conv", "x v", "b", name="imaginary"),
+        node("Mul", "a a", "aa", name="square"), node("Mul", "b b", "bb", name="square2"),
+        node("Add", "aa bb", "s", name="sum"), node(function, "s", "r", name="function"),
+        node("Conv", "r w", "y"),
+    ]  # fmt: skip
+    imported = import_onnx(save(model(nodes, {"x": [1, 8, 6, 6]}, weights), tmp_path))
+    scales = 10 ** np.random.default_rng(5).uniform(-2, 0, (4, 1, 1, 6, 6)).astype(np.float32)
+    data = from_batches([{"x": normal(i, 1, 8, 6, 6) * s} for i, s in enumerate(scales)], imported.inputs)
+    job = Job(load_target("x86-64-vnni"), data, Options(recipe=Recipe(widen=True), **words))
+    return prepare(imported.module, job)
+
+
+def test_a_root_of_squares_that_a_byte_would_drown_is_left_in_float(tmp_path):
+    left = float_reasons(powers(tmp_path, "Sqrt").float32["main"])
+    assert set(left) == {"square", "square2", "sum", "function"}
+
+
+@pytest.mark.parametrize(("function", "words"), [("Sigmoid", {}), ("Sqrt", {"precision": "w8a8"})])
+def test_else_tables_of_bytes_do(tmp_path, function, words):
+    assert not float_reasons(powers(tmp_path, function, **words).float32["main"])

@@ -32,6 +32,7 @@ class Recipe:
     widen: bool = False  # passes/widen_activations.py
     observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py; all others settle the biases too
+    blocks: bool = False  # passes/reconstruct_blocks.py, of weights by group
     correct_bias: bool = False  # passes/correct_bias.py, where the rounding does not settle the biases
 
     def __post_init__(self) -> None:
@@ -77,7 +78,9 @@ def _listed(names: Iterable[str]) -> str:
 RECIPES = {
     "fast": Recipe(),
     "default": Recipe(smooth=True, equalize="auto", widen=True, rounding="descent", correct_bias=True),
-    "best": Recipe(smooth=True, equalize="auto", widen=True, rounding="clamped", correct_bias=True),
+    "best": Recipe(
+        smooth=True, equalize="auto", widen=True, rounding="clamped", blocks=True, correct_bias=True
+    ),
 }
 
 

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hwptq.tir",),
     ("hwptq.ir",),
     ("hwptq.evaluate",),
+    ("hwptq.gradients", "hwptq.gradients.*"),
     ("hwptq.lowering",),
     ("hwptq.operators",),
     ("hwptq.kernels",),

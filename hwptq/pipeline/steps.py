@@ -132,6 +132,18 @@ QUANTIZE_DYNAMIC = (
         when=lambda job, now: _rounds_groups(job),
         stage="round weights",
     ),
+    Step(
+        "ReconstructBlocks",
+        lambda job, now: passes.ReconstructBlocks(
+            now.float32,
+            job.batches,
+            job.target,
+            job.data.count if job.data else None,
+            track=job.progress.track,
+        ),
+        when=lambda job, now: _rounds_groups(job) and job.options.recipe.blocks,
+        stage="reconstruct blocks",
+    ),
 )
 NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales

@@ -12,8 +12,8 @@ from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import constant
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
+from hwptq.passes.graph.group_layers import group_layers
 from hwptq.passes.graph.group_plan import GroupFormats
-from hwptq.passes.round_groups import _layers
 
 DATA = [sample(seed, 40) for seed in range(24)]
 HELD_OUT = [sample(100 + seed, 40) for seed in range(8)]
@@ -69,4 +69,4 @@ def test_samples_are_needed() -> None:
 def test_layers_that_are_added_to_a_stream_know_it() -> None:
     mod = language_model(40)
     integer = lowered(apply(passes.InsertDynamicQDQ(TARGET, None, GroupFormats("int4", 8, "int4", 8)), mod))
-    assert [layer.stream is not None for layer in _layers(mod, integer, "main")] == [False, True, False]
+    assert [layer.stream is not None for layer in group_layers(mod, integer, "main")] == [False, True, False]

@@ -1,0 +1,1 @@
+"""Derivatives of a float function of Relax, evaluated in numpy: reverse mode over its operators."""

@@ -20,7 +20,15 @@ FOLDERS = {"hwptq": "hwptq", "passes": "hwptq.passes", "targets": "hwptq.targets
 #: Packages from the bottom up: a module imports from its own package and from those above it in this list.
 #: A row with several packages has them side by side.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("hwptq.errors", "hwptq.disk", "hwptq.no_device", "hwptq.json_text", "hwptq.blas", "hwptq.cores"),
+    (
+        "hwptq.errors",
+        "hwptq.disk",
+        "hwptq.no_device",
+        "hwptq.json_text",
+        "hwptq.blas",
+        "hwptq.cores",
+        "hwptq.user_code",
+    ),
     ("hwptq.cache",),
     ("hwptq.notices",),
     ("hwptq.formats",),

@@ -42,6 +42,6 @@ def bench_command(
         for value in (found.least, found.lower_quartile, found.median, found.upper_quartile, found.most)
     )
     print(
-        f"{folder}: median {median} {found.unit}, quartiles {lower} … {upper}, {least} … {most} in "
-        f"{found.runs} runs; {found.executor}{state}"
+        f"{folder}: median {median} {found.unit}, quartiles {lower} … {upper}, least "
+        f"{least}, most {most} in {found.runs} runs; {found.executor}{state}"
     )

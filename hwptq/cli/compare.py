@@ -66,8 +66,8 @@ def _dtypes(row: dict[str, Any]) -> str:
 def _accuracy(row: dict[str, Any]) -> str:
     if row["accuracy"] is None:
         return ""
-    lost = "" if row["drop"] is None else f", {row['drop']:g} lost"
-    return f"{row['metric']} {row['accuracy']:g}{lost} ({row['samples']} samples)"
+    lost = "" if row["drop"] is None else f", {row['drop']:.4g} lost"
+    return f"{row['metric']} {row['accuracy']:.4g}{lost} ({row['samples']} samples)"
 
 
 def _differing(row: dict[str, Any]) -> str:

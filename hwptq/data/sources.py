@@ -6,11 +6,9 @@ Each source yields RawSample after RawSample, with one of them in memory at a ti
 from __future__ import annotations
 
 import csv
-import importlib
 import itertools
 import math
 import re
-import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -23,6 +21,7 @@ import numpy as np
 from hwptq.cache.digest import NoDigest, digest, file_digest
 from hwptq.errors import HwptqError, InputError
 from hwptq.no_device import check_no_device
+from hwptq.user_code import user_object
 
 from .preprocess import batch_of, read_image, sample_shape
 
@@ -261,11 +260,8 @@ def is_function(spec: str) -> bool:
 
 def user_function(spec: str) -> Callable[[], Iterator[Any]]:
     """The function `package.module:function`, whose every exception becomes an InputError."""
-    module, name = spec.split(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # `hwptq` as a command doesn't look there by itself
     try:
-        function = getattr(importlib.import_module(module), name)
+        function = user_object(spec)
     except Exception as error:
         raise InputError(f"{spec}: can't be imported ({type(error).__name__}: {_line(error)})") from error
     if not callable(function):

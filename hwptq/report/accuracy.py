@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from hwptq import metrics
 from hwptq.errors import InputError
 from hwptq.metrics import NamedMetric
 from hwptq.options import Metric
+from hwptq.user_code import user_object
 
 from .golden import joined
 
@@ -238,11 +238,10 @@ def load_metric(metric: str | Metric | None) -> Score:
         return _score_by(metric, _full_name(metric))
     if named := metrics.find(metric):
         return Score(named, named.name)
-    module, colon, function = metric.partition(":")
-    if not colon:
+    if ":" not in metric:
         raise InputError(f"--metric {metric}: give {', '.join(metrics.NAMES)} or module:function")
     try:
-        custom = getattr(importlib.import_module(module), function)
+        custom = user_object(metric)
     except Exception as error:  # what the user's module may raise
         raise InputError(
             f"--metric {metric}: {error}; give {', '.join(metrics.NAMES)} or module:function"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +163,17 @@ def test_what_does_not_fit_is_said(name, outputs, label, said):
 def test_a_name_that_is_none_lists_those_that_are():
     with pytest.raises(InputError, match=r"give top1, sqnr, top5, map, .* or module:function"):
         load_metric("top6")
+
+
+def test_a_function_of_the_user_lies_where_hwptq_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(tmp_path, "own_metric.py").write_text("def third(outputs, labels):\n    return 1 / 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])  # as the command has it
+    score = load_metric("own_metric:third")
+    score.add(None, {"float32": [np.zeros((1, 2))]})
+    assert score.report()["float32"] == pytest.approx(1 / 3, abs=1e-4)
 
 
 def test_sqnr_is_measured_where_labels_would_allow_more():

@@ -14,7 +14,7 @@ from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.ir.dataflow import bindings, constant
 from hwptq.options import options_of
 from hwptq.pipeline.ir_dump import IrDump
-from hwptq.pipeline.stages import fuse, lower, prepare, quantize
+from hwptq.pipeline.stages import dynamic, fuse, lower, prepare, quantize
 from hwptq.pipeline.step import Job
 from hwptq.pipeline.steps import FUSE
 from hwptq.recipe import Recipe, recipe
@@ -91,6 +91,21 @@ def test_every_pass_that_is_taken_is_dumped_in_its_order(imported, data, tmp_pat
     insert = next((tmp_path / "ir").glob("*-InsertQDQ.py")).read_text()
     assert "R.quantize(" in insert
     assert "R.quantize(" not in next((tmp_path / "ir").glob("*-FuseConvRelu.py")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "repairs"),
+    [("fast", []), ("default", ["RoundGroups"]), ("best", ["RoundGroups", "ReconstructBlocks"])],
+)
+def test_weights_by_group_are_rounded_as_the_recipe_says(tmp_path, name, repairs):
+    nodes = [node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("MatMul", "b v", "y")]
+    constants = {"w": normal(1, 16, 24), "v": normal(2, 24, 16)}
+    imported = import_onnx(save(model(nodes, {"x": ["N", 5, 16]}, constants), tmp_path))
+    data = from_batches([{"x": normal(3, 1, 5, 16)}], imported.inputs)
+    words = {"activations": "dynamic", "weight_granularity": "group", "group": 8, "precision": "w3a8"}
+    dynamic(imported.module, small_job(data, tmp_path / "ir", recipe=name, **words))
+    found = dumped(tmp_path / "ir")
+    assert found[found.index("InsertDynamicQDQ") + 1 :] == repairs
 
 
 def test_dumps_of_an_earlier_compilation_are_replaced_and_nothing_else(imported, data, tmp_path):

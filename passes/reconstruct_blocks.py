@@ -11,6 +11,7 @@ import numpy as np
 import tvm
 
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.evaluate.lockstep import value_bytes
 from hwptq.evaluate.own_texts import own_texts, predicts_next
 from hwptq.formats import INT8, format_of
 from hwptq.gradients.program import NotDifferentiable, Program, Substitute, Values
@@ -32,6 +33,7 @@ _BATCH, ENOUGH = 2**11, 2**15
 #: How often each sample is seen.
 _PASSES = 3
 _FEWEST = 128  # steps, if there are so many samples
+_MOST_SAMPLES = 2**10  # each takes its time, however few rows it has
 _RISE = 0.05  # the part of the steps that become larger; the others become smaller
 _MOST_LAYERS = 24  # of a block: more of them are a network that has no blocks
 _TINY = np.float32(1e-20)
@@ -89,8 +91,9 @@ class ReconstructBlocks:
 
     def _samples(self, interpreter: Interpreter, rounded: _Rounded, found: list[Block]) -> list[Sample]:
         tokens = min(layer.tokens for layer in rounded.layers.values())
-        each = 4 * max(4 * int(np.prod(shape_of(block.end))) for block in found)
-        most = max(1, min(self.memory // each // 2, -(-self.enough // tokens)))
+        held = [*interpreter.func.params, *(var for var, _ in beside(rounded.func, rounded.vars))]
+        each = sum(map(value_bytes, held)) + 4 * max(value_bytes(block.end) for block in found)
+        most = max(1, min(_MOST_SAMPLES, self.memory // each // 2, -(-self.enough // tokens)))
         names = [str(p.name) for p in interpreter.func.params]
         spread = islice(self.samples, 0, None, max(1, (self.total or 0) // most))
         samples = [s for s in islice(spread, most) if all(name in s for name in names)]

@@ -55,10 +55,10 @@ def live_bytes(func: Any) -> int:
     """The most that one sample's values take at any cut of `func`, in bytes, views counted as copies."""
     found = bindings(func)
     last = {source: i for i, (_, value) in enumerate(found) for source in reads(value)}
-    live = {p: _bytes(p) for p in func.params}
+    live = {p: value_bytes(p) for p in func.params}
     most = sum(live.values())
     for i, (var, value) in enumerate(found):
-        live[var] = _bytes(var)
+        live[var] = value_bytes(var)
         most = max(most, sum(live.values()))
         for source in [*reads(value), var]:
             if last.get(source, i) <= i:
@@ -66,7 +66,8 @@ def live_bytes(func: Any) -> int:
     return most
 
 
-def _bytes(var: Any) -> int:
+def value_bytes(var: Any) -> int:
+    """Those of the value of a var; 0 for a tuple."""
     try:
         return prod(int(d) for d in var.ty.shape.values) * np.dtype(str(var.ty.dtype)).itemsize
     except AttributeError:  # a tuple: its parts are counted where they are taken out

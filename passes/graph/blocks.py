@@ -42,7 +42,7 @@ def blocks(func: Any, rounded: Set[Any], layers: Set[Any]) -> list[Block]:
         steps.append((var, value))
         live = {v for v in {*live, var} if last.get(v, -1) > i}
         inside = tuple(v for v, _ in steps if v in layers)
-        if live == {var} and inside:
+        if live == {var} and inside and _is_real(var):
             found.append(Block(start, var, tuple(steps), inside))
             start, steps = var, []
     return found
@@ -67,6 +67,11 @@ def _touched(order: list[tuple[Any, Any]], rounded: Set[Any]) -> set[Any]:
         if var in rounded or any(source in found for source in reads(value)):
             found.add(var)
     return found
+
+
+def _is_real(var: Any) -> bool:
+    """Whether a var is a float tensor, and no tuple."""
+    return str(getattr(var.ty, "dtype", "")) == "float32"
 
 
 def _results(func: Any) -> Iterator[Any]:

@@ -56,3 +56,15 @@ def test_a_tensor_that_goes_past_the_others_lets_no_block_end() -> None:
     first, whole = blocks(mod["main"], layers, layers)
     assert [len(b.layers) for b in (first, whole)] == [1, 2]
     assert op_name(dict(bindings(mod["main"]))[whole.end]) == "add"
+
+
+def test_no_block_ends_at_parts_of_a_tensor() -> None:
+    def parted(emit, x):
+        parts = emit(op.split(emit(op.matmul(x, const(8, 8, seed=1))), 2, axis=2))
+        y = emit(op.multiply(emit(parts[0]), emit(parts[1])))
+        return emit(op.matmul(y, const(4, 8, seed=2)))
+
+    mod = graph(parted, x=(1, 3, 8))
+    layers, values = _layers(mod), dict(bindings(mod["main"]))
+    ends = [op_name(values[block.end]) for block in blocks(mod["main"], layers, layers)]
+    assert ends == ["matmul", "matmul"]

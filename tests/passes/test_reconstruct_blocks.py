@@ -81,6 +81,20 @@ def test_behind_an_operator_without_a_derivative_all_stays() -> None:
     )
 
 
+def test_no_more_samples_are_taken_than_memory_holds() -> None:
+    mod, seen = language_model(40), []
+
+    def watched():
+        for one in DATA:
+            seen.append(one)
+            yield one
+
+    stream = 40 * 40 * 4  # the tensor between blocks; four of them, and twice as many samples, may be held
+    few = 2 * 3 * (4 * stream + 40 * 8)
+    apply(passes.ReconstructBlocks(mod, watched(), TARGET, memory=few), grouped(mod, "levels_1_3"))
+    assert len(seen) == 3
+
+
 def test_samples_are_needed() -> None:
     mod = language_model(40)
     with pytest.raises(ValueError, match="ReconstructBlocks needs at least one sample"):

@@ -1,6 +1,6 @@
 """Perplexity of a small language model by emitted code, weights by group, activations int8 per token.
 
-python benchmarks/language_model.py --precision w4a8 [--group 32] [--recipe best] [--sequences 64]
+python benchmarks/language_model.py --precision w4a8 [--group 32] [--recipe best] [--set blocks=off]
 
 Calibrated on the model's calibration sequences, scored on the first of its evaluation sequences, every token
 but the first predicted. Bits a weight are those of codes and scales; a table that is the head counts once.
@@ -15,11 +15,15 @@ import numpy as np
 from common import parser
 from docs_lm import DocsLm, perplexity_of
 
+from hwptq.recipe import recipe
+
 command = parser(__doc__)
 command.add_argument("--target", default="x86-64-vnni")
 command.add_argument("--precision", default="w4a8")
 command.add_argument("--group", type=int, default=32)
 command.add_argument("--recipe", default="best")
+command.add_argument("--set", action="append", default=[], help="a step of the recipe: STEP=VALUE")
+command.add_argument("--calibration", type=int, default=256, help="sequences to calibrate on, from all over")
 command.add_argument("--sequences", type=int, default=64)
 command.add_argument("--verified", type=int, default=1, help="sequences to compare with the reference")
 
@@ -29,12 +33,13 @@ def main() -> None:
     args = command.parse_args()
     lm = DocsLm.of(args.data)
     texts, calibration = lm.tokens("evaluation"), lm.tokens("calibration")
+    calibration = calibration[:: max(1, len(calibration) // args.calibration)]
     length = calibration.shape[1]
     with TemporaryDirectory() as scratch:
         model = lm.compile(
             "prefill.onnx", args.target, Path(scratch) / "out", axes={"length": length},
             calibration_data=lm.at_once(calibration), evaluation_data=lm.at_once(texts[: args.verified]),
-            precision=args.precision, group=args.group, recipe=args.recipe,
+            precision=args.precision, group=args.group, recipe=recipe(args.recipe, args.set),
         )  # fmt: skip
 
         def logits(text: np.ndarray) -> np.ndarray:
@@ -47,11 +52,13 @@ def main() -> None:
     exact, kept = report["bit_exact"], report["collapse"]["outputs"][0]
     weights = sum(row["macs"] for row in report["bits"] if row["weight_bytes"]) / length
     bits = 8 * sum(row["weight_bytes"] for row in report["bits"]) / weights
+    rounding = sum(report["seconds"].get(stage, 0) for stage in ("round weights", "reconstruct blocks"))
+    steps = " ".join([args.recipe, *args.set])
     print(
-        f"{args.precision} groups of {args.group} {args.recipe}: perplexity {score:.3f} on "
+        f"{args.precision} groups of {args.group} {steps}: perplexity {score:.3f} on "
         f"{len(scored)} sequences, {bits:.3f} bits a weight, {exact['mismatches']} of {exact['values']} "
         f"values of {args.verified} sequences differ, logits {kept['verdict']} ({kept['kept']:.3f} kept), "
-        f"{report['seconds'].get('round weights', 0):.0f} s to round"
+        f"{rounding:.0f} s to round"
     )
 
 

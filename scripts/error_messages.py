@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _SAYS = re.compile(
     r"\b(give|use|install|check|add|remove|set|export|write|leave|mend|put|make|choose|correct|known|keep|"
     r"there (are|is)|did you mean|needs?|must|allows?|try|raise|at (least|most)|smallest|only|another|"
-    r"expected|store)\b"
+    r"expected|store|cut)\b"
 )
 #: class -> exit code; those of hwptq/errors.py, which tests compare.
 CODES = {

@@ -55,7 +55,8 @@ def run_command(
             print(_line(i, row))
     if talk.shows:
         known = "" if hits is None else f", top-1 {hits:.2f} %"
-        print(f"{len(rows)} samples{known}; {executor}{f'; written to {output}' if output else ''}")
+        count = f"{len(rows)} sample{'s' if len(rows) != 1 else ''}"
+        print(f"{count}{known}; {executor}{f'; written to {output}' if output else ''}")
 
 
 def _hits(rows: list[dict[str, Any]]) -> float | None:

@@ -51,6 +51,7 @@ class DaskWorkers(Workers):
             {
                 "distributed.scheduler.allowed-failures": _DEATHS,
                 "distributed.admin.large-graph-warning-threshold": "1 TiB",  # a task holds a model
+                "distributed.nanny.pre-spawn-environ": _environment(dask.config),
             }
         )
         self._cluster = _local_cluster(place) if place.startswith("local:") else None
@@ -106,6 +107,14 @@ class DaskWorkers(Workers):
             return future.result()
         except (CancelledError, KilledWorker) as error:
             raise HwptqError(f"the cluster gave up: {error}") from error
+
+
+def _environment(config: Any) -> dict[str, Any]:
+    """Dask's, for workers here, without the limit by which they give the memory of each tensor back at once:
+    then the pages of the next one are got, and cleared, anew.
+    """
+    given = config.get("distributed.nanny.pre-spawn-environ", {})
+    return {name: value for name, value in given.items() if name != "MALLOC_TRIM_THRESHOLD_"}
 
 
 def _local_cluster(place: str) -> Any:

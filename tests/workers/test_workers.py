@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +51,29 @@ class Squares(Task[int, int]):
         return item * item + self.add
 
 
+@dataclass(frozen=True)
+class Variable(Task[str, "str | None"]):
+    """Variables of the environment."""
+
+    def bench(self) -> None:
+        return None
+
+    def work(self, bench: None, item: str) -> str | None:
+        return os.environ.get(item)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two processes; skipped where Dask is not installed."""
     pytest.importorskip("distributed", reason="Dask is not installed: pip install hwptq[cluster]")
     with open_workers("local:2", [load_target("x86-64-avx2")]) as workers:
         yield workers
+
+
+def test_workers_keep_the_memory_of_tensors(cluster: Any) -> None:
+    """Dask would have them give it back each time; the variables that hold threads to one stay."""
+    found = list(cluster.map(Variable(), ["MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]))
+    assert found == [None, "1"]
 
 
 def test_results_are_in_their_order(cluster: Any) -> None:

@@ -24,6 +24,7 @@ from hwptq.tir.builder import TEMPLATE
 
 from . import wgmma_turns as turns
 from .flat import PIPELINE
+from .inline import inline
 from .operand import item_bytes
 from .tiling import Tiling
 from .wgmma_load import loader, map_arguments
@@ -108,7 +109,7 @@ def _consumer(t: Tiling, epilogue: Epilogue) -> Any:
     sums = t.problem.operand.registers
     row_stride = 8 * t.chunk * t.problem.operand.bytes // 16
 
-    @T.inline
+    @inline
     def consume(ring, xs, ws, outside, block, thread):
         group = T.meta_var(thread[0])
         now = T.meta_var(PipelineState(t.stages, 0))

@@ -11,6 +11,7 @@ from typing import Any
 from tvm.backend.cuda.lang import PipelineState
 from tvm.script import tirx as T
 
+from .inline import inline
 from .tiling import Tiling
 from .wgmma_places import Places
 
@@ -42,7 +43,7 @@ def loader(t: Tiling) -> Callable[..., Any]:
     loaded = (prod(t.box) + t.columns) * t.chunk * t.problem.operand.bytes
     copy_x, copy_w = _COPY.format(4), _COPY.format(2)
 
-    @T.inline
+    @inline
     def load(ring, xs, ws, x_map, w_map, block, own):
         at = T.meta_var(PipelineState(t.stages, 1))
         for i in T.serial(rounds):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from .inline import inline
 from .tiling import STRIP, Tiling
 from .wgmma_turns import finish_turn, let_second_begin
 
@@ -41,7 +42,7 @@ def _batch(t: Tiling) -> Callable[..., Any]:
     x_strip = STRIP * row_bytes // _UNIT
     advance = operand.step * operand.bytes // _UNIT
 
-    @T.inline
+    @inline
     def batch(sums, begin, strip, x_desc, w_desc, stage, step):
         for q in T.unroll(count):
             T.ptx[instruction](
@@ -54,7 +55,7 @@ def _batch(t: Tiling) -> Callable[..., Any]:
     return batch
 
 
-@T.inline
+@inline
 def _release(ring, stage, thread):
     """Tell the loader, once a warpgroup, that a stage has been read."""
     if thread[1] == 0:
@@ -66,7 +67,7 @@ def _promoted(t: Tiling) -> Callable[..., Any]:
     batch, every, steps = _batch(t), t.promote_steps, t.steps
     strips, registers = t.tile.strips, t.strip_registers
 
-    @T.inline
+    @inline
     def multiply(ring, now, base, turn, total, partial, x_desc, w_desc, thread):
         for j in T.unroll(strips * registers):
             total[j] = T.float32(0)
@@ -93,20 +94,20 @@ def _promoted_in_pairs(t: Tiling) -> Callable[..., Any]:
     """Every step is promoted: those of two are in flight, the first is added while the second runs."""
     batch, steps, registers = _batch(t), t.steps, t.strip_registers
 
-    @T.inline
+    @inline
     def issue(ring, now, base, partial, half, x_desc, w_desc):
         ring.full.wait(base + now.stage, now.phase)
         T.ptx.wgmma.fence.sync.aligned()
         batch(partial, half * registers, 0, x_desc, w_desc, base + now.stage, 0)
         T.ptx.wgmma.commit_group.sync.aligned()
 
-    @T.inline
+    @inline
     def finish(ring, stage, total, partial, half, thread):
         _release(ring, stage, thread)
         for j in T.unroll(registers):
             total[j] = total[j] + partial[half * registers + j]
 
-    @T.inline
+    @inline
     def multiply(ring, now, base, turn, total, partial, x_desc, w_desc, thread):
         first: T.int32
         second: T.int32
@@ -137,7 +138,7 @@ def _promoted_in_pairs(t: Tiling) -> Callable[..., Any]:
 def _fast(t: Tiling) -> Callable[..., Any]:
     batch, steps, strips, registers = _batch(t), t.steps, t.tile.strips, t.strip_registers
 
-    @T.inline
+    @inline
     def multiply(ring, now, base, turn, total, partial, x_desc, w_desc, thread):
         previous: T.int32
         previous = -1

@@ -13,6 +13,7 @@ from tvm.script import tirx as T
 from hwptq.formats import fp8
 from hwptq.tir.requantize import Bounds, requantize
 
+from .inline import inline
 from .operand import item_bytes
 from .tiling import STORE, STRIP, Tiling
 from .wgmma_places import Places
@@ -62,7 +63,7 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     finish, write, fetch = _values(t, epilogue), _write(t, epilogue), _fetch(t, epilogue)
     summands, size = rows * across * width if epilogue.residual else 4, item_bytes(epilogue.residual_dtype)
 
-    @T.inline
+    @inline
     def store(total, outside, tile, first, thread):
         warp, lane = T.meta_var(thread[1]), T.meta_var(thread[2])
         value = T.alloc_local([width], dtype)
@@ -136,7 +137,7 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
             return _multiply(T.Cast("float32", T.reinterpret("int32", total) + bias), scale)
         return _fma(total, scale, bias)
 
-    @T.inline
+    @inline
     def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
         for j in T.unroll(width):
             value[j] = scaled(total[_at(at_sum, j)], constants[0][j], constants[2][j])
@@ -161,7 +162,7 @@ def _residual(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
             return T.Cast("float32", code)
         return T.Cast("float32", T.Cast("int32", code) - epilogue.residual_zero_point)
 
-    @T.inline
+    @inline
     def add(value, codes, at_code, outside, at_y, column):
         if outputs % width != 0:
             for j in T.unroll(width):
@@ -182,7 +183,7 @@ def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     loaded = min(size, STORE // 4)
     at_once = epilogue.residual and outputs % width == 0
 
-    @T.inline
+    @inline
     def fetch(words, outside, begins, tile, lane):
         if at_once:
             for g in T.unroll(across):
@@ -207,7 +208,7 @@ def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         acc = T.reinterpret("int32", total) + bias
         return T.Cast("int32", requantize(acc, multiplier, shift, bounds, 1))
 
-    @T.inline
+    @inline
     def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
         for j in T.unroll(width):
             value[j] = requantized(total[_at(at_sum, j)], constants[2][j], constants[0][j], constants[1][j])
@@ -239,7 +240,7 @@ def _write(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     def one(value: Any) -> Any:
         return T.Cast(epilogue.dtype, whole(value) if epilogue.dtype == "int8" else value)
 
-    @T.inline
+    @inline
     def write_words(value, outside, at_y, column):
         word = T.alloc_local([4], "uint32")
         for j in T.unroll(4):
@@ -247,12 +248,12 @@ def _write(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         for j in T.vectorized(4):
             outside.words[at_y // 4 + j] = word[j]
 
-    @T.inline
+    @inline
     def write_piece(value, outside, at_y, column):
         for e in T.vectorized(width):
             outside.y[at_y + e] = one(value[e])
 
-    @T.inline
+    @inline
     def write_each(value, outside, at_y, column):
         for j in T.unroll(width):
             if column + j < outputs:

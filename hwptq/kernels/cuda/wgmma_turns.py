@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
+from .inline import inline
+
 _BOTH = 256  # threads of the two warpgroups
 
 
-@T.inline
+@inline
 def skip_turn(t, now):
     """Past the stages that hold the other warpgroup's tile."""
     if t.tile.sharing == "in_turn":
@@ -24,7 +26,7 @@ def skip_turn(t, now):
         now.stage = (now.stage + t.steps) % t.stages
 
 
-@T.inline
+@inline
 def begin(t, now, group):
     """Before the first tile: `now` is the state of the ring."""
     if t.tile.sharing == "in_turn":
@@ -36,21 +38,21 @@ def begin(t, now, group):
             T.ptx.bar.sync(T.uint32(1), T.uint32(_BOTH))
 
 
-@T.inline
+@inline
 def wait_for_turn(t, group):
     """Before each tile, also one that does not exist."""
     if t.tile.sharing == "in_turn":
         T.ptx.bar.sync(T.Cast("uint32", group + 1), T.uint32(_BOTH))
 
 
-@T.inline
+@inline
 def finish_turn(t, group):
     """Once the last product of a tile has been issued."""
     if t.tile.sharing == "in_turn":
         T.ptx.bar.arrive(T.Cast("uint32", 2 - group), T.uint32(_BOTH))
 
 
-@T.inline
+@inline
 def let_second_begin(t, turn, step, group):
     """In the middle of the first tile of the first warpgroup."""
     if t.tile.sharing == "apart":
@@ -58,7 +60,7 @@ def let_second_begin(t, turn, step, group):
             T.ptx.bar.arrive(T.uint32(1), T.uint32(_BOTH))
 
 
-@T.inline
+@inline
 def end(t, group):
     """After the last tile: take the last arrival, which nobody waits for."""
     if t.tile.sharing == "in_turn":

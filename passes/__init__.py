@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .lower_to_integer import LowerToInteger as LowerToInteger
     from .normalize_qdq import NormalizeQDQ as NormalizeQDQ
     from .normalize_qdq import is_quantized as is_quantized
+    from .quantize_summands import QuantizeSummands as QuantizeSummands
     from .reconstruct_blocks import ReconstructBlocks as ReconstructBlocks
     from .round_groups import RoundGroups as RoundGroups
     from .round_weights import RoundingOptions as RoundingOptions
@@ -65,6 +66,7 @@ _PUBLIC = {
         "is_quantized",
     ),
     "reconstruct_blocks": ("ReconstructBlocks",),
+    "quantize_summands": ("QuantizeSummands",),
     "round_groups": ("RoundGroups",),
     "round_weights": (
         "RoundWeights",

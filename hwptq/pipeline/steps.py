@@ -155,6 +155,7 @@ NORMALIZE = (
     plain(passes.LowerConvTranspose),
     plain(passes.FuseConvRelu),
     plain(passes.NormalizeQDQ),  # quantize is named after what was fused; shuffles move codes
+    Step("QuantizeSummands", lambda job, now: passes.QuantizeSummands(job.target)),
     Step("KeepUnlisted", lambda job, now: passes.KeepUnlisted(job.target)),
 )
 FIT = (

@@ -66,7 +66,8 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
         producer_name="hwptq",
         producer_version=__version__,
     )
-    write_float_nodes(model, {writer.names[var]: why for var, why in _in_float(func).items()})
+    left = [(writer.names[var], why) for var, why in _in_float(func).items()]
+    write_float_nodes(model, {name: why for name, why in left if isinstance(name, str)})  # no Tuples
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -457,3 +457,22 @@ def test_tables_with_packed_blocks(tmp_path: Path, packed: bool) -> None:
     indices = np.array([[8, 0, 3, 3]])
     wanted = ((codes.astype(np.float32) - 8) * np.repeat(scale, 16, 1))[indices]
     np.testing.assert_allclose(_run(_imported(proto, tmp_path), i=indices), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 16])
+def test_lstms_with_codes_for_weights(tmp_path: Path, channels: int) -> None:
+    """Two directions of 4: what an LSTM of the real weights gives."""
+    codes = {"w": _codes(1, 2, 3, 16), "r": _codes(2, 2, 4, 16)}
+    scale = {f"{n}s": (0.01 + 0.01 * abs(normal(i, 2, channels))) for i, n in enumerate("wr")}
+    zeros = {f"{n}z": np.zeros((2, channels), np.int8) for n in "wr"}
+    tied = {k: v.reshape(2) if channels == 1 else v for k, v in {**scale, **zeros}.items()}
+    fused = node("DynamicQuantizeLSTM", "x w r b s ws wz rs rz", "y", "layer", hidden_size=4,
+                 direction="bidirectional", domain="com.microsoft")  # fmt: skip
+    fused.input[:] = ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"]
+    proto, x = _model([fused], {"x": [5, 1, 3]}, {**codes, "b": normal(3, 2, 32), **tied}), normal(4, 5, 1, 3)
+    real = {n: (c * scale[f"{n}s"][:, None]).swapaxes(1, 2) for n, c in codes.items()}
+    layer = node("LSTM", "x w r b", "y", "layer", hidden_size=4, direction="bidirectional")
+    plain = _model([layer], {"x": [5, 1, 3]}, {**real, "b": normal(3, 2, 32)})
+    np.testing.assert_array_equal(
+        _run(_imported(proto, tmp_path), x=x), _run(_imported(plain, tmp_path), x=x)
+    )

@@ -15,6 +15,7 @@ from hwptq.notices import Warning
 
 from .rewrites.code_parts import DEQUANTIZE, QUANTIZE
 from .rewrites.coded_ends import with_real_ends
+from .rewrites.dynamic_lstm import dynamic_quantize_lstm
 from .rewrites.dynamic_products import (
     dynamic_quantize_matmul,
     matmul_integer_to_float,
@@ -29,6 +30,7 @@ from .rewrites.weight_codes import WeightCodes
 
 _RULES: Mapping[str, Rule] = {
     **QLINEAR,
+    "DynamicQuantizeLSTM": dynamic_quantize_lstm,
     "DynamicQuantizeMatMul": dynamic_quantize_matmul,
     "GatherBlockQuantized": gather_block_quantized,
     "MatMulIntegerToFloat": matmul_integer_to_float,

@@ -14,14 +14,15 @@ _STANDARD = 8  # inputs of the LSTM of ONNX; behind them come scales and zero po
 
 
 def dynamic_quantize_lstm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The standard layer, with the real values of its weights. A scale may be one for a direction, or for each
-    of its columns; activations are rounded as the options of the compilation say.
+    """The standard layer, with the real values of its weights. A scale may be one for a direction, or for
+    each of its columns; activations are rounded as the options of the compilation say.
     """
     parts = Parts(around, node)
     inputs = [given(node, i) for i in range(_STANDARD)]
     for position in (1, 2):
         first = _STANDARD + 2 * (position - 1)
-        arrays = [around.constant(name) for name in (inputs[position], given(node, first), given(node, first + 1))]
+        names = inputs[position], given(node, first), given(node, first + 1)
+        arrays = [around.constant(name) for name in names]
         if any(array is None for array in arrays):
             raise UnsupportedError(f"node {node.name!r} ({node.op_type}): its weights are no constants")
         codes, scale, zero = (np.asarray(array) for array in arrays)

@@ -24,7 +24,9 @@ def dynamic_quantize_lstm(around: Surroundings, node: onnx.NodeProto) -> list[on
         names = inputs[position], given(node, first), given(node, first + 1)
         arrays = [around.constant(name) for name in names]
         if any(array is None for array in arrays):
-            raise UnsupportedError(f"node {node.name!r} ({node.op_type}): its weights are no constants")
+            raise UnsupportedError(
+                f"node {node.name!r} ({node.op_type}): its weights are no constants; export it with them"
+            )
         codes, scale, zero = (np.asarray(array) for array in arrays)
         columns = [a.reshape(codes.shape[0], 1, -1) for a in (scale, zero)]
         real = (codes.astype(np.float32) - columns[1].astype(np.float32)) * columns[0]

@@ -15,6 +15,8 @@ UNARY = {
     "nn.gelu_tanh", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
 }  # fmt: skip
 BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum", "power"}
+#: What IEEE 754 rounds in one way, and code computes without a library.
+_EXACT = {"nn.relu", "nn.leakyrelu", "sqrt", "abs", "negative", "square", "clip"} | (BINARY - {"power"})
 
 
 def is_elementwise(value: Any) -> bool:
@@ -23,6 +25,14 @@ def is_elementwise(value: Any) -> bool:
     if name in UNARY:
         return True
     return name in BINARY and any(c is not None and c.size == 1 for c in map(constant, value.args))
+
+
+def is_exact(value: Any) -> bool:
+    """Whether an elementwise function gives the same float32 bits on every device, bare metal too."""
+    if op_name(value) == "power":
+        exponent = constant(value.args[1])
+        return exponent is not None and exponent.size == 1 and exponent.item() == 2
+    return op_name(value) in _EXACT
 
 
 def is_linear(value: Any) -> bool:

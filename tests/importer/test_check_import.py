@@ -69,7 +69,7 @@ def test_infinities_and_nan_are_compared(tmp_path: Path, monkeypatch: pytest.Mon
 def test_random_numbers_end_the_comparison(tmp_path: Path):
     nodes = [*NODES[:1], node("RandomNormalLike", "a", "r", "noise"), node("Add", "a r", "y", "sum")]
     proto = model(nodes, {"x": ["N", 2, 6, 5]}, {"w": normal(0, 3, 2, 3, 3)})
-    imported = check_import.Imported(proto, *[import_onnx(save(PROTO, tmp_path)).module] * 2, {})
+    imported = check_import.Imported(proto, *[import_onnx(save(PROTO, tmp_path)).module] * 2, {}, {})
     monkey = check_import.by_reference(imported.proto, {"x": X}, 10)
     assert set(monkey.values) >= {"a"}
     assert "node 'noise' (RandomNormalLike) draws random numbers" in monkey.reason
@@ -209,6 +209,19 @@ def test_a_shape_that_an_output_does_not_have(declared: list[Any], tmp_path: Pat
     imported = import_onnx(save(proto, tmp_path))
     assert imported.check({"x": normal(1, 1, 2, 3, 4)}).difference == 0
     assert len(imported.warnings) == (len(declared) != 4)
+
+
+def test_a_shape_that_only_the_importer_gives_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the file nor inference says it, and nobody computes it beside the importer."""
+    proto = model([node("Relu", "x", "y")], {"x": [1, 2, 3]})
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [7]))
+    monkeypatch.setattr(check_import, "static_shapes", lambda _: {})
+    imported = import_onnx(save(proto, tmp_path))
+    assert imported.check({"x": normal(1, 1, 2, 3)}).difference == 0
+    with pytest.raises(UnsupportedError, match=r"output 'y' was imported with the shape \[1, 2, 3\]"):
+        imported.check(None)
 
 
 def test_an_output_without_a_type(tmp_path: Path) -> None:

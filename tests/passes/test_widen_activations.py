@@ -76,7 +76,9 @@ def test_a_root_of_squares_that_a_byte_would_drown_is_left_in_float(tmp_path):
     assert set(left) == {"square", "square2", "sum", "function"}
 
 
-@pytest.mark.parametrize(("function", "words"), [("Sigmoid", {}), ("Log", {}), ("Sqrt", {"precision": "w8a8"})])
+@pytest.mark.parametrize(
+    ("function", "words"), [("Sigmoid", {}), ("Log", {}), ("Sqrt", {"precision": "w8a8"})]
+)
 def test_else_tables_of_bytes_do(tmp_path, function, words):
     """A logarithm in float needs a library, and its last bits are that library's."""
     assert not float_reasons(powers(tmp_path, function, **words).float32["main"])

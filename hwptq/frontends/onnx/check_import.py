@@ -43,22 +43,21 @@ _FLOAT32_MAX = np.finfo(np.float32).max
 @dataclass(frozen=True)
 class Imported:
     """A file (as read, but with float32 for narrower and wider floats), the module made of it, the module as
-    the importer left it, and what stands in the latter for each tensor of the file."""
+    the importer left it, what stands in the latter for each tensor of the file, and the shapes of inputs."""
 
     proto: onnx.ModelProto
     module: tvm.IRModule
     raw: tvm.IRModule
     tensors: Mapping[str, Any]
+    inputs: Mapping[str, tuple[int, ...]]
 
-    def check_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> list[Warning]:
+    def check_shapes(self) -> list[Warning]:
         """Raise UnsupportedError at the first node whose results have other shapes than ONNX infers.
 
         Of an output that is not what the file declares the user is told: exporters err there, and runtimes go
-        by the nodes.
+        by the nodes. Where ONNX infers nothing of it, check_values wants it from another evaluator.
         """
-        shapes = static_shapes(with_inputs(self.proto, inputs))
-        outputs = {o.name: o for o in self.proto.graph.output}
-        warned = []
+        shapes = static_shapes(with_inputs(self.proto, self.inputs))
         for node, name in _results(self.proto):
             found, wanted = _shape(self.tensors.get(name)), shapes.get(name)
             if found is None:
@@ -68,10 +67,27 @@ class Imported:
                     f"node {_name(node)!r} ({node.op_type}) was imported with the shape {list(found)}, where "
                     f"the model has {list(wanted)}; write it with other operators, or report it"
                 )
-            if name in outputs and not _fits(found, outputs[name]):
-                text = f"has the shape {list(found)}, which is not what the file declares"
-                warned.append(Warning("import", name, text))
-        return warned
+        text = "which is not what the file declares; the nodes say so"
+        return [
+            Warning("import", n, f"has the shape {list(s)}, {text}") for n, s in self._undeclared().items()
+        ]
+
+    def _undeclared(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of outputs that are not what the file declares."""
+        found = {o.name: (_shape(self.tensors.get(o.name)), o) for o in self.proto.graph.output}
+        return {n: shape for n, (shape, o) in found.items() if shape is not None and not _fits(shape, o)}
+
+    def _check_undeclared(self, values: Mapping[str, np.ndarray]) -> None:
+        """Raise UnsupportedError for an output that nobody but the importer gives a shape: neither the file,
+        nor ONNX's inference, nor `values` of another evaluator.
+        """
+        if odd := {n: shape for n, shape in self._undeclared().items() if n not in values}:
+            inferred = static_shapes(with_inputs(self.proto, self.inputs))
+            for name in odd.keys() - inferred.keys():
+                raise UnsupportedError(
+                    f"output {name!r} was imported with the shape {list(odd[name])}, where the file declares "
+                    f"another; declare what it has, or report it"
+                )
 
     def check_values(self, inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
         """Compare what the module and the file compute of one sample.
@@ -79,8 +95,10 @@ class Imported:
         Raises UnsupportedError that names the first node that differs by more than the noise of float32.
         """
         if inputs is None:
+            self._check_undeclared({})
             return ImportCheck(reason="the data can be read only once")
         if float_macs(self.raw) > _MOST_MACS:
+            self._check_undeclared({})
             return ImportCheck(reason=f"the model has more than {_MOST_MACS:.0e} multiply-accumulates")
         peer = by_runtime(self.proto, inputs) or by_reference(self.proto, inputs, SECONDS)
         found = _run(self.module, inputs)
@@ -95,6 +113,7 @@ class Imported:
             by_reference(self.proto, inputs, SECONDS) if not peer.reason and largest > noise else peer
         )
         self._compare_nodes(inputs, everywhere, noise)
+        self._check_undeclared(peer.values)
         if largest > noise and noise > _NOISE and not everywhere.reason:
             return ImportCheck(everywhere.name, largest, _NEAR_TIES)
         if largest > noise:

@@ -67,7 +67,7 @@ def import_proto(
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
     simple, rounded = _simplified(proto, shapes, path)
     imported = _to_relax(proto, simple, opset, inputs, path)
-    odd = imported.check_shapes(shapes)
+    odd = imported.check_shapes()
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)
     return Model(name, module, inputs, outputs, (*warned, *rounded, *odd), imported.check_values, source)
@@ -113,7 +113,7 @@ def _to_relax(
         module = with_bounded_indices(with_node_origins(folded, importer.results))
     except ValueError as error:
         raise UnsupportedError(f"{path}: {error}") from error
-    return Imported(original, module, raw, dict(importer._nodes))
+    return Imported(original, module, raw, dict(importer._nodes), {n: s for n, (s, _) in inputs.items()})
 
 
 def _check(proto: onnx.ModelProto) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,15 @@ from hwptq.quant.latent_rows import LatentRows
 from hwptq.targets.schema import Descriptor
 
 from .graph.blocks import Block, beside, blocks
-from .graph.group_layers import GroupLayer, Place, group_layers, looked_up, row_values, with_rows
+from .graph.group_layers import (
+    GroupLayer,
+    Place,
+    group_layers,
+    looked_up,
+    row_values,
+    some_samples,
+    with_rows,
+)
 from .lower_to_integer import LowerToInteger
 from .round_weights import Track
 
@@ -95,11 +102,7 @@ class ReconstructBlocks:
         each = sum(map(value_bytes, held)) + 4 * max(value_bytes(block.end) for block in found)
         most = max(1, min(_MOST_SAMPLES, self.memory // each // 2, -(-self.enough // tokens)))
         names = [str(p.name) for p in interpreter.func.params]
-        spread = islice(self.samples, 0, None, max(1, (self.total or 0) // most))
-        samples = [s for s in islice(spread, most) if all(name in s for name in names)]
-        if not samples:
-            raise ValueError("ReconstructBlocks needs at least one sample")
-        return samples
+        return some_samples("ReconstructBlocks", self.samples, names, most, self.total)
 
     def _own(self, interpreter: Interpreter, rounded: _Rounded, samples: list[Sample]) -> list[Sample]:
         """Texts that the model writes, where it is one that writes texts."""
@@ -138,14 +141,10 @@ class _Rounded:
             for var, o in origins(func).items()
             if o.part is Part.RESULT and o.label in rows
         }
-        codes = [table.codes for table in rows.values()]
         trained = {
             var
             for var, layer in layers.items()
-            if format_of(layer.rows.weight).bits < INT8.bits
-            and layer.rows.zeros is None
-            and not any(np.array_equal(layer.rows.codes, table) for table in codes)
-            and not np.allclose(row_values(layer.rows), layer.weight.T, rtol=1e-6, atol=0)
+            if format_of(layer.rows.weight).bits < INT8.bits and layer.rows.zeros is None and layer.can_change
         }
         return cls(func, layers, tables, frozenset(trained))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hwptq.quant.group_rounding import fitted_rows
 from hwptq.quant.moments import Statistics
 from hwptq.targets.schema import Descriptor
 
-from .graph.group_layers import GroupLayer, Place, group_layers, looked_up, row_values, with_rows
+from .graph.group_layers import GroupLayer, Place, group_layers, row_values, some_samples, with_rows
 from .lower_to_integer import LowerToInteger
 from .round_weights import Track
 
@@ -68,11 +67,7 @@ class RoundGroups:
         rows = min(layer.tokens for layer in layers)
         most = max(1, min(self.memory // needed, -(-self.enough // rows)))
         names = [str(p.name) for p in integer[function].params]
-        spread = islice(self.samples, 0, None, max(1, (self.total or 0) // most))
-        found = [s for s in islice(spread, most) if all(name in s for name in names)]
-        if not found:
-            raise ValueError("RoundGroups needs at least one sample")
-        return found
+        return some_samples("RoundGroups", self.samples, names, most, self.total)
 
     def _function(
         self,
@@ -84,17 +79,14 @@ class RoundGroups:
         """Round the layers of a function in their order."""
         exact = Lockstep(self.float_module, samples, function)
         quantized = Lockstep(integer, samples, function)
-        tables = [rows.codes for rows in looked_up(integer, function).values()]
         new: dict[Place, GroupedRows] = {}
         for layer in self.track(layers, len(layers)):
             exact.run_to(layer.float_var)
             quantized.run_to(layer.var)
             rows = layer.rows
-            values = row_values(rows)
-            own = np.allclose(values, layer.weight.T, rtol=1e-6, atol=0)  # nothing is lost
-            if not own and not any(np.array_equal(rows.codes, table) for table in tables):
+            if layer.can_change:
                 rows = new[function, layer.label] = _rounded(layer, exact, quantized)
-                values = row_values(rows)
+            values = row_values(rows)
             products = [env[layer.codes].astype(np.float32) @ values.T for env in quantized.values]
             quantized.settle(products)  # the sums, but for the rounding of float32
         return new

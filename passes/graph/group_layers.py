@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ class GroupLayer:
     weight: np.ndarray  # [K, O]
     stream: tuple[Any, Any] | None  # what its result is added to, in both functions
     tokens: int
+    tied: bool  # to a table: its rows are looked up too
+
+    @property
+    def can_change(self) -> bool:
+        """Whether other rows may be nearer to the weight: it is rounded, and its rows are its own."""
+        return not self.tied and not np.allclose(row_values(self.rows), self.weight.T, rtol=1e-6, atol=0)
 
 
 def group_layers(float_module: tvm.IRModule, integer: tvm.IRModule, function: str) -> list[GroupLayer]:
@@ -64,6 +71,7 @@ def group_layers(float_module: tvm.IRModule, integer: tvm.IRModule, function: st
     vars_of = {o.label: v for v, o in named.items() if o.part is Part.RESULT}
     order = {v: i for i, v in enumerate(values)}
     readers, float_readers = users(func), users(whole)
+    tables = [rows.codes for rows in looked_up(integer, function).values()]
     found = []
     for var, value in values.items():
         op = integer_operator(integer, value)
@@ -82,10 +90,26 @@ def group_layers(float_module: tvm.IRModule, integer: tvm.IRModule, function: st
         tokens = int(np.prod([int(d) for d in var.ty.shape.values[:-1]]))
         codes = value.args[1].fields[0]
         rows = op.rows([a for a in arrays if a is not None])
-        source = floats[float_var].args[0]
-        found.append(
-            GroupLayer(named[var].label, var, codes, scale, rows, float_var, source, weight, stream, tokens)
-        )
+        source, tied = floats[float_var].args[0], any(np.array_equal(rows.codes, table) for table in tables)
+        made = (var, codes, scale, rows, float_var, source, weight, stream, tokens, tied)
+        found.append(GroupLayer(named[var].label, *made))
+    return found
+
+
+def some_samples(
+    who: str,
+    samples: Iterable[Mapping[str, np.ndarray]],
+    names: Collection[str],
+    most: int,
+    total: int | None,
+) -> list[dict[str, np.ndarray]]:
+    """At most so many of `total` samples (None: nobody knows) that have all inputs, from all over: neighbours
+    may be of one document. Raises ValueError that says `who` has none.
+    """
+    spread = islice(samples, 0, None, max(1, (total or 0) // most))
+    found = [dict(s) for s in islice(spread, most) if all(name in s for name in names)]
+    if not found:
+        raise ValueError(f"{who} needs at least one sample")
     return found
 
 

@@ -132,6 +132,18 @@ def test_a_loop_that_counts_for_itself(most: str, tmp_path: Path) -> None:
     assert steps.count("matmul") == (2 if most else 3)
 
 
+def test_a_count_of_random_steps_is_refused(tmp_path: Path) -> None:
+    body = counting()
+    body.node.insert(0, node("RandomUniformLike", "real", "chance"))
+    body.node[0].input[0], body.node[3].input[0] = "three", "chance"
+    loop = node("Loop", "most yes start x", "counted y", "loop", body=body)
+    loop.input[0] = ""
+    constants = {"yes": np.array(True), "start": np.int64(0), "one": np.int64(1), "three": np.float32(3),
+                 "w": normal(1, 4, 4)}  # fmt: skip
+    with pytest.raises(UnsupportedError, match="how often it turns"):
+        import_onnx(save(model([loop], {"x": [2, 4]}, constants, outputs=["y"]), tmp_path))
+
+
 def test_a_count_up_to_what_the_input_says_is_refused(tmp_path: Path) -> None:
     nodes = [
         node("ReduceSum", "x", "limit", keepdims=0),

@@ -51,8 +51,21 @@ def test_what_is_fitted_loses_no_more_than_what_is_nearest(weight: str, seed: in
     )
     lost, before = (loss(rows, target, gram).sum() for rows in (found, plain))
     assert lost <= before
-    if format_of(weight).bits < 8:
-        assert lost < before
+
+
+@pytest.mark.parametrize("weight", [w for w in WEIGHTS if format_of(w).bits < 8])
+def test_what_is_fitted_loses_a_tenth_less_in_the_mean(weight: str) -> None:
+    """Of a single matrix it may be less: a bound that hypothesis disproves is none."""
+    ratios = []
+    for seed in range(12):
+        target, gram = case(seed, (16, 24, 37)[seed % 3])
+        fitted, plain = (
+            fitted_rows(target, gram, format_of(weight), 8),
+            nearest_rows(target, format_of(weight), 8),
+        )
+        ratios.append(loss(fitted, target, gram).sum() / loss(plain, target, gram).sum())
+    assert max(ratios) < 1
+    assert np.mean(ratios) < 0.9
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

@@ -75,3 +75,4 @@ def _compiled(
         if not compiled.exists():
             compile_by(write_object, number)
         yield _OBJECT.read(compiled.read_bytes())
+        compiled.unlink()

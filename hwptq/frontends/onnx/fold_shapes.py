@@ -14,11 +14,12 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from .limits import check_result, check_shapes
+from .rewrites.random_operators import RANDOM
 
 #: Weights keep their Q and DQ, random numbers are drawn anew, and branches are not ours to choose.
 _KEPT = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
-    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"),
+    *RANDOM,
     *("If", "Loop", "Scan"),
 }
 #: Larger results are left to the compiler: weights that are transposed, say.

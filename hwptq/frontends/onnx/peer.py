@@ -11,10 +11,10 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from .reference_operators import OPERATORS, refuse_large
+from .rewrites.random_operators import RANDOM
 
 #: Evaluated by onnx.reference one pixel at a time.
 _SLOW = ("GridSample", "RoiAlign", "DeformConv")
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def by_reference(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray], secon
     values = {"": None, **evaluator.rt_inits_, **inputs}
     for node in evaluator.rt_nodes_:
         where = f"node {node.onnx_node.name or node.output[0]!r} ({node.op_type})"
-        if node.op_type in _RANDOM:
+        if node.op_type in RANDOM:
             return Peer(name, values, f"{where} draws random numbers")
         if time.monotonic() > end:
             return Peer(name, values, f"{where} was not reached in {seconds:g} s")

@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from .random_operators import RANDOM
 from .surroundings import Surroundings
 
 _MOST_TURNS = 10_000
@@ -60,7 +61,8 @@ def _part(
             continue
         seen.add(name)
         if name in made:
-            if any(a.type in (a.GRAPH, a.GRAPHS) for a in made[name].attribute):
+            branches = any(a.type in (a.GRAPH, a.GRAPHS) for a in made[name].attribute)
+            if branches or made[name].op_type in RANDOM:
                 return None
             waiting += made[name].input
         elif name in places:

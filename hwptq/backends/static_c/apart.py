@@ -7,11 +7,13 @@ import resource
 import select
 import signal
 import struct
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import NoReturn
 
 from hwptq.cores import own_cores
@@ -32,48 +34,58 @@ class Ended(Enum):
 def run_apart(work: Callable[[], None], seconds: int) -> Ended:
     """Run `work` in a copy of this process, which may take so much processor time. What it writes stays."""
 
-    def limited() -> None:
+    def limited(_: int) -> None:
         _allow(seconds)
         work()
 
     with _copy(limited) as copy:
-        return copy.wait(seconds * _WAITING)
+        return copy.wait(seconds * _WAITING)[0]
 
 
-def share_apart(work: Callable[[int], None], numbers: Sequence[int], seconds: int) -> None:
+def share_apart(work: Callable[[int], None], numbers: Sequence[int], seconds: int) -> set[int]:
     """Run `work` of all numbers in copies of this process, on all cores that it has. What they write stays.
 
     What fails, or takes more processor time than `seconds`, is left undone, and so may be others behind it.
+    Returns the numbers that took more.
     """
     numbers = numbers[:_MOST]
     waiting, put = os.pipe()
     os.write(put, b"".join(map(_NUMBER.pack, numbers)))
     os.close(put)
 
-    def take() -> None:
+    def take(tells: int) -> None:
         while taken := os.read(waiting, _NUMBER.size):
+            os.write(tells, taken)
             _allow(seconds)
             work(*_NUMBER.unpack(taken))
 
     with ExitStack() as stack:
         stack.callback(os.close, waiting)
         copies = [stack.enter_context(_copy(take)) for _ in range(min(own_cores(), len(numbers)))]
-        for copy in copies:
-            copy.wait(seconds * _WAITING * len(numbers))
+        ends = [copy.wait(seconds * _WAITING * len(numbers)) for copy in copies]
+        slow = [told[-_NUMBER.size :] for ended, told in ends if ended is Ended.OUT_OF_TIME and told]
+        return {_NUMBER.unpack(last)[0] for last in slow}
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A running copy of this process: its number, and a pipe that closes with it."""
+    """A running copy of this process: its number, and a pipe by which it tells how far it is."""
 
     pid: int
-    closes: int
+    tells: int
 
-    def wait(self, seconds: float) -> Ended:
-        """How it ends within so much time by the clock."""
-        ended, _, _ = select.select([self.closes], [], [], seconds)
-        if not ended:
-            return Ended.OUT_OF_TIME
+    def wait(self, seconds: float) -> tuple[Ended, bytes]:
+        """How it ends within so much time by the clock, and what it has told."""
+        told, end = b"", time.monotonic() + seconds
+        while True:
+            ready, _, _ = select.select([self.tells], [], [], max(end - time.monotonic(), 0))
+            if not ready:
+                return Ended.OUT_OF_TIME, told
+            if not (more := os.read(self.tells, 2**16)):
+                return self._ended(), told
+            told += more
+
+    def _ended(self) -> Ended:
         status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT).si_status  # type: ignore[union-attr]
         if status == signal.SIGXCPU:
             return Ended.OUT_OF_TIME
@@ -81,14 +93,16 @@ class _Copy:
 
 
 @contextmanager
-def _copy(work: Callable[[], None]) -> Iterator[_Copy]:
-    """A copy that runs `work`; it ends with the block, also where the user interrupts it."""
+def _copy(work: Callable[[int], None]) -> Iterator[_Copy]:
+    """A copy that runs `work`, with what it tells by; it ends with the block, also where the user interrupts
+    it.
+    """
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: none of theirs is needed there
         child = os.fork()
     if not child:
-        _work(work)
+        _work(partial(work, writing))
     os.close(writing)
     try:
         yield _Copy(child, reading)

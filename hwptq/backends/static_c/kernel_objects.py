@@ -69,10 +69,10 @@ def _compiled(
         file.with_suffix(".part").rename(file.with_suffix(".compiled"))  # whole, or absent
         file.unlink()
 
-    share_apart(partial(compile_by, generate_object), numbers, time_for(1))
+    slow = share_apart(partial(compile_by, generate_object), numbers, time_for(1))
     for number in numbers:
         compiled = folder / f"new{number}.compiled"
         if not compiled.exists():
-            compile_by(write_object, number)
+            compile_by(partial(write_object, slow=number in slow), number)
         yield _OBJECT.read(compiled.read_bytes())
         compiled.unlink()

@@ -37,10 +37,14 @@ def generate_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str 
     tvm.get_global_func("target.build.llvm")(code, target).write_to_file(str(path), "o")
 
 
-def write_object(lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "") -> None:
-    """As generate_object, at a lower level of optimization where code generation does not end."""
+def write_object(
+    lowered: tvm.IRModule, target: Any, path: Path, prefix: str = "", slow: bool = False
+) -> None:  # fmt: skip
+    """As generate_object, at a lower level of optimization where code generation does not end, or is `slow`:
+    known not to.
+    """
     names = [variable.name_hint for variable in lowered.functions]
-    generate_at_some_level(lambda device: generate_object(lowered, device, path, prefix), target, names)
+    generate_at_some_level(lambda device: generate_object(lowered, device, path, prefix), target, names, slow)
 
 
 def workspaces(lowered: tvm.IRModule, alignment: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """python -m hwptq: the command line."""
 
-from hwptq.cli.supervise import main
+from hwptq.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -66,7 +66,7 @@ def test_the_wheel_holds_every_file(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry_points,) = (n for n in names if n.endswith("entry_points.txt"))
-        assert "hwptq = hwptq.cli.supervise:main" in archive.read(entry_points).decode()
+        assert "hwptq = hwptq.cli.start:main" in archive.read(entry_points).decode()
     assert sources() - names == set()
     assert {"hwptq/py.typed", "hwptq/backends/static_c/main.c.in", "hwptq/targets/arm-cortex-a.toml"} <= names
     assert {n.split("/")[0] for n in names} == {"hwptq", wheel.name.rsplit("-", 3)[0] + ".dist-info"}

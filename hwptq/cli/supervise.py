@@ -15,10 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from .ending_signals import ENDING
+
 if TYPE_CHECKING:
     from .session import Session
 
-_SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "terminated"}
 _PREFIX = "hwptq-run-"  # of folders for temporary files
 _LOG = "libraries.log"
 _PR_SET_PDEATHSIG = 1
@@ -26,12 +27,12 @@ _PR_SET_PDEATHSIG = 1
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
-def main() -> None:
-    """Run the command line, and exit as it does; once its work is done, a signal comes too late."""
+def run() -> int:
+    """Run the command line: its exit code. Once its work is done, a signal comes too late."""
     code = _Supervisor().run()
-    for number in _SIGNALS:
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)  # Python would give them back their default, without a word
-    sys.exit(code)
+    return code
 
 
 class _Supervisor:
@@ -40,9 +41,9 @@ class _Supervisor:
     def __init__(self) -> None:
         self._child = 0
         self._received = 0  # the signal that ends the command
-        for number in (*_SIGNALS, signal.SIGTSTP):
+        for number in (*ENDING, signal.SIGTSTP):
             if signal.getsignal(number) != signal.SIG_IGN:  # as it is with nohup
-                signal.signal(number, self._stop if number in _SIGNALS else self._pause)
+                signal.signal(number, self._stop if number in ENDING else self._pause)
 
     def run(self) -> int:
         """The exit code."""
@@ -77,11 +78,11 @@ class _Supervisor:
         return verdict
 
     def _fork(self, scratch: Path, log: int, reading: int, writing: int) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         self._child = os.fork()
         if self._child:
             os.setpgid(self._child, self._child)  # as it does itself: whoever is first
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             if self._received:  # before there was anything to stop
                 self._kill(signal.SIGKILL)
             return
@@ -113,9 +114,9 @@ class _Supervisor:
         from hwptq.disk import fullest, tells_of_full
 
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        number = self._received or (killed if killed in _SIGNALS else 0)
+        number = self._received or (killed if killed in ENDING else 0)
         if number:
-            return self._say(_SIGNALS[signal.Signals(number)], 128 + number)
+            return self._say(ENDING[signal.Signals(number)], 128 + number)
         if tells_of_full(said, places):
             return self._say(f"{fullest(places)}: the disk is full", 2)
         if killed == signal.SIGKILL:
@@ -144,11 +145,11 @@ def _work(scratch: Path, log: int, messages: int) -> int:
     import tempfile
 
     os.setpgid(0, 0)
-    for number in (*_SIGNALS, signal.SIGTSTP):
+    for number in (*ENDING, signal.SIGTSTP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # as it may write to the terminal from its group
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     _end_with_parent()
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
@@ -161,10 +162,10 @@ def _work(scratch: Path, log: int, messages: int) -> int:
 
 
 def _exit_code(session: Session) -> int:
-    from .main import main as run
+    from .main import main
 
     try:
-        run(session)
+        main(session)
         code: object = 0
     except SystemExit as exit:
         code = exit.code

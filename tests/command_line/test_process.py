@@ -28,11 +28,11 @@ def start(folder: Path, *options: str, prelude: str = "") -> subprocess.Popen[st
     """A compilation of the small model; `prelude` is code that the working process runs first."""
     (folder / "prelude.py").write_text(prelude, encoding="utf-8")
     code = (
-        "from hwptq.cli import main as m, supervise\n"
+        "from hwptq.cli import main as m, start\n"
         "whole = m.main\n"
         "def main(session):\n    import prelude\n    whole(session)\n"
         "m.main = main\n"
-        "supervise.main()"
+        "start.main()"
     )
     command = [sys.executable, "-c", code, "compile", "model.onnx", "--target", TARGET]
     command += ["--calibration-data", "data.npz", "--recipe", "fast", *options]
@@ -68,6 +68,21 @@ def test_what_libraries_print_is_shown_on_demand(folder: Path):
     code, _, err = ended(folder, "-v", prelude=noise)
     assert code == 1
     assert all(part in err for part in ("library speaks", "numpy warns", "Traceback", "prelude.py"))
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_before_the_command_has_been_imported(number: signal.Signals, word: str):
+    code = (
+        "import os, sys\n"
+        "class Late:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == 'hwptq.cli.supervise': os.kill(os.getpid(), {int(number)})\n"
+        "from hwptq.cli import start\n"
+        "sys.meta_path.insert(0, Late())\n"
+        "start.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", f"hwptq: {word}\n")
 
 
 def test_quiet(folder: Path):

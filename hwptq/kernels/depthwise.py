@@ -41,7 +41,7 @@ from .scratchpad import emit_bands, plan_bands
 from .template import Template
 from .wishes import Wish
 
-_COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
+COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _UNROLLED_TAPS = 8  # taps of a window row that are written out, so that neighbouring pixels share loads
 
 
@@ -86,7 +86,7 @@ def depthwise(
         *[TensorType((conv.co,), "int32")] * 3,
         out,
     ]
-    parts = unit.shared(_COST * prod(out.shape) * prod(conv.kernel))
+    parts = unit.shared(COST * prod(out.shape) * prod(conv.kernel))
     body = _emit(bands.conv if bands else conv, kernel, op.bounds, out, unit, schedule.tile, parts)
     body = emit_bands(bands, conv, body) if bands else body
     func = primfunc(types, {TEMPLATE: kernel.template}, body)

@@ -79,3 +79,13 @@ def pair_sum(path: str, intrinsic: str) -> Call:
     word, order = Vector("int32", 1), ("activation", "weight", "accumulator")
     meaning = meanings.dot_product(1, 2, 16, order, False)
     return Call(path, intrinsic, word, (word,) * 3, "pairs and accumulator are words of 32 bits", meaning)
+
+
+def reducing_dot(path: str, intrinsic: str, k: int, leading: tuple[int, ...]) -> Call:
+    """(leading numbers, accumulator, activation, weight) -> accumulator + dot product of k int8 values."""
+    sum_, operand = Vector("int32", 1), Vector("int8", k)
+    numbers = tuple(Immediate(number, "int32") for number in leading)
+    why = f"k {k} makes operands {operand}, behind {len(leading)} leading numbers and the sum"
+    operands: tuple[Operand, ...] = (*numbers, sum_, operand, operand)
+    meaning = meanings.dot_product(1, k, 8, ("accumulator", "activation", "weight"), False)
+    return Call(join(path, "intrinsic"), intrinsic, sum_, operands, why, meaning)

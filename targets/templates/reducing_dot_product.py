@@ -8,9 +8,8 @@ from typing import ClassVar
 from hwptq.targets.fields.about import INTRINSIC, about
 from hwptq.targets.fields.problems import Problems, join
 
-from . import meanings
 from .base import Kernel
-from .intrinsics import Call, Immediate, Operand, Vector
+from .intrinsics import Call, reducing_dot
 from .limits import check_vector
 
 
@@ -47,9 +46,4 @@ class ReducingDotKernel(Kernel):
         check_vector(self.k * 8, "k * 8", join(path, "k"), problems)
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
-        sum_, operand = Vector("int32", 1), Vector("int8", self.k)
-        leading = tuple(Immediate(number, "int32") for number in self.leading)
-        why = f"k {self.k} makes operands {operand}, behind {len(self.leading)} leading numbers and the sum"
-        operands: tuple[Operand, ...] = (*leading, sum_, operand, operand)
-        meaning = meanings.dot_product(1, self.k, 8, ("accumulator", "activation", "weight"), False)
-        return (Call(join(path, "intrinsic"), self.intrinsic, sum_, operands, why, meaning),)
+        return (reducing_dot(path, self.intrinsic, self.k, self.leading),)

@@ -7,6 +7,7 @@ none; a chart is a module in charts/. Pages about other things put together the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -34,8 +35,9 @@ def render(template: str, **values: Any) -> str:
     return environment().get_template(template).render(**values)
 
 
+@cache
 def environment() -> jinja2.Environment:
-    """What the sections are rendered in."""
+    """What the sections are rendered in: one, which keeps the templates that it has compiled."""
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("hwptq.page", "sections"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,

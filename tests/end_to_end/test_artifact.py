@@ -17,6 +17,7 @@ from tvm import relax
 
 import hwptq
 from hwptq.backends.static_c.runtime import link_program
+from hwptq.backends.toolchain import binary_tool
 from hwptq.errors import HwptqError, InputError
 from hwptq.targets import load_target
 
@@ -95,6 +96,22 @@ def test_the_library_for_the_runtime_of_tvm(demo: Callable[[str], Any]):
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(model.folder / "model.so")), tvm.cpu())
     for inputs, y in samples(model):
         np.testing.assert_array_equal(machine["main"](*map(tvm.runtime.tensor, inputs.values())).numpy(), y)
+
+
+@pytest.mark.parametrize("target", [X86, ARM])
+def test_the_library_has_the_kernels_of_the_object(demo: Callable[[str], Any], target: str):
+    """All but those that ask the program for scratch memory, or write over an operand."""
+    folder, nm = demo(target).folder, binary_tool(load_target(target).toolchain.compiler, "nm")
+
+    def sizes(file: str) -> dict[str, str]:
+        done = subprocess.run([nm, "-S", folder / file], capture_output=True, text=True, check=True)
+        lines = [line.split() for line in done.stdout.splitlines()]
+        return {name: size for *_, size, kind, name in (x for x in lines if len(x) == 4) if kind in "tT"}
+
+    shared = {name: size for name, size in sizes("model.so").items() if name.startswith("digits_")}
+    assert shared.items() <= sizes("digits.o").items()
+    assert len(shared) > 8
+    assert not any("workspace" in name for name in shared)
 
 
 MAIN = """

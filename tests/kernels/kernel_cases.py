@@ -259,7 +259,8 @@ def matmul_case(random: Random) -> Case:
 def run(arrays: Sequence[np.ndarray], steps: Sequence[Step], target: Descriptor) -> np.ndarray:
     """Compile `steps` for `target` and run them on this machine; the result of the last one."""
     functions = {f"k{i}": step.func.with_attr("global_symbol", f"k{i}") for i, step in enumerate(steps)}
-    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):  # of arguments: they fit
+        executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(dict(target.tvm)))
     tensor = tvm.runtime.tensor
     activations = [tensor(a) for a in arrays]
     results: list[Any] = []

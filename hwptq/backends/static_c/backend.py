@@ -22,7 +22,6 @@ from .footprint import room_for_arena
 from .intrinsic_program import run_intrinsics
 from .memory_plan import plan_memory
 from .runtime import LIBC, RUNTIMES
-from .shared_library import build_library
 from .static_program import OBJECT_ONLY, build_program, machine_of
 
 
@@ -33,10 +32,7 @@ class StaticC(Backend):
     keeps_caches = True
 
     def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
-        program = build_program(mod, output_names, name, self.target, folder, deliver=True, cache=self.cache)
-        if self.target.toolchain.model_library:
-            build_library(mod, self.target, folder / "model.so", self.cache)
-        return program
+        return build_program(mod, output_names, name, self.target, folder, deliver=True, cache=self.cache)
 
     def build_program(
         self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path

@@ -26,7 +26,8 @@ _OBJECT: Content[tuple[np.ndarray, int]] = states(())
 def write_kernels(
     functions: Mapping[str, Any], prefix: str, target: Descriptor, folder: Path, cache: Cache
 ) -> dict[str, int]:
-    """Compile PrimFuncs by symbol name to kernels.o in `folder`. prefix: of what they ask a runtime for.
+    """Compile PrimFuncs by symbol name to kernels.o, and each to one of kernel_files, in `folder`. prefix: of
+    what they ask a runtime for.
 
     Returns the bytes of scratch memory that each function asks for, where it does.
     """
@@ -34,11 +35,16 @@ def write_kernels(
     compiled = cache.recall_all(
         "kernel", causes, _OBJECT, partial(_compiled, list(functions.items()), prefix, target, folder)
     )
-    parts = [f"kernel{number}.o" for number in range(len(compiled))]
+    parts = kernel_files(len(compiled))
     for part, (code, _) in zip(parts, compiled, strict=True):
         (folder / part).write_bytes(code.tobytes())
     join_objects(target, folder / "kernels.o", parts, folder)
     return {name: scratch for name, (_, scratch) in zip(functions, compiled, strict=True) if scratch}
+
+
+def kernel_files(count: int) -> list[str]:
+    """The objects of so many kernels, each by itself."""
+    return [f"kernel{number}.o" for number in range(count)]
 
 
 def join_objects(

@@ -17,10 +17,11 @@ from hwptq.targets import Descriptor
 from .c_source import Workspace, data_file, entry, header, main_program, reset_name, source
 from .data_assembly import data_assembly
 from .footprint import check_fits, region_uses
-from .hooks import rename_launch
-from .kernel_objects import join_objects, write_kernels
+from .hooks import rename_launch, take_name
+from .kernel_objects import join_objects, kernel_files, write_kernels
 from .memory_plan import MemoryPlan, plan_memory
 from .runtime import LIBC, link_program, object_flags, runtime_of, started_by
+from .shared_library import Compiled, build_library
 
 #: Why there is no program of a target that emits objects.
 OBJECT_ONLY = 'toolchain.emit is "object": nothing is linked'
@@ -33,8 +34,8 @@ def build_program(
 ) -> Program:  # fmt: skip
     """Build <name>, <name>.o and <name>.h in `folder`.
 
-    deliver: what a user gets, that is lib<name>.so too where the target has a C library, and the object also
-    where the program can't be linked. cache: of kernels that were compiled before.
+    deliver: what a user gets, that is lib<name>.so and model.so too where the target has them, and the object
+    also where the program can't be linked. cache: of kernels that were compiled before.
     """
     prefix, tools = identifier(name), target.toolchain
     device = tvm.target.Target(dict(target.tvm))
@@ -55,11 +56,31 @@ def build_program(
         shared = (
             _library(plan, prefix, target, workspace, folder) if deliver and tools.runtime == LIBC else None
         )
+        if deliver and tools.model_library:
+            ready = _compiled(mod, plan, prefix, work)
+            build_library(mod, target, folder / "model.so", cache, ready)
     return Program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
         plan.arena_bytes, plan.state, len(plan.weights), tuple(call.function for call in plan.calls),
         plan.stays, regions, why_none, bool(why_none) and why_none != OBJECT_ONLY, plan.least_bytes,
     )  # fmt: skip
+
+
+def _compiled(mod: tvm.IRModule, plan: MemoryPlan, prefix: str, folder: Path) -> dict[str, Compiled]:
+    """The kernels in `folder` that are functions of the module as they are, by name.
+
+    Without those that take threads or scratch memory, both of which are the program's own.
+    """
+    if plan.threads > 1:
+        return {}
+    given = {gv.name_hint: func for gv, func in mod.functions.items()}
+    scratch = take_name(prefix).encode()  # in the table of names of an object that calls it
+    files = [folder / file for file in kernel_files(len(plan.functions))]
+    return {
+        name: Compiled(f"{prefix}_{name}", file)
+        for (name, func), file in zip(plan.functions.items(), files, strict=True)
+        if name in given and func.same_as(given[name]) and scratch not in file.read_bytes()
+    }
 
 
 def _linked(

@@ -34,6 +34,7 @@ from hwptq.report.verify import verify
 from hwptq.search.bands import Banded, fitting_kernels
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
 from hwptq.search.drop_search import bit_widths
+from hwptq.search.group_widths import GroupWidths, group_widths
 from hwptq.tuning.tile_cache import TileCache
 from hwptq.tuning.tune import Tuning, tune
 
@@ -51,7 +52,16 @@ from .options import OUTSIDE, Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
 from .output_folder import staged
 from .pipeline.ir_dump import IrDump
-from .pipeline.stages import Graphs, Quantized, dynamic, insert, integers, normalize, prepare
+from .pipeline.stages import (
+    Graphs,
+    Quantized,
+    insert,
+    insert_dynamic,
+    integers,
+    normalize,
+    prepare,
+    prepare_dynamic,
+)
 from .pipeline.step import Job, first_tile
 from .progress import Progress
 from .targets import Descriptor, load_target
@@ -228,11 +238,16 @@ def plan(
         imported = read_model(model, options.axes)
         calibration, _ = _datasets(imported, calibration_data, None, preprocess, options)
     check_wishes(options, device, passes.is_quantized(imported.module))
-    _needs_static(options, "--dry-run")
+    if options.dtype_budget is None:
+        _needs_static(options, "--dry-run")
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
     with _of_passes(model, imported), open_workers(options.cluster, [device], [calibration_data]) as workers:
         job = Job(device, calibration, options, progress, cache=open_cache(options.cache), workers=workers)
+        if options.activations == "dynamic":
+            chosen = group_widths(prepare_dynamic(imported.module, job), job)
+            assert chosen is not None
+            return chosen.report()
         return Chooser(prepare(imported.module, job), job).choose(options.dtype_budget).report()
 
 
@@ -314,7 +329,9 @@ def _of_passes(model: Any, imported: Model) -> Iterator[None]:
         raise UnsupportedError(f"{_shown(model, imported)}: {error}") from error
 
 
-def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, BitWidths | None]:
+def _quantized(
+    model: Model, job: Job, evaluation: Dataset
+) -> tuple[Quantized, BitWidths | GroupWidths | None]:
     """The quantized model, and how its dtypes were chosen (None where nobody had a wish)."""
     already = passes.is_quantized(model.module)
     check_wishes(job.options, job.target, already)
@@ -322,7 +339,9 @@ def _quantized(model: Model, job: Job, evaluation: Dataset) -> tuple[Quantized, 
     if already:
         return normalize(model.module, job), None
     if job.options.activations == "dynamic":
-        return dynamic(model.module, job), None
+        float32 = prepare_dynamic(model.module, job)
+        chosen = group_widths(float32, job)
+        return insert_dynamic(float32, job, chosen.groups if chosen else None), chosen
     prepared = prepare(model.module, job)
     widths = bit_widths(prepared, job, model.given, evaluation)
     return insert(widths.recorded(prepared) if widths else prepared, job), widths

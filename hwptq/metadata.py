@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from math import prod
@@ -23,8 +23,11 @@ _LARGEST_ALIGNMENT = 1 << 16
 _DTYPE_KINDS = "biufV"  # V: bfloat16 and float8
 
 
-def write_metadata(folder: Path, model: str, target: str, program: Program) -> None:
-    """Write metadata.json beside the files of `program`."""
+def write_metadata(
+    folder: Path, model: str, target: str, program: Program, bits: Mapping[str, Any] | None = None
+) -> None:
+    """Write metadata.json beside the files of `program`. bits: of a weight, where they were chosen: those
+    asked for and stored, and by layer."""
     library = program.library
     data = {
         "schema": SCHEMA,
@@ -39,6 +42,7 @@ def write_metadata(folder: Path, model: str, target: str, program: Program) -> N
         "inputs": [asdict(t) for t in program.inputs],
         "outputs": [asdict(t) for t in program.outputs],
         "state": asdict(program.state) if program.state else None,
+        "bits": bits,
         "files": manifest(folder),
     }
     data["interface"] = _interface(data)

@@ -17,6 +17,7 @@ from hwptq.report.profile import Profile, add_profile
 from hwptq.report.report import build_report, write_report
 from hwptq.search.bands import Banded
 from hwptq.search.choose import BitWidths
+from hwptq.search.group_widths import GroupWidths
 from hwptq.tuning.tune import Tuning
 
 from .backends.program import Program
@@ -35,7 +36,7 @@ class Built:
 
     graphs: Graphs
     program: Program
-    widths: BitWidths | None
+    widths: BitWidths | GroupWidths | None
     tuning: Tuning | None
     warnings: Sequence[Warning]
     bands: Sequence[Banded] = ()
@@ -67,7 +68,8 @@ def write(folder: Path, found: Outcome, seconds: dict[str, float]) -> None:
         (folder / PREPROCESS).write_text(text, encoding="utf-8")
     report = _report(folder, found, seconds)
     write_report(report, folder, found.evidence.examples)
-    write_metadata(folder, found.model.name, found.target.name, found.built.program)
+    bits = found.built.widths.bits() if found.built.widths else None
+    write_metadata(folder, found.model.name, found.target.name, found.built.program, bits)
 
 
 def _report(folder: Path, found: Outcome, seconds: dict[str, float]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from hwptq.quant.own_groups import own_rows
 from hwptq.quant.qparams import quantize_weight, weight_scales
 from hwptq.targets.schema import Descriptor
 
-from .graph.group_plan import GroupedWeight, GroupFormats, grouped_weights
+from .graph.group_plan import GroupChoice, GroupedWeight, grouped_weights
 from .graph.own_integers import own_integers
 from .graph.quantizable import with_float_reasons, with_layer_dtypes
 
@@ -47,7 +47,7 @@ class InsertDynamicQDQ:
     Weights that another tool has quantized keep their integers.
     """
 
-    def __init__(self, target: Descriptor, exclude: str | None = None, groups: GroupFormats | None = None):
+    def __init__(self, target: Descriptor, exclude: str | None = None, groups: GroupChoice | None = None):
         self.target, self.groups = target, groups
         self._excluded = re.compile(exclude) if exclude else None
 
@@ -74,7 +74,7 @@ class InsertDynamicQDQ:
                     grouped.pop(var, None)
                 else:
                     dense.add(var)
-                    weight = self.groups.of(grouped[var].at_end)[0] if self.groups else INT8
+                    weight = self.groups.of(grouped[var])[0] if self.groups else INT8
                     pairs[label] = INT8.name, weight.name
         emitters: dict[int, _Rows] = {}
         made = _GroupedRows(self.groups) if self.groups else None
@@ -102,7 +102,7 @@ class InsertDynamicQDQ:
 class _GroupedRows:
     """Rounds weights by group to nearest, each once however many nodes read it."""
 
-    def __init__(self, formats: GroupFormats):
+    def __init__(self, formats: GroupChoice):
         self._formats = formats
         self._done: list[tuple[np.ndarray, GroupedRows]] = []
 
@@ -115,7 +115,7 @@ class _GroupedRows:
         for known, rows in self._done:
             if np.array_equal(known, weight.rows):
                 return rows
-        how = self._formats.of(weight.at_end)
+        how = self._formats.of(weight)
         rows = own_rows(weight.rows, *how) or nearest_rows(weight.rows, *how)
         self._done.append((weight.rows, rows))
         return rows

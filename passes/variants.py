@@ -5,7 +5,8 @@ They show what each layer costs, and what it loses, at each of its candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import tvm
@@ -15,6 +16,7 @@ from hwptq.ir.dataflow import data_of, main_functions
 from hwptq.ir.macs import node_macs
 from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.graph.quantization_plan import Choices, QuantizationPlan
+from hwptq.passes.graph.weight_counts import weight_counts
 
 from .insert_qdq import InsertQDQ
 
@@ -26,6 +28,7 @@ class Layer:
     kind: str
     macs: int
     pairs: tuple[Pair, ...]
+    weights: int = 0  # how many of them there are
 
     @property
     def highest(self) -> Pair:
@@ -35,11 +38,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Variants:
-    """QDQ modules by pair: in each, every layer that can take the pair does, all others their first."""
+    """QDQ modules by pair: in each, every layer that can take the pair does, all others their first.
+
+    others: how many weights nodes have that are no such layers: tables, and layers that stay in float."""
 
     qdq: dict[Pair, tvm.IRModule]
     layers: dict[str, Layer]  # in the order of the graph
     groups: tuple[frozenset[str], ...]  # layers that read activations of one scale
+    others: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def probes(self) -> tuple[tuple[str, Pair], ...]:
@@ -76,11 +82,12 @@ def uniform_variants(
         insert = InsertQDQ(target, stats, granularity, exclude, chosen)
         qdq[pair] = tvm.ir.transform.Sequential([insert])(mod)
     taken = {pair: _dtypes(variant) for pair, variant in qdq.items()}
-    layers = {}
+    layers, counts = {}, weight_counts(mod)
     for name, (plan, var, pairs) in offered.items():
         effective = tuple(p for p in pairs if taken[p].get(name) == p)
-        layers[name] = Layer(str(plan.kinds[var]), node_macs(mod, plan.values[var]), effective)
-    return Variants(qdq, layers, tuple(g for plan in plans for g in _groups(plan)))
+        macs = node_macs(mod, plan.values[var])
+        layers[name] = Layer(str(plan.kinds[var]), macs, effective, counts.pop(name, 0))
+    return Variants(qdq, layers, tuple(g for plan in plans for g in _groups(plan)), counts)
 
 
 def is_wide(pair: Pair) -> bool:

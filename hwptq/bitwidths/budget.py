@@ -10,19 +10,21 @@ from ..errors import InputError
 
 _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20}
 _NUMBER = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
-_HELP = "give weights=400kB, weights=0.6x, cycles=0.8x, macs-int4=70% or arena=64kB"
+_HELP = "give weights=400kB, weights=0.6x, bits=3.2, cycles=0.8x, macs-int4=70% or arena=64kB"
+#: The kind of bits that are stored for each weight, in the mean.
+BITS = "bits"
 #: The kind that no choice of dtypes is made for: what the code needs is held against it.
 ARENA = "arena"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on the weights' bytes, on cycles, on the multiply-accumulates with wide weights, or on the
-    bytes of activations.
+    """A limit on the weights' bytes, on the bits of a weight, on cycles, on the multiply-accumulates with
+    wide weights, or on the bytes of activations.
 
-    kind: "weights" | "cycles" | "macs-DTYPE" | "arena"; value: bytes, cycles, a factor of the cost at the
-    highest precision (`relative`), or for macs-DTYPE the least share of multiply-accumulates with such
-    weights.
+    kind: "weights" | "bits" | "cycles" | "macs-DTYPE" | "arena"; value: bytes, bits, cycles, a factor of the
+    cost at the highest precision (`relative`), or for macs-DTYPE the least share of multiply-accumulates with
+    such weights.
     """
 
     kind: str
@@ -49,6 +51,8 @@ class Budget:
             return f"{self.kind}={floor(1e4 * (1.0 - cost / highest)) / 1e2:.2f}%"
         if self.relative:
             return f"{self.kind}={ceil(1e4 * cost / highest) / 1e4:.4f}x"
+        if self.kind == BITS:
+            return f"{self.kind}={ceil(1e4 * cost) / 1e4:.4f}"
         return f"{self.kind}={ceil(cost)}{'B' if self.kind == 'weights' else ''}"
 
     def __str__(self) -> str:
@@ -66,7 +70,7 @@ def parse_budget(text: str) -> Budget:
         return _positive(Budget(kind, float(found[1]) * _BYTES[found[2] or ""]), text)
     if kind in ("weights", "cycles") and (found := re.fullmatch(rf"{_NUMBER}x", value)):
         return _positive(Budget(kind, float(found[1]), relative=True), text)
-    if kind == "cycles" and re.fullmatch(_NUMBER, value):
+    if kind in ("cycles", BITS) and re.fullmatch(_NUMBER, value):
         return _positive(Budget(kind, float(value)), text)
     found = re.fullmatch(rf"{_NUMBER}%", value) if re.fullmatch(r"macs-\w+", kind) else None
     if found and float(found[1]) <= 100:

@@ -70,7 +70,9 @@ class Quantization:
     ] = False
     budget: Annotated[
         str | None,
-        typer.Option(metavar="KIND=VALUE", help="weights=400kB, cycles=0.8x, macs-int4=70%, arena=64kB"),
+        typer.Option(
+            metavar="KIND=VALUE", help="weights=400kB, bits=3.2, cycles=0.8x, macs-int4=70%, arena=64kB"
+        ),
     ] = None
     exclude: Annotated[
         str | None, typer.Option(metavar="REGEX", help="layers that keep the highest precision offered")

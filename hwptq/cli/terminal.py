@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from hwptq.bitwidths.budget import BITS
 from hwptq.notices import Warning
 from hwptq.targets import Descriptor
 
@@ -82,6 +83,8 @@ def _dtypes(report: dict[str, Any]) -> str:
     total = sum(macs.values()) or 1
     shares = ", ".join(f"{pair} {100 * n / total:.1f} %" for pair, n in macs.items())
     asked = f"; budget {found['budget']}" if found["budget"] else ""
+    if found["bits"]["asked"] is not None:
+        asked += f", {found['bits']['stored']:.3f} bits a weight stored"
     return f"{shares} of the multiply-accumulates (weight × activation){asked}"
 
 
@@ -132,10 +135,11 @@ def show_assignment(found: dict[str, Any]) -> None:
         table.add_column(f"sensitivity, {measured}")
     table.add_column("kept", overflow="fold")
     for row in found["layers"]:
-        cells = [escape(row["name"]), f"{row['weight']} × {row['activation']}"]
+        by = f" by {row['group']}" if "group" in row else ""
+        cells = [escape(row["name"]), f"{row['weight']}{by} × {row['activation']}"]
         cells += [f"{row['macs'] / 1e6:.2f}", f"{row['weight_bytes']:,.0f}"]
         if measured:
-            value = row["sensitivity"].get(f"{row['activation']}, {row['weight']}")
+            value = row["sensitivity"].get(row.get("chosen", f"{row['activation']}, {row['weight']}"))
             cells.append("no choice" if value is None else f"{value:.3g}")
         table.add_row(*cells, row["kept"] or "")
     _console.print(table)
@@ -146,6 +150,8 @@ def show_assignment(found: dict[str, Any]) -> None:
 def _cost(kind: str, cost: float, highest: float) -> str:
     if kind.startswith("macs-"):
         return f"{100 * (1 - cost / highest) if highest else 0:.1f} % of the multiply-accumulates"
+    if kind == BITS:
+        return f"{cost:.3f} bits a weight, {highest:.3f} at the highest precision"
     unit = " B" if kind == "weights" else ""
     share = f", {cost / highest:.3f} of the highest precision" if highest else ""
     return f"{cost:,.0f}{unit}{share}"

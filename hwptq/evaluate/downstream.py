@@ -65,6 +65,18 @@ class Network:
             changed[other] = self.interpreter.evaluate(expression, both)
         return both
 
+    def outputs_where(
+        self, env: Mapping[Any, Any], calls: Mapping[Any, Any], given: Mapping[Any, Any]
+    ) -> list[np.ndarray]:
+        """The outputs where bindings have other expressions, `calls` by var, that may read `given` values."""
+        changed = dict(given)
+        both = ChainMap(changed, env)  # type: ignore[arg-type]
+        behind = {var for changed_var in calls for var, _ in self._after(changed_var)}
+        for other, expression in self.order:
+            if other in behind or other in calls:
+                changed[other] = self.interpreter.evaluate(calls.get(other, expression), both)
+        return self.outputs(both)
+
     def _after(self, var: Any) -> list[tuple[Any, Any]]:
         """The bindings that depend on `var`."""
         if var not in self._behind:

@@ -11,6 +11,7 @@ from hwptq import passes
 from hwptq.calibration import CalibrationStats
 from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
+from hwptq.passes.graph.group_plan import GroupChoice
 
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
@@ -76,10 +77,22 @@ def insert(prepared: Prepared, job: Job) -> Quantized:
     return Quantized(prepared.float32, now.module, tuple(scale_warnings(prepared.stats, now.module)))
 
 
+def prepare_dynamic(module: tvm.IRModule, job: Job) -> tvm.IRModule:
+    """An imported float module, ready for `insert_dynamic`. Raises InputError for options that name nodes
+    which are not there."""
+    return run(PREPARE_DYNAMIC, job, State(module)).module
+
+
+def insert_dynamic(float32: tvm.IRModule, job: Job, groups: GroupChoice | None = None) -> Quantized:
+    """A prepared module whose dense layers take int8 with a scale for each row; all else stays.
+
+    groups: which weights have which formats and groups; None: as the options say."""
+    return Quantized(float32, run(QUANTIZE_DYNAMIC, job, State(float32, float32, groups=groups)).module)
+
+
 def dynamic(module: tvm.IRModule, job: Job) -> Quantized:
-    """An imported float module whose dense layers take int8 with a scale for each row; all else stays."""
-    float32 = run(PREPARE_DYNAMIC, job, State(module)).module
-    return Quantized(float32, run(QUANTIZE_DYNAMIC, job, State(float32, float32)).module)
+    """An imported float module with dynamic activations, as the options say without a budget."""
+    return insert_dynamic(prepare_dynamic(module, job), job)
 
 
 def normalize(module: tvm.IRModule, job: Job) -> Quantized:

@@ -16,6 +16,7 @@ from hwptq.data.dataset import Dataset
 from hwptq.errors import InputError
 from hwptq.kernels.layer import Layer
 from hwptq.options import Options
+from hwptq.passes.graph.group_plan import GroupChoice
 from hwptq.progress import Progress
 from hwptq.quant.histogram import Histogram
 from hwptq.quant.observers import OBSERVERS
@@ -86,6 +87,7 @@ class State:
     float32: tvm.IRModule | None = None  # before quantization, from calibration on
     stats: CalibrationStats | None = None
     tile_of: Callable[[Layer], int] = first_tile  # see SelectKernels; what --tune found
+    groups: GroupChoice | None = None  # of weights that have a scale for each group, where a budget chose
 
 
 def always(job: Job, now: State) -> bool:

@@ -117,7 +117,9 @@ PREPARE_DYNAMIC: tuple[Step | Calibrate | CheckPatterns, ...] = (
 QUANTIZE_DYNAMIC = (
     Step(
         "InsertDynamicQDQ",
-        lambda job, now: passes.InsertDynamicQDQ(job.target, job.options.keep_float, _groups(job)),
+        lambda job, now: passes.InsertDynamicQDQ(
+            job.target, job.options.keep_float, now.groups or _groups(job)
+        ),
     ),
     Step(
         "RoundGroups",

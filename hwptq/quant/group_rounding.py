@@ -23,6 +23,7 @@ from .group_codes import (
     group_count,
     pack_rows,
     real_scales,
+    row_bytes,
     short_scales,
     spread,
 )
@@ -35,7 +36,7 @@ _SWEEPS = 12
 _WORTH = 2e-3  # the part of the loss that a sweep must save for another to follow
 _BLOCK = 64
 _SMALLEST = 2.0**-100
-_SMALL_GROUP = 16
+_SMALL_GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class GroupProblem:
         """Weights of a row."""
         return int(self.target.shape[1])
 
+    @property
+    def nbytes(self) -> int:
+        """Of codes and scales."""
+        row = row_bytes(self.depth, self.weight.bits)
+        return len(self.target) * (row + (1 if self.in_bytes else 2) * group_count(self.depth, self.size))
+
     def nearest(self, ratio: np.ndarray) -> np.ndarray:
         """The level next to each real number, float32."""
         return self.weight.encode(ratio).astype(np.float32)
@@ -87,6 +94,14 @@ def nearest_rows(target: np.ndarray, weight: Format, size: int) -> GroupedRows:
     problem = GroupProblem(target, weight, size)
     scales = search_scales(problem, np.ones(problem.depth, np.float32))
     return problem.rows(_levels(problem, scales), scales)
+
+
+def nearest_loss(target: np.ndarray, weight: Format, size: int) -> float:
+    """The summed squared errors of nearest_rows."""
+    problem = GroupProblem(target, weight, size)
+    scales = search_scales(problem, np.ones(problem.depth, np.float32))
+    error = _levels(problem, scales) * spread(scales, size, problem.depth) - target
+    return float(np.square(error).sum())
 
 
 def fitted_rows(target: np.ndarray, gram: np.ndarray, weight: Format, size: int) -> GroupedRows:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from hwptq.bitwidths.budget import Budget
+from hwptq.bitwidths.budget import BITS, Budget
 from hwptq.cache.content import states
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError
@@ -72,7 +72,7 @@ class BitWidths:
 
     def report(self, weight_bytes: int | None = None) -> dict[str, Any]:
         """The `assignment` object of the report; weight_bytes: what the artefact really holds."""
-        kinds = ["weights", "cycles", "macs-int4"]
+        kinds = ["weights", BITS, "cycles", "macs-int4"]
         searched = self.budget.kind if self.budget else "weights"
         return {
             "budget": str(self.budget) if self.budget else None,
@@ -81,8 +81,15 @@ class BitWidths:
             "weight_bytes": weight_bytes,
             "tried": [{searched: cost, "drop": drop} for cost, drop in self.tried],
             "sensitivity": self.sensitivity.measure if self.sensitivity else None,
+            "bits": self.bits(),
             "layers": [self._row(name) for name in self.pairs],
         }
+
+    def bits(self) -> dict[str, Any]:
+        """Bits a weight: asked for (None: nobody did), stored, and by layer."""
+        asked = self.budget.value if self.budget and self.budget.kind == BITS else None
+        layers = {name: self.costs.bits_of(name, pair) for name, pair in self.pairs.items()}
+        return {"asked": asked, "stored": self.costs.total(BITS, self.pairs), "layers": layers}
 
     def _row(self, name: str) -> dict[str, Any]:
         layer, pair = self.variants.layers[name], self.pairs[name]
@@ -92,6 +99,7 @@ class BitWidths:
             "activation": pair[0],
             "weight": pair[1],
             "macs": layer.macs,
+            "weights": layer.weights,
             "weight_bytes": self.costs.of("weights", name, pair),
             "kept": self.kept.get(name),
         }
@@ -246,10 +254,7 @@ def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> Non
     """Raise InputError where dynamic activations leave an option nothing to say, or the target has none."""
     if quantized:
         raise InputError("the model is quantized already: --activations dynamic needs a model in float")
-    if options.dtype_budget or options.exclude:
-        raise InputError(
-            "--activations dynamic has no choice of dtypes by layer: leave --budget and --exclude"
-        )
+    _check_dynamic_budget(options)
     if options.weight_granularity == "group":
         try:
             group_formats(target, options.precision, options.group)
@@ -264,6 +269,26 @@ def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> Non
     rule = target.rule("dense")
     if rule is None or not rule.float_output or _DYNAMIC not in rule.pairs:
         raise InputError(f"--activations dynamic: {target.name} offers no dense layers from int8 to float32")
+
+
+def _check_dynamic_budget(options: Options) -> None:
+    """Raise InputError where dynamic activations leave a budget, or what is kept from it, no choice."""
+    budget = options.dtype_budget
+    if budget is None and options.exclude:
+        raise InputError("--activations dynamic has no choice of dtypes by layer without --budget bits=…")
+    if budget is None:
+        return
+    if budget.kind != BITS or options.weight_granularity != "group":
+        raise InputError(
+            "--activations dynamic has a choice of dtypes by layer for --budget bits=… with "
+            "--weight-granularity group alone"
+        )
+    if options.precision:
+        raise InputError("--precision leaves a budget nothing to choose: give one of the two")
+    if options.lower_ends:
+        raise InputError("--lower-ends is about --precision: a budget is for all layers")
+    if options.partner:
+        raise InputError("--partner is about static activations")
 
 
 def _pairs(target: Descriptor) -> list[Pair]:

@@ -9,9 +9,8 @@ The layer has the weights that the variants hold; `choose.py` rounds them as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 import tvm
 
 from hwptq.cache.cache import Cache
-from hwptq.cache.content import states
 from hwptq.data.dataset import Sample
 from hwptq.evaluate.downstream import Network
 from hwptq.evaluate.interpret import Interpreter
@@ -29,12 +27,11 @@ from hwptq.ir.provenance import Part, origins
 from hwptq.passes.variants import Variants
 from hwptq.workers.workers import Here, Task, Workers
 
+from .disturbance import by_probe, divergence, noise, until_settled
 from .partner import Partner
 
 #: The most samples and the fewest: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES, _FEWEST = 64, 8
-#: The part of the disturbance that may still be in doubt (standard errors of the probes' shares, summed).
-_DOUBT = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,49 +66,14 @@ def measure_sensitivity(
     if not probes:
         return Sensitivity("noise", {})
     task = _Disturbances(float32, variants, probes, partner)
-    runs = _until_settled(task, workers or Here(), chosen, cache or Cache())
-    values, kl = _by_probe(np.array(list(track(runs, len(chosen)))))
+    cache = cache or Cache()
+    key = cache.key("disturbances", (float32, variants, partner and partner.rows))
+    runs = until_settled(task, key, workers or Here(), chosen, cache, _FEWEST)
+    values, kl = by_probe(np.array(list(track(runs, len(chosen)))))
     found: dict[str, dict[Pair, float]] = {}
     for (name, pair), value in zip(probes, values.mean(axis=0), strict=True):
         found.setdefault(name, {})[pair] = float(value)
     return Sensitivity("pairs" if partner else "kl" if kl else "noise", found)
-
-
-def _until_settled(
-    task: _Disturbances, workers: Workers, samples: Sequence[Sample], cache: Cache
-) -> Iterator[np.ndarray]:
-    """What each probe does to one sample after another, in growing batches, until more tell little new."""
-    known = cache.key("disturbances", (task.float32, task.variants, task.partner and task.partner.rows))
-    kept = cache if known else Cache()
-    rows: list[np.ndarray] = []
-    while len(rows) < len(samples):
-        batch = samples[len(rows) : max(_FEWEST, 2 * len(rows))]
-        causes = [(known, sample) for sample in batch]
-        make = partial(_disturbed, task, workers, batch)
-        for row in kept.recall_each("disturbances", causes, states(()), make):
-            rows.append(row)
-            yield row
-        if _settled(_by_probe(np.array(rows))[0]):
-            return
-
-
-def _disturbed(
-    task: _Disturbances, workers: Workers, batch: Sequence[Sample], numbers: Sequence[int]
-) -> Iterator[np.ndarray]:
-    """What each probe does to the samples of these numbers."""
-    return workers.map(task, [batch[i] for i in numbers])
-
-
-def _by_probe(rows: np.ndarray) -> tuple[np.ndarray, bool]:
-    """[samples, probes] of [samples, probes, 2]: the divergence where each sample has one, or noise."""
-    kl = not np.isnan(rows[..., 1]).any()
-    return rows[..., int(kl)], kl
-
-
-def _settled(values: np.ndarray) -> bool:
-    """Whether the parts that the probes have in the disturbance are known. values: [samples, probes]."""
-    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-30)
-    return float((shares.std(axis=0, ddof=1) / len(values) ** 0.5).sum()) <= _DOUBT
 
 
 @dataclass(frozen=True)
@@ -154,13 +116,13 @@ class _Bench:
         rows = []
         for var, probe in self.probes:
             outputs = self.network.outputs_with(clean, var, probe.output(clean))
-            rows.append((_noise(exact, outputs), self._divergence(exact[0], outputs[0], ranked)))
+            rows.append((noise(exact, outputs), self._divergence(exact[0], outputs[0], ranked)))
         return np.array(rows)
 
     def _divergence(self, exact: np.ndarray, found: np.ndarray, ranked: bool) -> float:
         if self.partner is not None:
             return self.partner.loss(exact, found)
-        return _divergence(exact, found) if ranked else float("nan")
+        return divergence(exact, found) if ranked else float("nan")
 
 
 class _Probe:
@@ -195,28 +157,3 @@ class _Probe:
         for var, value in self.steps:
             env[var] = self.interpreter.evaluate(value, env)
         return self.interpreter.evaluate(self.call, env)
-
-
-def _noise(exact: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    """|x - y|^2 / |x|^2, summed over the outputs."""
-    return float(sum(_power(x - y) / max(_power(x), 1e-30) for x, y in zip(exact, found, strict=True)))
-
-
-def _power(x: np.ndarray) -> float:
-    flat = x.astype(np.float64).ravel()
-    return float(flat @ flat)
-
-
-def _divergence(exact: np.ndarray, found: np.ndarray) -> float:
-    """KL(p || q) of the class probabilities."""
-    p, q = _log_probabilities(exact), _log_probabilities(found)
-    return float((np.exp(p) * (p - q)).sum())
-
-
-def _log_probabilities(x: np.ndarray) -> np.ndarray:
-    """log softmax; the logarithm of what are probabilities already."""
-    x = x.astype(np.float64).ravel()
-    if x.min() >= 0 and abs(x.sum() - 1) < 1e-3:
-        x = np.log(np.maximum(x, 1e-12))
-    shifted = x - x.max()
-    return shifted - np.log(np.exp(shifted).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tvm
@@ -13,10 +13,13 @@ import tvm
 from hwptq.formats import Format, format_of
 from hwptq.ir.composite import read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, op_name, reads
+from hwptq.ir.provenance import origins
 from hwptq.quant.group_codes import SIZES
 from hwptq.targets.op_kinds import GROUP_OP
 from hwptq.targets.schema import Descriptor
 
+#: (format, size of groups)
+Grouping = tuple[Format, int]
 #: Elements of a group where nobody says how many.
 DEFAULT_SIZE = 32
 _LEAST_AT_ENDS = 4  # bits
@@ -43,12 +46,31 @@ class GroupFormats:
             if not least <= size <= most:
                 raise ValueError(f"groups of {size} weights: from {least} to {most} are possible")
 
-    def of(self, at_end: bool) -> tuple[Format, int]:
-        """(format, size of groups) of a layer."""
+    def of(self, weight: GroupedWeight) -> Grouping:
+        """(format, size of groups) of a weight."""
         return (
-            format_of(self.end_weight if at_end else self.weight),
-            self.end_size if at_end else self.size,
+            format_of(self.end_weight if weight.at_end else self.weight),
+            self.end_size if weight.at_end else self.size,
         )
+
+
+@dataclass(frozen=True)
+class ChosenGroups:
+    """(name of the format, size of groups) of each weight, by the label of the node that reads it."""
+
+    by_label: Mapping[str, tuple[str, int]]
+
+    def of(self, weight: GroupedWeight) -> Grouping:
+        """(format, size of groups) of a weight."""
+        name, size = self.by_label[weight.label]
+        return format_of(name), size
+
+
+class GroupChoice(Protocol):
+    """Says in which format, in groups of which size, a weight is stored."""
+
+    def of(self, weight: GroupedWeight) -> Grouping:
+        """(format, size of groups) of a weight."""
 
 
 def group_formats(
@@ -81,9 +103,10 @@ def group_formats(
 class GroupedWeight:
     """A weight as rows [R, K], the products of inputs along a row: those of a dense layer, or of a table.
 
-    shared: whether a dense layer and a look-up read the same rows.
+    label: of the node that reads it; shared: whether a dense layer and a look-up read the same rows.
     """
 
+    label: str
     rows: np.ndarray
     is_table: bool
     at_end: bool
@@ -98,13 +121,14 @@ def grouped_weights(mod: tvm.IRModule, func: Any) -> dict[Any, GroupedWeight]:
     found = dict(_weights(mod, func))
     turning = _factors(func, found)
     found = {var: weight for var, weight in found.items() if var not in turning}
+    named = origins(func)
     last = _last_layers(func, {var for var, (_, is_table) in found.items() if not is_table})
     tables = [rows for rows, is_table in found.values() if is_table]
     layers = [rows for rows, is_table in found.values() if not is_table]
 
     def described(var: Any, rows: np.ndarray, is_table: bool) -> GroupedWeight:
         shared = any(np.array_equal(rows, other) for other in (layers if is_table else tables))
-        return GroupedWeight(rows, is_table, is_table or shared or var in last, shared)
+        return GroupedWeight(named[var].label, rows, is_table, is_table or shared or var in last, shared)
 
     return {var: described(var, *weight) for var, weight in found.items()}
 

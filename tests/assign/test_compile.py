@@ -86,6 +86,22 @@ def _weights_in_object_file(folder: Path) -> int:
     return dump.stat().st_size - int(line.split()[0], 16)
 
 
+def test_bits_hold_with_all_that_layers_store(by_default: dict[str, Any], tmp_path: Path) -> None:
+    limit = round(0.85 * by_default["predicted"]["bits"], 2)
+    report = compiled(tmp_path, 4, budget=parse_budget(f"bits={limit}"))
+    found = report["assignment"]
+    weights = sum(row["weights"] for row in found["layers"])
+    stored = 8 * sum(row["weight_bytes"] for row in found["layers"]) / weights
+    assert found["bits"]["stored"] == pytest.approx(stored)
+    assert stored <= limit
+    assert set(weights_of(found).values()) == {"int8", "int4"}
+    assert 8 * report["weight_bytes"]["quantized"] / weights >= stored  # there is more than weights
+    with pytest.raises(BudgetError, match=r"smallest that can is bits=(\d+\.\d+)") as caught:
+        planned(budget=parse_budget("bits=2"))
+    least = parse_budget(str(caught.value).rpartition(" is ")[2])
+    assert planned(budget=least)["predicted"]["bits"] <= least.value
+
+
 def test_an_infeasible_budget_is_exit_code_4_and_names_a_feasible_one(tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match=r"smallest that can is weights=(\d+)B") as caught:
         compiled(tmp_path, budget=parse_budget("weights=1kB"))

@@ -3,7 +3,9 @@
     python benchmarks/microcontrollers.py --data DATA [--targets arm-cortex-m4] [--cases demo,tiny-kws]
 
 Counts are differences between runs on one sample and on three, so that the start cancels; reading the sample
-and writing the outputs is in them. SRAM is the arena, the buffers of input and output, and the stack.
+and writing the outputs is in them. SRAM is the arena, the buffers of input and output, and the stack. Of a
+module of WebAssembly, which has neither, flash is the size of its file and SRAM its linear memory, constants
+among it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import hwptq
 from hwptq.backends.static_c.instruction_counter import InstructionCounter
 from hwptq.recipe import RECIPES
 
+_MEMORY_SECTION, _PAGE = 5, 65536
 command = parser(__doc__)
 command.add_argument("--samples", type=int, default=100, help="samples to compare bit for bit")
-command.add_argument("--targets", default="arm-cortex-m4,arm-cortex-m55,riscv32-imc")
+command.add_argument("--targets", default="arm-cortex-m4,arm-cortex-m55,riscv32-imc,wasm32-simd")
 command.add_argument("--cases", default="demo,tiny-kws,resnet8,tiny-ad")
 
 
@@ -39,24 +42,54 @@ def instructions(model: hwptq.CompiledModel) -> Counter[str]:
     return Counter({name: (thrice[name] - once[name]) // 2 for name in thrice})
 
 
+def memory(model: hwptq.CompiledModel) -> tuple[int, int]:
+    """Bytes of flash and of SRAM."""
+    regions = model.report["regions"]
+    if not regions:
+        module = (model.folder / model.program.command[-1]).with_suffix("")
+        return module.stat().st_size, linear_memory(module.read_bytes())
+    flash = sum(r["used"] for r in regions if {"code", "constants"} & {*r["holds"]})
+    return flash, sum(r["used"] for r in regions if {"data", "arena"} & {*r["holds"]})
+
+
+def linear_memory(module: bytes) -> int:
+    """Bytes of memory that a module of WebAssembly begins with: pages of 64 KiB in its section 5."""
+    at = 8
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = module[at]
+            value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+            if byte < 0x80:
+                return value
+
+    while at < len(module):
+        section, size = number(), number()
+        if section == _MEMORY_SECTION:
+            _count, _flags, pages = number(), number(), number()
+            return pages * _PAGE
+        at += size
+    return 0
+
+
 def main() -> None:
-    """One row for each target and case."""
-    args = command.parse_args()
+    """One row for each target and case; the process fails where a value differs."""
+    args, failed = command.parse_args(), False
     print("| target | model | differ | flash kB | SRAM kB | arena kB | million instructions |")
     print("|---|---|---|---|---|---|---|")
     for name in args.targets.split(","):
         for case in args.cases.split(","):
             options = hwptq.Options(samples=args.samples, recipe=RECIPES["fast"])
             with compiled(case, name, args.data, options) as model:
-                report, count = model.report, instructions(model).total()
-            exact, regions = report["bit_exact"], report["regions"]
-            flash = sum(r["used"] for r in regions if {"code", "constants"} & {*r["holds"]})
-            sram = sum(r["used"] for r in regions if {"data", "arena"} & {*r["holds"]})
-            figures = (flash / 1e3, sram / 1e3, report["arena_bytes"] / 1e3, count / 1e6)
-            differ = f"{exact['mismatches']} of {exact['values']}"
-            print(
-                f"| {name} | {case} | {differ} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |"
-            )
+                report, (flash, sram) = model.report, memory(model)
+                counted = f"{instructions(model).total() / 1e6:.2f}" if report["regions"] else "-"
+            exact, kilobytes = report["bit_exact"], (flash, sram, report["arena_bytes"])
+            figures = " | ".join(f"{figure / 1e3:.2f}" for figure in kilobytes)
+            differ, failed = f"{exact['mismatches']} of {exact['values']}", failed or exact["mismatches"] > 0
+            print(f"| {name} | {case} | {differ} | {figures} | {counted} |", flush=True)
+    raise SystemExit(failed)
 
 
 if __name__ == "__main__":

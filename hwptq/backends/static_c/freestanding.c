@@ -9,9 +9,9 @@
 
 void *memset(void *to, int value, size_t n) {
     uint8_t *p = to;
-    const uint64_t eight = UINT64_C(0x0101010101010101) * (uint8_t)value;
-    if ((uintptr_t)p % 8 == 0)
-        for (; n >= 8; n -= 8, p += 8) *(uint64_t *)p = eight;
+    const size_t word = SIZE_MAX / UINT8_MAX * (uint8_t)value;
+    if ((uintptr_t)p % sizeof word == 0)
+        for (; n >= sizeof word; n -= sizeof word, p += sizeof word) *(size_t *)p = word;
     while (n--) *p++ = (uint8_t)value;
     return to;
 }

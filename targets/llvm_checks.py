@@ -16,7 +16,7 @@ from .fields.problems import Problems, join, show, suggest
 from .isolate import Crash, can_isolate, isolated
 from .requantize import Requantize
 from .requantize_calls import requantize_calls
-from .templates.intrinsics import Address, Call, Immediate, Operand, Vector
+from .templates.intrinsics import Address, Call, Immediate, Memory, Operand, Vector, Written
 
 Finding = list[str]
 _MEMORY = 4096  # bytes behind an address
@@ -24,6 +24,7 @@ _BIG_ENDIAN = re.compile(
     r"s390x|systemz|(?:powerpc|ppc)(?:64|spe)?|mips(?:64)?(?:r6|isa\w+)?|sparc(?:v9|64)?|aarch64_be|(?:arm|thumb)(?:v\w+)?eb"
     r"|(?:arm|thumb)ebv\w+|bpfeb|riscv(?:32|64)be|lanai|m68k"
 )
+_SCALABLE = re.compile(r"\.nxv\d")
 _ATTRIBUTE = re.compile(r"[+-][A-Za-z0-9_.-]+")
 
 
@@ -191,7 +192,10 @@ def name_findings(calls: list[Call]) -> list[Finding]:
             last = [operand for operand in call.operands if isinstance(operand, Vector)][-1:]
             whole = f".{call.result}" if call.result.lanes > 1 else ""
             fitting |= {whole, *(f"{whole}.{operand}" for operand in last)}
-        if suffix not in fitting:
+        if _SCALABLE.search(suffix):
+            why = "takes vectors whose length only the device knows: templates have a fixed number of lanes"
+            findings.append([call.path, f"{call.name} {why}; name the instruction of fixed vectors instead"])
+        elif suffix not in fitting:
             wanted = min(fitting, key=lambda fit: (abs(fit.count(".") - suffix.count(".")), fit))
             findings.append([call.path, f"{call.why}, so the name ends in {wanted}, not {suffix}"])
     return findings
@@ -238,17 +242,26 @@ def calling(call: Call) -> Any:
     def operand(number: int, kind: Operand) -> Any:
         if isinstance(kind, Immediate):
             return getattr(T, kind.dtype)(kind.value)
+        if isinstance(kind, Written):
+            return None  # the parameter after all others
         if isinstance(kind, Address):
             return T.arg(f"in{number}", T.buffer((_MEMORY,), "int8")).access_ptr("rw")
+        if isinstance(kind, Memory):
+            return T.arg(f"in{number}", T.buffer((kind.lanes,), kind.dtype)).access_ptr("r")
         return T.arg(f"in{number}", T.buffer((kind.lanes,), kind.dtype))[index(kind)]
 
     with IRBuilder() as builder, T.prim_func():
         T.func_name("check")
         operands = [operand(i, kind) for i, kind in enumerate(call.operands)]
-        if call.result is None:
+        out = T.arg("out", T.buffer((call.result.lanes,), call.result.dtype)) if call.result else None
+        written = [i for i, kind in enumerate(call.operands) if isinstance(kind, Written)]
+        for i in written:
+            operands[i] = out.access_ptr("rw")  # type: ignore[union-attr]
+        if call.result is None or written:
             T.evaluate(T.call_llvm_intrin("void", call.name, *operands))
         else:
-            out = T.arg("out", T.buffer((call.result.lanes,), call.result.dtype))
             dtype = call.result.dtype + (f"x{call.result.lanes}" if call.result.lanes > 1 else "")
-            T.buffer_store(out, T.call_llvm_pure_intrin(dtype, call.name, *operands), index(call.result))
+            reads = any(isinstance(kind, Memory) for kind in call.operands)
+            made = (T.call_llvm_intrin if reads else T.call_llvm_pure_intrin)(dtype, call.name, *operands)
+            T.buffer_store(out, made, index(call.result))
     return builder.get()

@@ -107,7 +107,9 @@ def harmless_run(command: Sequence[str]) -> bool:
 
 def _check_run(command: tuple[str, ...], problems: Problems) -> None:
     """What stands in front of a program: node, an emulator of a processor, or one of a board."""
-    if command == ("node",):
+    if command[:1] == ("node",):
+        for i, argument in enumerate(command[1:]):
+            _refuse("run", i + 1, argument, problems)
         return
     if command and _BOARDS.fullmatch(command[0]):
         _check_board(command[1:], problems)

@@ -12,6 +12,8 @@ from .base import Kernel
 from .intrinsics import Call, dot_product
 from .limits import check_vector, check_weight_group, weight_group
 
+_OTHER = "; an instruction that adds up whole vectors takes the template reducing_dot_product"
+
 
 @dataclass(frozen=True)
 class DotProductKernel(Kernel):
@@ -86,7 +88,7 @@ class DotProductKernel(Kernel):
             problems.add(
                 join(path, "k"),
                 f"k * operand_bits is {k * bits}: the operands of one int32 lane take 32 bits, "
-                f"so k is {32 // bits} for operands of {bits} bits",
+                f"so k is {32 // bits} for operands of {bits} bits{_OTHER if self.lanes == 1 else ''}",
             )
         if self.unsigned_activation and bits != 8:
             problems.add(

@@ -22,6 +22,16 @@ class Vector:
 
 
 @dataclass(frozen=True)
+class Memory(Vector):
+    """An operand that points to so many values, which the call reads."""
+
+
+@dataclass(frozen=True)
+class Written(Vector):
+    """An operand that points to as many zeros, which the call changes: its result."""
+
+
+@dataclass(frozen=True)
 class Immediate:
     """An operand that is a number in the instruction: a register, a stride."""
 
@@ -52,7 +62,8 @@ class Call:
     @property
     def vectors(self) -> tuple[Vector, ...]:
         """The operands that hold values."""
-        return tuple(operand for operand in self.operands if isinstance(operand, Vector))
+        held = (operand for operand in self.operands if isinstance(operand, Vector))
+        return tuple(operand for operand in held if not isinstance(operand, Written))
 
 
 def dot_product(

@@ -12,13 +12,16 @@ MAX_VECTOR_BITS = 2048  # the widest vector of Arm SVE; Hexagon's are 1024, AVX-
 MIN_VECTOR_BITS = 32
 
 
-def check_vector(bits: int, formula: str, path: str, problems: Problems) -> None:
-    """Note a width that no vector has; `formula` says how it follows from the fields."""
+def check_vector(bits: int, formula: str, path: str, problems: Problems, hint: str = "") -> None:
+    """Note a width that no vector has; `formula` says how it follows from the fields.
+
+    hint: what else may be meant where there are too many bits.
+    """
     if bits & (bits - 1) or not MIN_VECTOR_BITS <= bits <= MAX_VECTOR_BITS:
         problems.add(
             path,
             f"{formula} is {bits} bits: a vector has a power of two of bits, "
-            f"{MIN_VECTOR_BITS} to {MAX_VECTOR_BITS}",
+            f"{MIN_VECTOR_BITS} to {MAX_VECTOR_BITS}{hint if bits > MAX_VECTOR_BITS else ''}",
         )
 
 

@@ -55,7 +55,7 @@ class MatrixMultiplyKernel(Kernel):
             ("columns", "rows * columns * 32", self.rows * self.columns * 32),
         )
         for key, formula, bits in sizes:
-            check_vector(bits, formula, join(path, key), problems)
+            check_vector(bits, formula, join(path, key), problems, "; registers of matrices: tile_registers")
         if self.assembly and registers is not None:
             self._check_assembly(join(path, "assembly"), registers, problems)
 

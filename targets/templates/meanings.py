@@ -48,6 +48,23 @@ def even_bytes(word: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(wide.astype(np.int16)).view(np.int32).reshape(word.shape)
 
 
+def gathered(memory: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """int8 at `offsets` of the memory, with their signs, as wide as the offsets."""
+    return np.take_along_axis(memory, offsets.astype(np.int64), axis=1).astype(offsets.dtype)
+
+
+def scattered(size: int) -> Meaning:
+    """The lowest byte of each word at its offset of `size` zeros; of several at one place the last one."""
+
+    def meaning(offsets: np.ndarray, words: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(words), size), np.int8)
+        for lane in range(words.shape[1]):
+            found[np.arange(len(words)), offsets[:, lane]] = words[:, lane].astype(np.int8)
+        return found
+
+    return meaning
+
+
 def multiply_high(*operands: np.ndarray) -> np.ndarray:
     """(2 a m + 2^31) >> 32 of the last two operands."""
     a, m = (v.astype(np.int64) for v in operands[-2:])

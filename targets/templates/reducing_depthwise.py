@@ -8,11 +8,13 @@ from typing import ClassVar
 from hwptq.targets.fields.about import INTRINSIC, about
 from hwptq.targets.fields.problems import Problems, join
 
+from . import meanings
 from .base import Kernel
-from .intrinsics import Address, Call, Immediate, Operand, Vector, reducing_dot
+from .intrinsics import Call, Immediate, Memory, Operand, Vector, Written, reducing_dot
 from .limits import check_vector
 
 _BYTE = 8  # bits of an element in memory
+_TRIED = 64  # bytes that offsets reach where `targets check` tries them
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,17 @@ class ReducingDepthwiseKernel(Kernel):
     def intrinsics(self, path: str) -> tuple[Call, ...]:
         half, words = Vector("int16", self.k // 2), Vector("int32", self.lanes)
         byte, none = Immediate(_BYTE, "int32"), Immediate(0, "int32")
-        gathered: tuple[Operand, ...] = (Address(), half, byte, none, none)
-        scattered: tuple[Operand, ...] = (Address(), words, words, byte, none)
+        gathered: tuple[Operand, ...] = (Memory("int8", _TRIED), half, byte, none, none)
+        scattered: tuple[Operand, ...] = (Written("int8", _TRIED), words, words, byte, none)
+        bytes_, places, any_ = (-128, 127), (0, _TRIED - 1), (-(2**31), 2**31 - 1)
         return (
             reducing_dot(path, self.intrinsic, self.k, self.leading),
-            Call(join(path, "gather"), self.gather, half, gathered, f"k {self.k} makes offsets {half}"),
-            Call(join(path, "scatter"), self.scatter, None, scattered, f"lanes {self.lanes}: {words}"),
-        )
+            Call(
+                join(path, "gather"), self.gather, half, gathered, f"k {self.k} makes offsets {half}",
+                meanings.gathered, (bytes_, places),
+            ),
+            Call(
+                join(path, "scatter"), self.scatter, Vector("int8", _TRIED), scattered,
+                f"lanes {self.lanes} makes offsets {words}", meanings.scattered(_TRIED), (places, any_),
+            ),
+        )  # fmt: skip

@@ -90,6 +90,11 @@ BROKEN = {
         ("k = 4", "k = 2"),
         "kernel.sdot.k: k * operand_bits is 16: the operands of one int32 lane take 32",
     ),
+    "an instruction that adds up whole vectors": (
+        ("lanes = 4\nk = 4", "lanes = 1\nk = 16"),
+        "kernel.sdot.k: k * operand_bits is 128: the operands of one int32 lane take 32 bits, so k is 4 for "
+        "operands of 8 bits; an instruction that adds up whole vectors takes the template reducing_dot",
+    ),
     "lanes 10^9": (
         ("lanes = 4\nk", "lanes = 1000000000\nk"),
         "kernel.sdot.lanes: must be from 1 to 1024, not 1000000000",

@@ -268,3 +268,8 @@ def test_not_a_file(tmp_path: Path) -> None:
     for path in (tmp_path, fifo, Path("/dev/zero"), Path("a\0b/c.toml"), Path("x" * 5000 + ".toml")):
         with pytest.raises(InputError):
             load_target(path)
+
+
+def test_arguments_of_node_are_refused_and_not_node(refuse: Refuse) -> None:
+    (line,) = refuse(commands("run", ["node", "wasi.mjs"]))
+    assert line.startswith("chip.toml: toolchain.run[1]: argument 'wasi.mjs' is refused")

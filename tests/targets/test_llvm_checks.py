@@ -35,6 +35,11 @@ WRONG = {
         ("cortex-a76", "cortex-a7s6"),
         "tvm.mcpu: LLVM knows no CPU 'cortex-a7s6' of aarch64-linux-gnu (did you mean cortex-a76?)",
     ),
+    "scalable vectors": (
+        ARM,
+        ("llvm.aarch64.neon.sdot.v4i32.v16i8", "llvm.aarch64.sve.sdot.nxv4i32"),
+        "kernel.sdot.intrinsic: llvm.aarch64.sve.sdot.nxv4i32 takes vectors whose length only the device",
+    ),
     "cpu of another architecture": (
         ARM,
         ("cortex-a76", "haswell"),

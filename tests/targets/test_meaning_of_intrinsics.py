@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from descriptors import edited
 from integer_targets import INTEGER_TARGETS
 
 from hwptq.backends.backend import backend_of
-from hwptq.backends.try_out import Trial, try_out
+from hwptq.backends.try_out import Trial, try_out, values
 from hwptq.targets import load_target
 from hwptq.targets.llvm_checks import intrinsic_calls
+from hwptq.targets.templates.intrinsics import Immediate
 
 SMLAD = """
 [kernel.smlad]
@@ -75,6 +78,25 @@ def test_a_wrong_one_is_found(case: str, runnable: Callable[[str], str], tmp_pat
     found = trial(edited(name, edit), tmp_path)
     assert key in dict(found.problems)
     assert "does not compute what the table says" in dict(found.problems)[key]
+
+
+@pytest.mark.parametrize("edit", [(2, Immediate(16, "int32")), (4, Immediate(1, "int32"))])
+def test_what_is_in_memory_is_compared_too(
+    runnable: Callable[[str], str], edit: tuple[int, Immediate], tmp_path: Path
+) -> None:
+    """A gather of halfwords, and one without signs, give other values than the table says."""
+    target = load_target(runnable("arm-cortex-m55"))
+    (call,) = (c for c in intrinsic_calls({"kernels": target.kernels}) if c.path.endswith(".gather"))
+    place, number = edit
+    operands = (*call.operands[:place], number, *call.operands[place + 1 :])
+    given = values(call)
+    given[1] &= ~1  # halfwords stand at even places
+    right, wrong = backend_of(target).run_intrinsics(
+        [call, replace(call, operands=operands)], [given, given], tmp_path
+    )
+    assert call.meaning
+    np.testing.assert_array_equal(right, call.meaning(*given))
+    assert np.any(wrong != right)
 
 
 def test_the_place_of_the_accumulator_is_data(runnable: Callable[[str], str], tmp_path: Path) -> None:

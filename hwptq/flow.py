@@ -106,7 +106,7 @@ def compile(
     paths = calibration_data, evaluation_data, Path(output).absolute().parent
     with staged(Path(output)) as folder, open_workers(options.cluster, [device], paths) as workers:
         with progress.stage("import"):
-            imported = _with_caches(read_model(model, options.axes), device, options)
+            imported = _with_caches(read_model(model, options.axes, options.fixed), device, options)
             data = _Data.opened(imported, given, options)
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
@@ -235,7 +235,7 @@ def plan(
     options, progress = options_of(options, **words), progress or Progress()
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
-        imported = read_model(model, options.axes)
+        imported = read_model(model, options.axes, options.fixed)
         calibration, _ = _datasets(imported, calibration_data, None, preprocess, options)
     check_wishes(options, device, passes.is_quantized(imported.module))
     if options.dtype_budget is None:
@@ -312,7 +312,7 @@ def _imported(
     """A model, its job and its evaluation data, to be looked at; errors of passes become the user's."""
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
-        imported = read_model(model, options.axes)
+        imported = read_model(model, options.axes, options.fixed)
         calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
     seen = calibration_data, evaluation_data
     with _of_passes(model, imported), open_workers(options.cluster, [device], seen) as workers:

@@ -49,6 +49,7 @@ class Options:
     partner: Path | None = None  # .npy of the other tower's embeddings: dtypes by what pairs lose
     lower_ends: bool = False  # `precision`, or a search for max_drop: of first and last layers too
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
+    fixed: Mapping[str, float] = field(default_factory=dict)  # inputs that always have that value, by name
     max_drop: float | None = None  # points of accuracy that may be lost
     samples: int | None = None  # evaluate the first N samples only
     metric: str | Metric | None = None  # a name of hwptq.metrics | "module:function" | a function
@@ -120,6 +121,7 @@ class OptionWords(TypedDict, total=False):
     partner: Path | str | None
     lower_ends: bool
     axes: Mapping[str, int]
+    fixed: Mapping[str, float]
     max_drop: float | None
     samples: int | None
     metric: str | Metric | None

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .place import On
-from .words import axes_of, observer_setting
+from .words import axes_of, fixed_of, observer_setting
 
 #: Who computes.
 Cluster = Annotated[
@@ -87,6 +87,10 @@ class Quantization:
     axes: Annotated[
         list[str] | None, typer.Option("--axis", metavar="NAME=SIZE", help="size of a symbolic axis")
     ] = None
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option("--fix", metavar="NAME=VALUE", help="an input that always has this value: a constant"),
+    ] = None
     max_drop: Annotated[
         float | None,
         typer.Option(metavar="POINTS", help="accuracy that may be lost, else exit code 5", min=0),
@@ -124,6 +128,7 @@ class Quantization:
         return {
             **{name: getattr(self, name) for name in same},
             "axes": axes_of(self.axes or ()),
+            "fixed": fixed_of(self.fixed or ()),
             "recipe": named_recipe(self.recipe, settings),
             "cache": not self.no_cache,
             "command": ("hwptq", *sys.argv[1:]),

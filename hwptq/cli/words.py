@@ -18,6 +18,22 @@ def axes_of(settings: Iterable[str]) -> dict[str, int]:
     return found
 
 
+def fixed_of(settings: Iterable[str]) -> dict[str, float]:
+    """Values of inputs by name, of --fix NAME=VALUE; true and false are 1 and 0."""
+    found = {}
+    for setting in settings:
+        name, _, value = setting.rpartition("=")
+        try:
+            found[name] = float({"true": "1", "false": "0"}.get(value.lower(), value))
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(
+                f"--fix {setting}: give NAME=VALUE, such as sample_rate=16000 or use_cache=false"
+            )
+    return found
+
+
 def observer_setting(method: str | None) -> list[str]:
     """The setting of a recipe that --calibration-method stands for."""
     from hwptq.quant.observers import OBSERVERS

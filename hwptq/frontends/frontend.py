@@ -39,12 +39,28 @@ class Frontend(ABC):
         Raises InputError or UnsupportedError.
         """
 
+    def read_fixed(self, source: Any, axes: Mapping[str, int], fixed: Mapping[str, float]) -> Model:
+        """The model whose inputs named in `fixed` are constants, filled with one value each.
 
-def read_model(source: Any, axes: Mapping[str, int] | None = None) -> Model:
-    """The model that `source` is, read by the frontend that takes it. Raises InputError where none does."""
+        Raises InputError where inputs can't be fixed here, and what `read` raises.
+        """
+        raise InputError(
+            f"--fix {next(iter(fixed))}: is for ONNX; bind the parameter in the model that you give"
+        )
+
+
+def read_model(
+    source: Any, axes: Mapping[str, int] | None = None, fixed: Mapping[str, float] | None = None
+) -> Model:
+    """The model that `source` is, read by the frontend that takes it. Raises InputError where none does.
+
+    axes: sizes of symbolic axes; fixed: values of inputs that always have the same.
+    """
     _load_all()
     for frontend in Frontend._classes:
         if frontend.takes(source):
+            if fixed:
+                return frontend().read_fixed(source, axes or {}, fixed)
             return frontend().read(source, axes or {})
     known = ", ".join(frontend.accepts for frontend in Frontend._classes)
     raise InputError(f"a model can't be of type {type(source).__name__}: give {known}")

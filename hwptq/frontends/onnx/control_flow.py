@@ -14,8 +14,10 @@ from .rewrites.known_branches import take_known_branches
 from .rewrites.unrolled import unroll_known_loops
 
 _UNKNOWN = {
-    "If": "its condition is computed from the inputs; export the wanted branch, or write it with Where",
-    "Loop": "how often it turns is computed from the inputs; export it with a fixed count and no condition",
+    "If": "its condition is computed from the inputs; give the input that decides (--fix NAME=VALUE), export "
+    "the wanted branch, or write it with Where",
+    "Loop": "how often it turns is computed from the inputs; give the input that decides (--fix NAME=VALUE), "
+    "or export it with a fixed count and no condition",
     "Scan": "the size of what it scans is not known; give it with --axis, or export with fixed sizes",
 }
 

@@ -24,9 +24,12 @@ class OnnxFrontend(Frontend):
         return isinstance(source, str | Path | onnx.ModelProto)
 
     def read(self, source: Any, axes: Mapping[str, int]) -> Model:
+        return self.read_fixed(source, axes, {})
+
+    def read_fixed(self, source: Any, axes: Mapping[str, int], fixed: Mapping[str, float]) -> Model:
         if isinstance(source, str | Path):
-            return import_onnx(source, axes)
+            return import_onnx(source, axes, fixed)
         copy = onnx.ModelProto()
         copy.CopyFrom(source)  # the importer changes what it reads
         name = re.sub(r"[^\w.-]+", "_", source.graph.name).strip("._-")
-        return import_proto(copy, name or "model", axes)
+        return import_proto(copy, name or "model", axes, fixed=fixed)

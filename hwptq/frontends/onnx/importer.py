@@ -22,6 +22,7 @@ from ..model import Model, Source
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .constant_codes import fold_constant_codes
+from .fixed_inputs import fix_inputs
 from .float_nodes import with_float_nodes
 from .float_types import widen_floats, widen_nibbles
 from .fused_operators import name_domains
@@ -37,20 +38,24 @@ from .without_code import refuse_without_code
 _OLDEST = 7  # opset; broadcasting was another before
 
 
-def import_onnx(path: str | Path, axes: Mapping[str, int] | None = None) -> Model:
-    """Read an ONNX file; `axes`: sizes of symbolic axes, by their name or as INPUT.AXIS.
+def import_onnx(
+    path: str | Path, axes: Mapping[str, int] | None = None, fixed: Mapping[str, float] | None = None
+) -> Model:
+    """Read an ONNX file; `axes`: sizes of symbolic axes, by their name or as INPUT.AXIS; `fixed`: values of
+    inputs that become constants.
 
     Raises InputError (file, names of axes) or UnsupportedError (operators, shapes).
     """
     path = Path(path)
-    return import_proto(read_onnx(path), path.stem, axes, str(path))
+    return import_proto(read_onnx(path), path.stem, axes, str(path), fixed)
 
 
 def import_proto(
-    proto: onnx.ModelProto, name: str, axes: Mapping[str, int] | None = None, path: str = "the model"
-) -> Model:
+    proto: onnx.ModelProto, name: str, axes: Mapping[str, int] | None = None, path: str = "the model",
+    fixed: Mapping[str, float] | None = None,
+) -> Model:  # fmt: skip
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
-    source = _source(proto, axes or {})
+    source = _source(proto, axes or {}, fixed or {})
     name_domains(proto.graph)
     check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
@@ -62,6 +67,7 @@ def import_proto(
     weights = {i.name for i in proto.graph.initializer}
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
+    shapes = fix_inputs(proto, shapes, fixed or {})
     proto, shapes = with_fixed_caches(proto, shapes)
     fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
@@ -73,10 +79,10 @@ def import_proto(
     return Model(name, module, inputs, outputs, (*warned, *rounded, *odd), imported.check_values, source)
 
 
-def _source(proto: onnx.ModelProto, axes: Mapping[str, int]) -> Source:
+def _source(proto: onnx.ModelProto, axes: Mapping[str, int], fixed: Mapping[str, float]) -> Source:
     """A model of more than 2 GB has no bytes to be known by."""
     try:
-        return Source(digest(proto.SerializeToString(deterministic=True), dict(axes)))
+        return Source(digest(proto.SerializeToString(deterministic=True), dict(axes), dict(fixed)))
     except (ValueError, EncodeError):
         return Source()
 

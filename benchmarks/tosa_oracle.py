@@ -70,13 +70,18 @@ def accumulators(case: Case, tools: Path, folder: Path) -> np.ndarray:
     (x,), (weight, bias, *_), op = case.activations, case.constants, case.op
     out = case.expected().shape
     text = _MLIR.format(
-        x=_shape(x.shape), w=_shape(weight.shape), y=_shape(out), co=out[3],
+        x=shape_text(x.shape), w=shape_text(weight.shape), y=shape_text(out), co=out[3],
         bias=", ".join(str(b) for b in bias // 16), dilation="{}, {}".format(*op.dilation),
         pad="{0}, {2}, {1}, {3}".format(*op.padding), stride="{}, {}".format(*op.strides),
     )  # fmt: skip
+    return reference_model(text, x, weight // 16, tools, folder).reshape(out)
+
+
+def reference_model(text: str, x: np.ndarray, weight: np.ndarray, tools: Path, folder: Path) -> np.ndarray:
+    """What the reference model computes of `text`, a function of an activation and a weight."""
     (folder / "layer.mlir").write_text(text, encoding="utf-8")
     np.save(folder / "x.npy", x)
-    np.save(folder / "w.npy", weight // 16)
+    np.save(folder / "w.npy", weight)
     schema = f"{tools}/tosa.fbs"
     _call(
         f"{tools}/tosa-opt", "--tosa-serialize", "--tosa-flatbuffer-filename=layer.tosa",
@@ -87,10 +92,10 @@ def accumulators(case: Case, tools: Path, folder: Path) -> np.ndarray:
         f"--operator_fbs={schema}", "--ifm_name=TosaInput_0,TosaInput_1", "--ifm_file=x.npy,w.npy",
         "--ofm_name=TosaOutput_0", "--ofm_file=y.npy", "--tosa_level=NONE", folder=folder,
     )  # fmt: skip
-    return np.load(folder / "y.npy").reshape(out)
+    return np.asarray(np.load(folder / "y.npy"))
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ class InProcess(Executor):
         assert program.library
         self._library = program.library
         try:
-            loaded = ctypes.CDLL(str(self._library.file.resolve()))
+            loaded = _opened(self._library.file)
             function = getattr(loaded, self._library.symbol)
         except (OSError, AttributeError) as error:
             raise HwptqError(f"{self._library.file} can't be loaded: {error}") from error
@@ -94,6 +96,18 @@ class InProcess(Executor):
         if stopped:
             raise HwptqError(f"kernel {stopped} of {self._library.file.name} ran out of scratch memory")
         return outputs
+
+
+def _opened(file: Path) -> ctypes.CDLL:
+    """A library by a name that no other was opened by.
+
+    The loader takes a library that it has by a name for the file there now, also where another has replaced
+    it since, as when a model is compiled to the same folder again.
+    """
+    with tempfile.TemporaryDirectory(prefix="hwptq-") as folder:
+        link = Path(folder, file.name)
+        link.symlink_to(file.resolve())
+        return ctypes.CDLL(str(link))
 
 
 class _Memory:

@@ -56,6 +56,22 @@ def wrong_in(model: Any, turns: int, found: list[int]) -> None:
     found.append(wrong)
 
 
+def test_another_model_in_the_same_folder(runnable: Callable[[str], str], tmp_path: Path) -> None:
+    """Each is computed by its own library, also where the file of the first one has been replaced."""
+    found: list[int] = []
+    models = []
+    for granularity in ("channel", "tensor"):
+        options = Options(recipe=RECIPES["fast"], weight_granularity=granularity)
+        arguments = MODELS["demo"].arguments(8, 8)
+        models.append(
+            hwptq.compile(**arguments, target=runnable(X86), output=tmp_path / "out", options=options)
+        )
+        wrong_in(models[-1], 8, found)
+    assert found == [0, 0]
+    first, second = (np.stack([m.run(x)["logits"] for x, _ in golden(models[1])]) for m in models)
+    assert np.any(first != second)
+
+
 def test_it_is_the_default_where_the_code_runs_here(demo: Callable[[str], Any]) -> None:
     assert demo(X86).running.name == "in process"
     assert demo(ARM).running.name == "process"

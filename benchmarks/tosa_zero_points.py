@@ -59,12 +59,13 @@ class Layer:
 #: Shapes with odd channels; zero points of weights at the ends too, so that steps from them have 9 bits.
 LAYERS = (
     Layer(16, 8, 16, 3, (-11, 37, 9)),
-    Layer(20, 3, 24, 3, (-128, -128, -128)),
+    Layer(20, 3, 24, 3, (-128, -127, -128)),
     Layer(16, 17, 33, 1, (127, 127, 5)),
-    Layer(12, 5, 40, 5, (0, -3, 0)),
+    Layer(24, 5, 40, 5, (0, -3, 0)),
     Layer(32, 4, 16, 3, (4, 100, -20)),
 )
 Arrays = dict[str, np.ndarray]  # by their names in the file
+_DEVIATION = 74.0  # of codes in which each of the 256 is as likely
 _SCALES = {"sx": 0.05, "sw": 0.011}
 
 
@@ -76,7 +77,10 @@ def constants(layer: Layer, seed: int) -> Arrays:
     zx, zw, zy = (np.int8(zero) for zero in layer.zeros)
     weight = rng.integers(-128, 128, (layer.co, layer.ci, layer.kernel, layer.kernel)).astype(np.int8)
     bias = rng.integers(-3000, 3000, layer.co).astype(np.int32)
-    sy = np.float32(_SCALES["sx"] * _SCALES["sw"] * 200 * fan**0.5)
+    means = [-0.5 - zero for zero in layer.zeros[:2]]
+    each = np.prod([np.hypot(mean, _DEVIATION) for mean in means])  # of a product, root mean square
+    reach = fan * abs(np.prod(means)) + 3 * fan**0.5 * each
+    sy = np.float32(_SCALES["sx"] * _SCALES["sw"] * reach / 110)
     return {
         **found, "sb": np.float32(found["sx"] * found["sw"]), "sy": sy, "zx": zx, "zw": zw, "zb": np.int32(0),
         "zy": zy, "w": weight, "b": bias,

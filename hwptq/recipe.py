@@ -33,6 +33,7 @@ class Recipe:
     observer: str = "minmax"  # quant/observers.py
     rounding: str = "nearest"  # passes/round_weights.py; all others settle the biases too
     blocks: bool = False  # passes/reconstruct_blocks.py, of weights by group
+    outputs: bool = False  # passes/match_outputs.py, of weights by group
     correct_bias: bool = False  # passes/correct_bias.py, where the rounding does not settle the biases
 
     def __post_init__(self) -> None:
@@ -79,7 +80,13 @@ RECIPES = {
     "fast": Recipe(),
     "default": Recipe(smooth=True, equalize="auto", widen=True, rounding="descent", correct_bias=True),
     "best": Recipe(
-        smooth=True, equalize="auto", widen=True, rounding="clamped", blocks=True, correct_bias=True
+        smooth=True,
+        equalize="auto",
+        widen=True,
+        rounding="clamped",
+        blocks=True,
+        outputs=True,
+        correct_bias=True,
     ),
 }
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .keep_unlisted import KeepUnlisted as KeepUnlisted
     from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
     from .lower_to_integer import LowerToInteger as LowerToInteger
+    from .match_outputs import MatchOutputs as MatchOutputs
     from .normalize_qdq import NormalizeQDQ as NormalizeQDQ
     from .normalize_qdq import is_quantized as is_quantized
     from .quantize_summands import QuantizeSummands as QuantizeSummands
@@ -61,6 +62,7 @@ _PUBLIC = {
     "keep_unlisted": ("KeepUnlisted",),
     "lower_conv_transpose": ("LowerConvTranspose",),
     "lower_to_integer": ("LowerToInteger",),
+    "match_outputs": ("MatchOutputs",),
     "normalize_qdq": (
         "NormalizeQDQ",
         "is_quantized",

@@ -11,26 +11,16 @@ import tvm
 
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.lockstep import value_bytes
-from hwptq.evaluate.own_texts import own_texts, predicts_next
-from hwptq.formats import INT8, format_of
+from hwptq.gradients.losses import relative_error
 from hwptq.gradients.program import NotDifferentiable, Program, Substitute, Values
-from hwptq.gradients.rounded_table import RoundedTable
-from hwptq.ir.dataflow import entry_functions, shape_of
-from hwptq.ir.provenance import Part, origins
+from hwptq.ir.dataflow import entry_functions
 from hwptq.quant.group_codes import GroupedRows
 from hwptq.quant.latent_rows import LatentRows
 from hwptq.targets.schema import Descriptor
 
 from .graph.blocks import Block, beside, blocks
-from .graph.group_layers import (
-    GroupLayer,
-    Place,
-    group_layers,
-    looked_up,
-    row_values,
-    some_samples,
-    with_rows,
-)
+from .graph.group_layers import Place, some_samples, with_rows
+from .graph.rounded_function import RoundedFunction, own_samples
 from .lower_to_integer import LowerToInteger
 from .round_weights import Track
 
@@ -43,7 +33,6 @@ _FEWEST = 128  # steps, if there are so many samples
 _MOST_SAMPLES = 2**10  # each takes its time, however few rows it has
 _RISE = 0.05  # the part of the steps that become larger; the others become smaller
 _MOST_LAYERS = 24  # of a block: more of them are a network that has no blocks
-_TINY = np.float32(1e-20)
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.ReconstructBlocks")
@@ -73,16 +62,18 @@ class ReconstructBlocks:
         integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         new: dict[Place, GroupedRows] = {}
         for function in entry_functions(integer):
-            rounded = _Rounded.of(self.float_module, integer, function)
+            rounded = RoundedFunction.of(self.float_module, integer, function)
             found = blocks(rounded.func, rounded.vars, rounded.trained)
             if found:
                 new |= self._function(function, rounded, found)
         return with_rows(mod, new)
 
-    def _function(self, function: str, rounded: _Rounded, found: list[Block]) -> dict[Place, GroupedRows]:
+    def _function(
+        self, function: str, rounded: RoundedFunction, found: list[Block]
+    ) -> dict[Place, GroupedRows]:
         interpreter = Interpreter(self.float_module, function)
         samples = self._samples(interpreter, rounded, found)
-        streams = _Streams.of(interpreter, rounded, samples, self._own(interpreter, rounded, samples))
+        streams = _Streams.of(interpreter, rounded, samples, own_samples(interpreter, rounded, samples))
         new: dict[Place, GroupedRows] = {}
         for block in self.track(found, len(found)):
             try:
@@ -96,69 +87,15 @@ class ReconstructBlocks:
             new |= {(function, rounded.layers[v].label): r for v, r in rows.items()}
         return new
 
-    def _samples(self, interpreter: Interpreter, rounded: _Rounded, found: list[Block]) -> list[Sample]:
+    def _samples(
+        self, interpreter: Interpreter, rounded: RoundedFunction, found: list[Block]
+    ) -> list[Sample]:
         tokens = min(layer.tokens for layer in rounded.layers.values())
         held = [*interpreter.func.params, *(var for var, _ in beside(rounded.func, rounded.vars))]
         each = sum(map(value_bytes, held)) + 4 * max(value_bytes(block.end) for block in found)
         most = max(1, min(_MOST_SAMPLES, self.memory // each // 2, -(-self.enough // tokens)))
         names = [str(p.name) for p in interpreter.func.params]
         return some_samples("ReconstructBlocks", self.samples, names, most, self.total)
-
-    def _own(self, interpreter: Interpreter, rounded: _Rounded, samples: list[Sample]) -> list[Sample]:
-        """Texts that the model writes, where it is one that writes texts."""
-        names = [str(p.name) for p in interpreter.func.params]
-        words = {len(table.values) for table in rounded.tables.values()}
-        if len(names) != 1 or _result_words(interpreter) not in words:
-            return []
-        if samples[0][names[0]].dtype.kind != "i" or not predicts_next(interpreter, samples[0], names[0]):
-            return []
-        return own_texts(interpreter, samples, names[0])
-
-
-def _result_words(interpreter: Interpreter) -> int | None:
-    """The length of the rows of the only output."""
-    result = interpreter.func.body.body
-    return None if hasattr(result, "fields") else shape_of(result)[-1]
-
-
-@dataclass(frozen=True)
-class _Rounded:
-    """What has rounded weights in a float function, by var."""
-
-    func: Any
-    layers: Mapping[Any, GroupLayer]
-    tables: Mapping[Any, RoundedTable]
-    trained: frozenset[Any]
-
-    @classmethod
-    def of(cls, float_module: tvm.IRModule, integer: tvm.IRModule, function: str) -> _Rounded:
-        """That of a function whose integers are given."""
-        func = float_module[function]
-        layers = {layer.float_var: layer for layer in group_layers(float_module, integer, function)}
-        rows = looked_up(integer, function)
-        tables = {
-            var: RoundedTable(row_values(rows[o.label]))
-            for var, o in origins(func).items()
-            if o.part is Part.RESULT and o.label in rows
-        }
-        trained = {
-            var
-            for var, layer in layers.items()
-            if format_of(layer.rows.weight).bits < INT8.bits and layer.rows.zeros is None and layer.can_change
-        }
-        return cls(func, layers, tables, frozenset(trained))
-
-    @property
-    def vars(self) -> set[Any]:
-        """All of them."""
-        return {*self.layers, *self.tables}
-
-    def substitute(self, var: Any) -> Substitute:
-        """What stands for one."""
-        if var in self.tables:
-            return self.tables[var]
-        layer = self.layers[var]
-        return LatentRows(layer.rows, layer.weight.T)
 
 
 @dataclass
@@ -174,7 +111,7 @@ class _Streams:
 
     @classmethod
     def of(
-        cls, interpreter: Interpreter, rounded: _Rounded, samples: list[Sample], own: list[Sample]
+        cls, interpreter: Interpreter, rounded: RoundedFunction, samples: list[Sample], own: list[Sample]
     ) -> _Streams:
         """Before the first block."""
         steps = beside(rounded.func, rounded.vars)
@@ -223,16 +160,8 @@ def _results(
         program.forward(values, substitutes)
         results.append(values[program.key(block.end)])
         assert wanted is not None
-        lost += _loss(results[-1], wanted)[0] if number < streams.given else 0
+        lost += relative_error(results[-1], wanted)[0] if number < streams.given else 0
     return lost, results
-
-
-def _loss(found: np.ndarray, wanted: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean over rows of |error|^2 / |row|^2, and its gradient."""
-    size = np.square(wanted).sum(axis=-1, keepdims=True) + _TINY
-    error, rows = found - wanted, wanted.size // wanted.shape[-1]
-    gradient = error * (np.float32(2 / rows) / size)
-    return float((error * gradient).sum()) / 2, gradient
 
 
 def _learn(block: Block, program: Program, substitutes: Mapping[Any, Substitute], streams: _Streams) -> None:
@@ -250,7 +179,7 @@ def _learn(block: Block, program: Program, substitutes: Mapping[Any, Substitute]
             program.forward(values, substitutes)
             wanted = streams.exact[number]
             assert wanted is not None
-            gradients: Values = {end: _loss(values[end], wanted)[1] / np.float32(batch)}
+            gradients: Values = {end: relative_error(values[end], wanted)[1] / np.float32(batch)}
             program.backward(values, gradients, substitutes)
         share = min(1.0, (step + 1) / (_RISE * steps)) * (1 - step / steps)
         for rows in learning:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,10 +82,16 @@ class Program:
             if isinstance(found, tuple):
                 values.update({(step.out, i): part for i, part in enumerate(found)})
 
-    def backward(self, values: Values, gradients: Values, substitutes: Mapping[Any, Substitute]) -> None:
-        """From `gradients` of results to those of the substitutes, one for each layer, and of all that
-        depends on one. Gradients that have gone on are taken out."""
-        moving = self._moving(substitutes)
+    def backward(
+        self,
+        values: Values,
+        gradients: Values,
+        substitutes: Mapping[Any, Substitute],
+        leaves: Collection[Key] = (),
+    ) -> None:
+        """From `gradients` of results to those of the substitutes, one for each layer, and of `leaves`, and
+        of all that depends on one. Gradients that have gone on are taken out."""
+        moving = self._moving(substitutes, leaves)
         for step in reversed(self.steps):
             gradient = _gradient_of(step, values, gradients)
             if gradient is None or step.out not in moving:
@@ -103,9 +109,9 @@ class Program:
                 if g is not None and not isinstance(key, np.ndarray) and key in moving:
                     gradients[key] = gradients[key] + g if key in gradients else g
 
-    def _moving(self, substitutes: Mapping[Any, Substitute]) -> set[Key]:
-        """Tensors that depend on a substitute."""
-        found: set[Key] = set()
+    def _moving(self, substitutes: Mapping[Any, Substitute], leaves: Collection[Key]) -> set[Key]:
+        """Tensors that depend on a substitute or a leaf."""
+        found: set[Key] = set(leaves)
         for step in self.steps:
             if step.layer in substitutes or any(
                 not isinstance(k, np.ndarray) and k in found for k in step.inputs

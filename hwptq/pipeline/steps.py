@@ -146,6 +146,18 @@ QUANTIZE_DYNAMIC = (
         when=lambda job, now: _rounds_groups(job) and job.options.recipe.blocks,
         stage="reconstruct blocks",
     ),
+    Step(
+        "MatchOutputs",
+        lambda job, now: passes.MatchOutputs(
+            now.float32,
+            job.batches,
+            job.target,
+            job.data.count if job.data else None,
+            track=job.progress.track,
+        ),
+        when=lambda job, now: _rounds_groups(job) and job.options.recipe.outputs,
+        stage="match outputs",
+    ),
 )
 NORMALIZE = (
     # QDQ of another tool -> QDQ, instead of all above: it keeps its scales

@@ -57,6 +57,11 @@ class LatentRows:
         self.values = self.levels * self._spread
         self._gradient = np.zeros_like(self.values)
 
+    def looked_up(self, index: np.ndarray, gradient: np.ndarray) -> None:
+        """Keep the gradient of rows that were looked up."""
+        places = np.clip(index, 0, len(self.values) - 1).reshape(-1)
+        np.add.at(self._gradient, places, gradient.reshape(-1, gradient.shape[-1]))
+
     def forward(self, x: np.ndarray) -> np.ndarray:
         """x [..., K] in int8 times the weights: [..., R]."""
         self._read = x, _in_bytes(x)
@@ -70,16 +75,16 @@ class LatentRows:
         self._gradient += flat.T @ rounded.reshape(-1, x.shape[-1])
         return gradient @ self.values
 
-    def step(self, share: float, keep: bool) -> None:
-        """A step of levels and scales by what backward has kept, and round anew."""
+    def step(self, share: float, keep: bool, levels: float = 1.0) -> None:
+        """A step of scales, and of levels by so much of it, by what backward has kept; round anew."""
         low, high = self._ends
-        free = (self.numbers.value > low) & (self.numbers.value < high)
         along = self._gradient * self.levels
         size, pad = self.problem.size, -self.problem.depth % self.problem.size
         of_groups = np.pad(along, ((0, 0), (0, pad))).reshape(len(along), -1, size).sum(axis=2)
-        self.numbers.step(self._gradient * self._spread * free, share, keep)
-        self.stretch.step(of_groups * self._first_scales, share, keep)
+        free = (self.numbers.value > low) & (self.numbers.value < high)
+        self.numbers.step(self._gradient * self._spread * free, share * levels, keep)
         np.clip(self.numbers.value, low, high, out=self.numbers.value)
+        self.stretch.step(of_groups * self._first_scales, share, keep)
         self.refresh()
 
     def settle(self) -> GroupedRows:
@@ -88,6 +93,21 @@ class LatentRows:
         self.stretch.settle()
         self.refresh()
         return self.problem.rows(self.levels, self.scales)
+
+
+class LookedUp:
+    """Rows that a look-up reads, and a dense layer too: it learns with them. A Substitute of the look-up."""
+
+    def __init__(self, rows: LatentRows):
+        self.rows = rows
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """The rows of places x; those beyond an end are the last there."""
+        return np.take(self.rows.values, x, axis=0, mode="clip")
+
+    def backward(self, x: np.ndarray, gradient: np.ndarray) -> None:
+        """Places have no gradient; that of the rows is kept."""
+        self.rows.looked_up(x, gradient)
 
 
 def _in_bytes(x: np.ndarray) -> np.ndarray:

@@ -48,6 +48,13 @@ def blocks(func: Any, rounded: Set[Any], layers: Set[Any]) -> list[Block]:
     return found
 
 
+def dependent(func: Any, rounded: Set[Any]) -> list[tuple[Any, Any]]:
+    """The bindings that depend on something rounded."""
+    order = bindings(func)
+    touched = _touched(order, rounded)
+    return [(var, value) for var, value in order if var in touched]
+
+
 def beside(func: Any, rounded: Set[Any]) -> list[tuple[Any, Any]]:
     """The bindings that depend on nothing rounded, but are read by what does."""
     order = bindings(func)

@@ -17,7 +17,7 @@ from .evaluate.interpret import UnfitSample, observe_all
 from .ir.dataflow import main_functions
 from .ir.provenance import Origin, origins
 from .progress import Progress, Ticks
-from .quant.observers import OBSERVERS, Observer, rows_of
+from .quant.observers import OBSERVERS, Auto, Observer, rows_of
 
 #: Formats that no float module may have.
 _HALF = ("float16", "bfloat16")
@@ -63,6 +63,12 @@ class CalibrationStats:
             out._add(tensor, state)
         return out
 
+    def by(self, method: str) -> CalibrationStats:
+        """The same stats by one of the methods that an observer `auto` kept them for."""
+        states = {tensor: state for tensor, state in self.observers.items() if isinstance(state, Auto)}
+        observers = {tensor: state.candidates[method] for tensor, state in states.items()}
+        return CalibrationStats(method, self.axis, self.group, self.samples, observers)
+
     def rows(
         self, label: str, dtype: Format = INT8, function: str = "main"
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
@@ -99,7 +105,7 @@ def calibrate(
     """Stats of `mod` over `batches` (dicts of input name -> array). Memory does not grow with their number.
 
     Of several functions, those run whose inputs a batch has all of, and what they call.
-    method: minmax | moving-average | percentile | mse | entropy; axis, group: see CalibrationStats.
+    method: minmax | moving-average | percentile | mse | entropy | auto; axis, group: see CalibrationStats.
     Raises InputError for an empty data set, for a batch that no function takes, and for NaN or Inf in any
     tensor.
     """

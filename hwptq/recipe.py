@@ -78,11 +78,14 @@ def _listed(names: Iterable[str]) -> str:
 #: The documented sets: docs/accuracy.md says what they do and how long they take.
 RECIPES = {
     "fast": Recipe(),
-    "default": Recipe(smooth=True, equalize="auto", widen=True, rounding="descent", correct_bias=True),
+    "default": Recipe(
+        smooth=True, equalize="auto", widen=True, observer="auto", rounding="descent", correct_bias=True
+    ),
     "best": Recipe(
         smooth=True,
         equalize="auto",
         widen=True,
+        observer="auto",
         rounding="clamped",
         blocks=True,
         outputs=True,

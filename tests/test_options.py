@@ -58,7 +58,7 @@ def test_a_value_that_means_nothing_says_what_to_give(words: dict[str, Any], sai
 
 def test_a_recipe_by_name_with_other_steps():
     assert Recipe.named("default", equalize="off") == Recipe(
-        smooth=True, widen=True, rounding="descent", correct_bias=True
+        smooth=True, widen=True, observer="auto", rounding="descent", correct_bias=True
     )
     with pytest.raises(hwptq.InputError, match="equalize = sideways"):
         Recipe.named("default", equalize="sideways")

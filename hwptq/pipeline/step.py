@@ -10,21 +10,23 @@ import numpy as np
 import tvm
 
 from hwptq.cache.cache import Cache
-from hwptq.cache.content import states
+from hwptq.cache.content import JSON, states
 from hwptq.calibration import CalibrationStats, calibrate_shards
 from hwptq.data.dataset import Dataset
 from hwptq.errors import InputError
+from hwptq.formats import INT8, format_of, parse_precision
 from hwptq.kernels.layer import Layer
 from hwptq.options import Options
 from hwptq.passes.graph.group_plan import GroupChoice
 from hwptq.progress import Progress
 from hwptq.quant.histogram import Histogram
-from hwptq.quant.observers import OBSERVERS
+from hwptq.quant.observers import OBSERVERS, Auto, MinMax, Observer
 from hwptq.targets import Descriptor
 from hwptq.workers.workers import Here, Workers
 
 from .ir_dump import IrDump
 from .name_patterns import check_patterns
+from .observer_choice import chosen, held_out
 from .recalled_pass import recalled_pass
 
 
@@ -133,13 +135,55 @@ class Calibrate:
     def run(self, job: Job, now: State) -> State:
         """The state with statistics; its module is the one that they are of."""
         observer = OBSERVERS[job.options.recipe.observer]
-        stats = job.cache.recall(
+        if observer is Auto:
+            return replace(now, float32=now.module, stats=self._settled(job, now.module))
+        return replace(now, float32=now.module, stats=self._of(job, now.module, job.samples, observer))
+
+    def _of(
+        self, job: Job, module: tvm.IRModule, data: Dataset, observer: type[Observer]
+    ) -> CalibrationStats:
+        """The statistics of some data."""
+        found: CalibrationStats = job.cache.recall(
             "calibration",
-            (observer, now.module, job.batches),
+            (observer, module, Batches(data, job.progress)),
             states((CalibrationStats, Histogram, observer)),
-            lambda: calibrate_shards(now.module, job.samples, observer, job.workers, job.progress),
+            lambda: calibrate_shards(module, data, observer, job.workers, job.progress),
         )
-        return replace(now, float32=now.module, stats=stats)
+        return found
+
+    def _settled(self, job: Job, module: tvm.IRModule) -> CalibrationStats:
+        """Those of the observer that suits samples which are held out; of all samples, once that is known."""
+        data, options = job.samples, job.options
+        number = held_out(data.count) if data.divisible and reads_bytes(options) else 0
+        if not number:
+            return self._of(job, module, data, MinMax)
+        seen, held = data.part(0, len(data) - number), data.part(len(data) - number, None)
+        stats = self._of(job, module, seen, Auto)
+        samples = Batches(held, job.progress)
+        method = job.cache.recall(
+            "observer",
+            (
+                module,
+                Batches(seen, job.progress),
+                samples,
+                job.target,
+                options.weight_granularity,
+                options.keep_float,
+            ),
+            JSON,
+            lambda: chosen(
+                module, stats, job.target, samples, options.weight_granularity, options.keep_float
+            ),
+        )
+        return stats.merge(self._of(job, module, held, Auto)).by(method)
+
+
+def reads_bytes(options: Options) -> bool:
+    """Whether layers may be to read bytes: of more bits a range may be as wide as it is."""
+    if options.precision is None:
+        return True
+    read = format_of(parse_precision(options.precision)[0])
+    return not read.is_float and read.bits <= INT8.bits
 
 
 @dataclass(frozen=True)

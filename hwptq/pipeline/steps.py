@@ -20,7 +20,7 @@ from hwptq.passes.round_groups import ENOUGH
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
 
-from .step import Calibrate, CheckPatterns, Job, Record, Step
+from .step import Calibrate, CheckPatterns, Job, Record, Step, reads_bytes
 
 
 def plain(a_pass: Any) -> Step:
@@ -58,7 +58,7 @@ PREPARE: tuple[Step | Calibrate | CheckPatterns, ...] = (
     Step(
         "EqualizeDepthwise",
         lambda job, now: passes.EqualizeDepthwise(job.target, job.batches, job.options.weight_granularity),
-        when=lambda job, now: job.options.recipe.depthwise and _reads_bytes(job),
+        when=lambda job, now: job.options.recipe.depthwise and reads_bytes(job.options),
         stage="equalize depthwise",
     ),
     Calibrate(),
@@ -247,14 +247,6 @@ def _equalizes(job: Job) -> bool:
     offered = [rule.granularity for rule in rules if rule is not None]
     per_tensor = "tensor" in (offered if granularity is None else [granularity])
     return wish == "on" or (wish == "auto" and per_tensor)
-
-
-def _reads_bytes(job: Job) -> bool:
-    """Whether layers may be to read bytes."""
-    if job.options.precision is None:
-        return True
-    read = format_of(parse_precision(job.options.precision)[0])
-    return not read.is_float and read.bits <= INT8.bits
 
 
 def _rounds(job: Job, qdq: tvm.IRModule) -> bool:

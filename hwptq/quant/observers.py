@@ -165,6 +165,41 @@ class MeanSquaredError(_ByHistogram):
         return self.histogram.map(lambda row: least_squares(row, dtype))
 
 
+_SOME = 2048  # values of a row in one sample
+
+
+@dataclass(frozen=True)
+class Auto(Observer):
+    """Of one run over the data what minmax and mse need, to choose between them later; until then minmax.
+
+    The histogram is of some values of each sample only, at even distances, so that it costs little.
+    """
+
+    method = "auto"
+
+    low: np.ndarray
+    high: np.ndarray
+    histogram: Histogram
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Self:
+        apart = rows.shape[1] // _SOME | 1  # odd, so that they fall on all columns of usual images
+        return cls(rows.min(axis=1), rows.max(axis=1), Histogram.of(rows[:, ::apart]))
+
+    def merge(self, other: Self) -> Self:
+        ends = self.candidates["minmax"].merge(other.candidates["minmax"])
+        return replace(self, low=ends.low, high=ends.high, histogram=self.histogram.merge(other.histogram))
+
+    @property
+    def candidates(self) -> dict[str, Any]:
+        """What each method that may be chosen saw, by its name."""
+        return {"minmax": MinMax(self.low, self.high), "mse": MeanSquaredError(self.histogram)}
+
+    def range(self, dtype: Format = INT8) -> Range:
+        found: Range = self.candidates["minmax"].range(dtype)
+        return found
+
+
 class Entropy(_ByHistogram):
     """The range with the least Kullback-Leibler divergence between the values and the rounded ones."""
 

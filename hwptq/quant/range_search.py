@@ -26,7 +26,8 @@ def quantile_range(row: Row, tail: float) -> tuple[float, float]:
 
 def least_squares(row: Row, dtype: Format) -> tuple[float, float]:
     """(low, high) with the least squared error of all values, each taken as the middle of its bin."""
-    return _search(row, partial(_squared_error, row, dtype))
+    filled = row.counts > 0
+    return _search(row, partial(_squared_error, row.centers[filled], row.counts[filled], dtype))
 
 
 def least_divergence(row: Row, dtype: Format) -> tuple[float, float]:
@@ -52,22 +53,18 @@ def _search(row: Row, cost: Callable[[float, float], float]) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _levels(row: Row, dtype: Format, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """(place among the codes, real value) of the middle of each bin, quantized to [low, high]."""
-    q = activation_qparams(low, high, 0.0, dtype)
-    held = dtype.encode(row.centers.astype(np.float32), q.scale, q.zero_point)
-    return dtype.codes(held), dtype.decode(held, q.scale, q.zero_point).astype(np.float64)
-
-
-def _squared_error(row: Row, dtype: Format, low: float, high: float) -> float:
-    error = _levels(row, dtype, low, high)[1] - row.centers
-    return float(row.counts @ (error * error))
+def _squared_error(
+    values: np.ndarray, counts: np.ndarray, dtype: Format, low: float, high: float
+) -> float:  # fmt: skip
+    error = activation_qparams(low, high, 0.0, dtype).rounded(values.astype(np.float32)) - values
+    return float(counts @ (error * error))
 
 
 def _divergence(row: Row, dtype: Format, low: float, high: float) -> float:
     """KL(P || Q); infinite where nothing lies inside."""
     counts = _without_zero(row).astype(np.float64)
-    index, _ = _levels(row, dtype, low, high)
+    q = activation_qparams(low, high, 0.0, dtype)
+    index = dtype.codes(dtype.encode(row.centers.astype(np.float32), q.scale, q.zero_point))
     inside = (row.edges[:-1] <= high) & (row.edges[1:] > low)
     if not counts[inside].any():
         return np.inf

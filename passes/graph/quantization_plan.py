@@ -44,7 +44,9 @@ WIDE_HEADROOM = 4.0
 class Stats(Protocol):
     """What is asked of CalibrationStats."""
 
-    observers: Mapping[tuple[str, str], Any]  # by function and label
+    @property
+    def observers(self) -> Mapping[tuple[str, str], Any]:
+        """What was seen, by function and label."""
 
     def range_of(self, label: str, dtype: Format, function: str) -> tuple[float, float]:
         """(low, high) to quantize a tensor of a function to `dtype`."""

@@ -21,7 +21,9 @@ floats = st.floats(-(2.0**100), 2.0**100, width=32) | st.floats(-4, 4, width=32)
 samples = st.lists(arrays(np.float32, (2, 5), elements=floats), min_size=1, max_size=8)
 
 #: Those of ours.
-OBSERVERS = {n: ALL_OBSERVERS[n] for n in ("minmax", "moving-average", "percentile", "mse", "entropy")}
+OBSERVERS = {
+    n: ALL_OBSERVERS[n] for n in ("minmax", "moving-average", "percentile", "mse", "entropy", "auto")
+}
 
 
 def fields(value):

@@ -95,7 +95,11 @@ def test_every_pass_that_is_taken_is_dumped_in_its_order(imported, data, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "repairs"),
-    [("fast", []), ("default", ["RoundGroups"]), ("best", ["RoundGroups", "ReconstructBlocks"])],
+    [
+        ("fast", []),
+        ("default", ["RoundGroups"]),
+        ("best", ["RoundGroups", "ReconstructBlocks", "MatchOutputs"]),
+    ],
 )
 def test_weights_by_group_are_rounded_as_the_recipe_says(tmp_path, name, repairs):
     nodes = [node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("MatMul", "b v", "y")]

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Any
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
 _TOLERANCE = 1e-6  # of the solver
 _CUTS = 10
@@ -123,6 +122,8 @@ class _Problem:
                 step *= 2
 
     def _optimum(self, minimise: str, limit: float | None, cuts: Sequence[Row]) -> Choice | None:
+        from scipy.optimize import Bounds, LinearConstraint, milp  # a quarter of what hwptq takes to import
+
         rows = [*self.rows, *cuts]
         if limit is not None:
             unit = max(abs(c.cost) for _, c in self.variables) or 1.0
@@ -145,7 +146,9 @@ class _Problem:
         return {name: c for (name, c), x in zip(self.variables, found.x, strict=True) if x > 0.5}
 
 
-def _matrix(rows: Sequence[Row], columns: int) -> tuple[coo_array, np.ndarray, np.ndarray]:
+def _matrix(rows: Sequence[Row], columns: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    from scipy.sparse import coo_array
+
     entries = [(r, c, value) for r, (row, _, _) in enumerate(rows) for c, value in row.items()]
     r, c, values = (np.array(part) for part in zip(*entries, strict=True))
     low, high = (np.array([row[i] for row in rows]) for i in (1, 2))

@@ -16,6 +16,8 @@ from hwptq.ir.provenance import origin_of
 _ONE_BUILDER = Lock()  # TVM keeps one stack of BlockBuilders for all threads
 #: The structure of a module of one operator -> what was compiled from it.
 _COMPILED: dict[Any, Any] = {}
+#: The function has looked at what it is given before its kernel, whose checks took longer than its own code.
+_UNCHECKED = {"tirx.disable_assert": True}
 
 
 def is_array(expr: Any) -> bool:
@@ -34,7 +36,8 @@ def compiled_alone(mod: tvm.IRModule, value: Any, tensors: Sequence[Any]) -> Cal
             module = _module(mod, value, tensors)
             key = StructuralKey(module)  # type: ignore[call-arg, unused-ignore]
             if key not in _COMPILED:
-                _COMPILED[key] = tvm.compile(module, target="llvm")
+                with tvm.transform.PassContext(config=_UNCHECKED):
+                    _COMPILED[key] = tvm.compile(module, target="llvm")
         except MemoryError:
             raise
         except Exception as error:  # TVM takes attributes unchecked, and its own Python falls over them

@@ -25,13 +25,15 @@ class Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}  # number of a name that was wanted
 
     def fresh(self, wanted: str, exact: bool = False) -> str:
         """An unused name like `wanted`; that very one if `exact`, and another tensor has to give way."""
-        name, k = wanted, 0
+        name, k = wanted, self._last.get(wanted, 0)
         while name in self._taken:
             k += 1
             name = f"{wanted}_{k}"
+        self._last[wanted] = k
         if exact and name != wanted:
             self._rename(wanted, name)
             name = wanted

@@ -16,6 +16,7 @@ from hwptq.formats import INT8, Format
 _CLOSE = 2.0**-10
 #: Weights of a row that tell most rows of real numbers from multiples; fewer than the least tell nothing.
 _PROBES, _FEWEST = 16, 4
+_AT_ONCE = 256  # rows, so that what is computed of them takes little memory
 
 
 @dataclass(frozen=True)
@@ -61,26 +62,38 @@ def _multiples(rows: np.ndarray, dtype: Format) -> tuple[np.ndarray, np.ndarray]
     The largest magnitude of a row is a code from 1 on: the first that makes all others whole fits.
     """
     reach = np.abs(rows).max(axis=1)
-    probes = rows[:, np.linspace(0, rows.shape[1] - 1, _PROBES).astype(int)]
     codes, step = np.zeros(rows.shape), np.ones(len(rows))
-    left = np.flatnonzero(reach > 0)
-    for most in range(1, int(-dtype.qmin) + 1):
-        if not len(left):
-            break
-        likely = left[_whole(probes[left] * (most / reach[left])[:, None], dtype)]
-        likely = likely[_whole(rows[likely] * (most / reach[likely])[:, None], dtype)]
-        codes[likely] = np.rint(rows[likely] * (most / reach[likely])[:, None])
-        squares = (codes[likely] ** 2).sum(axis=1)
-        step[likely] = (codes[likely] * rows[likely]).sum(axis=1) / squares
-        left = np.setdiff1d(left, likely, assume_unique=True)
-    return None if len(left) else (codes, step)
+    left = reach > 0
+    likely = _likely(rows, np.where(left, reach, 1), dtype)
+    for index in np.flatnonzero(likely.any(axis=1)):
+        tried = np.flatnonzero(left & likely[index])
+        steps = rows[tried] * ((index + 1) / reach[tried])[:, None]
+        whole = _whole(steps, dtype)
+        found = tried[whole]
+        codes[found] = np.rint(steps[whole])
+        squares = (codes[found] ** 2).sum(axis=1)
+        step[found] = (codes[found] * rows[found]).sum(axis=1) / squares
+        left[found] = False
+    return None if left.any() else (codes, step)
+
+
+def _likely(rows: np.ndarray, reach: np.ndarray, dtype: Format) -> np.ndarray:
+    """[M,R]: whether row r of [R,K] may be whole where its reach [R] is the code m + 1: a few of its weights
+    are."""
+    probes = rows[:, np.linspace(0, rows.shape[1] - 1, _PROBES).astype(int)]
+    factors = np.arange(1, int(-dtype.qmin) + 1)[:, None] / reach
+    parts = range(0, len(rows), _AT_ONCE)
+    found = [
+        _whole(probes[i : i + _AT_ONCE] * factors[:, i : i + _AT_ONCE, None], dtype) for i in parts
+    ]  # fmt: skip
+    return np.concatenate(found, axis=1)
 
 
 def _whole(steps: np.ndarray, dtype: Format) -> np.ndarray:
     """Which rows hold whole numbers in the range of a format."""
     near = np.rint(steps)
     fits = (near >= dtype.qmin) & (near <= dtype.qmax)
-    return np.all(fits & _close(steps, near), axis=1)
+    return np.all(fits & _close(steps, near), axis=-1)
 
 
 def _close(steps: np.ndarray, codes: np.ndarray) -> np.ndarray:

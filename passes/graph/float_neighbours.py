@@ -52,19 +52,22 @@ def _islands(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
 
 def _made_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
     """Elementwise nodes whose operands are results of operators in float: what reads them rounds once."""
-    left, found = dict(kinds), {}
+    left, found, moved = dict(kinds), {}, _moved(values, kinds)
     for var, value in values.items():
         operands = data_of(value) if left[var] in ELEMENTWISE else []
-        if operands and all(_made(a, values, left) for a in operands):
+        if operands and all(in_float(values, left, moved.get(a, a)) for a in operands):
             found[var], left[var] = MADE_IN_FLOAT, None
     return found
 
 
-def _made(var: Any, values: Values, kinds: Kinds) -> bool:
-    """Whether `var` is a result of an operator in float, moved or not."""
-    while kinds.get(var) in _MOVED:
-        var, *_ = data_of(values[var])  # others are indices
-    return in_float(values, kinds, var)
+def _moved(values: Values, kinds: Kinds) -> dict[Any, Any]:
+    """What data movement moves, in one or several steps: its result -> that of another operator."""
+    found: dict[Any, Any] = {}
+    for var, value in values.items():
+        if kinds[var] in _MOVED:
+            source, *_ = data_of(value)  # others are indices
+            found[var] = found.get(source, source)
+    return found
 
 
 def _last_softmax(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
@@ -81,6 +84,7 @@ def _last_softmax(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, s
 def _read_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, str]:
     """Elementwise nodes that only operators in float read, and the data movement between."""
     left, found = dict(kinds), {}
+    sources = _moved(values, kinds)  # of which none changes before what it is moved to
 
     def moved(var: Any) -> list[Any] | None:
         """Data movement between `var` and its readers, where those are all in float; else None."""
@@ -95,17 +99,18 @@ def _read_in_float(values: Values, kinds: Kinds, readers: Readers) -> dict[Any, 
         return between
 
     for var in reversed(values):
-        if _gains_nothing(var, values, left):
+        if _gains_nothing(var, sources, values, left):
             between = moved(var)
             for v in [] if between is None else [var, *between]:
                 left[v], found[v] = None, READ_IN_FLOAT
     return found
 
 
-def _gains_nothing(var: Any, values: Values, kinds: Kinds) -> bool:
+def _gains_nothing(var: Any, moved: Values, values: Values, kinds: Kinds) -> bool:
     """Whether integers save nothing before operators in float: elementwise nodes, and data movement that is
     fed with floats."""
-    return kinds[var] in (*ELEMENTWISE, "embedding") or (kinds[var] in _MOVED and _made(var, values, kinds))
+    fed = kinds[var] in _MOVED and in_float(values, kinds, moved[var])
+    return fed or kinds[var] in (*ELEMENTWISE, "embedding")
 
 
 def in_float(values: Values, kinds: Mapping[Any, str | None], var: Any) -> bool:

@@ -65,7 +65,10 @@ def workspaces(lowered: tvm.IRModule, alignment: int) -> dict[str, int]:
 
 
 def _common_passes() -> list[Any]:
-    """What TVM's default pipeline does for a CPU, up to the calling convention."""
+    """What TVM's default pipeline does for a CPU, up to the calling convention.
+
+    Without HoistIfThenElse: LLVM moves the same conditions, to the same machine code.
+    """
     return [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
@@ -80,7 +83,6 @@ def _common_passes() -> list[Any]:
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.StorageRewrite(),
-        s_tir.transform.HoistIfThenElse(),
         tirx.transform.UnrollLoop(),
         s_tir.transform.RenormalizeSplitPattern(),
         tirx.transform.StmtSimplify(),

@@ -11,8 +11,8 @@ import numpy as np
 from hwptq.targets.templates.reducing_depthwise import ReducingDepthwiseKernel
 
 from .convolution import Convolution
+from .gather_bytes import FARTHEST
 
-_FARTHEST = 2**15 - 1  # offset that fits a halfword
 _MOST_VECTORS = 8  # of a patch: all are written out
 #: Instructions to requantize and store a tile, with the loop, by patches and by vectors of channels.
 _END, _PLAIN_END = 14, 9
@@ -144,7 +144,7 @@ def tilings(conv: Convolution, kernel: ReducingDepthwiseKernel) -> list[Tiling]:
     return [
         tiling
         for tiling in found
-        if tiling.vectors <= _MOST_VECTORS and max(o.max() for o in tiling.offsets) <= _FARTHEST
+        if tiling.vectors <= _MOST_VECTORS and max(o.max() for o in tiling.offsets) <= FARTHEST
     ]
 
 

@@ -21,9 +21,7 @@ from hwptq.tir.builder import (
     Expr,
     Flat,
     Parts,
-    cast,
     constant,
-    dtype_of,
     loop,
     nest,
     primfunc,
@@ -40,6 +38,7 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .convolution import describe, wanted_padding
 from .depthwise import COST, depthwise
+from .gather_bytes import gathered, in_turn
 from .layer import Layer
 from .pack_input import Packing, pack_input
 from .patches import Tiling, best_tiling
@@ -97,7 +96,7 @@ def _emit(
     def emit(x: Flat, weight: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
         def channel(c: Expr) -> None:
             own = [
-                _weights(kernel, weight, c * tiling.stored + start + v * kernel.k)
+                in_turn(kernel.k, weight, c * tiling.stored + start + v * kernel.k)
                 for start in tiling.starts
                 for v in range(tiling.vectors)
             ]
@@ -137,7 +136,7 @@ def _sums(
     sums: dict[int, Expr] = {}
     for row, column in tiling.patches:
         first = window + tiling.conv.window(0, row, column) - tiling.conv.origin
-        patch = [_gathered(kernel, x, first, offsets) for offsets in tiling.offsets]
+        patch = [gathered(kernel.gather, kernel.k, x, first, offsets) for offsets in tiling.offsets]
         for i in range(height * width):
             acc: Expr = T.int32(0)
             for v, elements in enumerate(patch):
@@ -145,36 +144,6 @@ def _sums(
                 acc = T.call_llvm_pure_intrin("int32", kernel.intrinsic, *leading, *operands)
             sums[(row + i // width) * columns + column + i % width] = acc
     return [T.bind(sums[i]) for i in range(len(sums))]
-
-
-def _weights(kernel: ReducingDepthwiseKernel, weight: Flat, first: Expr) -> Expr:
-    """int8 [k] from `first` on, in the order of _gathered."""
-    half = kernel.k // 2
-    return _joined([cast(weight.load(first + at, half), "int16", half) for at in (0, half)], kernel.k)
-
-
-def _gathered(kernel: ReducingDepthwiseKernel, x: Flat, first: Expr, offsets: np.ndarray) -> Expr:
-    """int8 [k]: byte 2i is element i of those at `offsets`, byte 2i + 1 is element k / 2 + i."""
-    half = kernel.k // 2
-    parts = [part for part in (offsets[:half], offsets[half:]) if part.size]
-    # what is loaded beyond meets weights of 0
-    behind = [np.pad(part - part[0], (0, half - part.size)) for part in parts]
-    if all(np.array_equal(behind[0][: part.size], part - part[0]) for part in parts):
-        behind = [behind[0]] * len(parts)  # in one register
-    halves = []
-    for part, places in zip(parts, behind, strict=True):
-        index = shuffle([constant(int(place), "int16") for place in places], range(half))
-        arguments = x.address(first + int(part[0])), index, T.int32(_BYTE), T.int32(0), T.int32(0)
-        halves.append(T.call_llvm_intrin(dtype_of("int16", half), kernel.gather, *arguments))
-    return _joined(halves, kernel.k)
-
-
-def _joined(halves: Sequence[Expr], k: int) -> Expr:
-    """The lowest bytes of one or two int16 [k / 2], in turn."""
-    parts = [T.bind(T.reinterpret(dtype_of("int8", k), half)) for half in halves]
-    if len(parts) == 1:
-        return parts[0]
-    return T.bind(shuffle(parts, [i for at in range(0, k, 2) for i in (at, k + at)]))
 
 
 def _stored(

@@ -40,4 +40,5 @@ def mac_of(kernel: ReducingDotKernel) -> Mac:
         pick=lambda loaded, u, groups: loaded[0],
         accumulate=accumulate,
         apart=True,
+        gather=kernel.gather,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.tir.builder import (
@@ -36,6 +37,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from .cells import Output
 from .convolution import Convolution
 from .epilogue import Follower, place
+from .gather_bytes import gathered
 from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
 from .store_rows import store_rows
@@ -63,6 +65,7 @@ class Mac:
     assembly: str = ""  # the instruction in assembly language
     unroll: int = 1  # groups of k that one turn of the loop takes, at the least
     apart: bool = False  # each lane is a scalar of its own, to which `accumulate` adds k products
+    gather: str = ""  # loads elements from anywhere, see gather_bytes; "" = it can't
 
     def groups_of(self, run: int) -> int:
         """Groups of k in a run."""
@@ -102,6 +105,17 @@ class Plan:
     interleaved: bool = False
     compact: bool = False  # surplus lanes are not stored: they read what follows
     weight_group: int = 0  # elements of a run that share a factor of their int4 weights; 0 = no factors
+    gathered: bool = False  # a window is one run, whose elements are gathered
+
+    @property
+    def runs(self) -> tuple[int, int]:
+        """Of a window, vertically and horizontally."""
+        return (1, 1) if self.gathered else self.conv.runs
+
+    @property
+    def run(self) -> int:
+        """Elements of a run."""
+        return prod(self.conv.kernel) * self.conv.ci if self.gathered else self.conv.run
 
     @property
     def vectors(self) -> int:
@@ -136,14 +150,12 @@ class Plan:
     @property
     def stored_rows(self) -> int:
         """Rows of packed weights for each vector of channels."""
-        runs = self.conv.runs[0] * self.conv.runs[1]
-        return runs * stored_rows(self.mac.groups_of(self.conv.run), self.weight_bits)
+        return prod(self.runs) * stored_rows(self.mac.groups_of(self.run), self.weight_bits)
 
     @property
     def factors(self) -> int:
         """Factors of int4 weights for each output channel."""
-        runs = self.conv.runs[0] * self.conv.runs[1]
-        return runs * -(-self.conv.run // self.weight_group) if self.weight_group else 0
+        return prod(self.runs) * -(-self.run // self.weight_group) if self.weight_group else 0
 
     def tensors(self, x: TensorType, out: TensorType) -> list[TensorType]:
         """Types of the parameters: x, packed weights, bias, multiplier and shift (or scale), out."""
@@ -248,12 +260,14 @@ def reduce_windows(
 ) -> None:
     """acc[line][vector] += all products of their windows."""
     conv, mac = plan.conv, plan.mac
-    rows, columns = conv.runs
-    groups = mac.groups_of(conv.run)
+    rows, columns = plan.runs
+    groups = mac.groups_of(plan.run)
     per_run = stored_rows(groups, plan.weight_bits)
     step = max(mac.groups, mac.unroll, 8 // plan.weight_bits) * (2 if plan.interleaved else 1)
     if plan.weight_group:  # its factors are loaded once
         step = plan.weight_group // mac.k
+    if plan.gathered:  # each group has offsets of its own
+        step = groups + groups % (8 // plan.weight_bits)
     vectors, stored, cells = len(acc[0]), plan.stored_lanes * mac.k, mac.rows * mac.lanes
     first_row = v0 * plan.stored_rows
 
@@ -302,8 +316,18 @@ def _activation_operands(
     if plan.interleaved:
         size, image = mac.rows * mac.k, plan.row_pixels * mac.k
         return lambda line, u: T.bind(x.load(sources[line] + (group + u) * image, size))
-    loaded = [T.bind(x.load(s + tap + group * mac.k, count * mac.k)) for s in sources]
+    if plan.gathered:
+        offsets = window_offsets(plan.conv)[group * mac.k : (group + count) * mac.k]
+        loaded = [gathered(mac.gather, mac.k, x, s, offsets) for s in sources]
+    else:
+        loaded = [T.bind(x.load(s + tap + group * mac.k, count * mac.k)) for s in sources]
     return lambda line, u: mac.pick(loaded[line * mac.rows : (line + 1) * mac.rows], u, count)
+
+
+def window_offsets(conv: Convolution) -> np.ndarray:
+    """Of all elements of a window from its first one on, in the order of its weights."""
+    taps = [conv.tap(ky, kx) for ky, kx in np.ndindex(*conv.kernel)]
+    return (np.array(taps)[:, np.newaxis] + np.arange(conv.ci)).reshape(-1)
 
 
 def _factors(plan: Plan, weight: Flat, v0: Expr, run: Expr, at: Expr, vectors: int) -> list[Expr]:
@@ -312,7 +336,7 @@ def _factors(plan: Plan, weight: Flat, v0: Expr, run: Expr, at: Expr, vectors: i
     int8 [lanes * k], the factor of a channel beside each of its weights.
     """
     mac, lanes = plan.mac, plan.stored_lanes
-    per_run = plan.factors // (plan.conv.runs[0] * plan.conv.runs[1])
+    per_run = plan.factors // prod(plan.runs)
     row = run * per_run + T.floordiv(at * mac.k, plan.weight_group)
     first = plan.vectors * plan.stored_rows * lanes * mac.k + (v0 * plan.factors + row * vectors) * lanes
     order = [i // mac.k for i in range(mac.lanes * mac.k)]

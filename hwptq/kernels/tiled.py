@@ -20,19 +20,23 @@ from hwptq.tir.vector_unit import VectorUnit
 from .choose_tile import fit
 from .convolution import Convolution, describe, wanted_padding
 from .epilogue import Follower, any_border, parameters
+from .gather_bytes import FARTHEST, reordered
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .layer import Layer
 from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, packed_bits, without_offset
-from .register_tile import Mac, Plan, Tile, emit_tiled
+from .register_tile import Mac, Plan, Tile, emit_tiled, window_offsets
 from .result_range import proven
 from .schedule import Schedule
 from .scratchpad import emit_bands, plan_bands
 from .template import Table, Template
 from .widen_channels import widen_channels, widen_weight
 from .wishes import ANY, AS_IT_IS, Wish
+
+_GATHERED_COST = 1.9  # of a vector of gathered elements, in vectors of neighbours, with its products
+_MOST_GATHERED = 8  # vectors of a window: all are written out
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def tiled_steps(
     if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
         size = Tile(2 * size.pixels, max(1, size.vectors // 2))
     tile = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
-    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group)
+    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group, gathers(conv, mac, op))
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan, bool(schedule.scratchpad))
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
@@ -141,6 +145,15 @@ def wanted_layout(
     return layout if interleaves(mac, conv) else replace(layout, slack=mac.slack(conv.run))
 
 
+def gathers(conv: Convolution, mac: Mac, op: IntegerLayer) -> bool:
+    """Whether the elements of a window are gathered: where its runs fill vectors badly."""
+    total = mac.groups_of(prod(conv.kernel) * conv.ci)
+    if not mac.gather or op.weight_group or total > _MOST_GATHERED:
+        return False
+    by_runs = prod(conv.runs) * mac.groups_of(conv.run)
+    return _GATHERED_COST * total < by_runs and window_offsets(conv).max() <= FARTHEST
+
+
 def interleaved_layout(mac: Mac) -> Layout:
     """The layout of interleaved pixels for an instruction that takes several."""
     return Layout(dtype=mac.activation, rows=mac.rows, k=mac.k) if mac.rows > 1 else PLAIN
@@ -153,7 +166,10 @@ def interleaves(mac: Mac, conv: Convolution) -> bool:
 
 def _packed(weight: np.ndarray, plan: Plan) -> np.ndarray:
     """The weights, and the factors of their groups if they have any, as the kernel of `plan` reads them."""
-    run, lanes, k, block = plan.conv.run, plan.stored_lanes, plan.mac.k, plan.tile.vectors
+    run, lanes, k, block = plan.run, plan.stored_lanes, plan.mac.k, plan.tile.vectors
+    if plan.gathered:
+        weight = reordered(weight.reshape(len(weight), -1), k)
+        run = weight.shape[1]
     if plan.weight_group:
         return pack_grouped(weight, run, lanes, k, plan.weight_group, block)
     return pack_weights(weight, run, lanes, k, plan.weight_bits, block)

@@ -9,6 +9,8 @@ from hwptq.targets.fields.problems import join, show
 from . import meanings
 from .meanings import Meaning
 
+TRIED_BYTES = 64  # of memory that offsets reach where an instruction is tried
+
 
 @dataclass(frozen=True)
 class Vector:
@@ -90,6 +92,16 @@ def pair_sum(path: str, intrinsic: str) -> Call:
     word, order = Vector("int32", 1), ("activation", "weight", "accumulator")
     meaning = meanings.dot_product(1, 2, 16, order, False)
     return Call(path, intrinsic, word, (word,) * 3, "pairs and accumulator are words of 32 bits", meaning)
+
+
+def gather_bytes(path: str, intrinsic: str, k: int) -> Call:
+    """(address, int16 offsets, bits in memory, shift, unsigned) -> k / 2 bytes in halfwords."""
+    half = Vector("int16", k // 2)
+    byte, none = Immediate(8, "int32"), Immediate(0, "int32")
+    operands: tuple[Operand, ...] = (Memory("int8", TRIED_BYTES), half, byte, none, none)
+    ranges = (-128, 127), (0, TRIED_BYTES - 1)
+    why = f"k {k} makes offsets {half}"
+    return Call(join(path, "gather"), intrinsic, half, operands, why, meanings.gathered, ranges)
 
 
 def reducing_dot(path: str, intrinsic: str, k: int, leading: tuple[int, ...]) -> Call:

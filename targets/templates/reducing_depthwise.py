@@ -10,11 +10,10 @@ from hwptq.targets.fields.problems import Problems, join
 
 from . import meanings
 from .base import Kernel
-from .intrinsics import Call, Immediate, Memory, Operand, Vector, Written, reducing_dot
+from .intrinsics import TRIED_BYTES, Call, Immediate, Operand, Vector, Written, gather_bytes, reducing_dot
 from .limits import check_vector
 
 _BYTE = 8  # bits of an element in memory
-_TRIED = 64  # bytes that offsets reach where `targets check` tries them
 
 
 @dataclass(frozen=True)
@@ -69,19 +68,15 @@ class ReducingDepthwiseKernel(Kernel):
         check_vector(self.lanes * 32, "lanes * 32", join(path, "lanes"), problems)
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
-        half, words = Vector("int16", self.k // 2), Vector("int32", self.lanes)
+        words = Vector("int32", self.lanes)
         byte, none = Immediate(_BYTE, "int32"), Immediate(0, "int32")
-        gathered: tuple[Operand, ...] = (Memory("int8", _TRIED), half, byte, none, none)
-        scattered: tuple[Operand, ...] = (Written("int8", _TRIED), words, words, byte, none)
-        bytes_, places, any_ = (-128, 127), (0, _TRIED - 1), (-(2**31), 2**31 - 1)
+        scattered: tuple[Operand, ...] = (Written("int8", TRIED_BYTES), words, words, byte, none)
+        ranges = (0, TRIED_BYTES - 1), (-(2**31), 2**31 - 1)
         return (
             reducing_dot(path, self.intrinsic, self.k, self.leading),
+            gather_bytes(path, self.gather, self.k),
             Call(
-                join(path, "gather"), self.gather, half, gathered, f"k {self.k} makes offsets {half}",
-                meanings.gathered, (bytes_, places),
-            ),
-            Call(
-                join(path, "scatter"), self.scatter, Vector("int8", _TRIED), scattered,
-                f"lanes {self.lanes} makes offsets {words}", meanings.scattered(_TRIED), (places, any_),
+                join(path, "scatter"), self.scatter, Vector("int8", TRIED_BYTES), scattered,
+                f"lanes {self.lanes} makes offsets {words}", meanings.scattered(TRIED_BYTES), ranges,
             ),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from hwptq.targets.fields.about import INTRINSIC, about
 from hwptq.targets.fields.problems import Problems, join
 
 from .base import Kernel
-from .intrinsics import Call, reducing_dot
+from .intrinsics import Call, gather_bytes, reducing_dot
 from .limits import check_vector
 
 
@@ -42,8 +42,18 @@ class ReducingDotKernel(Kernel):
         default=2, metadata=about("the same where there is one pixel only", low=1, high=64)
     )
 
+    gather: str = field(
+        default="",
+        metadata=about(
+            "LLVM name of (address, offsets, bits in memory, shift, unsigned) -> k / 2 bytes in halfwords: "
+            'windows of short rows are gathered to whole vectors; "" = each row is loaded for itself',
+            **INTRINSIC,
+        ),
+    )
+
     def check(self, path: str, registers: int | None, problems: Problems) -> None:
         check_vector(self.k * 8, "k * 8", join(path, "k"), problems)
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
-        return (reducing_dot(path, self.intrinsic, self.k, self.leading),)
+        dot = reducing_dot(path, self.intrinsic, self.k, self.leading)
+        return (dot, gather_bytes(path, self.gather, self.k)) if self.gather else (dot,)

@@ -1,6 +1,7 @@
 """The models that are measured: files of the data folder, and those that need none.
 
-These are the ResNet-50 of the onnx package, and `silu`, which is measured where it is asked for by name.
+These are the ResNet-50 of the onnx package, and `silu`, which is measured where it is asked for by name, as
+the transformers of transformer_models.py are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from silu_model import INPUT, write_silu_model
+from transformer_models import TRANSFORMERS
 
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
@@ -28,15 +30,18 @@ _STORED = {
 RESNET50 = "resnet50"
 SILU = "silu"
 NAMES = (*_STORED, RESNET50)
+_SEQUENCES = 64  # that transformers are calibrated on
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model with calibration samples: one dict of float32 arrays each."""
+    """A model with calibration samples, one dict of arrays each, and how it is quantized."""
 
     name: str
     model: Path
     samples: tuple[dict[str, np.ndarray], ...]
+    recipe: str = "fast"
+    transformer: bool = False  # as peers' quantizers ask
 
 
 def load_case(name: str, data: Path, folder: Path, count: int = 16) -> Case:
@@ -45,6 +50,10 @@ def load_case(name: str, data: Path, folder: Path, count: int = 16) -> Case:
         return _resnet50(folder)
     if name == SILU:
         return _silu(folder)
+    if name in TRANSFORMERS:
+        given, path = TRANSFORMERS[name], folder / f"{name}.onnx"
+        given.write(data, path)
+        return Case(name, path, given.samples(data, _SEQUENCES), "default", transformer=True)
     home, calibration = _STORED[name]
     model = data / home / "model.onnx"
     preprocess = load_preprocess(data / home / "preprocess.toml")

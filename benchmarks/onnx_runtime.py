@@ -45,6 +45,15 @@ def quantize(
     return path
 
 
+def quantize_dynamic(case: Case, folder: Path) -> Path:
+    """A case with int8 weights by channel, and activations whose scales are found as they are computed."""
+    path = folder / f"{case.name}.dynamic.onnx"
+    quantization.quantize_dynamic(
+        str(case.model), str(path), per_channel=True, weight_type=quantization.QuantType.QInt8
+    )
+    return path
+
+
 #: Seconds for which its threads look for more work after a run, when nothing else should be timed.
 _SPINNING = 0.02
 

@@ -20,14 +20,15 @@ import openvino
 
 
 def compiled(
-    model: str, samples: list[dict[str, np.ndarray]], precision: str, threads: int
+    model: str, samples: list[dict[str, np.ndarray]], precision: str, threads: int, transformer: bool = False
 ) -> openvino.CompiledModel:
     """The model in `precision`: int8 by NNCF's default method, bf16 or f32 as OpenVINO runs float models."""
     core = openvino.Core()
     graph = core.read_model(model)
     graph.reshape({name: list(value.shape) for name, value in samples[0].items()})
     if precision == "int8":
-        graph = nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples))
+        kind = nncf.ModelType.TRANSFORMER if transformer else None
+        graph = nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples), model_type=kind)
     config = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -43,13 +44,15 @@ def main() -> None:
     parser.add_argument("precision", choices=("int8", "bf16", "f32"))
     parser.add_argument("threads", type=int)
     parser.add_argument("repeat", type=int)
+    parser.add_argument("--transformer", action="store_true", help="what NNCF should take it for")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     stored = np.load(options.samples)
     count = len(next(iter(stored.values())))
     samples = [{name: stored[name][i] for name in stored.files} for i in range(count)]
     output, sys.stdout = sys.stdout, sys.stderr  # libraries print as they like
-    request = compiled(options.model, samples, options.precision, options.threads).create_infer_request()
+    model = compiled(options.model, samples, options.precision, options.threads, options.transformer)
+    request = model.create_infer_request()
     request.set_input_tensors([openvino.Tensor(np.ascontiguousarray(v)) for v in samples[0].values()])
     request.infer()
     clock = time.process_time_ns if options.threads == 1 else time.perf_counter_ns

@@ -23,7 +23,8 @@ class TimedPeer:
             names = case.samples[0]
             np.savez(samples, **{n: np.stack([s[n] for s in case.samples]) for n in names})
         command = [
-            str(interpreter), str(_PEER), str(case.model), str(samples), precision, str(threads), str(repeat)
+            str(interpreter), str(_PEER), str(case.model), str(samples), precision, str(threads), str(repeat),
+            *(["--transformer"] if case.transformer else []),
         ]  # fmt: skip
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(

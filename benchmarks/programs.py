@@ -25,7 +25,7 @@ def quantized(case: Case, target: Descriptor, threads: int = 1) -> tuple[Graphs,
     """The graphs of a case for `target`, and the names of its outputs."""
     imported = import_onnx(case.model)
     samples = from_batches(case.samples, imported.inputs, None)
-    job = Job(target, samples, Options(recipe=RECIPES["fast"], threads=threads))
+    job = Job(target, samples, Options(recipe=RECIPES[case.recipe], threads=threads))
     return lower(quantize(imported.module, job), job), imported.outputs
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 from models import NAMES, Case, load_case
-from onnx_runtime import TimedSession, quantize
+from onnx_runtime import TimedSession, quantize, quantize_dynamic
 from peer_process import TimedPeer
 from programs import TimedProgram, build
 from scheduling import busy_core, realtime
@@ -57,6 +57,8 @@ def contenders(
         _BASE: TimedSession(int8, repeat, threads),
         "onnxruntime float32": TimedSession(case.model, repeat, threads),
     }
+    if case.transformer:
+        found["onnxruntime dynamic"] = TimedSession(quantize_dynamic(case, folder), repeat, threads)
     for precision in ("int8", "bf16") if openvino else ():
         assert openvino is not None
         found[f"openvino {precision}"] = TimedPeer(openvino, case, precision, repeat, threads, folder)

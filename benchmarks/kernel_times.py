@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from models import NAMES, Case, load_case
 from programs import quantized, timed_calls
 
 from hwptq.backends.identifier import identifier
+from hwptq.backends.program import Tensor
 from hwptq.backends.static_c.memory_plan import MemoryPlan, plan_memory
 from hwptq.backends.static_c.static_program import compile_parts
 from hwptq.targets import Descriptor, load_target
@@ -48,11 +50,9 @@ static int ascending(const void *a, const void *b) {{
 int main(int count, char **arguments) {{
     (void)arguments;
     static uint8_t arena[{upper}_ARENA_BYTES] __attribute__((aligned({upper}_ALIGNMENT)));
-    static uint8_t in[{in_bytes}] __attribute__((aligned({upper}_ALIGNMENT)));
-    static uint8_t out[{out_bytes}] __attribute__((aligned({upper}_ALIGNMENT)));
-    const void *inputs[1] = {{in}};
-    void *outputs[1] = {{out}};
-    if (fread(in, 1, sizeof in, stdin) != sizeof in) return 2;
+    const void *inputs[{inputs}];
+    void *outputs[{outputs}];
+    {tensors}
     {threads}
     for (; inference < {repeat}; inference++) {prefix}_run(inputs, outputs, arena);
     for (int i = 0; i < {count}; i++) {{
@@ -65,13 +65,24 @@ int main(int count, char **arguments) {{
 
 
 def build_timed(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path, repeat: int) -> None:
-    """Build `folder`/timed, which prints the nanoseconds of each call; for one input and output."""
+    """Build `folder`/timed, which prints the nanoseconds of each call."""
     compile_parts(plan, prefix, target, folder)
     calls = (folder / "calls.c").read_text(encoding="utf-8")
-    (tensor,), (result,) = plan.inputs, plan.outputs
+    place = f"static uint8_t {{name}}[{{size}}] __attribute__((aligned({prefix.upper()}_ALIGNMENT)));"
+    tensors = [
+        *(
+            place.format(name=f"in{i}", size=t.nbytes)
+            + f" inputs[{i}] = in{i}; if (fread(in{i}, 1, sizeof in{i}, stdin) != sizeof in{i}) return 2;"
+            for i, t in enumerate(plan.inputs)
+        ),
+        *(
+            place.format(name=f"out{i}", size=t.nbytes) + f" outputs[{i}] = out{i};"
+            for i, t in enumerate(plan.outputs)
+        ),
+    ]
     main = _MAIN.format(
         prefix=prefix, upper=prefix.upper(), count=len(plan.calls), run=timed_calls(calls), repeat=repeat,
-        in_bytes=tensor.nbytes, out_bytes=result.nbytes,
+        inputs=len(plan.inputs), outputs=len(plan.outputs), tensors="\n    ".join(tensors),
         threads=f"{prefix}_threads(count > 1 ? {plan.threads} : 1);" if plan.threads > 1 else "",
     )  # fmt: skip
     (folder / "timed.c").write_text(main, encoding="utf-8")
@@ -80,9 +91,12 @@ def build_timed(plan: MemoryPlan, prefix: str, target: Descriptor, folder: Path,
     subprocess.run([*command, "kernels.o", "weights.o", "-lm"], cwd=folder, check=True)
 
 
-def kernel_seconds(folder: Path, case: Case, name: str, target: Descriptor, *, shared: bool) -> np.ndarray:
-    """The median seconds of each call, by one thread or `shared` by all; `name` is that of the input."""
-    sample = np.ascontiguousarray(case.samples[0][name], np.float32).tobytes()
+def kernel_seconds(
+    folder: Path, case: Case, inputs: Sequence[Tensor], target: Descriptor, *, shared: bool
+) -> np.ndarray:
+    """The median seconds of each call, by one thread or `shared` by all; inputs: those of the program."""
+    given = case.samples[0]
+    sample = b"".join(np.ascontiguousarray(given[t.name], t.dtype).tobytes() for t in inputs)
     run = [*target.toolchain.run, str(folder / "timed"), *(["shared"] if shared else [])]
     output = subprocess.run(run, input=sample, stdout=subprocess.PIPE, check=True).stdout
     return np.array([int(line) * 1e-9 for line in output.split()])
@@ -129,7 +143,7 @@ def main() -> None:
                 plan = plan_memory(graphs.kernels, outputs, target.memory.alignment)
             build_timed(plan, identifier(name), target, folder, options.repeat)
             runs = (False, True) if options.threads > 1 else (False,)
-            times = [kernel_seconds(folder, case, plan.inputs[0].name, target, shared=s) for s in runs]
+            times = [kernel_seconds(folder, case, plan.inputs, target, shared=s) for s in runs]
             show(plan, times, name)
 
 

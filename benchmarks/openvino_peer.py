@@ -53,7 +53,8 @@ def main() -> None:
     output, sys.stdout = sys.stdout, sys.stderr  # libraries print as they like
     model = compiled(options.model, samples, options.precision, options.threads, options.transformer)
     request = model.create_infer_request()
-    request.set_input_tensors([openvino.Tensor(np.ascontiguousarray(v)) for v in samples[0].values()])
+    for name, value in samples[0].items():
+        request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(value)))
     request.infer()
     clock = time.process_time_ns if options.threads == 1 else time.perf_counter_ns
     for _ in sys.stdin:

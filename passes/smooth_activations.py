@@ -29,7 +29,7 @@ from hwptq.lowering.rules import family_of
 from hwptq.quant.smoothing import WORTH_A_PRODUCT, Product, best_factors, factors
 
 from .graph.channel_links import Reader
-from .graph.divisible import Divisible, divisible, multipliable
+from .graph.divisible import Divisible, divisible, multipliable, multiplied
 from .graph.own_integers import own_integers
 from .graph.stream_dtypes import holds_wide_products
 
@@ -42,12 +42,13 @@ ROWS = 512
 class SmoothActivations:
     """Smooth every tensor that dense layers read and that something with constants made (graph/divisible.py).
 
-    Other readers of a norm (a residual, say) go on reading the norm as it was, which then stands beside the
-    smoothed one. samples: dicts of the module's inputs, of which the first ones are read; strength: 0 leaves
-    the outliers in the activations, 1 moves all of them into the weights; None: for each tensor the one that
-    loses least on the samples. per_token: activations get a scale a row, found when they are computed.
-    target: that of static activations; without one no products are added. dtypes: of activations and weights
-    that dense layers will have, by name.
+    Other readers of a norm (a residual, say) go on reading the norm as it was; the dense layers then read a
+    product with it, or a second norm where the target has no products of more than bytes. samples: dicts of
+    the module's inputs, of which the first ones are read; strength: 0 leaves the outliers in the activations,
+    1 moves all of them into the weights; None: for each tensor the one that loses least on the samples.
+    per_token: activations get a scale a row, found when they are computed. target: that of static
+    activations; without one no products are added. dtypes: of activations and weights that dense layers will
+    have, by name.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class SmoothActivations:
         if self.target is None or read.is_float or read.bits > INT8.bits:
             return points
         kinds = [family_of(mod, value) for _, value in bindings(func)]
-        more = holds_wide_products(kinds, self.target)
-        return points + (multipliable(mod, func, points) if more else [])
+        if not holds_wide_products(kinds, self.target):
+            return points
+        return [multiplied(p) for p in points] + multipliable(mod, func, points)
 
     def _factors(self, point: Divisible, weights: _Weights, seen: dict[Any, _Rows]) -> np.ndarray:
         """s of each channel of a tensor."""
@@ -105,7 +107,7 @@ class SmoothActivations:
             return factors(reach, largest, self.strength)
         dtype = self.dtypes[1]
         qmax = int(dtype.qmax) if not dtype.is_float else INT8.qmax
-        if point.constants:
+        if point.constants or not point.alone:
             return best_factors(reach, largest, products, self.per_token, qmax)
         return best_factors(reach, largest, products, self.per_token, qmax, WORTH_A_PRODUCT)
 
@@ -161,7 +163,7 @@ def _spread(reader: Reader, s: np.ndarray) -> np.ndarray:
 def _smoothed(
     mod: tvm.IRModule, chosen: dict[Any, tuple[Divisible, np.ndarray]], weights: _Weights
 ) -> tvm.IRModule:  # fmt: skip
-    """The module with the chosen tensors divided, in a copy where others read them too."""
+    """The module with the chosen tensors divided, beside what they were where others read that too."""
     copies: dict[Any, Any] = {}  # tensor -> its divided copy
     copied = {r.var: v for v, (p, _) in chosen.items() if not p.alone for r in p.readers}
 
@@ -170,7 +172,11 @@ def _smoothed(
         args = list(new.args) if isinstance(new, relax.Call) else []
         if var in chosen and not chosen[var][0].constants:
             inverse = relax.const((1 / chosen[var][1]).astype(np.float32))
-            return relax.op.multiply(r.emit(relax.Call(new.op, args, new.attrs, new.ty_args)), inverse)
+            if chosen[var][0].alone:
+                return relax.op.multiply(r.emit(relax.Call(new.op, args, new.attrs, new.ty_args)), inverse)
+            tensor = r.emit(new, r.origin)
+            copies[var] = r.emit(relax.op.multiply(tensor, inverse))
+            return tensor
         if var in chosen:
             point, s = chosen[var]
             divided = [*args]

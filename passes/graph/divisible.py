@@ -9,7 +9,7 @@ a GELU say, has no constants of its own: a product with some can be put behind i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ _LINEAR = {"nn.layer_norm": (1, 2), "nn.rms_norm": (1,)}
 class Divisible:
     """A tensor, the places of the constants that divide it in its expression, and the dense layers behind.
 
-    alone: nothing else reads it; else a divided copy is to stand beside it. Without constants it is the
-    result of a function by table, which a product with constants is to follow.
+    alone: nothing else reads it; else a divided copy is to stand beside it. Without constants a product with
+    some is to follow it, which divides a copy for less than a second norm does.
     """
 
     var: Any
@@ -69,6 +69,11 @@ def multipliable(mod: tvm.IRModule, func: Any, points: Sequence[Divisible]) -> l
     ]
     followed = [_followed(var, (), follower, dense) for var in ends]
     return [p for p in followed if p and taken.isdisjoint(reader.var for reader in p.readers)]
+
+
+def multiplied(point: Divisible) -> Divisible:
+    """A tensor whose divided copy, where it has one, is a product with constants."""
+    return point if point.alone else replace(point, constants=())
 
 
 def _constants(value: Any, unit: Composite | None) -> tuple[int, ...]:

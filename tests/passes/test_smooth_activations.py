@@ -47,6 +47,17 @@ def test_the_norm_is_doubled_only_for_other_readers(residual, norms):
     assert operators(after).count("nn.layer_norm") == norms
 
 
+def test_beside_other_readers_a_product_does_what_a_second_norm_would():
+    mod = encoder(residual=True)
+    data = samples(mod, 20)
+    after = apply(SmoothActivations(data, target=load_target("x86-64-vnni")), mod)
+    outputs_preserved(mod, after)
+    assert operators(after).count("nn.layer_norm") == 1
+    assert operators(after).count("multiply") == operators(mod).count("multiply") + 1
+    old, new = (tensors(m, data[0])["norm"] for m in (mod, after))
+    np.testing.assert_array_equal(old, new)
+
+
 def test_factors_follow_the_paper():
     """With all of the strength on the activations, every channel reaches equally far on the samples."""
     mod, data = encoder(residual=False), samples(encoder(), 4)

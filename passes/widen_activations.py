@@ -24,8 +24,8 @@ from .graph.quantizable import assignment, with_assignment, with_float_reasons
 from .graph.quantization_plan import Choices, QuantizationPlan
 from .variants import is_wide
 
-#: Noise power at the outputs, relative to the signal's, from which on a tensor is worth more bits: 28 dB.
-WORTH = 10**-2.8
+#: Noise power at the outputs, relative to the signal's, from which on a tensor is worth more bits: 33 dB.
+WORTH = 10**-3.3
 #: The part of a model's multiply-accumulates that may read more than bytes: they take several times as long.
 MOST_MACS = 0.04
 

@@ -86,9 +86,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def mixes(model: Model) -> Iterator[dict[str, Any]]:
-    """Every choice of dtypes."""
-    for chosen in product((FP8, INT8, BF16), repeat=len(model.layers)):
-        yield dict(zip(model.layers, chosen, strict=True))
+    """Every choice of dtypes for any three of the four layers: of all four, those whose numbers add up to a
+    multiple of three."""
+    for numbers in product(range(3), repeat=len(model.layers)):
+        if sum(numbers) % 3 == 0:
+            chosen = [(FP8, INT8, BF16)[number] for number in numbers]
+            yield dict(zip(model.layers, chosen, strict=True))
 
 
 LOWER = tvm.ir.transform.Sequential([LowerToInteger(TARGET)])
@@ -148,7 +151,7 @@ def test_a_layer_writes_bfloat16_for_a_reader_in_it(model: Model) -> None:
 
 
 def test_every_mix_has_cuda_kernels_and_portable_code(model: Model) -> None:
-    for pairs in list(mixes(model))[1::29]:
+    for pairs in list(mixes(model))[1::10]:
         lowered = LOWER(model.qdq(pairs))
         kernels = tvm.ir.transform.Sequential([SelectKernels(TARGET)])(lowered)
         assert not any(f.attrs and "hwptq.op" in f.attrs for f in kernels.functions.values())
@@ -158,7 +161,7 @@ def test_every_mix_has_cuda_kernels_and_portable_code(model: Model) -> None:
 
 
 def test_biases_of_a_mix_are_corrected_along_the_graph(model: Model) -> None:
-    for pairs in list(mixes(model))[1::9]:
+    for pairs in list(mixes(model))[1::4]:
         qdq = model.qdq(pairs)
         corrected = tvm.ir.transform.Sequential([CorrectBias(model.float32, model.batches, TARGET)])(qdq)
         error = [
@@ -194,7 +197,7 @@ def test_clamps_by_channel(pair: Any, tmp_path: Path) -> None:
 def test_a_layer_in_floats_does_not_keep_others_from_being_rounded(model: Model, alone: bool) -> None:
     """Those in integers get new weights, those in floats keep theirs; whatever either writes for the next."""
     partly = [pairs for pairs in mixes(model) if 0 < list(pairs.values()).count(INT8) < len(pairs)]
-    for pairs in partly[::11]:
+    for pairs in partly[::4]:
         qdq = model.qdq(pairs)
         step = RoundWeights(model.float32, model.batches, TARGET, RoundingOptions(alone=alone))
         before, after = (_weights(m) for m in (qdq, tvm.ir.transform.Sequential([step])(qdq)))

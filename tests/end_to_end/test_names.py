@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,10 @@ TARGET = "x86-64-avx2"
 _REASON = why_not_run(load_target(TARGET))
 native = pytest.mark.skipif(_REASON is not None, reason=f"{TARGET}: {_REASON}")
 INPUTS = ["input.1", "0", "/x", "-x", "file", "allow_pickle", "output_0", "größe \N{SNOWMAN}", "*/ x", "../x"]
-LAYERS = ["to_q", "a_nhwc", "x", "conv_unclamped", "[red]x[/]", "größe/[0]:1", "-x #2"]
+LAYERS = ["to_q", "a_nhwc", "conv_unclamped", "[red]x[/]", "größe/[0]:1", "-x #2"]
 OUTPUTS = ["0", "r_q", '"', "main", "%s"]
-#: (input, first layer, output); the layer "x" is called as the input is.
-CASES = [
-    *((name, "layer", "y") for name in INPUTS),
-    *(("x", name, "y") for name in LAYERS),
-    *(("x", "layer", name) for name in OUTPUTS),
-]
+#: (input, first layer, output), all of the above; in the first case the layer is called as the input is.
+CASES = [("x", "x", "y"), *zip_longest(INPUTS, LAYERS, OUTPUTS, fillvalue="z")]
 
 
 def network(given: str, layer: str, output: str) -> Any:

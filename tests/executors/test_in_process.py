@@ -189,24 +189,29 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("threads", ["(void)0", "digits_threads(2), other_threads(2)"])
-def test_two_models_in_one_program(
-    threads: str, runnable: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One of them called from two threads: each has a pool and scratch memory of its own."""
-    monkeypatch.setattr(vector_unit, "_LEAST_SHARED", 0)  # the demo is small
-    arguments = MODELS["demo"].arguments(2, 1)
+@pytest.fixture(scope="module")
+def two_objects(runnable: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What a compiler takes to build a program with the demo in it twice, each with a pool of threads."""
+    arguments, folder = MODELS["demo"].arguments(2, 1), tmp_path_factory.mktemp("two")
     options = Options(threads=2, recipe=RECIPES["fast"])
-    objects = []
-    for name in ("digits", "other"):
-        path = shutil.copy(arguments["model"], tmp_path / f"{name}.onnx")
-        folder = tmp_path / f"out_{name}"
-        hwptq.compile(**{**arguments, "model": path}, target=runnable(X86), output=folder, options=options)
-        objects += [f"-I{folder}", folder / f"{name}.o"]
+    objects: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_unit, "_LEAST_SHARED", 0)  # the demo is small
+        for name in ("digits", "other"):
+            path = shutil.copy(arguments["model"], folder / f"{name}.onnx")
+            out = folder / f"out_{name}"
+            hwptq.compile(**{**arguments, "model": path}, target=runnable(X86), output=out, options=options)
+            objects += [f"-I{out}", out / f"{name}.o"]
+    return objects
+
+
+@pytest.mark.parametrize("threads", ["(void)0", "digits_threads(2), other_threads(2)"])
+def test_two_models_in_one_program(threads: str, two_objects: list[Any], tmp_path: Path) -> None:
+    """One of them called from two threads: each has a pool and scratch memory of its own."""
     (tmp_path / "two.c").write_text(TWO_MODELS.replace("THREADS", threads), encoding="utf-8")
     flags = ["-O1", "-Wall", "-Werror", "-pthread"]
     subprocess.run(
-        ["gcc", *flags, "two.c", *objects, "-lm", "-o", "two"], cwd=tmp_path, check=True
+        ["gcc", *flags, "two.c", *two_objects, "-lm", "-o", "two"], cwd=tmp_path, check=True
     )  # fmt: skip
     done = subprocess.run([tmp_path / "two"], capture_output=True, check=True, timeout=120, text=True)
     assert done.stdout == "0 0 0"

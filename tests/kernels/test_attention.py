@@ -38,7 +38,7 @@ def test_random_attention(kind: Callable[[Random], Case], random: Random, thread
 @pytest.mark.parametrize("name", HOSTED_TARGETS)
 def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
-    cases = [kind(Random(seed)) for seed in range(2) for kind in attention_cases.KINDS]
+    cases = [kind(Random(seed)) for seed in range(1) for kind in attention_cases.KINDS]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

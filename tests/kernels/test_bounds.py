@@ -68,7 +68,7 @@ def accesses(func: Any, readable_behind: int = 0) -> Iterator[tuple[str, int, in
 
 
 @pytest.mark.parametrize("name", INTEGER_TARGETS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(random=st.randoms(use_true_random=False))
 def test_no_access_outside_a_buffer(name, random):
     case, target = random.choice((random_case, depthwise_case, matmul_case))(random), load_target(name)

@@ -24,7 +24,7 @@ NATIVE = [t for t in map(load_target, ("x86-64-avx2", "x86-64-vnni")) if why_not
 
 @pytest.mark.parametrize("target", NATIVE, ids=lambda t: t.name)
 @pytest.mark.parametrize("kind", group_cases.KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(random=st.randoms(use_true_random=False), threads=st.sampled_from((1, 3)))
 def test_random_operators(target, kind: Callable, random: Random, threads: int) -> None:
     check(kind(random), target, threads)

@@ -77,47 +77,46 @@ def with_vector_kernel(lanes: int) -> Descriptor:
     return replace(AVX2, kernels={**AVX2.kernels, AVX2.rule("conv2d").kernel: kernel})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(randoms, channels, channels)
 def test_conv2d_by_int16_pairs(random, channels_in, channels_out):
     check(conv_case(random, channels_in, channels_out), AVX2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(randoms)
 def test_dense_by_int16_pairs(random):
     check(dense_case(random), AVX2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(randoms, st.sampled_from((AVX2, PORTABLE)))
 def test_dense_with_float_results(random, target):
     check(dense_float_case(random), target)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(randoms)
 def test_scales_of_rows(random):
     check(elementwise_cases.rows(random), AVX2)
 
 
 @needs_vnni
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(randoms)
 def test_avx512(random):
     check(random_case(random), VNNI)
 
 
 @needs_vnni
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(randoms)
 def test_depthwise_by_dot_products(random):
     check(depthwise_case(random), VNNI)
 
 
 @needs_vnni
-@pytest.mark.parametrize("channels", [72, 88, 104, 120, 200])
-@pytest.mark.parametrize("width", [5, 7, 12])
+@pytest.mark.parametrize(("channels", "width"), [(72, 5), (88, 7), (104, 12), (120, 5), (200, 7), (72, 12)])
 def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
     random = Random(channels + width)
     pad = random.choice((1, 2))
@@ -133,7 +132,7 @@ def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
 
 
 @needs_vnni
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(randoms, st.integers(1, 3), st.integers(1, 5), st.integers(1, 3))
 def test_depthwise_with_rows_in_a_buffer(random, resident_vectors, tile_pixels, threads):
     kernel = DepthwiseDotKernel(
@@ -145,28 +144,28 @@ def test_depthwise_with_rows_in_a_buffer(random, resident_vectors, tile_pixels, 
 
 
 @on_both
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms, st.integers(2, 4))
 def test_in_parts_for_several_threads(target, random, threads):
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(random.choice((random_case, depthwise_case))(random), target, threads)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms)
 def test_matmul_of_two_activations(random):
     check(matmul_case(random), AVX2)
 
 
 @needs_vnni
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms)
 def test_matmul_of_two_activations_as_unsigned(random):
     check(matmul_case(random), VNNI)
 
 
 @on_both
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_layers_in_other_layouts(target, random, threads):
     """The input may have a wider border than the kernel needs; the result a border, uint8 or int16."""
@@ -205,14 +204,14 @@ def test_an_add_without_a_short_form(random):
 
 
 @on_both
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_images_are_quantized_and_moved_at_once(target, random, threads):
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(image_case(random, target), target, threads)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(randoms, channels, st.integers(1, 3))
 def test_pooling_writes_any_layout(random, number, threads):
     op = MaxPool((2, 2), (1, 2), (0, 0, 1, 1), (1, 1), (4, 3))
@@ -221,7 +220,7 @@ def test_pooling_writes_any_layout(random, number, threads):
         check(with_layouts(case, random, AVX2), AVX2, threads)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(randoms, st.sampled_from((elementwise_cases.pool, elementwise_cases.binary)), st.integers(2, 4))
 def test_pooling_and_additions_in_parts(random, kind, threads):
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
@@ -240,14 +239,14 @@ def test_threads_share_the_rows_of_a_global_average(random, number, threads):
 
 
 @on_both
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(randoms, st.integers(1, 3))
 def test_resizing_writes_any_layout(target, random, threads):
     with mock.patch.object(vector_unit, "_LEAST_SHARED", 0):
         check(with_layouts(resize(random), random, target), target, threads)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(randoms, st.integers(1, 9), st.integers(2, 4))
 def test_additions_in_parts(random, vectors, threads):
     op = Add(3, -7, 2**20, 700_001, 2**30 + 12345, 21, 5, -100, 120)
@@ -256,19 +255,19 @@ def test_additions_in_parts(random, vectors, threads):
         check(Case(op, (int8(random, *shape), int8(random, *shape)), ()), AVX2, threads)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(randoms, channels)
 def test_depthwise(random, groups):
     check(conv_case(random, groups, groups, groups), AVX2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(randoms, st.sampled_from((1, 3, 4, 8, 16)))
 def test_vector_template_of_any_width(random, lanes):
     check(random_case(random), with_vector_kernel(lanes))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     randoms, st.lists(st.integers(1, 70), min_size=1, max_size=4), st.integers(0, 2),
     st.sampled_from(("int8", "uint8")), st.integers(1, 3),
@@ -288,7 +287,7 @@ GROUPED = ((2, 4, 6), (3, 6, 3), (4, 4, 12), (8, 32, 32), (2, 34, 34), (4, 20, 6
 
 
 @on_both
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(randoms, st.sampled_from(GROUPED))
 def test_other_groups(target, random, shape):
     groups, channels_in, channels_out = shape
@@ -357,7 +356,7 @@ def matrix_meaning(kernel: MatrixMultiplyKernel) -> Mac:
     return replace(matrix_multiply.mac_of(kernel), accumulate=accumulate)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms, channels, channels, st.sampled_from(((2, 2, 8), (4, 2, 4), (1, 4, 8), (2, 4, 2))))
 def test_matrix_multiply_of_any_shape(random, channels_in, channels_out, shape):
     """rows x columns x k: that of smmla and others."""
@@ -366,7 +365,7 @@ def test_matrix_multiply_of_any_shape(random, channels_in, channels_out, shape):
     check_template(case, Tiling("matrix_multiply", matrix_meaning(kernel), Tile(5, 3), 4))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(randoms, channels, channels, st.sampled_from(("x86-64-vnni", "arm-cortex-a")))
 def test_template_of_other_instructions(random, channels_in, channels_out, name):
     kernels = load_target(name).kernels.values()

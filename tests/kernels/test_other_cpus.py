@@ -42,7 +42,7 @@ from hwptq.targets.templates.depthwise_dot_product import DepthwiseDotKernel
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
 
-CASES = 40
+CASES = 24
 #: The others run in this process: test_native.py tries them.
 EMULATED = [name for name in INTEGER_TARGETS if load_target(name).toolchain.run]
 
@@ -59,10 +59,10 @@ def test_a_batch_of_random_cases(runnable: Callable[[str], str], name: str, tmp_
 def test_layers_in_other_layouts(runnable: Callable[[str], str], name: str, tmp_path: Path):
     target = load_target(runnable(name))
     cases = [with_layouts(random_case(Random(seed)), Random(seed), target) for seed in range(CASES)]
-    cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(10)]
-    cases += [with_layouts(framed_case(Random(seed)), Random(seed), target) for seed in range(10)]
+    cases += [with_layouts(depthwise_case(Random(seed), (6, 9)), Random(seed), target) for seed in range(6)]
+    cases += [with_layouts(framed_case(Random(seed)), Random(seed), target) for seed in range(6)]
     if quantizes_images((1, 3, 1, 2), unit_of(target)):
-        cases += [image_case(Random(seed), target) for seed in range(10)]
+        cases += [image_case(Random(seed), target) for seed in range(6)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.in_order(), err_msg=str(case))
 
@@ -90,7 +90,7 @@ def test_matmul_of_two_activations(runnable: Callable[[str], str], tmp_path: Pat
 def test_interleaved_pixels(runnable: Callable[[str], str], tmp_path: Path):
     """1x1 on up to 41 pixels: the last tile overlaps, or has a pixel too many; at all channel tails."""
     target = load_target(runnable("arm-cortex-a-i8mm"))
-    cases = [pointwise_case(Random(seed), seed + 2) for seed in range(CASES)]
+    cases = [pointwise_case(Random(seed), seed + 2) for seed in range(40)]
     assert "interleave_pixels" in {case.steps(target)[-2].name for case in cases}
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
@@ -117,7 +117,7 @@ def test_depthwise_by_dot_products_of_16_bytes(
     intrinsic = "llvm.aarch64.neon.sdot.v4i32.v16i8"
     kernel = DepthwiseDotKernel(intrinsic, 4, tile_pixels=tile_pixels, resident_vectors=resident_vectors)
     target = replace(target, kernels={**target.kernels, "depthwise": kernel})
-    cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(CASES)]
+    cases = [depthwise_case(Random(seed), (6, 9)) for seed in range(CASES // 2)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 
@@ -139,7 +139,7 @@ def test_the_promised_instruction_is_used(name: str, tmp_path: Path):
     assert target.toolchain.instruction in listing(steps[-1].func, target, tmp_path)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_depthwise_takes_two_taps_an_instruction(seed: int, tmp_path: Path):
     target, case = load_target("arm-cortex-m4"), depthwise_case(Random(seed), (6, 9))
     assert "smlad" in listing(case.steps(target)[-1].func, target, tmp_path)

@@ -50,7 +50,7 @@ channels = st.sampled_from((1, 2, 3, 8, 17, 64, 130))
 
 
 @native
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), shapes, channels, st.integers(1, 3))
 def test_transposes_that_keep_the_last_axis(target, data, shape, last, threads):
     axes = [*data.draw(st.permutations(range(len(shape)))), len(shape)]
@@ -60,7 +60,7 @@ def test_transposes_that_keep_the_last_axis(target, data, shape, last, threads):
 
 
 @native
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), shapes, channels, st.integers(1, 3))
 def test_slices(target, data, shape, last, threads):
     shape = [*shape, last]

@@ -50,14 +50,14 @@ def checked(case: Case, threads: int = 1) -> None:
 
 
 @native
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(randoms, st.sampled_from(DEPTHS), st.sampled_from(CHANNELS), st.integers(1, 3))
 def test_conv2d(random: Random, depth: int, channels: int, threads: int) -> None:
     checked(conv_case(random, depth, channels, largest=20), threads)
 
 
 @native
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(randoms, st.sampled_from((dense_case, dense_float_case)))
 def test_dense(random: Random, kind) -> None:
     checked(kind(random))

@@ -65,7 +65,7 @@ def movement(random: Random) -> Movement:
 
 
 @pytest.mark.parametrize("target", [AVX2, VNNI], ids=lambda t: t.name)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 3))
 def test_on_this_cpu(target: Descriptor, random: Random, threads: int) -> None:
     if why_not_run(target):
@@ -82,7 +82,7 @@ def tiles(name: str) -> bool:
 
 @pytest.mark.parametrize("name", [name for name in HOSTED_TARGETS if tiles(name)])
 def test_on_other_cpus(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
-    cases = [movement(Random(seed)) for seed in range(20)]
+    cases = [movement(Random(seed)) for seed in range(12)]
     for case, result in zip(cases, run_batch(cases, load_target(runnable(name)), tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
 

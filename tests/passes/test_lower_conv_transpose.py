@@ -42,7 +42,7 @@ def _makes_pixels(axis: Any) -> bool:
     return out >= 1 and extra < stride
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(axes(), axes(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
 def test_outputs_stay_the_same(rows, columns, channels_in, channels, batch):
     (h, kh, sh, ph, dh, eh), (w, kw, sw, pw, dw, ew) = rows, columns
@@ -109,7 +109,7 @@ def test_the_crop_comes_last():
     assert operators(after) == names
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(axes(), axes(), st.integers(2, 3), st.integers(1, 2), st.integers(1, 3))
 def test_groups(rows, columns, groups, depth, channels):
     (h, kh, sh, ph, dh, eh), (w, kw, sw, pw, dw, ew) = rows, columns

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,12 +54,18 @@ def compiled(folder: Path, make: Make, count: int, recipe: str = "fast") -> Any:
     return hwptq.compile(path, TARGET, samples, output=folder / "out", recipe=recipe)
 
 
-@pytest.mark.parametrize(("make", "count"), [(relu, 5000), (clip, 1200), (reshape, 1100), (swish, 1200)])
+@pytest.mark.parametrize(("make", "count"), [(relu, 2000), (clip, 600), (reshape, 600), (swish, 600)])
 def test_no_recursion_by_depth(
     tmp_path: Path, runnable: Callable[[str], str], make: Make, count: int
-):  # fmt: skip
+) -> None:
+    """Python may be 400 calls deeper than here."""
     runnable(TARGET)
-    report = compiled(tmp_path, make, count).report
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 400)
+    try:
+        report = compiled(tmp_path, make, count).report
+    finally:
+        sys.setrecursionlimit(limit)
     assert report["bit_exact"]["mismatches"] == 0
     assert report["bit_exact"]["values"] > 0
 
@@ -81,6 +89,6 @@ def test_time_grows_with_the_number_of_nodes(tmp_path: Path, runnable: Callable[
         return time.process_time() - start
 
     gc.freeze()
-    first, short, long = (min(seconds(count) for _ in range(2)) for count in (20, 400, 1200))
+    first, short, long = (min(seconds(count) for _ in range(2)) for count in (20, 250, 750))
     gc.unfreeze()
     assert long - first <= 3 * 1.5 * (short - first)

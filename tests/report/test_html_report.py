@@ -126,6 +126,9 @@ def test_shows_how_the_dtypes_were_chosen() -> None:
     words = _read(report).words
     assert "Budget: weights=640kB. Choices that were compiled and run:" in words
     assert {"630,000", "+0.25"} <= set(words)
+    bits = {"asked": 3.2, "stored": 3.1875, "layers": {"conv": 3.1875}}
+    report["assignment"] = {"budget": "bits=3.2", "tried": [], "bits": bits}
+    assert "Budget: bits=3.2. Bits a weight, scales included: 3.188." in _read(report).words
 
 
 def test_shows_warnings() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import tvm
 
 from hwptq.calibration import CalibrationStats
-from hwptq.formats import format_of
+from hwptq.formats import INT8, format_of
 from hwptq.ir.dataflow import bindings, main_functions
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import quantizes, scale_and_zero
@@ -18,7 +18,8 @@ _FAR_APART = 64
 
 
 def scale_warnings(stats: CalibrationStats, qdq: tvm.IRModule) -> list[Warning]:
-    """One for each quantized tensor whose values span less than 1/64 of what its scale offers."""
+    """One for each quantized tensor whose values span less than 1/64 of what its scale offers: of what it
+    offers a byte where the tensor has more bits, which keep so much the more."""
     return [w for gv, func in main_functions(qdq) for w in _of_function(stats, str(gv.name_hint), func)]
 
 
@@ -37,7 +38,7 @@ def _of_function(stats: CalibrationStats, function: str, func: tvm.relax.Functio
         low, high = stats.range_of(name, function=function)
         key = (float(scale.item()), int(zero.item()))
         spans.setdefault(key, []).append((high - low, name))
-        offered[name] = key[0] * (codec.qmax - codec.qmin)
+        offered[name] = key[0] * min(codec.qmax - codec.qmin, INT8.qmax - INT8.qmin)
     for tensors in spans.values():
         widest, other = max(tensors)
         for span, name in tensors:

@@ -1,9 +1,10 @@
 """What weights by group lose at each number of bits: measured at the outputs, one weight at a time.
 
-A weight has the levels and scales that the recipe gives it: with GPTQ two bits lose a third of what the
-nearest levels lose, and four bits two thirds, so that the nearest would make few bits seem too dear. All else
-stays in float. Measured so, losses of docs-lm add up: the sum over its weights is within a tenth of what all
-of them lose together, at four, three and two bits.
+A weight has the levels and scales that the recipe gives it: by GPTQ few bits gain far more than many (docs-lm
+has a perplexity of 49 with all layers in two bits to nearest and 24 by GPTQ, 10.2 and 10.0 in four), so that
+the nearest levels would make few bits seem too dear. All else stays in float. Measured so, losses of docs-lm
+add up: the sum over its weights is within a tenth of what all of them lose together, at four, three and two
+bits.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_dense(random: Random, kind) -> None:
 
 
 @native
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(randoms, st.integers(0, 4))
 def test_layouts_followers_and_other_plans(random: Random, choice: int) -> None:
     case = with_followers(layer_case(random), random)

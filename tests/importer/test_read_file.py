@@ -77,6 +77,9 @@ BROKEN = {
         r"'late' \(Relu\) reads 'c', which a later node gives",
     ),
     "missing input": (model([node("BatchNormalization", "x w", "y", "bn")], X, W), "bn.*input size 2"),
+    "absent operand": (
+        model([node("Concat", "x -", "y", "join", axis=1)], X), r"'join' \(Concat\): operand 1 has no name"
+    ),
     "unknown operator": (model([node("Foo", "x", "y", "foo")], X), "Foo.*foo"),
 }  # fmt: skip
 

@@ -76,6 +76,7 @@ def _problems(graph: onnx.GraphProto) -> Iterator[str]:
     yield from _wrong_inputs(graph)
     yield from _wrong_constants(graph)
     yield from _dangling(graph)
+    yield from _absent_operands(graph)
 
 
 def _wrong_inputs(graph: onnx.GraphProto) -> Iterator[str]:
@@ -110,6 +111,20 @@ def _dangling(graph: onnx.GraphProto) -> Iterator[str]:
                 why = "which a later node gives: sort the nodes" if name in givers else "which nothing gives"
                 yield f"{node_name(node)} reads {name!r}, {why}"
         known.update(node.output)
+
+
+def _absent_operands(graph: onnx.GraphProto) -> Iterator[str]:
+    """Nodes that lack one of any number of operands, which TVM would read as if it were there."""
+    for node in graph.node:
+        formal = list(onnx.defs.get_schema(node.op_type, "").inputs) if _is_standard(node) else []
+        if formal and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic:
+            for place, name in enumerate(node.input):
+                if place >= len(formal) - 1 and not name:
+                    yield f"{node_name(node)}: operand {place} has no name; name what it reads"
+
+
+def _is_standard(node: onnx.NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, "")
 
 
 def node_name(node: onnx.NodeProto) -> str:

@@ -29,7 +29,7 @@ _LINES = {
 
 def _changed(chance: random.Random, text: str) -> str:
     """The text with another value of a key, another key, a line less or more, or other bytes."""
-    lines = text.splitlines()
+    lines = text.splitlines() or [""]
     keys = [i for i, line in enumerate(lines) if re.match(r"\w+ = ", line)]
     place, how = chance.choice(keys or [0]), chance.random()
     key = lines[place].split(" = ")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +39,23 @@ def sweep(
     output.mkdir(parents=True, exist_ok=True)
     seen = [path for run in runs for path in (run.file, run.calibration_data, run.evaluation_data)]
     with open_workers(cluster, list(targets.values()), [*seen, output]) as workers, progress.stage("sweep"):
-        found = workers.map(_Compilation(output.resolve(), cache), runs)
-        return list(progress.track(found, len(runs)))
+        order = apart(runs)
+        found = workers.map(_Compilation(output.resolve(), cache), [runs[i] for i in order])
+        rows = dict(zip(order, progress.track(found, len(runs)), strict=True))
+        return [rows[i] for i in range(len(runs))]
+
+
+def apart(runs: Sequence[Run]) -> list[int]:
+    """Their numbers in the order of work: one of each model, then the next of each.
+
+    Those of a model share ranges and roundings, which two workers at a time would both compute.
+    """
+    before: Counter[str] = Counter()
+    turns = []
+    for run in runs:
+        turns.append(before[run.model])
+        before[run.model] += 1
+    return sorted(range(len(runs)), key=lambda i: turns[i])
 
 
 @dataclass(frozen=True)

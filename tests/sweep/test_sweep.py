@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from onnx_models import model, node, normal, save
 
 from hwptq.errors import InputError, ManyErrors
+from hwptq.options import Options
 from hwptq.page.charts.pareto import pareto
 from hwptq.sweep import sweep as sweeping
-from hwptq.sweep.matrix import read_matrix
+from hwptq.sweep.matrix import Run, read_matrix
 from hwptq.sweep.page import sweep_page, write_sweep
-from hwptq.sweep.sweep import sweep
+from hwptq.sweep.sweep import apart, sweep
 
 TARGET = "x86-64-avx2"
 
@@ -70,6 +71,23 @@ def test_a_row_for_each(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     next((out / runs[0].folder).glob("*.o")).unlink()
     assert sweep(runs, out, cache=True) == rows
     assert len(compiled) == 1
+
+
+def test_neighbours_in_the_order_of_work_share_no_model() -> None:
+    given = {
+        "recipe": "fast",
+        "file": "",
+        "calibration_data": None,
+        "evaluation_data": None,
+        "preprocess": None,
+    }
+    runs = [
+        Run(model=model, target=target, options=Options(), **given)  # type: ignore[arg-type]
+        for model in "aab" for target in "xy"
+    ]  # fmt: skip
+    order = apart(runs)
+    assert sorted(order) == list(range(6))
+    assert [runs[i].model for i in order] == ["a", "b", "a", "b", "a", "a"]
 
 
 def test_all_mistakes_of_a_file_at_once(tmp_path: Path) -> None:

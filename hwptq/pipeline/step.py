@@ -26,7 +26,7 @@ from hwptq.workers.workers import Here, Workers
 
 from .ir_dump import IrDump
 from .name_patterns import check_patterns
-from .observer_choice import chosen, held_out
+from .observer_choice import SAFE, chosen, held_out
 from .recalled_pass import recalled_pass
 
 
@@ -175,7 +175,9 @@ class Calibrate:
                 module, stats, job.target, samples, options.weight_granularity, options.keep_float
             ),
         )
-        return stats.merge(self._of(job, module, held, Auto)).by(method)
+        if method == SAFE:
+            return stats.merge(self._of(job, module, held, Auto)).by(method)
+        return self._of(job, module, data, OBSERVERS[method])  # a part of the values misses what is rare
 
 
 def reads_bytes(options: Options) -> bool:

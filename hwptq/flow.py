@@ -12,6 +12,7 @@ import tvm
 
 from hwptq.data.data_warnings import data_warnings
 from hwptq.data.dataset import Dataset, Sample, from_batches, open_dataset
+from hwptq.data.fixed_values import fixed_warnings
 from hwptq.data.made_up import MADE_UP, made_up
 from hwptq.data.preprocess import Preprocess, load_preprocess
 from hwptq.data.with_caches import WithCaches
@@ -169,7 +170,8 @@ class _Data:
         calibration, evaluation = _datasets(
             model, given["calibration"], given["evaluation"], preprocess, options
         )
-        warnings = [*data_warnings(calibration, evaluation)]
+        other = fixed_warnings(options.fixed, (given["calibration"], given["evaluation"]))
+        warnings = [*data_warnings(calibration, evaluation), *other]
         if given["calibration"] is None and given["evaluation"] is None:
             warnings.append(MADE_UP)
         return cls(calibration, evaluation, preprocess, given["evaluation"] is not None, warnings)
@@ -372,7 +374,11 @@ def _lowered(
             tuning = tune(integer, job.target, TileCache(job.options.tune_cache), job.progress)
     with job.progress.stage("select"):
         fitted = fitting_kernels(integer, job, outputs, tuning.tile_of if tuning else first_tile)
-    return Graphs(quantized.float32, quantized.qdq, integer, fitted.code), tuning, fitted.bands
+    return (
+        Graphs(quantized.float32, quantized.qdq, integer, fitted.code, quantized.observer),
+        tuning,
+        fitted.bands,
+    )
 
 
 def _datasets(

@@ -95,7 +95,12 @@ def _stacked(outputs: Iterable[Mapping[str, np.ndarray]], folder: Path) -> np.nd
 def _float(path: Path, model: CompiledModel, rows: list[dict[str, np.ndarray]], track: Track) -> np.ndarray:
     """What the float model gives; axes of free size get those of the compiled one."""
     sizes = {f"{t.name}.{axis}": int(n) for t in model.inputs for axis, n in enumerate(t.shape) if axis}
-    interpreter = Interpreter(read_model(path, _free(path, sizes)).module)
+    imported = read_model(path, _free(path, sizes))
+    if more := imported.inputs.keys() - {t.name for t in model.inputs}:
+        raise InputError(
+            f"{path}: the program lacks its input {min(more)!r} (--fix): make it a constant there"
+        )
+    interpreter = Interpreter(imported.module)
     outputs = (interpreter.run(row)[0].reshape(1, -1) for row in track(rows, len(rows)))
     return np.concatenate(list(outputs))
 

@@ -44,6 +44,7 @@ class Quantized:
     float32: tvm.IRModule
     qdq: tvm.IRModule
     warnings: tuple[Warning, ...] = ()
+    observer: str | None = None  # by which the ranges of activations were taken, if they were
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Graphs:
     qdq: tvm.IRModule  # its scales
     integer: tvm.IRModule  # the reference
     kernels: tvm.IRModule  # what the emitted code was made of
+    observer: str | None = None  # as in Quantized
 
 
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
@@ -74,7 +76,9 @@ def prepare(module: tvm.IRModule, job: Job) -> Prepared:
 def insert(prepared: Prepared, job: Job) -> Quantized:
     """A prepared module quantized, with the dtypes recorded on it, else the first of the target's."""
     now = run(QUANTIZE, job, State(prepared.float32, prepared.float32, prepared.stats))
-    return Quantized(prepared.float32, now.module, tuple(scale_warnings(prepared.stats, now.module)))
+    return Quantized(
+        prepared.float32, now.module, tuple(scale_warnings(prepared.stats, now.module)), prepared.stats.method
+    )
 
 
 def prepare_dynamic(module: tvm.IRModule, job: Job) -> tvm.IRModule:
@@ -126,4 +130,4 @@ def kernels(integer: tvm.IRModule, job: Job, tile_of: Callable[[Layer], int] = f
 def lower(quantized: Quantized, job: Job) -> Graphs:
     """Integers, then kernels."""
     integer = integers(quantized, job)
-    return Graphs(quantized.float32, quantized.qdq, integer, kernels(integer, job))
+    return Graphs(quantized.float32, quantized.qdq, integer, kernels(integer, job), quantized.observer)

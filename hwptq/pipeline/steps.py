@@ -5,6 +5,7 @@ They work in anybody's tvm.ir.transform.Sequential just as well: docs/embedding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -20,7 +21,14 @@ from hwptq.passes.round_groups import ENOUGH
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
 
-from .step import Calibrate, CheckPatterns, Job, Record, Step, reads_bytes
+from .step import Calibrate, CheckPatterns, Job, Record, State, Step, reads_bytes
+
+
+def _on_samples(a_pass: Any) -> Callable[[Job, State], Any]:
+    """What makes a pass that fits weights by group to what samples give in float."""
+    return lambda job, now: a_pass(
+        now.float32, job.batches, job.target, job.data.count if job.data else None, track=job.progress.track
+    )
 
 
 def plain(a_pass: Any) -> Step:
@@ -136,25 +144,13 @@ QUANTIZE_DYNAMIC = (
     ),
     Step(
         "ReconstructBlocks",
-        lambda job, now: passes.ReconstructBlocks(
-            now.float32,
-            job.batches,
-            job.target,
-            job.data.count if job.data else None,
-            track=job.progress.track,
-        ),
+        _on_samples(passes.ReconstructBlocks),
         when=lambda job, now: _rounds_groups(job) and job.options.recipe.blocks,
         stage="reconstruct blocks",
     ),
     Step(
         "MatchOutputs",
-        lambda job, now: passes.MatchOutputs(
-            now.float32,
-            job.batches,
-            job.target,
-            job.data.count if job.data else None,
-            track=job.progress.track,
-        ),
+        _on_samples(passes.MatchOutputs),
         when=lambda job, now: _rounds_groups(job) and job.options.recipe.outputs,
         stage="match outputs",
     ),

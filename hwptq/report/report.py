@@ -78,6 +78,7 @@ def build_report(
         "histograms": histograms(graphs, evidence.seen),
         "memory": memory_map(program, graphs.kernels),
         "examples": [example_row(example, outputs, boxes) for example in evidence.examples],
+        "observer": graphs.observer,
         "equalization": [
             {"name": name, "reason": why} for name, why in equalization(graphs.float32["main"]).items()
         ],

@@ -87,3 +87,13 @@ def test_a_program_has_no_such_input(tmp_path: Path):
                          fixed={"rate": 8000}, recipe="fast")  # fmt: skip
     assert [given.name for given in hwptq.load(tmp_path / "out").inputs] == ["x"]
     assert done.report["bit_exact"]["mismatches"] == 0
+    assert done.report["observer"] == "minmax"
+    assert "rate" not in {w["where"] for w in done.report["warnings"]}
+
+
+def test_data_of_another_value_is_warned_of(tmp_path: Path):
+    path = save(_branches(), tmp_path)
+    np.savez(tmp_path / "data.npz", x=normal(4, 20, 4), rate=np.full(20, 16000))
+    done = hwptq.compile(path, "x86-64-avx2", tmp_path / "data.npz", output=tmp_path / "out",
+                         fixed={"rate": 8000}, recipe="fast")  # fmt: skip
+    assert "is fixed to 8000" in {w["where"]: w["text"] for w in done.report["warnings"]}["rate"]

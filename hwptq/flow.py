@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tvm
 
-from hwptq.data.data_warnings import data_warnings
-from hwptq.data.dataset import Dataset, Sample, from_batches, open_dataset
-from hwptq.data.fixed_values import fixed_warnings
-from hwptq.data.made_up import MADE_UP, made_up
-from hwptq.data.preprocess import Preprocess, load_preprocess
+from hwptq.data.dataset import Dataset, Sample
+from hwptq.data.preprocess import Preprocess
 from hwptq.data.with_caches import WithCaches
 from hwptq.diagnosis import diagnosis
 from hwptq.diagnosis.diagnosis import Diagnosis
@@ -49,6 +46,7 @@ from .cache.cache import Cache
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
 from .open_workers import open_workers
+from .opened_data import OpenedData, datasets
 from .options import OUTSIDE, Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
 from .output_folder import staged
@@ -108,7 +106,7 @@ def compile(
     with staged(Path(output)) as folder, open_workers(options.cluster, [device], paths) as workers:
         with progress.stage("import"):
             imported = _with_caches(read_model(model, options.axes, options.fixed), device, options)
-            data = _Data.opened(imported, given, options)
+            data = OpenedData.opened(imported, given, options)
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
         calibration = _whole(data.calibration, imported)
@@ -152,31 +150,6 @@ def _whole(data: Dataset | None, model: Model) -> Dataset | None:
     return WithCaches(data, model.module) if data is not None and model.caches else data
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The data of a compilation. own: whether there are samples for the evaluation alone."""
-
-    calibration: Dataset | None
-    evaluation: Dataset
-    preprocess: Preprocess | None
-    own: bool
-    warnings: Sequence[Warning]
-
-    @classmethod
-    def opened(cls, model: Model, given: Mapping[str, Any], options: Options) -> _Data:
-        preprocess = given["preprocess"]
-        if isinstance(preprocess, str | Path):
-            preprocess = load_preprocess(preprocess)
-        calibration, evaluation = _datasets(
-            model, given["calibration"], given["evaluation"], preprocess, options
-        )
-        other = fixed_warnings(options.fixed, (given["calibration"], given["evaluation"]))
-        warnings = [*data_warnings(calibration, evaluation), *other]
-        if given["calibration"] is None and given["evaluation"] is None:
-            warnings.append(MADE_UP)
-        return cls(calibration, evaluation, preprocess, given["evaluation"] is not None, warnings)
-
-
 def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
     """Quantize, lower and build a model into `folder`. Raises ValueError as passes do, BudgetError."""
     quantized, widths = _quantized(model, job, evaluation)
@@ -196,7 +169,7 @@ def _import_check(model: Model, sample: Sample | None, cache: Cache) -> ImportCh
     return cache.recall("import-check", (model.source, inputs), IMPORT_CHECK, lambda: model.check(inputs))
 
 
-def _suspicions(evidence: Evidence, built: Built, data: _Data) -> list[Warning]:
+def _suspicions(evidence: Evidence, built: Built, data: OpenedData) -> list[Warning]:
     """What looks wrong in what the code has given."""
     outputs = [tensor.name for tensor in built.program.outputs]
     covered = coverage(built.graphs.float32, built.graphs.integer)
@@ -238,7 +211,7 @@ def plan(
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
         imported = read_model(model, options.axes, options.fixed)
-        calibration, _ = _datasets(imported, calibration_data, None, preprocess, options)
+        calibration, _ = datasets(imported, calibration_data, None, preprocess, options)
     check_wishes(options, device, passes.is_quantized(imported.module))
     if options.dtype_budget is None:
         _needs_static(options, "--dry-run")
@@ -315,7 +288,7 @@ def _imported(
     device = load_target(target, trust=options.trust_descriptor)
     with progress.stage("import"):
         imported = read_model(model, options.axes, options.fixed)
-        calibration, evaluation = _datasets(imported, calibration_data, evaluation_data, preprocess, options)
+        calibration, evaluation = datasets(imported, calibration_data, evaluation_data, preprocess, options)
     seen = calibration_data, evaluation_data
     with _of_passes(model, imported), open_workers(options.cluster, [device], seen) as workers:
         job = Job(device, calibration, options, progress, cache=open_cache(options.cache), workers=workers)
@@ -379,28 +352,6 @@ def _lowered(
         tuning,
         fitted.bands,
     )
-
-
-def _datasets(
-    model: Model, calibration: Any, evaluation: Any, preprocess: Any, options: Options
-) -> tuple[Dataset | None, Dataset]:  # fmt: skip
-    """Calibration data, if any, and evaluation data; the former serves as the latter where there is none."""
-    if isinstance(preprocess, str | Path):
-        preprocess = load_preprocess(preprocess)
-
-    def open_data(data: Any) -> Dataset | None:
-        if data is None:
-            return None
-        opened = open_dataset if isinstance(data, str | Path) else from_batches
-        return opened(data, model.fed, preprocess)
-
-    first = open_data(calibration)
-    second = open_data(evaluation) or first
-    if second is None and options.activations == "dynamic":
-        second = from_batches(made_up(model.fed, position=model.position), model.fed)
-    if second is None:
-        raise InputError("there is no data: give calibration data, and evaluation data to measure accuracy")
-    return first, second if options.samples is None else second.take(options.samples)
 
 
 def _gate(report: dict[str, Any], found: Outcome, options: Options) -> None:

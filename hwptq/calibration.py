@@ -153,7 +153,7 @@ def calibrate_shards(
     Data that can't be divided is one shard, and stays here.
     """
     workers = workers if data.divisible else Here()
-    tick = Ticks(progress, data.count)
+    tick = Ticks(progress.track, data.count)
     parts = shards(data.count if data.divisible else None)
     found = workers.map(_ShardOfStats(mod, data, observer, tick), parts)
     stats: CalibrationStats | None = None

@@ -102,7 +102,9 @@ def compile(
         raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
     given = {"calibration": calibration_data, "evaluation": evaluation_data, "preprocess": preprocess}
-    paths = calibration_data, evaluation_data, Path(output).absolute().parent
+    if options.validation_data is not None:
+        given["validation"] = options.validation_data
+    paths = calibration_data, evaluation_data, options.validation_data, Path(output).absolute().parent
     with staged(Path(output)) as folder, open_workers(options.cluster, [device], paths) as workers:
         with progress.stage("import"):
             imported = _with_caches(read_model(model, options.axes, options.fixed), device, options)
@@ -115,7 +117,7 @@ def compile(
         with progress.stage("check the import"):
             checked = _import_check(imported, first, job.cache)
         with _of_passes(model, imported):
-            built = _built(imported, job, data.evaluation, folder)
+            built = _built(imported, job, data.validation, folder)
         with progress.stage("verify"):
             evidence = verify(
                 built.graphs, built.program, device, data.evaluation, score, progress, options.executor,
@@ -150,9 +152,9 @@ def _whole(data: Dataset | None, model: Model) -> Dataset | None:
     return WithCaches(data, model.module) if data is not None and model.caches else data
 
 
-def _built(model: Model, job: Job, evaluation: Dataset, folder: Path) -> Built:
+def _built(model: Model, job: Job, validation: Dataset, folder: Path) -> Built:
     """Quantize, lower and build a model into `folder`. Raises ValueError as passes do, BudgetError."""
-    quantized, widths = _quantized(model, job, evaluation)
+    quantized, widths = _quantized(model, job, validation)
     graphs, tuning, bands = _lowered(quantized, job, model.given)
     with job.progress.stage("build"):
         program = backend_of(job.target, job.cache).build(graphs.kernels, model.given, model.name, folder)
@@ -305,7 +307,7 @@ def _of_passes(model: Any, imported: Model) -> Iterator[None]:
 
 
 def _quantized(
-    model: Model, job: Job, evaluation: Dataset
+    model: Model, job: Job, validation: Dataset
 ) -> tuple[Quantized, BitWidths | GroupWidths | None]:
     """The quantized model, and how its dtypes were chosen (None where nobody had a wish)."""
     already = passes.is_quantized(model.module)
@@ -318,7 +320,7 @@ def _quantized(
         chosen = group_widths(float32, job)
         return insert_dynamic(float32, job, chosen.groups if chosen else None), chosen
     prepared = prepare(model.module, job)
-    widths = bit_widths(prepared, job, model.given, evaluation)
+    widths = bit_widths(prepared, job, model.given, validation)
     return insert(widths.recorded(prepared) if widths else prepared, job), widths
 
 

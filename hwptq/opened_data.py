@@ -21,10 +21,12 @@ from .options import Options
 
 @dataclass(frozen=True)
 class OpenedData:
-    """The data of a compilation. own: whether there are samples for the evaluation alone."""
+    """The data of a compilation. validation: what a search for --max-drop measures on; own: whether there are
+    samples for the evaluation alone."""
 
     calibration: Dataset | None
     evaluation: Dataset
+    validation: Dataset
     preprocess: Preprocess | None
     own: bool
     warnings: Sequence[Warning]
@@ -38,11 +40,12 @@ class OpenedData:
         calibration, evaluation = datasets(
             model, given["calibration"], given["evaluation"], preprocess, options
         )
+        validation = _opened(options.validation_data, model, preprocess) or evaluation
         other = fixed_warnings(options.fixed, (given["calibration"], given["evaluation"]))
         warnings = [*data_warnings(calibration, evaluation), *other]
         if given["calibration"] is None and given["evaluation"] is None:
             warnings.append(MADE_UP)
-        return cls(calibration, evaluation, preprocess, given["evaluation"] is not None, warnings)
+        return cls(calibration, evaluation, validation, preprocess, given["evaluation"] is not None, warnings)
 
 
 def datasets(
@@ -51,17 +54,17 @@ def datasets(
     """Calibration data, if any, and evaluation data; the former serves as the latter where there is none."""
     if isinstance(preprocess, str | Path):
         preprocess = load_preprocess(preprocess)
-
-    def open_data(data: Any) -> Dataset | None:
-        if data is None:
-            return None
-        opened = open_dataset if isinstance(data, str | Path) else from_batches
-        return opened(data, model.fed, preprocess)
-
-    first = open_data(calibration)
-    second = open_data(evaluation) or first
+    first = _opened(calibration, model, preprocess)
+    second = _opened(evaluation, model, preprocess) or first
     if second is None and options.activations == "dynamic":
         second = from_batches(made_up(model.fed, position=model.position), model.fed)
     if second is None:
         raise InputError("there is no data: give calibration data, and evaluation data to measure accuracy")
     return first, second if options.samples is None else second.take(options.samples)
+
+
+def _opened(data: Any, model: Model, preprocess: Preprocess | None) -> Dataset | None:
+    if data is None:
+        return None
+    opened = open_dataset if isinstance(data, str | Path) else from_batches
+    return opened(data, model.fed, preprocess)

@@ -51,6 +51,7 @@ class Options:
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     fixed: Mapping[str, float] = field(default_factory=dict)  # inputs that always have that value, by name
     max_drop: float | None = None  # points of accuracy that may be lost
+    validation_data: Any = None  # what a search for max_drop measures on; None = the evaluation data
     samples: int | None = None  # evaluate the first N samples only
     metric: str | Metric | None = None  # a name of hwptq.metrics | "module:function" | a function
     strict: bool = False  # a warning is an error
@@ -123,6 +124,7 @@ class OptionWords(TypedDict, total=False):
     axes: Mapping[str, int]
     fixed: Mapping[str, float]
     max_drop: float | None
+    validation_data: Any
     samples: int | None
     metric: str | Metric | None
     strict: bool

@@ -48,6 +48,10 @@ class LayerCosts:
             return layer.macs * float(self._target.cost_of(layer.kind, pair))
         return float(layer.macs) if f"macs-{pair[1]}" != kind else 0.0
 
+    def macs(self, name: str) -> int:
+        """The multiply-accumulates of one layer."""
+        return self._layers[name].macs
+
     def bits_of(self, name: str, pair: Pair) -> float:
         """Bits of a weight of one layer, all that is stored for it counted."""
         return 8 * self._bytes[pair].get(name, 0) / max(self._layers[name].weights, 1)

@@ -101,7 +101,8 @@ class Quantization:
     metric: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|module:function", help="top1, top5, map, miou, cosine, sqnr, perplexity, spearman"
+            metavar="NAME|module:function",
+            help="top1, top5, map, miou, cosine, sqnr, perplexity, spearman, retrieval",
         ),
     ] = None
     calibration_method: Annotated[
@@ -149,6 +150,12 @@ class Code:
         int, typer.Option(metavar="N", help="the most threads that the code can use", min=1, max=16)
     ] = 1
     on: On = None
+    validation_data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="what a search for --max-drop measures on, else the evaluation data"
+        ),
+    ] = None
     kv_cache: Annotated[
         str,
         typer.Option(

@@ -36,6 +36,7 @@ class TerminalProgress(Progress):
             TimeRemainingColumn(),
         )
         self._console = Console(stderr=True)
+        self._quiet = quiet
         self._lines = not quiet and not self._console.is_terminal
         self._bars = Bars(*columns, console=self._console, disable=quiet or self._lines)
         self._open: list[_Stage] = []  # the innermost is the last
@@ -74,6 +75,11 @@ class TerminalProgress(Progress):
         if self._lines and seconds >= _SECONDS:
             counted = f"{found.done} in " if found.done else ""
             self._console.print(f"{name}: {counted}{seconds:.1f} s", highlight=False, markup=False)
+
+    def tell(self, text: str) -> None:
+        """A line above the bars."""
+        if not self._quiet:
+            self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def track(self, items: Iterable[T], total: int | None) -> Iterator[T]:
         """Show how many of `items` are done."""

@@ -50,6 +50,7 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "memory", ", ".join(used)
     if report.get("assignment"):
         yield "dtypes", _dtypes(report)
+        yield from _tried(report["assignment"])
     if exact["samples"]:
         where = f"{exact['samples']} samples, {exact['values']} values, {escape(exact['executor'])}"
         verdict = "bit-exact" if not exact["mismatches"] else f"[red]{exact['mismatches']} mismatches[/]"
@@ -86,6 +87,21 @@ def _dtypes(report: dict[str, Any]) -> str:
     if found["bits"]["asked"] is not None:
         asked += f", {found['bits']['stored']:.3f} bits a weight stored"
     return f"{shares} of the multiply-accumulates (weight × activation){asked}"
+
+
+def _tried(assignment: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a search for --max-drop has run, the cheapest first, and by which samples."""
+    if not (tried := assignment["tried"]):
+        return
+    cost = next(key for key in tried[0] if key != "drop")
+    by = {"evaluation": "the evaluation data, as the accuracy below", "validation": "the validation data"}
+    rows = sorted((t[cost], t["drop"]) for t in tried)
+    shown = (f"{c / 1e3:,.0f} kB" if cost == "weights" else f"{c:.4g} {cost}" for c, _ in rows)
+    lost = ", ".join(f"{c}: {drop:.2f}" for c, (_, drop) in zip(shown, rows, strict=True))
+    yield (
+        "tried",
+        f"points lost by {len(rows)} choices on {by[assignment.get('tried_on') or 'evaluation']}: {lost}",
+    )
 
 
 def _in_float(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import cosine, map, miou, perplexity, spearman, top5
+from . import cosine, map, miou, perplexity, retrieval, spearman, top5
 from .metric import Boxes, NamedMetric
 
-_ALL = {m.METRIC.name: m.METRIC for m in (top5, map, miou, cosine, perplexity, spearman)}
+_ALL = {m.METRIC.name: m.METRIC for m in (top5, map, miou, cosine, perplexity, spearman, retrieval)}
 #: What --metric takes; top1 and sqnr are what a score measures anyway.
 NAMES = ("top1", "sqnr", *_ALL)
 

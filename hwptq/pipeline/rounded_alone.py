@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -18,6 +18,7 @@ from hwptq.passes.graph.quantized_layers import (
     quantized_layers,
     with_layer_constants,
 )
+from hwptq.passes.round_weights import Track
 from hwptq.quant.layer_rounding import RoundingMethod
 from hwptq.recipe import Recipe
 from hwptq.targets import Descriptor
@@ -34,7 +35,9 @@ _SEARCHED = 3
 
 @dataclass(frozen=True)
 class RoundedAlone(Task["tuple[int, frozenset[Place]]", "dict[Place, LayerConstants]"]):
-    """Constants of some layers of one of `modules`, QDQ forms of `float32`, with the rounding of a recipe."""
+    """Constants of some layers of one of `modules`, QDQ forms of `float32`, with the rounding of a recipe.
+
+    track: sees the layers of one after another (passes/round_weights.py)."""
 
     float32: tvm.IRModule
     modules: tuple[tvm.IRModule, ...]
@@ -43,6 +46,7 @@ class RoundedAlone(Task["tuple[int, frozenset[Place]]", "dict[Place, LayerConsta
     target: Descriptor
     cache: Cache
     method: type[RoundingMethod]  # of the recipe, so that a worker has it too
+    track: Track | None = None
 
     def bench(self) -> None:
         return None
@@ -50,9 +54,12 @@ class RoundedAlone(Task["tuple[int, frozenset[Place]]", "dict[Place, LayerConsta
     def work(self, bench: None, item: tuple[int, frozenset[Place]]) -> dict[Place, LayerConstants]:
         number, only = item
         options = passes.RoundingOptions(self.recipe.rounding, alone=True, only=only)
-        step = passes.RoundWeights(self.float32, self.samples, self.target, options)
+        step = passes.RoundWeights(self.float32, self.samples, self.target, options, self.track)
         layers = quantized_layers(recalled_pass(step, self.modules[number], self.cache))
         return {p: LayerConstants(layers[p].values, layers[p].scale, np.array(layers[p].bias)) for p in only}
+
+    def sent(self) -> RoundedAlone:
+        return replace(self, track=None)
 
 
 def rounded_alone(

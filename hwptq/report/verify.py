@@ -62,7 +62,7 @@ def verify(
     whole = executor is not None or not data.divisible or not Steps(graphs.integer).alone
     doers = Here() if whole or workers is None else workers
     parts = shards(None if whole else data.count)
-    tick = Ticks(progress, data.count)
+    tick = Ticks(progress.track, data.count)
     evidence = Evidence("", score)
     task = _Verification(graphs, program, target, data, score.fresh(), executor, tick)
     for shard in doers.map(task, parts):

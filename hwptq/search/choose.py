@@ -51,6 +51,7 @@ class BitWidths:
     budget: Budget | None = None
     sensitivity: Sensitivity | None = None
     tried: tuple[tuple[float, float], ...] = ()  # predicted cost, and points lost by that code
+    tried_on: str | None = None  # the data of the trials: "evaluation" or "validation"
 
     @property
     def noise(self) -> float:
@@ -80,6 +81,7 @@ class BitWidths:
             "highest_precision": {kind: self.costs.highest(kind) for kind in kinds},
             "weight_bytes": weight_bytes,
             "tried": [{searched: cost, "drop": drop} for cost, drop in self.tried],
+            "tried_on": self.tried_on,
             "sensitivity": self.sensitivity.measure if self.sensitivity else None,
             "bits": self.bits(),
             "layers": [self._row(name) for name in self.pairs],
@@ -207,7 +209,16 @@ class Chooser:
         fitted = [sample.inputs for sample in islice(self._data, 0, most, 2)]
         method = type(rounding_method(recipe.rounding))
         modules = tuple(self.variants.qdq.values())
-        task = RoundedAlone(self._float32, modules, tuple(fitted), recipe, self.target, self._cache, method)
+        task = RoundedAlone(
+            self._float32,
+            modules,
+            tuple(fitted),
+            recipe,
+            self.target,
+            self._cache,
+            method,
+            self._progress.track,
+        )
         compared = [frozenset(n for n, p in self.variants.probes if p == pair) for pair in self.variants.qdq]
         rounded = rounded_alone(task, self._workers, compared)
         return replace(self.variants, qdq=dict(zip(self.variants.qdq, rounded, strict=True))), held
@@ -226,6 +237,10 @@ def searches(options: Options) -> bool:
 def check_wishes(options: Options, target: Descriptor, quantized: bool) -> None:
     """Raise InputError for options about dtypes that say nothing, or contradict each other or the model."""
     grouped = options.weight_granularity == "group"
+    if options.validation_data is not None and not searches(options):
+        raise InputError(
+            "--validation-data is what a search for --max-drop measures on: give --max-drop alone"
+        )
     if options.group is not None and not (grouped and options.activations == "dynamic"):
         raise InputError(
             "--group is about --weight-granularity group with --activations dynamic; else the kernel says it"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from hwptq.cache.cache import Cache
 from hwptq.cache.content import states
 from hwptq.data.dataset import Sample
+from hwptq.progress import Ticks, Track
 from hwptq.workers.workers import Task, Workers
 
 #: The part of the disturbance that may still be in doubt (standard errors of the probes' shares, summed).
@@ -42,24 +45,44 @@ def _log_probabilities(x: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
+@dataclass(frozen=True)
+class Probing(Task[Sample, np.ndarray], ABC):
+    """What each probe does to one sample: [probes, 2]. tick: told of each probe that is done."""
+
+    threads = True
+    tick: Ticks | None = field(default=None, kw_only=True)
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """The number of probes."""
+
+    def sent(self) -> Probing:
+        return replace(self, tick=None)
+
+
 def until_settled(
-    task: Task[Sample, np.ndarray],
+    task: Probing,
     key: str | None,
     workers: Workers,
     samples: Sequence[Sample],
     cache: Cache,
     fewest: int,
+    track: Track,
 ) -> Iterator[np.ndarray]:
     """What each probe does to one sample after another, [probes, 2], in growing batches, until more tell
-    little new. key: what the cache knows the probes by, None = not at all; fewest: the first batch.
+    little new. key: what the cache knows the probes by, None = not at all; fewest: the first batch; track:
+    sees the probes of all samples of a batch.
     """
     kept = cache if key else Cache()
     rows: list[np.ndarray] = []
     while len(rows) < len(samples):
         batch = samples[len(rows) : max(fewest, 2 * len(rows))]
         causes = [(key, sample) for sample in batch]
-        make = partial(_disturbed, task, workers, batch)
-        for row in kept.recall_each("disturbances", causes, states(()), make):
+        tick = Ticks(track, len(batch) * task.count)
+        make = partial(_disturbed, replace(task, tick=tick), workers, batch)
+        for i, row in enumerate(kept.recall_each("disturbances", causes, states(()), make), 1):
+            tick.reach(i * task.count)
             rows.append(row)
             yield row
         if _settled(by_probe(np.array(rows))[0]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from hwptq.pipeline.stages import Prepared
 from hwptq.pipeline.step import Job
 
 from .choose import BitWidths, Chooser, searches, wished
-from .trial import Lost, Trial
+from .known_trials import Lost
+from .trial import Trial
+from .trial_line import Tried, trial_line
 
 #: The range between the least and the greatest bytes of weights is searched in so many steps.
 STEPS = 16
@@ -22,26 +25,33 @@ STEPS = 16
 _STRIDES = (1, 1, 2, 4, STEPS)
 #: Told of choices that may be tried next, the first of all.
 Foresee = Callable[[Sequence[BitWidths]], None]
+#: Told of each trial when it is over.
+Tell = Callable[[Tried], None]
 
 
 def bit_widths(
-    prepared: Prepared, job: Job, outputs: tuple[str, ...], evaluation: Dataset
+    prepared: Prepared, job: Job, outputs: tuple[str, ...], validation: Dataset
 ) -> BitWidths | None:
     """The dtypes of each layer, as the options wish; None where they have no wish.
 
-    outputs: of the model; evaluation: what --max-drop is measured on. Raises InputError or BudgetError.
+    outputs: of the model; validation: what a search for --max-drop measures on. Raises InputError or
+    BudgetError.
     """
     if not wished(job.options):
         return None
     chooser = Chooser(prepared, job)
     if searches(job.options) and (chooser.free or chooser.offers_wide):
         assert job.options.max_drop is not None
-        trial = Trial(prepared, job, outputs, evaluation)
+        trial = Trial(prepared, job, outputs, validation)
 
         def wider() -> Chooser | None:
             return Chooser(prepared, job, wide=True) if chooser.offers_wide else None
 
-        return cheapest_within(chooser, trial.loss, job.options.max_drop, trial.foresee, wider)
+        def tell(tried: Tried) -> None:
+            job.progress.tell(trial_line(tried))
+
+        found = cheapest_within(chooser, trial.loss, job.options.max_drop, trial.foresee, wider, tell)
+        return replace(found, tried_on="evaluation" if job.options.validation_data is None else "validation")
     return chooser.choose(job.options.dtype_budget)
 
 
@@ -51,6 +61,7 @@ def cheapest_within(
     most: float,
     foresee: Foresee = lambda choices: None,
     wider: Callable[[], Chooser | None] = lambda: None,
+    tell: Tell = lambda tried: None,
 ) -> BitWidths:
     """The choice with the fewest bytes of weights, or cycles where the target saves those, to a 16th of their
     range, that loses at most `most` points.
@@ -65,10 +76,10 @@ def cheapest_within(
     the fewest cycles with those are looked for. foresee: told before each step of the search what it looks
     at, and what the next one may.
     """
-    trials = _Trials(chooser, loss, foresee)
+    trials = _Trials(chooser, loss, foresee, tell)
     step = trials.cheapest(most)
     if step == STEPS and (other := wider()) is not None and trials.lost(STEPS).measured > most:
-        trials = _Trials(other, loss, foresee)
+        trials = _Trials(other, loss, foresee, tell)
         step = trials.cheapest(most) if trials.lost(STEPS).measured <= most else STEPS
     return replace(trials.choose(step), tried=trials.costs_and_drops())
 
@@ -76,11 +87,14 @@ def cheapest_within(
 class _Trials:
     """The choices of a chooser, step by step from the cheapest, and what they were seen to lose."""
 
-    def __init__(self, chooser: Chooser, loss: Callable[[BitWidths], Lost], foresee: Foresee):
-        self._chooser, self._loss, self._foresee = chooser, loss, foresee
+    def __init__(
+        self, chooser: Chooser, loss: Callable[[BitWidths], Lost], foresee: Foresee, tell: Tell
+    ):  # fmt: skip
+        self._chooser, self._loss, self._foresee, self._tell = chooser, loss, foresee, tell
         self._chosen: dict[int, BitWidths] = {}
         #: By what was chosen, as neighbouring budgets can have one choice.
         self._tried: dict[tuple[Pair, ...], tuple[float, Lost]] = {}
+        self._untold: dict[tuple[Pair, ...], float] = {}  # seconds of the trials that nobody was told of
         self._seen: set[int] = set()
 
     def cheapest(self, most: float) -> int:
@@ -100,10 +114,13 @@ class _Trials:
             unseen = [s for s in (between, *after) if s not in self._seen]
             self._foresee([self.choose(s) for s in unseen])
             low, step = (low, between) if seems_to_hold(between) else (between, step)
+            self._report(between, most, step - low - 1)
         for further in _STRIDES:
             if step >= STEPS or holds(step):
                 break
+            self._report(step, most, STEPS - step)
             step = min(step + further, STEPS)
+        self._report(step, most, 0)
         return min(filter(holds, tuple(self._seen)), default=STEPS)
 
     def choose(self, step: int) -> BitWidths:
@@ -117,8 +134,19 @@ class _Trials:
         chosen = tuple(widths.pairs.values())
         if chosen not in self._tried:
             cost = self._chooser.costs.total(self._chooser.saves, widths.pairs)
+            begin = perf_counter()
             self._tried[chosen] = cost, self._loss(widths)
+            self._untold[chosen] = perf_counter() - begin
         return self._tried[chosen][1]
+
+    def _report(self, step: int, most: float, still_open: int) -> None:
+        """Tell of the trial of a step, if it was one and nobody was told."""
+        pairs = self.choose(step).pairs
+        chosen = tuple(pairs.values())
+        if (seconds := self._untold.pop(chosen, None)) is not None:
+            number, lost = list(self._tried).index(chosen) + 1, self._tried[chosen][1]
+            kind = self._chooser.costs, self._chooser.saves
+            self._tell(Tried(number, pairs, *kind, lost, seconds, most, still_open))
 
     def _between(self, low: int, high: int, most: float) -> int:
         """The next step to look at. The cheapest first, as nothing else may be needed; then the first that

@@ -9,7 +9,7 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,8 @@ from hwptq.passes.graph.group_plan import Grouping
 from hwptq.passes.graph.stored_weights import StoredWeight, stored_weights
 from hwptq.quant.group_codes import GroupedRows
 from hwptq.quant.group_rounding import fitted_rows, nearest_rows
-from hwptq.workers.workers import Task
 
-from .disturbance import divergence, noise
+from .disturbance import Probing, divergence, noise
 
 Inputs = Mapping[str, np.ndarray]
 #: Of each weight, by its label, its rows in some formats.
@@ -72,11 +71,10 @@ def _rounded(rows: np.ndarray, weight: Format, size: int, gram: np.ndarray | Non
 
 
 @dataclass(frozen=True)
-class GroupLosses(Task[Sample, np.ndarray]):
+class GroupLosses(Probing):
     """What each candidate does to one sample: [candidates, 2], the noise at the outputs relative to them, and
     the divergence of the likelihoods of the next token, or of the classes, in nats, else NaN."""
 
-    threads = True
     float32: tvm.IRModule
     function: str
     candidates: Candidates
@@ -85,7 +83,11 @@ class GroupLosses(Task[Sample, np.ndarray]):
         return _Bench(self.float32, self.function, self.candidates)
 
     def work(self, bench: _Bench, item: Sample) -> np.ndarray:
-        return bench.losses(item)
+        return bench.losses(item, self.tick or (lambda: None))
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.candidates.values()))
 
 
 class _Bench:
@@ -97,7 +99,7 @@ class _Bench:
         self.probes = [(_Probe(self.network, weight), candidates[weight.label]) for weight in found]
         self._predicts: bool | None = None
 
-    def losses(self, sample: Sample) -> np.ndarray:
+    def losses(self, sample: Sample, tick: Callable[[], None]) -> np.ndarray:
         """[candidates, 2], in the order of the weights."""
         clean = self.network.values(sample.inputs)
         exact = self.network.outputs(clean)
@@ -108,6 +110,7 @@ class _Bench:
                 outputs = self.network.outputs_where(clean, probe.calls, probe.given(row_values(each)))
                 lost = divergence(exact[0], outputs[0]) if likely else float("nan")
                 rows.append((noise(exact, outputs), lost))
+                tick()
         return np.array(rows).reshape(-1, 2)
 
     def _is_likelihood(self, sample: Sample, output: np.ndarray) -> bool:

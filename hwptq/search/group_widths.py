@@ -97,6 +97,7 @@ class GroupWidths:
             "highest_precision": {"weights": highest / 8, BITS: highest / self._count},
             "weight_bytes": weight_bytes,
             "tried": [],
+            "tried_on": None,
             "sensitivity": self.measure,
             "bits": self.bits(),
             "layers": [self._row(weight) for weight in self.weights],
@@ -200,8 +201,8 @@ def _measured(
         rounding = rounded_candidates(float32, function, wanted, [s.inputs for s in fitted])
         candidates = dict(job.progress.track(rounding, len(wanted)))
         task = GroupLosses(float32, function, candidates)
-        runs = until_settled(task, None, job.workers, held, job.cache, _FEWEST)
-        rows = np.array(list(job.progress.track(runs, len(held))))
+        runs = until_settled(task, None, job.workers, held, job.cache, _FEWEST, job.progress.track)
+        rows = np.array(list(runs))
         values, kl = by_probe(rows)
         return "kl" if kl else "noise", [float(v) for v in values.mean(axis=0)]
 

@@ -25,9 +25,10 @@ from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
 from hwptq.ir.provenance import Part, origins
 from hwptq.passes.variants import Variants
-from hwptq.workers.workers import Here, Task, Workers
+from hwptq.progress import Track
+from hwptq.workers.workers import Here, Workers
 
-from .disturbance import by_probe, divergence, noise, until_settled
+from .disturbance import Probing, by_probe, divergence, noise, until_settled
 from .partner import Partner
 
 #: The most samples and the fewest: the disturbance is averaged over them and over all values of the outputs.
@@ -47,7 +48,7 @@ def measure_sensitivity(
     float32: tvm.IRModule,
     variants: Variants,
     samples: Iterable[Sample],
-    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    track: Track = lambda items, total: items,
     workers: Workers | None = None,
     partner: Partner | None = None,
     cache: Cache | None = None,
@@ -57,8 +58,8 @@ def measure_sensitivity(
     On the first samples: as many as settle which part of the disturbance each layer has, at most SAMPLES. One
     image of a detector has thousands of boxes, and tells more than many of a classifier.
     float32: the fused module that the variants were made of. "kl" is measured where labels are class numbers
-    and the first output is [1, classes]; "pairs" where there is a partner. track(items, their number) sees
-    the samples that are done; workers: who looks at samples, this process if none are given; cache: keeps
+    and the first output is [1, classes]; "pairs" where there is a partner. track: sees the probes that are
+    done; workers: who looks at samples, this process if none are given; cache: keeps
     what each sample shows.
     """
     chosen = list(islice(samples, SAMPLES))
@@ -68,8 +69,8 @@ def measure_sensitivity(
     task = _Disturbances(float32, variants, probes, partner)
     cache = cache or Cache()
     key = cache.key("disturbances", (float32, variants, partner and partner.rows))
-    runs = until_settled(task, key, workers or Here(), chosen, cache, _FEWEST)
-    values, kl = by_probe(np.array(list(track(runs, len(chosen)))))
+    runs = until_settled(task, key, workers or Here(), chosen, cache, _FEWEST, track)
+    values, kl = by_probe(np.array(list(runs)))
     found: dict[str, dict[Pair, float]] = {}
     for (name, pair), value in zip(probes, values.mean(axis=0), strict=True):
         found.setdefault(name, {})[pair] = float(value)
@@ -77,10 +78,9 @@ def measure_sensitivity(
 
 
 @dataclass(frozen=True)
-class _Disturbances(Task[Sample, np.ndarray]):
-    """What each probe does to one sample: [probes, 2]."""
+class _Disturbances(Probing):
+    """What quantizing each layer alone does to one sample."""
 
-    threads = True
     float32: tvm.IRModule
     variants: Variants
     probes: tuple[tuple[str, Pair], ...]
@@ -90,7 +90,11 @@ class _Disturbances(Task[Sample, np.ndarray]):
         return _Bench(self.float32, self.variants, self.probes, self.partner)
 
     def work(self, bench: _Bench, item: Sample) -> np.ndarray:
-        return bench.disturbances(item)
+        return bench.disturbances(item, self.tick or (lambda: None))
+
+    @property
+    def count(self) -> int:
+        return len(self.probes)
 
 
 class _Bench:
@@ -108,7 +112,7 @@ class _Bench:
         layers = {pair: Interpreter(qdq) for pair, qdq in variants.qdq.items()}
         self.probes = [(known[name], _Probe(layers[pair], name, known)) for name, pair in probes]
 
-    def disturbances(self, sample: Sample) -> np.ndarray:
+    def disturbances(self, sample: Sample, tick: Callable[[], None]) -> np.ndarray:
         """[probes, 2]: noise power relative to the signal, and the divergence, or NaN."""
         clean = self.network.values(sample.inputs)
         exact = self.network.outputs(clean)
@@ -117,6 +121,7 @@ class _Bench:
         for var, probe in self.probes:
             outputs = self.network.outputs_with(clean, var, probe.output(clean))
             rows.append((noise(exact, outputs), self._divergence(exact[0], outputs[0], ranked)))
+            tick()
         return np.array(rows)
 
     def _divergence(self, exact: np.ndarray, found: np.ndarray, ranked: bool) -> float:

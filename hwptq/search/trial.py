@@ -34,17 +34,10 @@ from hwptq.report.verify import emulates, run_emitted
 from hwptq.workers.workers import Here, Task, shards
 
 from .choose import BitWidths
+from .known_trials import Found, Lost, TrialCauses, recalled
 
 #: A label, and the outputs for its sample.
 Answer = tuple[Any, "list[np.ndarray]"]
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Points that a choice loses: as measured, and as float32 believes where top-1 is measured."""
-
-    measured: float
-    believed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,8 @@ class Code:
 
 
 class Trial:
-    """Runs the code of one choice after another on the same data. Keeps the outputs of float32.
+    """Runs the code of one choice after another on the same data. Keeps the outputs of float32; what the
+    cache knows is not run again.
 
     Attributes, of the last run: accuracy (as in the report), weight_bytes of its program.
     Raises InputError where nothing here can run it.
@@ -91,7 +85,8 @@ class Trial:
         if reason and not emulated:
             raise InputError(f"--max-drop needs code that runs here ({reason}); or give a --budget")
         self._prepared, self._data = prepared, data
-        self._progress, self._options = job.progress, job.options
+        self._progress, self._options, self._cache = job.progress, job.options, job.cache
+        self._causes = TrialCauses(prepared, job, data)
         method = type(rounding_method(job.options.recipe.rounding))
         self._coding = _Coding(prepared.stats, replace(job, dump=IrDump()), outputs, emulated, method)
         divided = job.samples.divisible and data.divisible
@@ -114,10 +109,17 @@ class Trial:
 
     def loss(self, widths: BitWidths) -> Lost:
         """What the emitted code of a choice, or what stands in for it, loses against float32."""
+        causes = self._causes.of(widths.recorded(self._prepared).float32)
+        found = recalled(self._cache, causes, lambda: self._run(widths))
+        self.weight_bytes, self.accuracy = found.weight_bytes, found.accuracy
+        self._best = float(self.accuracy["float32"])
+        return found.lost
+
+    def _run(self, widths: BitWidths) -> Found:
+        """Its code is made and answers."""
         if _key(widths) not in self._begun:
             self.foresee([widths])
         code = self._begun.pop(_key(widths))()
-        self.weight_bytes = code.weight_bytes
         score = load_metric(self._options.metric)
         score.best = self._best
         labels: list[Any] = []
@@ -129,19 +131,19 @@ class Trial:
                 score.add(label, {"float32": exact, "emitted": emitted})
                 labels.append(label)
                 answers.append(int(emitted[0].argmax()))
-        self.accuracy = score.report()
-        lost = drop(self.accuracy)
+        accuracy = score.report()
+        lost = drop(accuracy)
         if lost is None:
             raise InputError("--max-drop needs labels or a --metric; or give a --budget")
-        self._best = float(self.accuracy["float32"])
-        if self.accuracy["metric"] != "top1":
-            return Lost(lost)
+        if accuracy["metric"] != "top1":
+            return Found(accuracy, code.weight_bytes, Lost(lost))
         outputs = np.concatenate([arrays[0] for arrays in self._exact])
-        return Lost(lost, believed_drop(outputs, np.asarray(labels), np.asarray(answers)))
+        believed = believed_drop(outputs, np.asarray(labels), np.asarray(answers))
+        return Found(accuracy, code.weight_bytes, Lost(lost, believed))
 
     def _answers(self, code: Code) -> Iterator[Answer]:
         """Of all samples, in their order."""
-        tick = Ticks(self._progress, self._data.count)
+        tick = Ticks(self._progress.track, self._data.count)
         task = _Answers(code, self._data, self._options.executor, tick)
         for part in self._runners.map(task, shards(None if self._whole else self._data.count)):
             if self._runners.remote:

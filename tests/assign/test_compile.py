@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -20,8 +21,9 @@ from hwptq.flow import plan
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.pipeline.stages import prepare
 from hwptq.pipeline.step import Job
+from hwptq.progress import Progress
 from hwptq.recipe import RECIPES
-from hwptq.search import drop_search
+from hwptq.search import drop_search, trial
 from hwptq.search.choose import Chooser
 from hwptq.targets import load_target
 
@@ -206,6 +208,46 @@ def test_max_drop_finds_the_cheapest_that_holds_it(tmp_path: Path, by_default: d
 
 
 @pytest.mark.usefixtures("few_steps")
+def test_a_search_runs_on_validation_data_and_not_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples that the accuracy is measured on decide nothing then; what was tried is known next time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    whole = np.load(EVALUATION)
+    parts = {"validation": slice(0, 100), "evaluation": slice(100, 140)}
+    for name, part in parts.items():
+        np.savez(tmp_path / f"{name}.npz", **{key: whole[key][part] for key in whole.files})
+    runs: list[Any] = []
+    seen = trial.Trial._run
+    monkeypatch.setattr(trial.Trial, "_run", lambda self, widths: runs.append(widths) or seen(self, widths))
+    told: list[str] = []
+
+    class Telling(Progress):
+        def tell(self, text: str) -> None:
+            told.append(text)
+
+    def report() -> dict[str, Any]:
+        options = hwptq.Options(
+            max_drop=1.0,
+            recipe=RECIPES["fast"],
+            cache=True,
+            validation_data=str(tmp_path / "validation.npz"),
+        )
+        case = MODEL, TARGET, CALIBRATION, str(tmp_path / "evaluation.npz"), PREPROCESS
+        return hwptq.compile(*case, tmp_path / "out", options, Telling()).report
+
+    first, tried = report(), len(runs)
+    assert first["accuracy"]["samples"] == 40
+    assert first["assignment"]["tried_on"] == "validation"
+    assert first["asked"]["data"]["validation"]["sha256"]
+    assert tried == len(first["assignment"]["tried"]) == len(told)
+    assert all(text.startswith(f"trial {i}: ") for i, text in enumerate(told, 1))
+    assert told[-1].endswith("the last")
+    assert report()["assignment"] == first["assignment"]
+    assert len(runs) == tried
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_max_drop_that_nothing_holds(tmp_path: Path) -> None:
     """The artefact has the highest precision then, and is complete."""
     with pytest.raises(AccuracyError):
@@ -223,6 +265,7 @@ def test_max_drop_that_nothing_holds(tmp_path: Path) -> None:
         ({"lower_ends": True}, "--lower-ends is about --precision or --max-drop"),
         ({"budget": parse_budget("macs-int2=50%")}, "offers no int2 weights"),
         ({"max_drop": 1.0}, "--dry-run emits no code"),
+        ({"validation_data": EVALUATION}, "--validation-data is what a search for --max-drop measures on"),
     ],
 )
 def test_contradictions_are_one_line(options: dict[str, Any], message: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from hwptq import metrics
+from hwptq.consistency import measures
 from hwptq.errors import InputError
 from hwptq.report.accuracy import drop, load_metric
 
@@ -150,6 +151,8 @@ def test_map_by_hand():
         ("miou", [np.zeros((1, 2, 4, 4))], np.zeros((2, 2), int), r"4, 4\], the labels are \[1, 2, 2\]"),
         ("perplexity", [np.zeros((1, 2, 4))], np.array([1, 4]), "tokens below 4"),
         ("spearman", [np.zeros((1, 1))], 1.0, "have no order"),
+        ("retrieval", [np.zeros((1, 4))], np.zeros(4), "give two pairs or more"),
+        ("retrieval", [np.zeros((1, 4))], None, "the other tower"),
         ("map", [np.zeros((1, 9, 4))], np.zeros((1, 5)), r"outputs are \[\[1, 9, 4\]\], not boxes"),
     ],
 )  # fmt: skip
@@ -158,6 +161,15 @@ def test_what_does_not_fit_is_said(name, outputs, label, said):
     score.add(label, {"float32": outputs})
     with pytest.raises(InputError, match=f"^--metric {name}: .*{said}"):
         score.report()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.integers(2, 5))
+def test_retrieval_is_the_mean_of_both_ways(seed, pairs, size):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal((pairs, size)).astype(np.float32) for _ in range(2))
+    found = measures.retrieval(measures.similarities(a, b))
+    assert value("retrieval", [a[:, None]], b) == pytest.approx((found.a_to_b + found.b_to_a) / 2)
+    assert value("retrieval", [3 * b], b) == pytest.approx(100)
 
 
 def test_a_name_that_is_none_lists_those_that_are():

@@ -14,6 +14,7 @@ from onnx_models import normal
 
 from hwptq import passes
 from hwptq.errors import UnsupportedError
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.steps import Steps
 from hwptq.frontends.frontend import read_model
 
@@ -116,3 +117,22 @@ def test_steps_give_what_growing_caches_give(extra: tuple[str, ...]) -> None:
 def test_what_depends_on_the_length_otherwise_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"'n_score3'.*depends on how many rows"):
         read_model(growing("root"), {"P": 5})
+
+
+@pytest.mark.parametrize("axes", [["P", 4], [3, 4]])
+def test_an_input_in_front_of_a_result_is_no_cache(axes: list[int | str]) -> None:
+    """Of a file without tokens, as streams of sound have, or whose sizes are fixed."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["new"], "new"),
+        helper.make_node("Concat", ["before", "new"], ["both"], "both", axis=1),
+    ]
+    shapes = {"before": [1, *axes], "x": [1, 2, 4]}
+    given = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+    made = [helper.make_tensor_value_info("both", TensorProto.FLOAT, [1, "Q", 4])]
+    graph = helper.make_graph(nodes, "stream", given, made)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    read = read_model(model, {"P": 3} if "P" in axes else {})
+    values = {"before": normal(1, 1, 3, 4), "x": normal(2, 1, 2, 4)}
+    assert {name: shape for name, (shape, _) in read.fed.items()} == {"before": (1, 3, 4), "x": (1, 2, 4)}
+    [found] = Interpreter(read.module).run(values)
+    np.testing.assert_array_equal(found, np.concatenate([values["before"], np.maximum(values["x"], 0)], 1))

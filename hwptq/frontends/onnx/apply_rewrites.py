@@ -13,6 +13,7 @@ from .read_file import node_name, one_line
 from .rewrites.absent_inputs import absent_inputs
 from .rewrites.channel_response import channel_response
 from .rewrites.einsum import einsum
+from .rewrites.evaluation_mode import refuse_training
 from .rewrites.explicit_padding import explicit_padding, same_padding
 from .rewrites.finite_constants import finite_constants
 from .rewrites.grouped_norm import with_grouped_norms
@@ -30,9 +31,11 @@ from .rewrites.top_k import top_k
 #: By operator; those of one operator follow each other.
 _RULES: Mapping[str, tuple[Rule, ...]] = {
     "AveragePool": (same_padding,),
+    "BatchNormalization": (refuse_training,),
     "Concat": (absent_inputs,),
     "Conv": (same_padding,),
     "ConvTranspose": (explicit_padding,),
+    "Dropout": (refuse_training,),
     "Einsum": (einsum,),
     "LRN": (channel_response,),
     "LpPool": (same_padding,),

@@ -26,6 +26,7 @@ def with_bodies(
     wanted = {("", n.op_type) for n in model.graph.node if _has_body(n, opset, known)}
     if not wanted:
         return model
+    model = _with_defaults(model, {op for _, op in wanted}, opset)
     typed = onnx.shape_inference.infer_shapes(with_inputs(model, shapes), data_prop=True)
     for tensor in typed.graph.initializer:
         typed.graph.value_info.append(
@@ -35,8 +36,21 @@ def with_bodies(
     return with_bodies(_named(model, bodies), shapes, known)  # bodies may call functions
 
 
+def _with_defaults(model: onnx.ModelProto, wanted: Collection[str], opset: int) -> onnx.ModelProto:
+    """The model with the attributes that its nodes leave to the standard: bodies refer to them."""
+    given, model = model, onnx.ModelProto()
+    model.CopyFrom(given)
+    for node in model.graph.node:
+        if node.domain in ("", "ai.onnx") and node.op_type in wanted:
+            there = {a.name for a in node.attribute}
+            known = onnx.defs.get_schema(node.op_type, opset).attributes
+            left = [a.default_value for name, a in known.items() if name not in there]
+            node.attribute.extend(value for value in left if value.type)
+    return model
+
+
 def _has_body(node: onnx.NodeProto, opset: int, known: Collection[str]) -> bool:
-    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, opset):
         return False
     schema = onnx.defs.get_schema(node.op_type, opset)
     if not (schema.has_function or schema.has_context_dependent_function):

@@ -1,6 +1,7 @@
 """Caches that grow, an input of P rows and an output of P + 1 by Concat, become caches of P + 1 rows.
 
-P is the size that the user gives the axis, the last step's. A step then writes its row at its position by
+P is the size that the user gives the axis, the last step's; an axis whose size the file fixes is no cache's.
+A step then writes its row at its position by
 Where, and what reads the rows sees those up to there: the softmax of the others is zero. What the exporter
 computed from the number of rows, positions and the rows of a causal mask, follows from the position, which is
 an input: that of the file, where it has one, else a new one named `position`.
@@ -37,7 +38,7 @@ class _Cache:
 
 
 def with_fixed_caches(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.ModelProto, Shapes]:
-    """The model and the shapes of its inputs, both as they are where no cache grows.
+    """The model and the shapes of its inputs, both as they are where no cache grows, or nothing is a token.
 
     Raises UnsupportedError where the caches differ in length, or something depends on it in a way that no
     position stands for.
@@ -49,6 +50,8 @@ def with_fixed_caches(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.Mode
     if len(rows) > 1:
         raise UnsupportedError(f"caches of {sorted(rows)} rows grow together: give them one length")
     plain = _Fixed(model, shapes, caches, rows.pop())
+    if not plain.looked_up():
+        return model, shapes  # a part of a stream, say, before the next one
     fixed = replace(plain, follows=plain.dependent())
     fixed.check()
     return fixed.masked(), fixed.shapes
@@ -56,13 +59,15 @@ def with_fixed_caches(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.Mode
 
 def _growing(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[_Cache]:
     given = {o.name for o in graph.output}
+    dims = {v.name: v.type.tensor_type.shape.dim for v in graph.input}
     found = []
     for node in graph.node:
         if node.op_type == "Concat" and len(node.input) == 2 and node.output[0] in given:
             past, new = node.input
             if past in shapes:
                 axis = int(attribute(node, "axis")) % len(shapes[past])
-                found.append(_Cache(past, new, node.output[0], axis))
+                if not dims[past][axis].HasField("dim_value"):
+                    found.append(_Cache(past, new, node.output[0], axis))
     return found
 
 
@@ -88,16 +93,17 @@ class _Fixed:
     @property
     def token(self) -> str:
         """The integer that the largest table is looked up by."""
+        return max(self.looked_up())[1]
+
+    def looked_up(self) -> list[tuple[int, str]]:
+        """(the size of a table, the input of one integer that its rows are looked up by)."""
         sizes = {t.name: int(np.prod(t.dims)) for t in self.model.graph.initializer}
         one = self._ones()
-        looked_up = [
+        return [
             (sizes.get(n.input[0], 0), n.input[1])
             for n in self.model.graph.node
             if n.op_type == "Gather" and n.input[1] in one
         ]
-        if not looked_up:
-            raise UnsupportedError("no input is a token [1, 1] that rows of a table are looked up by")
-        return max(looked_up)[1]
 
     def _ones(self) -> list[str]:
         """Inputs of one integer."""

@@ -14,6 +14,7 @@ import numpy as np
 import tvm
 
 from hwptq.calibration import CalibrationStats
+from hwptq.evaluate.partner import Partner
 from hwptq.ir.dataflow import bindings, main_functions
 from hwptq.ir.macs import node_macs
 from hwptq.passes.graph.quantizable import assignment
@@ -30,6 +31,8 @@ WORTH = 3.0
 #: Multiply-accumulates for the trials. A sample takes three passes.
 _MACS, _PASSES, _FEWEST = 4e10, 3, 3
 SAFE, CLOSE = "minmax", "mse"
+#: A loss in nats that is told apart from none.
+_LEAST = 1e-12
 
 
 def held_out(count: int | None) -> int:
@@ -46,8 +49,11 @@ def chosen(
     samples: Iterable[Mapping[str, np.ndarray]],
     granularity: str | None = None,
     exclude: str | None = None,
+    partner: Partner | None = None,
 ) -> str:
-    """SAFE or CLOSE, for a float module. stats: by an observer `auto`, of other samples than these."""
+    """SAFE or CLOSE, for a float module. stats: by an observer `auto`, of other samples than these; partner:
+    of an embedding, whose pairs decide then.
+    """
     macs = sum(node_macs(mod, value) for _, f in main_functions(mod) for _, value in bindings(f))
     few = list(islice(samples, max(int(_MACS / _PASSES / max(macs, 1)), _FEWEST)))
     gains: list[float] = []
@@ -58,8 +64,16 @@ def chosen(
         name, choices = str(gv.name_hint), Choices(granularity, exclude, assignment(func))
         trial = RoundedActivations(mod, name, fitting)
         safe, close = (
-            trial.lost(QuantizationPlan(mod, name, target, stats.by(method), choices))
+            _kept(trial, QuantizationPlan(mod, name, target, stats.by(method), choices), partner)
             for method in (SAFE, CLOSE)
         )
         gains += [*(close - safe)]
     return CLOSE if gains and min(gains) >= 0 and float(np.mean(gains)) >= WORTH else SAFE
+
+
+def _kept(trial: RoundedActivations, plan: QuantizationPlan, partner: Partner | None) -> np.ndarray:
+    """What a plan keeps, in dB: the SQNR of each part of the outputs; with a partner one number, of pairs.
+    Their loss grows with the power of the noise too, so half a bit is half of it."""
+    if partner is None:
+        return trial.lost(plan)
+    return np.array([-10 * np.log10(max(trial.lost_by_pairs(plan, partner), _LEAST))])

@@ -14,6 +14,7 @@ from hwptq.cache.content import JSON, states
 from hwptq.calibration import CalibrationStats, calibrate_shards
 from hwptq.data.dataset import Dataset
 from hwptq.errors import InputError
+from hwptq.evaluate.partner import Partner, read_partner
 from hwptq.formats import INT8, format_of, parse_precision
 from hwptq.kernels.layer import Layer
 from hwptq.options import Options
@@ -50,6 +51,11 @@ class Job:
                 "the model is in float: give calibration data (or a model with QuantizeLinear nodes)"
             )
         return self.data
+
+    @property
+    def partner(self) -> Partner | None:
+        """The other one of two towers, if there is one. Raises InputError for a file that holds none."""
+        return read_partner(self.options.partner) if self.options.partner else None
 
     @property
     def batches(self) -> Batches:
@@ -159,7 +165,7 @@ class Calibrate:
             return self._of(job, module, data, MinMax)
         seen, held = data.part(0, len(data) - number), data.part(len(data) - number, None)
         stats = self._of(job, module, seen, Auto)
-        samples = Batches(held, job.progress)
+        samples, partner = Batches(held, job.progress), job.partner
         method = job.cache.recall(
             "observer",
             (
@@ -169,10 +175,11 @@ class Calibrate:
                 job.target,
                 options.weight_granularity,
                 options.keep_float,
+                partner,
             ),
             JSON,
             lambda: chosen(
-                module, stats, job.target, samples, options.weight_granularity, options.keep_float
+                module, stats, job.target, samples, options.weight_granularity, options.keep_float, partner
             ),
         )
         if method == SAFE:

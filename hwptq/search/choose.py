@@ -34,7 +34,6 @@ from hwptq.quant.layer_rounding import rounding_method
 from hwptq.targets import Descriptor
 from hwptq.targets.op_kinds import GROUP_OP, WEIGHTED_OPS
 
-from .partner import read_partner
 from .sensitivity import SAMPLES, Sensitivity, measure_sensitivity
 
 _DYNAMIC = INT8.name, INT8.name  # what dense layers take where activations are dynamic
@@ -123,6 +122,7 @@ class Chooser:
         self.saves = "cycles" if wide else job.target.max_drop_saves
         self.target, self._data, self._cache, self._workers = job.target, job.data, job.cache, job.workers
         self._float32, self._options, self._progress = prepared.float32, job.options, job.progress
+        self._partner = job.partner
         precision = job.options.precision
         wide = wide or (precision is not None and is_wide(parse_precision(precision)))
         wishes = job.options.weight_granularity, job.options.keep_float, wide
@@ -179,7 +179,7 @@ class Chooser:
         if self._sensitivity is None:
             with self._progress.stage("sensitivity"):
                 variants, samples = self._rounded()
-                partner = read_partner(self._options.partner) if self._options.partner else None
+                partner = self._partner
                 self._sensitivity = self._cache.recall(
                     "sensitivity",
                     (self._float32, variants, samples, partner.rows if partner else None),

@@ -21,6 +21,7 @@ from hwptq.cache.cache import Cache
 from hwptq.data.dataset import Sample
 from hwptq.evaluate.downstream import Network
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.evaluate.partner import Partner
 from hwptq.formats import Pair
 from hwptq.ir.dataflow import bindings, reads
 from hwptq.ir.provenance import Part, origins
@@ -29,7 +30,6 @@ from hwptq.progress import Track
 from hwptq.workers.workers import Here, Workers
 
 from .disturbance import Probing, by_probe, divergence, noise, until_settled
-from .partner import Partner
 
 #: The most samples and the fewest: the disturbance is averaged over them and over all values of the outputs.
 SAMPLES, _FEWEST = 64, 8
@@ -38,7 +38,7 @@ SAMPLES, _FEWEST = 64, 8
 @dataclass(frozen=True)
 class Sensitivity:
     """By layer and pair: `measure` is "noise" (power at the outputs, relative to the signal's), "kl" (mean
-    divergence of the class probabilities from those of float32, in nats) or "pairs" (search/partner.py)."""
+    divergence of the class probabilities from those of float32, in nats) or "pairs" (evaluate/partner.py)."""
 
     measure: str
     values: Mapping[str, Mapping[Pair, float]]

@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 
 from hwptq.evaluate.downstream import Network
+from hwptq.evaluate.partner import Partner
 from hwptq.ir.dataflow import reads
 
 from .output_parts import output_parts
@@ -36,6 +37,14 @@ class RoundedActivations:
             noise += [np.square(a - b).sum() for a, b in zip(exact, found, strict=True)]
             signal += [np.square(a).sum() for a in exact]
         return np.asarray(-10 * np.log10(np.maximum(noise / np.maximum(signal, 1e-30), _LEAST)))
+
+    def lost_by_pairs(self, plan: QuantizationPlan, partner: Partner) -> float:
+        """What the partner of the first output, an embedding, loses: the mean of the samples, in nats."""
+        losses = []
+        for sample in self._samples:
+            exact = self._network.outputs(self._network.values(sample))[0]
+            losses.append(partner.loss(exact, self._network.outputs(self._rounded(sample, plan))[0]))
+        return float(np.mean(losses))
 
     def _rounded(self, sample: Mapping[str, np.ndarray], plan: QuantizationPlan) -> dict[Any, Any]:
         """The values of all vars, as operators in integers read them; the ends as they leave."""

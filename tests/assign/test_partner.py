@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hwptq.errors import InputError
 from hwptq.options import Options
-from hwptq.search.partner import Partner, read_partner
+from hwptq.evaluate.partner import Partner, read_partner
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -27,7 +27,7 @@ from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.stored_bytes import stored_bytes
 from hwptq.passes.variants import Variants, uniform_variants
-from hwptq.search.partner import Partner
+from hwptq.evaluate.partner import Partner
 from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 from hwptq.workers.workers import Here

@@ -350,7 +350,9 @@ def _lowered(
     with job.progress.stage("select"):
         fitted = fitting_kernels(integer, job, outputs, tuning.tile_of if tuning else first_tile)
     return (
-        Graphs(quantized.float32, quantized.qdq, integer, fitted.code, quantized.observer),
+        Graphs(
+            quantized.float32, quantized.qdq, integer, fitted.code, quantized.observer, quantized.rounding
+        ),
         tuning,
         fitted.bands,
     )

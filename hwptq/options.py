@@ -46,7 +46,7 @@ class Options:
     budget: Budget | None = None  # what the choice of dtypes may cost
     exclude: str | None = None  # regular expression of layers that keep the highest precision offered
     keep_float: str | None = None  # regular expression of node names that stay in float
-    partner: Path | None = None  # .npy of the other tower's embeddings: dtypes by what pairs lose
+    partner: Path | None = None  # .npy of the other tower's embeddings: what pairs lose decides
     lower_ends: bool = False  # `precision`, or a search for max_drop: of first and last layers too
     axes: Mapping[str, int] = field(default_factory=dict)  # sizes of symbolic axes of the inputs, by name
     fixed: Mapping[str, float] = field(default_factory=dict)  # inputs that always have that value, by name
@@ -93,8 +93,6 @@ class Options:
             )
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
             _check_pattern(option, value)
-        if self.partner and not self.dtype_budget and self.max_drop is None:
-            raise InputError("--partner decides between dtypes: give --budget or --max-drop with it")
         for name, size in self.axes.items():
             if size < 1:
                 raise InputError(f"--axis {name}={size}: must be 1 or more")

@@ -82,7 +82,7 @@ class Quantization:
     ] = None
     partner: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npy", help="embeddings of the other tower: dtypes by what pairs lose"),
+        typer.Option(metavar="FILE.npy", help="embeddings of the other tower: what pairs lose decides"),
     ] = None
     axes: Annotated[
         list[str] | None, typer.Option("--axis", metavar="NAME=SIZE", help="size of a symbolic axis")

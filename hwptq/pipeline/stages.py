@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 
@@ -13,6 +13,7 @@ from hwptq.kernels.layer import Layer
 from hwptq.notices import Warning
 from hwptq.passes.graph.group_plan import GroupChoice
 
+from .rounding_choice import rounding_by_pairs
 from .scale_warnings import scale_warnings
 from .step import Job, State, first_tile, run
 from .steps import (
@@ -45,6 +46,7 @@ class Quantized:
     qdq: tvm.IRModule
     warnings: tuple[Warning, ...] = ()
     observer: str | None = None  # by which the ranges of activations were taken, if they were
+    rounding: str | None = None  # by which the weights were rounded, if they were
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Graphs:
     integer: tvm.IRModule  # the reference
     kernels: tvm.IRModule  # what the emitted code was made of
     observer: str | None = None  # as in Quantized
+    rounding: str | None = None
 
 
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
@@ -75,10 +78,16 @@ def prepare(module: tvm.IRModule, job: Job) -> Prepared:
 
 def insert(prepared: Prepared, job: Job) -> Quantized:
     """A prepared module quantized, with the dtypes recorded on it, else the first of the target's."""
-    now = run(QUANTIZE, job, State(prepared.float32, prepared.float32, prepared.stats))
-    return Quantized(
-        prepared.float32, now.module, tuple(scale_warnings(prepared.stats, now.module)), prepared.stats.method
-    )
+    state = State(prepared.float32, prepared.float32, prepared.stats)
+    if job.options.partner:
+        with job.progress.stage("rounding by pairs"):
+            method = rounding_by_pairs(state, job, lambda other: integers(insert(prepared, other), other))
+        recipe = replace(job.options.recipe, rounding=method)
+        job = replace(job, options=replace(job.options, recipe=recipe))
+    now = run(QUANTIZE, job, state)
+    warnings = tuple(scale_warnings(prepared.stats, now.module))
+    how = prepared.stats.method, job.options.recipe.rounding
+    return Quantized(prepared.float32, now.module, warnings, *how)
 
 
 def prepare_dynamic(module: tvm.IRModule, job: Job) -> tvm.IRModule:
@@ -130,4 +139,11 @@ def kernels(integer: tvm.IRModule, job: Job, tile_of: Callable[[Layer], int] = f
 def lower(quantized: Quantized, job: Job) -> Graphs:
     """Integers, then kernels."""
     integer = integers(quantized, job)
-    return Graphs(quantized.float32, quantized.qdq, integer, kernels(integer, job), quantized.observer)
+    return Graphs(
+        quantized.float32,
+        quantized.qdq,
+        integer,
+        kernels(integer, job),
+        quantized.observer,
+        quantized.rounding,
+    )

@@ -79,6 +79,7 @@ def build_report(
         "memory": memory_map(program, graphs.kernels),
         "examples": [example_row(example, outputs, boxes) for example in evidence.examples],
         "observer": graphs.observer,
+        "rounding": graphs.rounding,
         "equalization": [
             {"name": name, "reason": why} for name, why in equalization(graphs.float32["main"]).items()
         ],

@@ -269,6 +269,8 @@ def _check_dynamic(options: Options, target: Descriptor, quantized: bool) -> Non
     """Raise InputError where dynamic activations leave an option nothing to say, or the target has none."""
     if quantized:
         raise InputError("the model is quantized already: --activations dynamic needs a model in float")
+    if options.partner:
+        raise InputError("--partner is about static activations: leave --activations dynamic out")
     _check_dynamic_budget(options)
     if options.weight_granularity == "group":
         try:
@@ -302,8 +304,6 @@ def _check_dynamic_budget(options: Options) -> None:
         raise InputError("--precision leaves a budget nothing to choose: give one of the two")
     if options.lower_ends:
         raise InputError("--lower-ends is about --precision: a budget is for all layers")
-    if options.partner:
-        raise InputError("--partner is about static activations")
 
 
 def _pairs(target: Descriptor) -> list[Pair]:

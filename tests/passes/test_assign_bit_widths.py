@@ -20,6 +20,7 @@ from hwptq.cache.cache import Cache
 from hwptq.cache.store import Store
 from hwptq.data.dataset import Sample
 from hwptq.errors import BudgetError, InputError, UnsupportedError
+from hwptq.evaluate.partner import Partner
 from hwptq.ir.dataflow import bindings
 from hwptq.ir.provenance import origins
 from hwptq.passes.assign_bit_widths import Pairs, at_precision, end_layers, within_budget
@@ -27,7 +28,6 @@ from hwptq.passes.graph.quantizable import assignment, layer_dtypes
 from hwptq.passes.layer_costs import LayerCosts
 from hwptq.passes.stored_bytes import stored_bytes
 from hwptq.passes.variants import Variants, uniform_variants
-from hwptq.evaluate.partner import Partner
 from hwptq.search.sensitivity import Sensitivity, measure_sensitivity
 from hwptq.targets import Descriptor, load_target
 from hwptq.workers.workers import Here

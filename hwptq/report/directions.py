@@ -21,6 +21,7 @@ LEAST_FINE, LEAST_KEPT = 0.95, 0.63
 _DIRECTIONS = 32
 _ROWS = 256  # of a sample
 _LEAST_ROWS = 3  # for each direction
+_FAR = 1e6  # times the size of a row: what lies beyond is as wrong, and its square would be all there is
 _STILL = 1e-9  # part of the power that varies, below which a tensor is a constant
 
 
@@ -35,13 +36,18 @@ class Directions:
     _axes: dict[int, np.ndarray] = field(default_factory=dict)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """x: the float values, y: what stands for them; same shape."""
+        """x: the float values, y: what stands for them; same shape. Rows of x with NaN or Inf, as
+        masked scores may have, have no direction."""
         a, b = _rows(x), _rows(y)
+        there = np.isfinite(a).all(axis=1)
+        a, b = a[there], b[there]
         size = np.sqrt(np.mean(a * a, axis=1, keepdims=True)) + 1e-30
         axes = self._axes.setdefault(a.shape[1], _random(a.shape[1]))
         if self._sums is not None and len(self._sums) != 2 * axes.shape[1]:
             return  # its size is not fixed
-        both = np.hstack([a / size @ axes, b / size @ axes])
+        with np.errstate(over="ignore"):
+            scaled = np.clip(np.nan_to_num(b / size, nan=_FAR), -_FAR, _FAR)
+        both = np.hstack([a / size @ axes, scaled @ axes])
         first = self._sums is None
         self._sums = both.sum(axis=0) if first else self._sums + both.sum(axis=0)
         self._moments = both.T @ both if first else self._moments + both.T @ both

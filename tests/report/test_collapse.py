@@ -57,6 +57,21 @@ def test_few_rows_and_constants_have_no_verdict() -> None:
     assert still.verdict is None
 
 
+@pytest.mark.parametrize("masked", [-np.inf, np.nan, np.finfo(np.float32).min])
+def test_masked_scores_are_no_direction(masked: float) -> None:
+    """A row of them says nothing, and what stands for others in their place is far off, and no more."""
+    rng, same, far = np.random.default_rng(4), Directions(), Directions()
+    for i in range(9):
+        x = rng.standard_normal((1, 64, 12)).astype(np.float32)
+        off = x.copy()
+        off[0, i] = masked
+        far.add(x, off)
+        x[0, i] = masked
+        same.add(x, off)
+    assert same.verdict == FINE
+    assert far.verdict != FINE
+
+
 def test_chance_alone_explains_nothing() -> None:
     rng, found = np.random.default_rng(3), Directions()
     found.add(rng.standard_normal((1, 40, 12)), rng.standard_normal((1, 40, 12)))

@@ -21,7 +21,7 @@ from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.evaluate.steps import Steps
 from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import IMPORT_CHECK, ImportCheck, Model
-from hwptq.report.accuracy import drop, load_metric
+from hwptq.report.accuracy import check_most, drop, load_metric
 from hwptq.report.asked import asked
 from hwptq.report.collapse import collapse_warnings
 from hwptq.report.coverage import coverage
@@ -372,11 +372,13 @@ def _gate(report: dict[str, Any], found: Outcome, options: Options) -> None:
         refuse(warnings)
     if options.max_drop is None:
         return
-    lost = drop(report["accuracy"])
+    accuracy = report["accuracy"]
+    lost = drop(accuracy)
     if lost is None:
         raise InputError(
             f"--max-drop needs labels or a --metric, and code that runs here ({evidence.executor})"
         )
+    check_most(options.max_drop, accuracy["metric"], accuracy["float32"])
     if lost > options.max_drop:
         raise AccuracyError(
             f"the emitted code loses {lost:.2f} points, --max-drop allows {options.max_drop:g}"

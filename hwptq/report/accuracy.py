@@ -223,6 +223,18 @@ def drop(accuracy: dict[str, Any]) -> float | None:
     return round(metrics.lost(accuracy["metric"], best, score), 6)  # 80.4 - 80.2 is above 0.2
 
 
+def check_most(most: float | None, metric: str, best: float) -> None:
+    """Raise InputError where the points that may be lost are all that float32 scores by a function of the
+    user's: one that gives parts of 1 is easily taken for one in percent.
+    """
+    of_user = ":" in metric
+    if of_user and most is not None and 0 < best <= most:
+        raise InputError(
+            f"--max-drop {most:g}: float32 scores {best:.4g} by {metric}, so that all of it might be lost; "
+            "give points in the units of the metric"
+        )
+
+
 def load_metric(metric: str | Metric | None) -> Score:
     """A Score by one of metrics.NAMES, a function or its "module:function"; None: what the labels allow.
 

@@ -29,7 +29,7 @@ from hwptq.pipeline.stages import Prepared, insert, lower
 from hwptq.pipeline.step import Job
 from hwptq.progress import Progress, Ticks
 from hwptq.quant.layer_rounding import RoundingMethod, rounding_method
-from hwptq.report.accuracy import drop, load_metric
+from hwptq.report.accuracy import check_most, drop, load_metric
 from hwptq.report.verify import emulates, run_emitted
 from hwptq.workers.workers import Here, Task, shards
 
@@ -119,27 +119,40 @@ class Trial:
         """Its code is made and answers."""
         if _key(widths) not in self._begun:
             self.foresee([widths])
+        if not self._exact:
+            self._score_float32()
         code = self._begun.pop(_key(widths))()
         score = load_metric(self._options.metric)
         score.best = self._best
         labels: list[Any] = []
         answers: list[int] = []
         with self._progress.stage("search"):
-            if not self._exact:
-                self._exact = [outputs for _, outputs in self._answers(Code(self._prepared.float32))]
             for exact, (label, emitted) in zip(self._exact, self._answers(code), strict=True):
                 score.add(label, {"float32": exact, "emitted": emitted})
                 labels.append(label)
                 answers.append(int(emitted[0].argmax()))
         accuracy = score.report()
         lost = drop(accuracy)
-        if lost is None:
-            raise InputError("--max-drop needs labels or a --metric; or give a --budget")
+        assert lost is not None  # as float32 had a score
         if accuracy["metric"] != "top1":
             return Found(accuracy, code.weight_bytes, Lost(lost))
         outputs = np.concatenate([arrays[0] for arrays in self._exact])
         believed = believed_drop(outputs, np.asarray(labels), np.asarray(answers))
         return Found(accuracy, code.weight_bytes, Lost(lost, believed))
+
+    def _score_float32(self) -> None:
+        """Keep what float32 answers, and what it scores. Raises InputError for a --max-drop that it makes
+        meaningless."""
+        score = load_metric(self._options.metric)
+        with self._progress.stage("score float32"):
+            for label, outputs in self._answers(Code(self._prepared.float32)):
+                score.add(label, {"float32": outputs})
+                self._exact.append(outputs)
+        accuracy = score.report()
+        if accuracy["metric"] == "sqnr_db":
+            raise InputError("--max-drop needs labels or a --metric; or give a --budget")
+        check_most(self._options.max_drop, accuracy["metric"], accuracy["float32"])
+        self._best = float(accuracy["float32"])
 
     def _answers(self, code: Code) -> Iterator[Answer]:
         """Of all samples, in their order."""

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from hwptq import metrics
 from hwptq.consistency import measures
 from hwptq.errors import InputError
-from hwptq.report.accuracy import drop, load_metric
+from hwptq.report.accuracy import check_most, drop, load_metric
 
 
 def value(name, outputs, labels, exact=None):
@@ -186,6 +186,16 @@ def test_a_function_of_the_user_lies_where_hwptq_is_called(
     score = load_metric("own_metric:third")
     score.add(None, {"float32": [np.zeros((1, 2))]})
     assert score.report()["float32"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("most", "metric", "best", "asks_nothing"),
+    [(0.9, "mine:map", 0.25, True), (0.2, "mine:map", 0.25, False), (0.9, "mine:loss", -3.0, False),
+     (None, "mine:map", 0.25, False), (30, "top1", 10.0, False)],
+)  # fmt: skip
+def test_a_drop_of_all_there_is_asks_nothing(most, metric, best, asks_nothing):
+    with pytest.raises(InputError, match="units") if asks_nothing else contextlib.nullcontext():
+        check_most(most, metric, best)
 
 
 def test_sqnr_is_measured_where_labels_would_allow_more():

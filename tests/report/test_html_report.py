@@ -124,7 +124,7 @@ def test_shows_how_the_dtypes_were_chosen() -> None:
     report = copy.deepcopy(REPORT)
     report["assignment"] = {"budget": "weights=640kB", "tried": [{"weights": 630_000.0, "drop": 0.25}]}
     words = _read(report).words
-    assert "Budget: weights=640kB. Choices that were compiled and run:" in words
+    assert "Searched for --max-drop. Choices that were compiled and run on the evaluation data:" in words
     assert {"630,000", "+0.25"} <= set(words)
     bits = {"asked": 3.2, "stored": 3.1875, "layers": {"conv": 3.1875}}
     report["assignment"] = {"budget": "bits=3.2", "tried": [], "bits": bits}

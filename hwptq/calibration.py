@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tvm
 
+from hwptq.cache.digest import digest
 from hwptq.data.dataset import Dataset
 from hwptq.formats import INT8, Format
 from hwptq.workers.workers import Here, Task, Workers, shards
@@ -39,6 +40,11 @@ class CalibrationStats:
     _found: dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict, repr=False
     )
+
+    @property
+    def identity(self) -> str:
+        """What the cache knows them by: what was seen, not which ranges were asked for since."""
+        return digest(self.method, self.axis, self.group, self.samples, self.observers)
 
     def observe(self, function: str, origin: Origin, value: np.ndarray) -> None:
         """Add what a tensor of a function holds in one sample. Tensors without the axis are left out."""

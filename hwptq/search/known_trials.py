@@ -56,15 +56,17 @@ class TrialCauses:
             options.keep_float,
             options.threads,
             options.executor,
+            options.kv_cache,
+            job.partner,
         )
         self._metric = options.metric
 
     def of(self, recorded: tvm.IRModule) -> tuple[Any, ...]:
         """Those of a trial. recorded: the float module that says which dtypes were chosen."""
-        return (recorded, *self._causes, _Source(self._metric))
+        return (recorded, *self._causes, MetricSource(self._metric))
 
 
-class _Source:
+class MetricSource:
     """What a metric is known by: its name, and for one of the user's the file that it is written in. What
     that file imports may change unseen; the code that is delivered is scored anew in any case."""
 

@@ -9,17 +9,29 @@ from collections.abc import Mapping
 
 import onnx
 
+from .rewrites.embed_norm import embed_norm
+from .rewrites.fused_attention import attention, multi_head_attention
+from .rewrites.fused_layers import fused_conv, fused_gemm, fused_matmul
 from .rewrites.fused_norms import simplified_layer_norm, skip_norm
 from .rewrites.grouped_query_attention import grouped_query_attention
 from .rewrites.quick_gelu import quick_gelu
+from .rewrites.rotary_positions import rotary_embedding
 from .rewrites.surroundings import Rule, Surroundings
 
 _RULES: Mapping[str, Rule] = {
+    "Attention": attention,
+    "EmbedLayerNormalization": embed_norm,
+    "FusedConv": fused_conv,
+    "FusedGemm": fused_gemm,
+    "FusedMatMul": fused_matmul,
     "GroupQueryAttention": grouped_query_attention,
+    "MultiHeadAttention": multi_head_attention,
     "QuickGelu": quick_gelu,
+    "RotaryEmbedding": rotary_embedding,
     "SimplifiedLayerNormalization": simplified_layer_norm,
     "SkipLayerNormalization": skip_norm,
     "SkipSimplifiedLayerNormalization": skip_norm,
+    "TransposeMatMul": fused_matmul,
 }
 _DOMAIN = "com.microsoft"
 #: An operator that files name without a domain, though the standard has none of that name.
@@ -43,7 +55,8 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = copy.graph
     for node in graph.node:
         node.name = node.name or node.output[0]
-    around = Surroundings(graph, {})
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    around = Surroundings(graph, _known_shapes(copy), opset)
     nodes = [
         n for node in graph.node for n in ((_is_fused(node) and _RULES[node.op_type](around, node)) or [node])
     ]
@@ -52,6 +65,18 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(copies)
     graph.initializer.extend(around.added)
     return copy
+
+
+def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors before the first fused node, -1 for a size that the file leaves open."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape"):
+            dims = tensor.shape.dim
+            shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
+    return shapes
 
 
 def _is_fused(node: onnx.NodeProto) -> bool:

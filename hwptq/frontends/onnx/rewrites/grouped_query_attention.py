@@ -6,7 +6,6 @@ up to seqlens_k is another computation, which the check of the import tells apar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +14,7 @@ import onnx
 from hwptq.errors import UnsupportedError
 
 from .parts import Parts, given, made
+from .rotary_positions import RotaryPositions
 from .surroundings import Surroundings, attribute
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -39,7 +39,9 @@ def grouped_query_attention(around: Surroundings, node: onnx.NodeProto) -> list[
     one = parts.constant(1, np.int64)
     rows = parts.op("Range", [past, total, one])
     if attribute(node, "do_rotary", 0):
-        rotary = _Rotary(parts, node, given(node, 9) or rows, bool(given(node, 9)))
+        cos, sin, places = (given(node, i) for i in (7, 8, 9))
+        neighbours = bool(attribute(node, "rotary_interleaved", 0))
+        rotary = RotaryPositions(parts, cos, sin, places or rows, bool(places), neighbours)
         query, key = rotary.turned(query), rotary.turned(key)
     key = _joined(parts, past_key, key, made(node, 1))
     value = _joined(parts, past_value, value, made(node, 2))
@@ -77,11 +79,9 @@ def _repeated(parts: Parts, tensor: str, heads: int, shared: int) -> str:
     times = heads // shared
     if times == 1:
         return tensor
-    wide = parts.op("Unsqueeze", [tensor, parts.ints(2)])
+    wide = parts.unsqueezed(tensor, 2)
     repeated = parts.op("Concat", [wide] * times, axis=2)
-    batch, steps, size = (
-        parts.op("Unsqueeze", [parts.size(tensor, axis), parts.ints(0)]) for axis in (0, 2, 3)
-    )
+    batch, steps, size = (parts.unsqueezed(parts.size(tensor, axis), 0) for axis in (0, 2, 3))
     shape = parts.op("Concat", [batch, parts.ints(heads), steps, size], axis=0)
     return parts.op("Reshape", [repeated, shape])
 
@@ -104,57 +104,11 @@ def _scores(parts: Parts, node: onnx.NodeProto, query: str, keys: str) -> str:
 
 def _visible(parts: Parts, node: onnx.NodeProto, rows: str, columns: str) -> str:
     """bool [steps, all steps]: what each step may look at."""
-    rows = parts.op("Unsqueeze", [rows, parts.ints(1)])
-    columns = parts.op("Unsqueeze", [columns, parts.ints(0)])
+    rows = parts.unsqueezed(rows, 1)
+    columns = parts.unsqueezed(columns, 0)
     visible = parts.op("LessOrEqual", [columns, rows])
     window = int(attribute(node, "local_window_size", -1))
     if window <= 0:
         return visible
     first = parts.op("Sub", [rows, parts.constant(window, np.int64)])
     return parts.op("And", [visible, parts.op("Greater", [columns, first])])
-
-
-@dataclass
-class _Rotary:
-    """Rotary positions: halves of a head, or neighbours, are turned by an angle."""
-
-    parts: Parts
-    node: onnx.NodeProto
-    positions: str
-    by_batch: bool
-
-    def turned(self, x: str) -> str:
-        """x [batch, heads, steps, size] with its positions."""
-        parts, cos_cache = self.parts, self.node.input[7]
-        cos, sin = (self._angles(cache) for cache in (cos_cache, self.node.input[8]))
-        half = parts.op("Unsqueeze", [parts.size(cos_cache, 1), parts.ints(0)])
-        turned_size = parts.op("Mul", [half, parts.ints(2)])
-        size = parts.op("Unsqueeze", [parts.size(x, 3), parts.ints(0)])
-        axis, zero = parts.ints(3), parts.ints(0)
-        turned = parts.op("Slice", [x, zero, turned_size, axis])
-        rest = parts.op("Slice", [x, turned_size, size, axis])
-        neighbours = bool(attribute(self.node, "rotary_interleaved", 0))
-        if neighbours:
-            two = parts.ints(2)
-            a = parts.op("Slice", [turned, zero, turned_size, axis, two])
-            b = parts.op("Slice", [turned, parts.ints(1), turned_size, axis, two])
-        else:
-            a = parts.op("Slice", [turned, zero, half, axis])
-            b = parts.op("Slice", [turned, half, turned_size, axis])
-        first = parts.op("Sub", [parts.op("Mul", [a, cos]), parts.op("Mul", [b, sin])])
-        second = parts.op("Add", [parts.op("Mul", [a, sin]), parts.op("Mul", [b, cos])])
-        if neighbours:
-            pairs = [parts.op("Unsqueeze", [t, parts.ints(4)]) for t in (first, second)]
-            joined = parts.op("Concat", pairs, axis=4)
-            shape = parts.op("Shape", [turned])
-            both = parts.op("Reshape", [joined, shape])
-        else:
-            both = parts.op("Concat", [first, second], axis=3)
-        return parts.op("Concat", [both, rest], axis=3)
-
-    def _angles(self, cache: str) -> str:
-        """[1 or batch, 1, steps, size / 2] of the positions."""
-        found = self.parts.op("Gather", [cache, self.positions])
-        return self.parts.op(
-            "Unsqueeze", [found, self.parts.ints(1) if self.by_batch else self.parts.ints(0, 1)]
-        )

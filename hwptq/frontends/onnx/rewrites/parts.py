@@ -10,8 +10,8 @@ import onnx
 
 from .surroundings import Surroundings, part_of
 
-#: The opset since which a Reduce takes its axes as an input; "": of those that aren't listed.
-_AXES_AS_INPUT = {"ReduceSum": 13, "": 18}
+#: The opset since which an operator takes its axes as an input; "": Reduces that aren't listed.
+_AXES_AS_INPUT = {"ReduceSum": 13, "Unsqueeze": 13, "": 18}
 
 
 class Parts:
@@ -42,6 +42,12 @@ class Parts:
     def reshaped(self, tensor: str, *shape: int) -> str:
         """To a shape in which 0 keeps an axis, and -1 takes what is left."""
         return self.op("Reshape", [tensor, self.ints(*shape)])
+
+    def unsqueezed(self, tensor: str, *axes: int) -> str:
+        """With new axes of one, which newer opsets take as an input."""
+        if self.around.opset >= _AXES_AS_INPUT["Unsqueeze"]:
+            return self.op("Unsqueeze", [tensor, self.ints(*axes)])
+        return self.op("Unsqueeze", [tensor], axes=list(axes))
 
     def reduced(self, op: str, tensor: str, axes: Sequence[int], keepdims: int = 1) -> str:
         """A Reduce over some axes, which newer opsets take as an input."""

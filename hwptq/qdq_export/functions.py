@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
-from .writer import Converter, Writer, tensor_type
+from .writer import Converter, NotExportable, Writer, tensor_type
 
 #: Operators that are one ONNX node with the same arguments.
 PLAIN = {
@@ -71,6 +72,32 @@ def _not_equal(w: Writer, call: Any, output: str) -> str:
     return w.node("Not", [equal], output)
 
 
+def _is_finite(w: Writer, call: Any, output: str) -> str:
+    x = w.name(call.args[0])
+    return w.node("Not", [w.node("Or", [w.node("IsNaN", [x]), w.node("IsInf", [x])])], output)
+
+
+def _floor_divide(w: Writer, call: Any, output: str) -> str:
+    """Floor of a quotient of floats."""
+    if tensor_type(call)[0] != TensorProto.FLOAT:
+        raise NotExportable(f"{output}: floor_divide of integers")
+    return w.node("Floor", [w.node("Div", [w.name(a) for a in call.args])], output)
+
+
+def _mod(w: Writer, call: Any, output: str) -> str:
+    """The remainder of the sign of what is divided."""
+    return w.node("Mod", [w.name(a) for a in call.args], output, fmod=1)
+
+
+def _floor_mod(w: Writer, call: Any, output: str) -> str:
+    """The remainder of the sign of the divisor: Mod is that of integers only."""
+    x, y = (w.name(a) for a in call.args)
+    if tensor_type(call)[0] != TensorProto.FLOAT:
+        return w.node("Mod", [x, y], output)
+    whole = w.node("Mul", [w.node("Floor", [w.node("Div", [x, y])]), y])
+    return w.node("Sub", [x, whole], output)
+
+
 CONVERTERS: dict[str, Converter] = {
     "clip": _clip,
     "nn.leakyrelu": _leaky,
@@ -81,4 +108,8 @@ CONVERTERS: dict[str, Converter] = {
     "rsqrt": _rsqrt,
     "astype": _cast,
     "not_equal": _not_equal,
+    "isfinite": _is_finite,
+    "mod": _mod,
+    "floor_divide": _floor_divide,
+    "floor_mod": _floor_mod,
 }

@@ -22,8 +22,11 @@ def _reduce(op: str) -> Converter:
     return convert
 
 
-def _softmax(w: Writer, call: Any, output: str) -> str:
-    return w.node("Softmax", [w.name(call.args[0])], output, axis=int(call.attrs.axis))
+def _softmax(op: str) -> Converter:
+    def convert(w: Writer, call: Any, output: str) -> str:
+        return w.node(op, [w.name(call.args[0])], output, axis=int(call.attrs.axis))
+
+    return convert
 
 
 def _layer_norm(w: Writer, call: Any, output: str) -> str:
@@ -70,7 +73,9 @@ CONVERTERS: dict[str, Converter] = {
     "sum": _reduce("ReduceSum"),
     "max": _reduce("ReduceMax"),
     "min": _reduce("ReduceMin"),
-    "nn.softmax": _softmax,
+    "prod": _reduce("ReduceProd"),
+    "nn.softmax": _softmax("Softmax"),
+    "nn.log_softmax": _softmax("LogSoftmax"),
     "nn.layer_norm": _layer_norm,
     "nn.rms_norm": _rms_norm,
     "nn.group_norm": _group_norm,

@@ -71,6 +71,28 @@ def test_computes_what_the_module_does(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, Interpreter(qdq).run(inputs)[0], atol=0.02)
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("LogSoftmax", "x", "y", axis=1)],
+        [node("Cast", "x", "i", to=onnx.TensorProto.INT64), node("Gather", "table i", "y")],
+        [node("Div", "x two", "d"), node("Floor", "d", "f"), node("Add", "f x", "y")],
+        [node("Mod", "x two", "y", fmod=1)],
+        [node("ReduceProd", "x axes", "y", keepdims=1)],
+    ],
+    ids=lambda nodes: nodes[0].op_type,
+)
+def test_what_stays_in_float(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
+    constants = {"two": np.float32(2), "table": normal(1, 9, 2), "axes": np.array([2])}
+    read = {name for one in nodes for name in one.input}
+    held = {name: array for name, array in constants.items() if name in read}
+    imported = import_onnx(save(model(nodes, {"x": [1, 3, 4]}, held, opset=18), tmp_path))
+    exported = export_qdq(imported.module, imported.outputs, "net")
+    inputs = {"x": np.abs(normal(9, 1, 3, 4)) * 3}
+    (found,) = ReferenceEvaluator(exported).run(None, inputs)
+    np.testing.assert_allclose(found, Interpreter(imported.module).run(inputs)[0], atol=1e-6)
+
+
 def test_can_be_compiled_again(tmp_path: Path) -> None:
     qdq, outputs = _quantized(_every_operator(), tmp_path)
     path = tmp_path / "model.qdq.onnx"

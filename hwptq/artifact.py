@@ -14,6 +14,7 @@ import numpy as np
 from .backends.program import Program, Tensor
 from .errors import InputError
 from .executors.executor import Executor, executor_for
+from .executors.requests import Request, inputs_of, request_of
 from .generation import Generation, Sampling
 from .metadata import program_of
 from .no_device import check_no_device
@@ -82,6 +83,12 @@ class CompiledModel:
         """Tokens behind `prompt`, as they are made: see Generation, whose errors are raised here too."""
         return Generation(self, prompt, most, sampling or Sampling(), frozenset(stop)).tokens()
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether several tokens of a text can be read at once: samples of run_stream may be prompts, with
+        the inputs of Program.prompt."""
+        return self.program.prompt is not None and self.running.prompts
+
     def close(self) -> None:
         """Give back what an executor holds elsewhere, such as a file on a board."""
         if "running" in self.__dict__:
@@ -91,7 +98,10 @@ class CompiledModel:
         return {tensor.name: array for tensor, array in zip(self.outputs, outputs, strict=True)}
 
     def _checked(self, sample: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        for tensor in self.inputs:
+        request = request_of(self.program, sample) if sample else Request.STEP
+        if request is Request.PROMPT and not self.reads_prompts:
+            raise InputError(f"{self.running.description} reads no prompts: give steps alone")
+        for tensor in inputs_of(self.program, request):
             if tensor.name not in sample:
                 raise InputError(f"input {tensor.name!r} is missing")
             array = np.asarray(sample[tensor.name])

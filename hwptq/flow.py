@@ -60,6 +60,7 @@ from .pipeline.stages import (
     normalize,
     prepare,
     prepare_dynamic,
+    prompt_kernels,
 )
 from .pipeline.step import Job, first_tile
 from .progress import Progress
@@ -98,6 +99,8 @@ def compile(
     backend_of(device).check(options.threads, here=options.executor is None)
     if options.profile and (problem := backend_of(device).why_not_profile(options.threads)):
         raise InputError(f"{device.name}: --profile measures kernels by running them, and {problem}")
+    if options.prompt and (problem := backend_of(device).why_no_prompt(options.threads)):
+        raise InputError(f"{device.name}: --prompt reads several tokens at once, and {problem}")
     if options.tune_cache is not None and not options.tune:
         raise InputError("--tune-cache says where --tune keeps its measurements: give --tune too")
     score = load_metric(options.metric)
@@ -157,7 +160,9 @@ def _built(model: Model, job: Job, validation: Dataset, folder: Path) -> Built:
     quantized, widths = _quantized(model, job, validation)
     graphs, tuning, bands = _lowered(quantized, job, model.given)
     with job.progress.stage("build"):
-        program = backend_of(job.target, job.cache).build(graphs.kernels, model.given, model.name, folder)
+        program = backend_of(job.target, job.cache).build(
+            graphs.kernels, model.given, model.name, folder, graphs.prompt
+        )
     if widths:
         widths.check(program.weight_bytes)
     if (budget := job.options.budget) and budget.kind == ARENA:
@@ -348,10 +353,13 @@ def _lowered(
         with job.progress.stage("tune"):
             tuning = tune(integer, job.target, TileCache(job.options.tune_cache), job.progress)
     with job.progress.stage("select"):
-        fitted = fitting_kernels(integer, job, outputs, tuning.tile_of if tuning else first_tile)
+        tile_of = tuning.tile_of if tuning else first_tile
+        fitted = fitting_kernels(integer, job, outputs, tile_of)
+        prompt = prompt_kernels(integer, job, tile_of)
     return (
         Graphs(
-            quantized.float32, quantized.qdq, integer, fitted.code, quantized.observer, quantized.rounding
+            quantized.float32, quantized.qdq, integer, fitted.code, quantized.observer, quantized.rounding,
+            prompt,
         ),
         tuning,
         fitted.bands,

@@ -1,4 +1,7 @@
-"""Text from a compiled language model, token by token; its caches live in the program."""
+"""Text from a compiled language model: its prompt at once, where the program can, then token by token.
+
+The caches live in the program.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from .backends.program import Program, Tensor
+from .backends.program import Program, Prompt, Tensor
 from .errors import InputError
 
-#: (token, how many came before) -> the logits behind it, [V].
-Step = Callable[[int, int], np.ndarray]
+#: A step, or a part of a prompt -> the logits behind it, [V].
+Read = Callable[[dict[str, np.ndarray]], np.ndarray]
+#: A part of a prompt takes about as long as one such part of its tokens in steps, however few are meant.
+_STEPS_OF_A_PROMPT = 4
 
 
 class Decoder(Protocol):
@@ -22,6 +27,8 @@ class Decoder(Protocol):
 
     @property
     def program(self) -> Program: ...
+    @property
+    def reads_prompts(self) -> bool: ...
     def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]: ...
 
 
@@ -58,6 +65,13 @@ class StepForm:
             names = ", ".join(t.name for t in program.outputs)
             raise InputError(f"beside caches it gives {names}: a step gives logits alone")
         return cls(others[0], position, program.outputs[0], program.state.context)
+
+
+def prompt_tensors(form: StepForm, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor]:
+    """The inputs of a prompt: tokens, position, how many are meant."""
+    assert form.position
+    by_name = {t.name: t for t in prompt.inputs}
+    return by_name[form.tokens.name], by_name[form.position.name], prompt.inputs[prompt.count]
 
 
 def _is_one_integer(tensor: Tensor) -> bool:
@@ -99,7 +113,8 @@ class Chooser:
 
 @dataclass
 class Generation:
-    """Tokens one after the other; `seconds` counts the steps behind the prompt alone.
+    """Tokens one after the other; `seconds` counts the steps behind the prompt alone, `prompt_seconds` what
+    comes before them.
 
     Raises InputError where the model is no step (StepForm), or prompt and answer exceed its context.
     """
@@ -110,6 +125,7 @@ class Generation:
     sampling: Sampling = Sampling()
     stop: frozenset[int] = frozenset()
     seconds: float = field(default=0.0, init=False)
+    prompt_seconds: float = field(default=0.0, init=False)
     steps: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -127,28 +143,49 @@ class Generation:
         waiting: SimpleQueue[dict[str, np.ndarray] | None] = SimpleQueue()
         outputs = self.model.run_stream(iter(waiting.get, None))
 
-        def step(token: int, place: int) -> np.ndarray:
-            waiting.put(self._inputs(token, place))
+        def read(sample: dict[str, np.ndarray]) -> np.ndarray:
+            waiting.put(sample)
             return next(outputs)[self.form.logits.name].reshape(-1)
 
         try:
-            yield from self._text(step)
+            yield from self._text(read)
         finally:
             waiting.put(None)
 
-    def _text(self, step: Step) -> Iterator[int]:
+    def _text(self, read: Read) -> Iterator[int]:
         chooser, first = self.sampling.chooser(), len(self.prompt)
-        for place, token in enumerate(self.prompt):
-            logits = step(token, place)
+        begun = perf_counter()
+        for sample in self._prompt_samples():
+            logits = read(sample)
+        self.prompt_seconds = perf_counter() - begun
         for place in range(first, first + self.most):
             token = chooser.choose(logits)
             yield token
             if token in self.stop or place == first + self.most - 1 or place >= self.form.context:
                 return
             begun = perf_counter()
-            logits = step(token, place)
+            logits = read(self._inputs(token, place))
             self.seconds += perf_counter() - begun
             self.steps += 1
+
+    def _prompt_samples(self) -> Iterator[dict[str, np.ndarray]]:
+        """What reads the prompt: as much of it at once as the program can, the rest token by token where that
+        should be less work."""
+        form, prompt = self.form, self.model.program.prompt
+        place = 0
+        while prompt and form.position and self.model.reads_prompts:
+            tokens = self.prompt[place : place + prompt.tokens]
+            if len(tokens) * _STEPS_OF_A_PROMPT <= prompt.tokens:
+                break
+            wide, at, count = prompt_tensors(form, prompt)
+            padded = [*tokens, *[tokens[-1]] * (prompt.tokens - len(tokens))]
+            yield {
+                wide.name: np.array(padded, wide.numpy_dtype).reshape(wide.shape),
+                at.name: np.full(at.shape, place, at.numpy_dtype),
+                count.name: np.full(count.shape, len(tokens), count.numpy_dtype),
+            }
+            place += len(tokens)
+        yield from (self._inputs(token, at) for at, token in enumerate(self.prompt[place:], place))
 
     def _inputs(self, token: int, place: int) -> dict[str, np.ndarray]:
         form = self.form

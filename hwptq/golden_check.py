@@ -14,6 +14,7 @@ from .backends.program import Tensor
 from .errors import InputError
 from .no_device import check_no_device
 from .report.golden import output_keys
+from .report.prompt_check import check_prompt
 
 Track = Callable[[Iterable[Any], "int | None"], Iterable[Any]]
 
@@ -50,9 +51,10 @@ def golden_samples(model: CompiledModel) -> Iterator[tuple[dict[str, np.ndarray]
 
 
 def check_golden(model: CompiledModel, track: Track = lambda items, total: items) -> GoldenCheck:
-    """Run all stored samples. track: passes their outputs on, and so sees how far it has come.
+    """Run all stored samples, and compare what reads several tokens at once with steps.
 
-    Raises InputError where nothing here runs the code, or nothing is stored.
+    track: passes their outputs on, and so sees how far it has come. Raises InputError where nothing here runs
+    the code, or nothing is stored.
     """
     stored = list(golden_samples(model))
     values = mismatches = 0
@@ -61,6 +63,9 @@ def check_golden(model: CompiledModel, track: Track = lambda items, total: items
         for name, array in wanted.items():
             values += array.size
             mismatches += int(np.count_nonzero(_bits(array) != _bits(found[name])))
+    for _, expected, given in check_prompt(model.running, model.program, [inputs for inputs, _ in stored]):
+        values += expected.size
+        mismatches += int(np.count_nonzero(_bits(expected) != _bits(given)))
     return GoldenCheck(model.running.description, len(stored), values, mismatches)
 
 

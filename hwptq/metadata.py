@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .backends.program import Library, Machine, Program, State, Tensor
+from .backends.program import Library, Machine, Program, Prompt, State, Tensor
 from .errors import InputError
 from .output_folder import GENERATOR, METADATA, manifest
 from .targets.trust import harmless_run
 
-SCHEMA = 4
+SCHEMA = 5
 _LARGEST = 2**40  # bytes of a tensor or an arena
 _LARGEST_ALIGNMENT = 1 << 16
+_SYMBOLS = ("reset", "prompt")  # functions of a library that only some have
 _DTYPE_KINDS = "biufV"  # V: bfloat16 and float8
 
 
@@ -42,6 +43,7 @@ def write_metadata(
         "inputs": [asdict(t) for t in program.inputs],
         "outputs": [asdict(t) for t in program.outputs],
         "state": asdict(program.state) if program.state else None,
+        "prompt": asdict(program.prompt) if program.prompt else None,
         "bits": bits,
         "files": manifest(folder),
     }
@@ -94,10 +96,13 @@ class _Reader:
             library=None if library is None else self._library(library),
             state=None if data["state"] is None else _state(data["state"]),
             why_none=_word(data["why_none"], "why_none") if none else "",
+            prompt=None if data["prompt"] is None else _prompt(data["prompt"]),
         )
         at = found.state.position if found.state else None
         if at is not None and at >= len(found.inputs):
             raise ValueError(f"state.position: there is no input {at}")
+        if found.prompt and (at is None or max(at, found.prompt.count) >= len(found.prompt.inputs)):
+            raise ValueError("prompt: it has no input for the position, or none for the number of tokens")
         if data["interface"] != _interface(data):
             raise ValueError("its tensors or sizes aren't those that the code was made for")
         return found
@@ -119,7 +124,7 @@ class _Reader:
         )
         found = Library(
             self._file(table["file"], "library.file"), _word(table["symbol"], "library.symbol"), arena,
-            alignment, behind, _word(table["reset"], "library.reset") if table["reset"] else "",
+            alignment, behind, *(_word(table[k], f"library.{k}") if table[k] else "" for k in _SYMBOLS),
         )  # fmt: skip
         if not 0 < found.alignment <= _LARGEST_ALIGNMENT or found.alignment & (found.alignment - 1):
             raise ValueError(f"library.alignment: {found.alignment} is no power of two")
@@ -128,7 +133,7 @@ class _Reader:
 
 def _interface(data: dict[str, Any]) -> str:
     """A hash of what the code in the folder takes for granted: with other buffers it would leave them."""
-    parts = [data[key] for key in ("inputs", "outputs", "library", "state")]
+    parts = [data[key] for key in ("inputs", "outputs", "library", "state", "prompt")]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -160,6 +165,15 @@ def _state(value: Any) -> State:
         _each(table["caches"], "state.caches", _tensor),
         None if position is None else _whole(position, "state.position"),
         _whole(table["context"], "state.context"),
+    )
+
+
+def _prompt(value: Any) -> Prompt:
+    table = _table(value, "prompt")
+    return Prompt(
+        _whole(table["tokens"], "prompt.tokens"),
+        _each(table["inputs"], "prompt.inputs", _tensor),
+        _whole(table["count"], "prompt.count"),
     )
 
 

@@ -29,6 +29,7 @@ OUTSIDE = "outside"
 KV_CACHES = ("float32", "int8", OUTSIDE)
 GRANULARITIES = ("tensor", "channel", "group")
 _MOST_THREADS = 16
+_LEAST_PROMPT = 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Options:
     executor: str | None = None  # what runs the code to verify it; None = a process of its own
     threads: int = 1  # the most threads that the emitted code can use
     dump_ir: Path | None = None  # a folder for the module after each pass
+    prompt: int | None = None  # tokens that a step of a language model has a function for, to read at once
     kv_cache: str = "float32"  # what a step of a language model keeps in the program, or "outside" of it
     tune: bool = False  # try a few tiles for each layer shape
     tune_cache: Path | None = None  # where what they measured is kept; None = the user's cache
@@ -91,6 +93,10 @@ class Options:
             raise InputError(
                 f"--kv-cache {self.kv_cache}: give {', '.join(KV_CACHES[:-1])} or {KV_CACHES[-1]}"
             )
+        if self.prompt is not None and self.prompt < _LEAST_PROMPT:
+            raise InputError(f"--prompt {self.prompt}: must be {_LEAST_PROMPT} or more tokens")
+        if self.prompt is not None and self.kv_cache == OUTSIDE:
+            raise InputError("--prompt writes caches that live in the program: leave --kv-cache outside out")
         for option, value in (("--exclude", self.exclude), ("--keep-float", self.keep_float)):
             _check_pattern(option, value)
         for name, size in self.axes.items():
@@ -132,6 +138,7 @@ class OptionWords(TypedDict, total=False):
     trust_descriptor: bool
     threads: int
     dump_ir: Path | str | None
+    prompt: int | None
     kv_cache: str
     tune: bool
     tune_cache: Path | str | None

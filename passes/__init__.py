@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .normalize_qdq import NormalizeQDQ as NormalizeQDQ
     from .normalize_qdq import is_quantized as is_quantized
     from .quantize_summands import QuantizeSummands as QuantizeSummands
+    from .read_prompt import ReadPrompt as ReadPrompt
     from .reconstruct_blocks import ReconstructBlocks as ReconstructBlocks
     from .round_groups import RoundGroups as RoundGroups
     from .round_weights import RoundingOptions as RoundingOptions
@@ -67,6 +68,7 @@ _PUBLIC = {
         "NormalizeQDQ",
         "is_quantized",
     ),
+    "read_prompt": ("ReadPrompt",),
     "reconstruct_blocks": ("ReconstructBlocks",),
     "quantize_summands": ("QuantizeSummands",),
     "round_groups": ("RoundGroups",),

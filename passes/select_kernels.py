@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from tvm.tirx import PrimFunc
 from tvm_ffi import StructuralKey
 
 from hwptq.formats import holds_codes
-from hwptq.ir.dataflow import bindings, composite_name, constant, main_functions, op_name, rewrite, shape_of
+from hwptq.ir.dataflow import constant, main_functions, op_name, rewrite, shape_of
 from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import Origin, Part, label_of
 from hwptq.kernels.epilogue import Follower
@@ -28,6 +29,7 @@ from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import THREADS
 
 from .graph.fused_groups import Group, Node, fused_groups
+from .graph.inlined import inlined
 from .graph.layouts import Readings, stored_layouts
 from .graph.movement import walk
 
@@ -39,12 +41,16 @@ class SelectKernels:
     The results stay the same, bit for bit: only LowerToInteger decides about arithmetic. What stays in float
     is no composite any more, but its operators, which TVM has code for. `threads`: the most that
     share large kernels; the module carries it as its attribute THREADS. `tile_of` says which of its tiles
-    a layer's kernel takes, 0 = the one that should be the best.
+    a layer's kernel takes, 0 = the one that should be the best. `beside_one`: the module is a prompt, and
+    its weights are to lie as those of the step beside it do (see Selector); `tile_of` is that of the step.
     """
 
-    def __init__(self, target: Any, threads: int = 1, tile_of: Callable[[Layer], int] = lambda layer: 0):
-        self.target, self.threads, self.tile_of = target, threads, tile_of
-        self.selector = selector_of(target, threads)
+    def __init__(
+        self, target: Any, threads: int = 1, tile_of: Callable[[Layer], int] = lambda layer: 0,
+        beside_one: bool = False,
+    ):  # fmt: skip
+        self.target, self.threads, self.tile_of, self.beside_one = target, threads, tile_of, beside_one
+        self.selector = selector_of(target, threads, beside_one)
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         # one function for steps that are structurally equal; what is portable already stays
@@ -66,7 +72,8 @@ class SelectKernels:
                 if group is None:
                     return None
                 layer, name = layer_of(group, layouts), r.origins[group.head.var].label
-                steps = kernel_steps(layer, name, self.target, self.threads, self.tile_of(layer))
+                tile = self.tile_of(of_one_row(layer) if self.beside_one else layer)
+                steps = kernel_steps(layer, name, self.target, self.threads, tile, self.beside_one)
                 return emitter.emit(r, steps, group.activations, var)
             if _joins(value) and holds_codes(str(var.ty.dtype)):
                 parts = list(value.args[0].fields)
@@ -77,7 +84,7 @@ class SelectKernels:
             moved = self._moved(var, value)
             if moved is not None:
                 return emitter.emit(r, (moved,), [value.args[0]], var)
-            return _inlined(mod, r, value)
+            return inlined(mod, r, value)
 
         out = rewrite(mod, visit)
         return out if self.threads == 1 else out.with_attr(THREADS, self.threads)
@@ -130,26 +137,6 @@ def _joins(value: Any) -> bool:
     return op_name(value) == "concat"
 
 
-def _inlined(mod: tvm.IRModule, r: Any, value: Any) -> Any:
-    """The value of a binding; for a composite that nothing quantized, its operators."""
-    called = value.op if isinstance(value, relax.Call) else None
-    if not isinstance(called, tvm.ir.GlobalVar) or composite_name(mod[called]) is None:
-        return r.keep(value)
-    func = mod[value.op]
-    if composite_name(func) is None:
-        return r.keep(value)
-    inner = dict(zip(func.params, map(r.get, value.args), strict=True))
-    *_, last = (var for var, step in bindings(func) if isinstance(step, relax.Call))
-    for var, step in bindings(func):
-        if isinstance(step, relax.Call):
-            args = [inner.get(a, a) for a in step.args]
-            call = relax.Call(step.op, args, step.attrs, step.ty_args)
-            inner[var] = r.emit(call, r.origin if var == last else None)
-        else:
-            inner[var] = inner[step]
-    return inner[func.body.body]
-
-
 def integer_node(mod: tvm.IRModule, var: Any, value: Any) -> Node | None:
     """The operator of a binding with its tensors, or None."""
     op = integer_operator(mod, value)
@@ -172,10 +159,21 @@ def layer_of(group: Group, layouts: Mapping[Any, Layout]) -> Layer:
     return Layer(head.op, tuple(types), _arrays(head), out, tuple(followers))
 
 
-def kernel_steps(layer: Layer, name: str, target: Any, threads: int = 1, tile: int = 0) -> tuple[Step, ...]:
+def of_one_row(layer: Layer) -> Layer:
+    """The layer as it is for one row (token)."""
+
+    def single(t: TensorType) -> TensorType:
+        return replace(t, shape=(*(1 for _ in t.shape[:-1]), *t.shape[-1:]))
+
+    return replace(layer, activations=tuple(map(single, layer.activations)), out=single(layer.out))
+
+
+def kernel_steps(
+    layer: Layer, name: str, target: Any, threads: int = 1, tile: int = 0, beside_one: bool = False
+) -> tuple[Step, ...]:  # fmt: skip
     """The steps by which `target` computes a layer called `name`."""
     try:
-        return select(layer, target, threads, tile)
+        return select(layer, target, threads, tile, beside_one)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -13,6 +13,11 @@ WORDS, CONTEXT = 11, 6
 
 
 def step_model(file: Path) -> None:
+    """Write step_graph to a file."""
+    onnx.save(step_graph(), file)
+
+
+def step_graph() -> onnx.ModelProto:
     """logits = (mean of embeddings so far) * W, the cache [1,1,6,8] filled by Where; a node is named take."""
     held = {"table": normal(1, WORDS, 8), "w": normal(2, 8, WORDS), "places": np.arange(CONTEXT)[:, None]}
     nodes = [
@@ -33,4 +38,4 @@ def step_model(file: Path) -> None:
     ]
     constants = [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in held.items()]
     graph = helper.make_graph(nodes, "step", inputs, outputs, constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), file)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])

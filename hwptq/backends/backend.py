@@ -53,9 +53,17 @@ class Backend(ABC):
 
     @abstractmethod
     def build(
-        self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path
+        self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path,
+        prompt: tvm.IRModule | None = None,
     ) -> Program:  # fmt: skip
-        """Build a module of kernels in `folder`, all files that users get."""
+        """Build a module of kernels in `folder`, all files that users get.
+
+        prompt: what ReadPrompt has made of a step, as kernels; see why_no_prompt.
+        """
+
+    def why_no_prompt(self, threads: int) -> str | None:
+        """Why its programs can't read several tokens of a text at once, or None where they can."""
+        return "its programs keep no caches"
 
     @abstractmethod
     def build_program(

@@ -44,6 +44,7 @@ class Library:
     alignment: int
     readable_behind: int = 0
     reset: str = ""  # the symbol of `void reset(void *arena)`, where there is a State
+    prompt: str = ""  # … of what reads several tokens, as `symbol` reads one, where there is a Prompt
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,19 @@ class State:
     caches: tuple[Tensor, ...]
     position: int | None
     context: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a step of a language model has beside it: several tokens of a text, read at once.
+
+    tokens: how many at most. inputs: those of a step, with so many tokens, and the number of them that are
+    meant, one integer, at `count`. It gives what the step of the last of these gives.
+    """
+
+    tokens: int
+    inputs: tuple[Tensor, ...]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,7 @@ class Program:
     why_none: str = ""  # there is no program
     link_failed: bool = False  # … although one was asked for
     arena_least_bytes: int = 0  # of the activations at the fullest call: no arrangement takes fewer
+    prompt: Prompt | None = None  # what reads several tokens at once, where it was asked for
 
     @property
     def command(self) -> list[str]:

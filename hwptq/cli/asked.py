@@ -163,6 +163,10 @@ class Code:
             help="caches of a decoding step: in the program, or as in the file",
         ),
     ] = "float32"
+    prompt: Annotated[
+        int | None,
+        typer.Option(metavar="T", help="of a decoding step: read T tokens of a prompt at once, too", min=2),
+    ] = None
     tune: Annotated[
         bool, typer.Option("--tune", help="try a few tiles for each layer shape; measured once, then cached")
     ] = False

@@ -54,10 +54,13 @@ def generate_command(
                 text = whole
     text = words.decode(found)
     rate = made.steps / made.seconds if made.seconds else None
+    read = len(made.prompt) / made.prompt_seconds if made.prompt_seconds else None
     executor = model.running.description
-    talk.tell(
-        {"executor": executor, "prompt": prompt, "text": text, "tokens": found, "tokens_a_second": rate}
-    )
+    talk.tell({
+        "executor": executor, "prompt": prompt, "text": text, "tokens": found, "tokens_a_second": rate,
+        "prompt_tokens": len(made.prompt), "prompt_tokens_a_second": read,
+    })  # fmt: skip
     if talk.shows:
         speed = f", {rate:.1f} tokens a second" if rate is not None else ""
-        print(f"\n{len(found)} tokens{speed}; {executor}")
+        before = f"; {len(made.prompt)} of the prompt" + (f", {read:.1f} a second" if read else "")
+        print(f"\n{len(found)} tokens{speed}{before}; {executor}")

@@ -33,6 +33,11 @@ class Steps:
         """Whether it sees each sample alone."""
         return not self._held
 
+    @property
+    def held(self) -> dict[str, np.ndarray]:
+        """What the caches hold, by the inputs that they are."""
+        return dict(self._now)
+
     def whole(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All inputs of the next step."""
         begins = self._position is not None and not np.any(inputs[self._position])

@@ -28,17 +28,20 @@ class Executor(ABC):
     """Runs a program. Raises HwptqError where it fails.
 
     Of a program with caches (Program.state) a stream is a text, whose steps are its samples: the caches are
-    empty at its beginning, and before each sample whose position is 0.
+    empty at its beginning, and before each sample whose position is 0. Where it reads prompts too
+    (Program.prompt), a sample may be one, or ask for the caches: see requests.py.
 
     preference: which one is taken where several can run a program, the highest; below 0 only by its name.
     timed: whether `times` are those of the code.
     placed: whether a place may stand behind its name, as in ssh:HOST; its class then takes (program, place).
+    prompts: whether it has the program read several tokens at once.
     """
 
     name: ClassVar[str] = ""
     preference: ClassVar[int] = -1
     timed: ClassVar[bool] = False
     placed: ClassVar[bool] = False
+    prompts: ClassVar[bool] = False
     _classes: ClassVar[dict[str, type[Executor]]] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwptq.backends.host import cpu_model
-from hwptq.backends.program import Library, Program
+from hwptq.backends.program import Library, Program, Tensor
 from hwptq.errors import HwptqError
 
 from .executor import Executor, Sample
 from .process import why_not_native
+from .requests import Request, inputs_of, request_of
 
 
 class InProcess(Executor):
@@ -25,6 +27,7 @@ class InProcess(Executor):
     name = "in process"
     preference = 2
     timed = True
+    prompts = True
 
     @classmethod
     def why_not(cls, program: Program) -> str | None:
@@ -38,12 +41,14 @@ class InProcess(Executor):
         self._library = program.library
         try:
             loaded = _opened(self._library.file)
-            function = getattr(loaded, self._library.symbol)
+            names = [self._library.symbol, *([self._library.prompt] if program.prompt else [])]
+            functions = [getattr(loaded, name) for name in names]
         except (OSError, AttributeError) as error:
             raise HwptqError(f"{self._library.file} can't be loaded: {error}") from error
-        function.argtypes = [ctypes.c_void_p] * 3
-        function.restype = ctypes.c_int32
-        self._function = function
+        for function in functions:
+            function.argtypes = [ctypes.c_void_p] * 3
+            function.restype = ctypes.c_int32
+        self._functions = dict(zip((Request.STEP, Request.PROMPT), functions, strict=False))
         self._reset = self._resetting(loaded)
         self._idle: list[_Memory] = []  # of calls that are over
 
@@ -77,9 +82,13 @@ class InProcess(Executor):
         at = None if state.position is None else self.program.inputs[state.position].name
         self._reset(memory.arena)
         for sample in samples:
+            request = request_of(self.program, sample)
+            if request is Request.CACHES:
+                yield [memory.state(state.nbytes)]
+                continue
             if at is not None and not np.any(sample[at]):
                 self._reset(memory.arena)
-            yield self._computed(memory, sample)
+            yield self._computed(memory, sample, request)
 
     def _alone(self, sample: Sample) -> list[np.ndarray]:
         memory = None
@@ -90,9 +99,11 @@ class InProcess(Executor):
         self._idle.append(memory)
         return outputs
 
-    def _computed(self, memory: _Memory, sample: Sample) -> list[np.ndarray]:
-        outputs = memory.prepare(sample)
-        stopped = self._function(memory.input_pointers, memory.output_pointers, memory.arena)
+    def _computed(
+        self, memory: _Memory, sample: Sample, request: Request = Request.STEP
+    ) -> list[np.ndarray]:  # fmt: skip
+        outputs, inputs = memory.prepare(sample, request)
+        stopped = self._functions[request](inputs, memory.output_pointers, memory.arena)
         if stopped:
             raise HwptqError(f"kernel {stopped} of {self._library.file.name} ran out of scratch memory")
         return outputs
@@ -110,17 +121,26 @@ def _opened(file: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(link))
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """Inputs of a kind of sample: places for those that lie badly, their addresses, pointers to them."""
+
+    tensors: Sequence[Tensor]
+    places: list[np.ndarray]
+    addresses: list[int]
+    pointers: Any
+
+
 class _Memory:
     """What one call needs beside its outputs: an arena, pointers, and places for inputs that lie badly."""
 
     def __init__(self, program: Program, library: Library):
-        self._inputs, self._outputs, self._library = program.inputs, program.outputs, library
+        self._outputs, self._library = program.outputs, library
         self._spare = library.alignment + library.readable_behind
-        self._places = [self._aligned(t.nbytes).view(t.numpy_dtype).reshape(t.shape) for t in program.inputs]
-        self._addresses = [place.ctypes.data for place in self._places]
+        kinds = [Request.STEP, *([Request.PROMPT] if program.prompt else [])]
+        self._inputs = {kind: self._places(inputs_of(program, kind)) for kind in kinds}
         self._arena = self._aligned(library.arena_bytes)
         self.arena = self._arena.ctypes.data
-        self.input_pointers = (ctypes.c_void_p * len(program.inputs))()
         self.output_pointers = (ctypes.c_void_p * len(program.outputs))()
 
     def _aligned(self, nbytes: int) -> np.ndarray:
@@ -129,16 +149,25 @@ class _Memory:
         first = -room.ctypes.data % self._library.alignment
         return room[first : first + nbytes]
 
-    def prepare(self, sample: Sample) -> list[np.ndarray]:
-        """Point to the inputs, and to new arrays for the outputs, which it returns."""
-        library = self._library
-        for i, tensor in enumerate(self._inputs):
+    def _places(self, tensors: Sequence[Tensor]) -> _Inputs:
+        places = [self._aligned(t.nbytes).view(t.numpy_dtype).reshape(t.shape) for t in tensors]
+        addresses = [place.ctypes.data for place in places]
+        return _Inputs(tensors, places, addresses, (ctypes.c_void_p * len(tensors))())
+
+    def state(self, nbytes: int) -> np.ndarray:
+        """A copy of what the arena begins with."""
+        return self._arena[:nbytes].copy()
+
+    def prepare(self, sample: Sample, request: Request) -> tuple[list[np.ndarray], Any]:
+        """Point to the inputs, and to new arrays for the outputs; these, and the pointers to the inputs."""
+        library, held = self._library, self._inputs[request]
+        for i, tensor in enumerate(held.tensors):
             array = np.asarray(sample[tensor.name], tensor.numpy_dtype)
             address = array.ctypes.data if array.flags.c_contiguous else 1
             if address % library.alignment or library.readable_behind:
-                np.copyto(self._places[i], array)
-                address = self._addresses[i]
-            self.input_pointers[i] = address
+                np.copyto(held.places[i], array)
+                address = held.addresses[i]
+            held.pointers[i] = address
         outputs = []
         for i, tensor in enumerate(self._outputs):
             room = np.empty(tensor.nbytes + self._spare, np.uint8)
@@ -146,4 +175,4 @@ class _Memory:
             first = -address % library.alignment
             self.output_pointers[i] = address + first
             outputs.append(np.ndarray(tensor.shape, tensor.numpy_dtype, room, first))
-        return outputs
+        return outputs, held.pointers

@@ -14,7 +14,7 @@ from hwptq.backends.host import architecture, cpu_model, missing_cpu_features
 from hwptq.backends.program import Machine, Program
 
 from .executor import Executor, Sample
-from .run_program import run_program
+from .run_program import run_program, run_requests
 
 
 class Process(Executor):
@@ -22,6 +22,7 @@ class Process(Executor):
 
     name = "process"
     preference = 1
+    prompts = True
 
     @classmethod
     def why_not(cls, program: Program) -> str | None:
@@ -39,7 +40,10 @@ class Process(Executor):
         return " ".join(self.program.run) + (f" ({version})" if version else "")
 
     def run_stream(self, samples: Iterable[Sample]) -> Iterator[list[np.ndarray]]:
-        return run_program(self.program.command, self.program.inputs, self.program.outputs, samples)
+        program = self.program
+        if program.prompt is None:
+            return run_program(program.command, program.inputs, program.outputs, samples)
+        return run_requests(program, samples)
 
 
 def why_not_native(machine: Machine) -> str | None:

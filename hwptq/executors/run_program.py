@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
 
-from hwptq.backends.program import Tensor
+from hwptq.backends.program import Program, Tensor
 from hwptq.errors import HwptqError
+
+from .requests import Request, inputs_of, outputs_of, request_of
 
 _STATUS = {2: "its input ended in the middle of a sample", 3: "a kernel ran out of scratch memory"}
 _SIGILL = (-4, 132)
@@ -36,6 +39,29 @@ def run_program(
     `command` starts the program; `samples` hold one array per input. Raises HwptqError where the program
     fails (a ProgramFailed, where it has started); an error while reading `samples` is raised as it is.
     """
+    return _run(command, lambda: outputs, (_encoded(inputs, sample) for sample in samples))
+
+
+def run_requests(program: Program, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[list[np.ndarray]]:
+    """The same of a program that reads prompts, where samples may be requests of any kind."""
+    kinds: deque[Request] = deque()
+
+    def encoded() -> Iterator[bytes]:
+        for sample in samples:
+            request = request_of(program, sample)
+            kinds.append(request)
+            yield bytes([request]) + _encoded(inputs_of(program, request), sample)
+
+    def outputs() -> Sequence[Tensor]:
+        return outputs_of(program, kinds.popleft()) if kinds else program.outputs
+
+    return _run([*program.command, "--prompts"], outputs, encoded())
+
+
+def _run(
+    command: Sequence[str], outputs: Callable[[], Sequence[Tensor]], samples: Iterator[bytes]
+) -> Iterator[list[np.ndarray]]:
+    """outputs: of the next sample, called when the first byte of them is there."""
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -45,7 +71,7 @@ def run_program(
     assert process.stdout
     assert process.stderr
     failure: list[BaseException] = []
-    feeder = threading.Thread(target=_feed, args=(process.stdin, inputs, samples, failure), daemon=True)
+    feeder = threading.Thread(target=_feed, args=(process.stdin, samples, failure), daemon=True)
     errors: list[bytes] = []
     drain = threading.Thread(target=lambda: errors.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
     feeder.start()
@@ -66,13 +92,16 @@ def run_program(
             _close(stream)
 
 
-def _feed(stdin: IO[bytes], inputs: Sequence[Tensor], samples: Any, failure: list[BaseException]) -> None:
+def _encoded(inputs: Sequence[Tensor], sample: Mapping[str, np.ndarray]) -> bytes:
+    """A sample as the program reads it."""
+    return b"".join(np.ascontiguousarray(sample[t.name], dtype=t.dtype).tobytes() for t in inputs)
+
+
+def _feed(stdin: IO[bytes], samples: Iterator[bytes], failure: list[BaseException]) -> None:
     """Write samples until the program stops reading; what goes wrong in `samples` is kept for the reader."""
     try:
         for sample in samples:
-            for tensor in inputs:
-                array = np.ascontiguousarray(sample[tensor.name], dtype=tensor.dtype)
-                stdin.write(array.tobytes())
+            stdin.write(sample)
             stdin.flush()
     except (BrokenPipeError, ValueError) as error:
         if isinstance(error, ValueError) and not stdin.closed:
@@ -87,10 +116,14 @@ def _close(stream: Any) -> None:
         stream.close()
 
 
-def _read_outputs(stdout: IO[bytes], outputs: Sequence[Tensor]) -> list[np.ndarray] | None:
+def _read_outputs(
+    stdout: IO[bytes], outputs: Callable[[], Sequence[Tensor]]
+) -> list[np.ndarray] | None:  # fmt: skip
     """One sample's outputs, or None at the end."""
     arrays = []
-    for tensor in outputs:
+    if not stdout.peek(1):  # type: ignore[attr-defined]
+        return None
+    for tensor in outputs():
         data = stdout.read(tensor.nbytes)
         if len(data) < tensor.nbytes:
             return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any, ClassVar
@@ -33,6 +33,29 @@ _HOME = "hwptq.operators"
 _BY_KIND: dict[str, type[Operator]] = {}
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """What an operator takes no notice of, where a mask hides it.
+
+    mask: the activation (its number) whose last axis hides positions, where it is not 0. of: the activations,
+    and their axes from the end, whose values at a hidden position change nothing, as long as one is shown.
+    zero: the code that the result has there, on its last axis; None = it has no such axis.
+    """
+
+    mask: int
+    of: Mapping[int, int]
+    zero: int | None = None
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Products of two activations are summed along an axis of each, from the end; one of them is 0 where the
+    activation has the code in `zeros`."""
+
+    axes: tuple[int, int]
+    zeros: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,24 @@ class Operator:
             return None
         return self, [rows if shape[1] > 1 else range(1) for shape in images]
 
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        """The axis of each activation that runs along with `axis` of the result, one value with one value,
+        and None for one that is read whole; None where nothing does.
+
+        Axes are counted from the end, -1 is the last; one beyond those of the result is a new one in front.
+        """
+        return (axis,) * self.activations if self.by_value else None
+
+    @property
+    def hides(self) -> Hiding | None:
+        """What is hidden from the result by one of the activations, if anything is."""
+        return None
+
+    @property
+    def contraction(self) -> Contraction | None:
+        """Along which axes two activations are multiplied and summed, if they are."""
+        return None
+
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit
     ) -> Callable[..., None]:  # fmt: skip
@@ -121,6 +162,11 @@ class Operator:
         if self.by_value and (unit.lanes == 1 or (out.shape[-1:] and out.shape[-1] % unit.lanes == 0)):
             attributes[OVERLAYS] = overlaid([*inputs, out], range(self.activations))  # vectors don't overlap
         return primfunc([*inputs, out], attributes, self.portable(inputs, out, unit))
+
+
+def along_rows(axis: int, activations: int) -> tuple[int | None, ...] | None:
+    """Operator.runs_along of one that works row by row of the last axis."""
+    return None if axis == -1 else (axis,) * activations
 
 
 class WeightedOperator(Operator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from .convolution import Convolution
 from .pack_weights import vector_count
@@ -18,6 +19,19 @@ def fit(
     """The tile for a shape; a `choice` above 0 is the next best one: see `tiles`."""
     found = tiles(conv, mac, tile, dense_vectors, interleaved)
     return found[min(choice, len(found) - 1)]
+
+
+def tile_beside_one(
+    conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool = False, choice: int = 0
+) -> tuple[Tile, int]:
+    """The best tile for pixels whose weights are packed as for one pixel, and the vectors that are packed
+    together there; `choice`: of that one's tiles. Interleaved pixels take as many vectors at once."""
+    together = fit(replace(conv, out=(1, 1)), mac, tile, dense_vectors, False, choice).vectors
+    if not interleaved:
+        best = fit(conv, mac, tile, dense_vectors)
+        return Tile(best.pixels, min(best.vectors, together)), together
+    pixels = even(conv.out[1], max(1, tile.pixels * tile.vectors // together))
+    return Tile(-(-pixels // mac.rows) * mac.rows, together), together
 
 
 def tiles(conv: Convolution, mac: Mac, tile: Tile, dense_vectors: int, interleaved: bool) -> list[Tile]:

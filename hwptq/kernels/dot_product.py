@@ -48,12 +48,13 @@ class DotProduct(Tiled[DotProductKernel]):
 
     def _grouped(self, layer: Layer) -> tuple[Step, ...]:
         """A look-up of as many tokens as a dense layer has takes the rows as that one does."""
-        one = prod(layer.out.shape[:-1]) == 1
-        most = Tile(self.kernel.group_pixels, self.kernel.group_vectors)
-        most = Tile(1, self.kernel.dense_vectors) if one else most
+        one, kernel = prod(layer.out.shape[:-1]) == 1, self.kernel
+        most = Tile(1, kernel.dense_vectors) if one else Tile(kernel.group_pixels, kernel.group_vectors)
+        together = kernel.dense_vectors if self.schedule.beside_one else most.vectors
         if isinstance(layer.op, GroupEmbedding):
-            return group_lookup(layer, self._weights_first, most.vectors)
-        return group_dot(layer, self._weights_first, self.kernel.unsigned_activation, most, self.unit)
+            return group_lookup(layer, self._weights_first, together)
+        unsigned = kernel.unsigned_activation
+        return group_dot(layer, self._weights_first, unsigned, most, self.unit, together)
 
     @property
     def _weights_first(self) -> Mac:

@@ -43,7 +43,7 @@ from .layer import Layer
 from .pack_codes import Unit, codes_above, levels_of, pack_codes, pack_group_scales, unit_of_bits
 from .pack_input import Packing, pack_input
 from .pack_weights import vector_count
-from .register_tile import Mac, Tile, blocks, even
+from .register_tile import Mac, Tile, Turns, blocks, even
 
 _NAME = "group_dot_product"
 
@@ -58,6 +58,7 @@ class GroupPlan:
     mac: Mac
     tile: Tile
     unsigned: bool
+    together: int  # vectors whose codes are packed together
 
     @property
     def vectors(self) -> int:
@@ -99,23 +100,27 @@ def takes_groups(layer: Layer, mac: Mac) -> bool:
     return whole and len(layer.constants[0]) >= mac.lanes
 
 
-def group_dot(layer: Layer, mac: Mac, unsigned: bool, most: Tile, unit: VectorUnit) -> tuple[Step, ...]:
+def group_dot(
+    layer: Layer, mac: Mac, unsigned: bool, most: Tile, unit: VectorUnit, together: int = 0
+) -> tuple[Step, ...]:
     """The steps of a GroupDense: activations in the dtype of the instruction, their sums where weights are
-    `unsigned`, the product. `most`: the largest tile.
+    `unsigned`, the product. `most`: the largest tile; together: vectors whose codes are packed together, 0 =
+    those of a tile.
     """
     op, x, (codes, scales, *zeros) = layer.op, layer.activations[0], layer.constants
     assert isinstance(op, GroupDense)
     tokens, channels = prod(layer.out.shape[:-1]), layer.out.shape[-1]
     vectors = vector_count(channels, mac.lanes)
-    tile = Tile(even(tokens, most.pixels), min(most.vectors, vectors))
-    plan = GroupPlan(op, tokens, channels, mac, tile, unsigned)
+    together = min(together or most.vectors, vectors)
+    tile = Tile(even(tokens, most.pixels), min(most.vectors, together))
+    plan = GroupPlan(op, tokens, channels, mac, tile, unsigned, together)
     packed = pack_input(Packing(x, Layout(dtype=mac.activation), unit))
     read = packed.out if packed else x
     terms = _terms(plan, x) if unsigned or zeros else None
     before = [step for step in (packed, terms) if step]
     arrays = (
-        pack_codes(codes, op.weight, op.depth, mac.lanes, mac.k, tile.vectors),
-        *(pack_group_scales(of_groups, mac.lanes, tile.vectors) for of_groups in (scales, *zeros)),
+        pack_codes(codes, op.weight, op.depth, mac.lanes, mac.k, together),
+        *(pack_group_scales(of_groups, mac.lanes, together) for of_groups in (scales, *zeros)),
     )
     types = [read, *([terms.out] if terms else []), *(TensorType(a.shape, str(a.dtype)) for a in arrays)]
     func = primfunc([*types, layer.out], {TEMPLATE: _NAME}, _emit(plan, bool(terms), unit))
@@ -147,30 +152,36 @@ def _emit(plan: GroupPlan, with_terms: bool, unit: VectorUnit) -> Callable[..., 
         terms, (codes, scales, *zeros, y) = rest[:with_terms], rest[with_terms:]
         tensors = _Tensors(x, terms, codes, scales, zeros)
 
-        def tile(v0: Expr, vectors: int, t: Expr) -> None:
-            first = start_of(t, size, plan.tokens)
+        def tile(turns: Turns, vectors: int, t: Expr) -> None:
+            first, v0 = start_of(t, size, plan.tokens), turns.first + turns.at
             sums = [[local(lanes, "float32") for _ in range(vectors)] for _ in range(size)]
             for line in sums:
                 for cell in line:
                     cell.store(0, constant(0.0, "float32", lanes), lanes)
-            loop(plan.groups, lambda g: _group(plan, tensors, sums, first, v0, g))
+            loop(plan.groups, lambda g: _group(plan, tensors, sums, first, turns, g))
             for i, line in enumerate(sums):
                 for j, cell in enumerate(line):
                     channel = start_of(v0 + j, lanes, plan.channels)
                     y.store((first + i) * plan.channels + channel, cell.load(0, lanes), lanes)
 
         def part(own: Part) -> None:
-            for first, many, vectors in blocks(plan.vectors, plan.tile.vectors):
+            for first, many, together in blocks(plan.vectors, plan.together):
                 begin, count = own.of(many, turn=first)
 
-                def block(c: Expr, first: int = first, vectors: int = vectors, begin: Expr = begin) -> None:
-                    v0 = first + (begin + c) * vectors
-                    nest((-(-plan.tokens // size),), lambda t: tile(v0, vectors, t))
+                def block(c: Expr, first: int = first, together: int = together, begin: Expr = begin) -> None:
+                    v0 = first + (begin + c) * together
+                    for at, several, vectors in blocks(together, plan.tile.vectors):
+                        extents = several, -(-plan.tokens // size)
+
+                        def one(i: Expr, t: Expr, at: int = at, vectors: int = vectors) -> None:
+                            tile(Turns(v0, together, at + i * vectors), vectors, t)
+
+                        nest(extents, one)
 
                 loop(count, block)
 
         work = unit.shared(plan.op.depth * plan.tokens * plan.channels)
-        in_parts(plan.vectors // plan.tile.vectors, work, part)
+        in_parts(plan.vectors // plan.together, work, part)
 
     return emit
 
@@ -196,13 +207,14 @@ def _starts(plan: GroupPlan, tensors: _Tensors, total: Expr, rows: list[Expr]) -
 
 
 def _group(
-    plan: GroupPlan, tensors: _Tensors, sums: list[list[Flat]], first: Expr, v0: Expr, g: Expr
+    plan: GroupPlan, tensors: _Tensors, sums: list[list[Flat]], first: Expr, turns: Turns, g: Expr
 ) -> None:
     """sums[token][vector] += float32(products of group g) * scales, by an fma."""
     x, codes = tensors.x, tensors.codes
     mac, lanes, vectors = plan.mac, plan.mac.lanes, len(sums[0])
     acc = [[local(lanes, "int32") for _ in range(vectors)] for _ in sums]
-    rows = [(v0 * plan.groups + g * vectors + j) * lanes for j in range(vectors)]  # of scales and zeros
+    place = turns.first * plan.groups + g * turns.size + turns.at
+    rows = [(place + j) * lanes for j in range(vectors)]  # of scales and zeros
     for i, line in enumerate(acc):
         starts = [constant(0, "int32", lanes)] * vectors
         if tensors.terms:
@@ -217,7 +229,7 @@ def _group(
     def products(n: Expr) -> None:
         operand = g * per_group + n * step
         at = T.floordiv(operand, plan.unit.operands)
-        weights = _operands(plan, codes, v0, at, vectors, step // plan.unit.operands)
+        weights = _operands(plan, codes, turns, at, vectors, step // plan.unit.operands)
         done = 0
         for count in powers(step, mac.groups):
             begin = (operand + done) * mac.k
@@ -243,15 +255,16 @@ def _group(
 
 
 def _operands(
-    plan: GroupPlan, codes: Flat, v0: Expr, at: Expr, vectors: int, units: int
+    plan: GroupPlan, codes: Flat, turns: Turns, at: Expr, vectors: int, units: int
 ) -> Callable[[int], list[Expr]]:
     """operand -> its weights for each vector of a block, from unit `at` on; `units` are loaded."""
     unit, width = plan.unit, plan.width
     steps = plan.op.depth // (plan.mac.k * unit.operands)
+    first = turns.first * steps + turns.at
     rows = [
         [
             [
-                T.bind(codes.load(((v0 * steps + (at + n) * vectors + j) * unit.rows + r) * width, width))
+                T.bind(codes.load(((first + (at + n) * turns.size + j) * unit.rows + r) * width, width))
                 for r in range(unit.rows)
             ]
             for j in range(vectors)

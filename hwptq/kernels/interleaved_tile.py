@@ -18,7 +18,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from .assembly_loop import IMPORT, AssemblyLoop
 from .cells import Output
 from .epilogue import Follower, place
-from .register_tile import Plan, accumulators, blocks, real_pixel, reduce_windows
+from .register_tile import Plan, Turns, accumulators, blocks, real_pixel, reduce_windows
 from .store_rows import store_rows
 
 
@@ -45,7 +45,7 @@ def emit_interleaved(
             if start is None:
                 acc = accumulators(plan.mac, lines, vectors, bias, v0)
                 sources = [source + i * rows * plan.mac.k for i in range(lines)]
-                reduce_windows(plan, acc, x, sources, weight, v0)
+                reduce_windows(plan, acc, x, sources, weight, Turns(v0, vectors))
             else:
                 cells = [[local(plan.cells, "int32") for _ in range(vectors)] for _ in range(lines)]
                 weights = weight.address(v0 * plan.stored_rows * plan.mac.lanes * plan.mac.k)

@@ -42,7 +42,7 @@ from hwptq.tir.vector_unit import VectorUnit
 from .choose_tile import fit
 from .convolution import Convolution
 from .pack_input import Packing, pack_input
-from .register_tile import Mac, Plan, accumulators, blocks, reduce_windows
+from .register_tile import Mac, Plan, Turns, accumulators, blocks, reduce_windows
 from .store_tile import Output, store_tile
 from .tiled import Tiling
 from .widen_channels import widen_channels
@@ -255,7 +255,7 @@ def _emit(
                     for cell in line:
                         cell.store(0, cell.load(0, lanes) + term, lanes)
                 sources = [(ia * m + first + i) * k for i in range(size)]
-                reduce_windows(plan, acc, a, sources, weight, v0)
+                reduce_windows(plan, acc, a, sources, weight, Turns(v0, vectors))
                 pixels = [(iy * m + first + i) * n for i in range(size)]
                 values = [[cell.load(0, lanes) for cell in line] for line in acc]
                 store_tile(values, (multiplier, shift), y, pixels, v0, output, unit)

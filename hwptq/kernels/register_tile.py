@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -106,6 +107,7 @@ class Plan:
     compact: bool = False  # surplus lanes are not stored: they read what follows
     weight_group: int = 0  # elements of a run that share a factor of their int4 weights; 0 = no factors
     gathered: bool = False  # a window is one run, whose elements are gathered
+    packed: int = 0  # vectors whose weights are packed together; 0 = those of a tile
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -121,6 +123,11 @@ class Plan:
     def vectors(self) -> int:
         """Vectors of output channels."""
         return vector_count(self.conv.co, self.mac.lanes)
+
+    @property
+    def together(self) -> int:
+        """Vectors of output channels whose packed weights take turns: those of a tile, or of several."""
+        return self.packed or self.tile.vectors
 
     @property
     def cells(self) -> int:
@@ -172,6 +179,32 @@ def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
     return [(0, full, size)] * (full > 0) + [(full * size, 1, rest)] * (rest > 0)
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Vectors of channels whose rows of packed weights take turns, `size` of them from vector `first` on; a
+    tile computes some of them, from the one with number `at` on."""
+
+    first: Expr
+    size: int
+    at: Expr = 0
+
+
+def each_tile(vectors: int, together: int, size: int, body: Callable[[Expr, Turns, int], None]) -> None:
+    """body(number of the block, its turns, vectors) for tiles of at most `size` vectors in all blocks of
+    vectors that are packed `together`."""
+
+    def block(number: Expr, count: int) -> None:
+        for begin, many, own in blocks(count, size):
+
+            def tile(i: Expr, begin: int = begin, own: int = own) -> None:
+                body(number, Turns(number * together, count, begin + i * own), own)
+
+            loop(many, tile)
+
+    for first, many, count in blocks(vectors, together):
+        loop(many, lambda c, n=first // together, v=count: block(n + c, v))  # type: ignore[misc]
+
+
 def emit_tiled(
     plan: Plan, bounds: Bounds | None, out: TensorType, unit: VectorUnit, parts: Parts = WHOLE,
     followers: Sequence[Follower] = (),
@@ -193,10 +226,10 @@ def emit_tiled(
         count = 1 if bounds is None else 2
         scales, arrays, y = rest[:count], rest[count:-1], rest[-1]
 
-        def tile(v0: Expr, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
-            x0 = start_of(t, size, plan.row_pixels)
+        def tile(turns: Turns, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
+            x0, v0 = start_of(t, size, plan.row_pixels), turns.first + turns.at
             acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
-            reduce_windows(plan, acc, x, _windows(plan, b, row, x0), weight, v0)
+            reduce_windows(plan, acc, x, _windows(plan, b, row, x0), weight, turns)
             values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
 
             def pixels(border: Padding) -> list[Expr]:
@@ -206,22 +239,19 @@ def emit_tiled(
             store = store_tile if mac.rows == 1 else store_rows
             store(values, scales, y, pixels(conv.border), v0, output, unit, tail)
 
-        def block(part: Part, number: Expr, vectors: int) -> None:
-            v0 = number * plan.tile.vectors
+        def block(part: Part, number: Expr, turns: Turns, vectors: int) -> None:
             if part.count == 1:
-                nest(tiles, lambda *at: tile(v0, vectors, *at))
+                nest(tiles, lambda *at: tile(turns, vectors, *at))
                 return
             first, count = part.of(prod(tiles), turn=number)
-            loop(count, lambda i: tile(v0, vectors, *unravel(first + i, tiles)))
+            loop(count, lambda i: tile(turns, vectors, *unravel(first + i, tiles)))
 
         border = Stored(y, out).border(unit)
 
         def part(own: Part) -> None:
             if border:
                 border[1](*own.of(border[0]))
-            for first, many, vectors in blocks(plan.vectors, plan.tile.vectors):
-                number = first // plan.tile.vectors
-                loop(many, lambda c, n=number, v=vectors: block(own, n + c, v))  # type: ignore[misc]
+            each_tile(plan.vectors, plan.together, plan.tile.vectors, partial(block, own))
 
         in_parts(prod(tiles) * -(-plan.vectors // plan.tile.vectors), parts, part)
 
@@ -256,8 +286,9 @@ def _windows(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:
 
 
 def reduce_windows(
-    plan: Plan, acc: Sequence[Sequence[Flat | Apart]], x: Flat, sources: list[Expr], weight: Flat, v0: Expr
-) -> None:
+    plan: Plan, acc: Sequence[Sequence[Flat | Apart]], x: Flat, sources: list[Expr], weight: Flat,
+    turns: Turns,
+) -> None:  # fmt: skip
     """acc[line][vector] += all products of their windows."""
     conv, mac = plan.conv, plan.mac
     rows, columns = plan.runs
@@ -269,13 +300,14 @@ def reduce_windows(
     if plan.gathered:  # each group has offsets of its own
         step = groups + groups % (8 // plan.weight_bits)
     vectors, stored, cells = len(acc[0]), plan.stored_lanes * mac.k, mac.rows * mac.lanes
-    first_row = v0 * plan.stored_rows
+    first_row = turns.first * plan.stored_rows + turns.at
 
     def groups_at(run: Expr, tap: Expr, at: Expr, count: int) -> None:
         """`count` groups of k elements from group `at` of a run; `at` is a multiple of `step`."""
         row = run * per_run + (at if plan.weight_bits == 8 else T.floordiv(at, 2))
-        factors = _factors(plan, weight, v0, run, at, vectors) if plan.weight_group else []
-        weights = _weight_operands(plan, weight, (first_row + row * vectors) * stored, vectors, factors)
+        factors = _factors(plan, weight, turns, run, at, vectors) if plan.weight_group else []
+        first = (first_row + row * turns.size) * stored
+        weights = _weight_operands(plan, weight, first, vectors, turns.size, factors)
         done = 0
         for part in powers(count, mac.groups):
             activations = _activation_operands(plan, x, sources, tap, at + done, part)
@@ -330,7 +362,7 @@ def window_offsets(conv: Convolution) -> np.ndarray:
     return (np.array(taps)[:, np.newaxis] + np.arange(conv.ci)).reshape(-1)
 
 
-def _factors(plan: Plan, weight: Flat, v0: Expr, run: Expr, at: Expr, vectors: int) -> list[Expr]:
+def _factors(plan: Plan, weight: Flat, turns: Turns, run: Expr, at: Expr, vectors: int) -> list[Expr]:
     """For each vector of channels the factors of the weights at group `at` of a run: see pack_groups.
 
     int8 [lanes * k], the factor of a channel beside each of its weights.
@@ -338,26 +370,27 @@ def _factors(plan: Plan, weight: Flat, v0: Expr, run: Expr, at: Expr, vectors: i
     mac, lanes = plan.mac, plan.stored_lanes
     per_run = plan.factors // prod(plan.runs)
     row = run * per_run + T.floordiv(at * mac.k, plan.weight_group)
-    first = plan.vectors * plan.stored_rows * lanes * mac.k + (v0 * plan.factors + row * vectors) * lanes
+    place = turns.first * plan.factors + row * turns.size + turns.at
+    first = plan.vectors * plan.stored_rows * lanes * mac.k + place * lanes
     order = [i // mac.k for i in range(mac.lanes * mac.k)]
     loaded = [T.bind(weight.load(first + j * lanes, mac.lanes)) for j in range(vectors)]
     return [T.bind(shuffle([factors] * mac.k, order)) for factors in loaded]
 
 
 def _weight_operands(
-    plan: Plan, weight: Flat, first: Expr, vectors: int, factors: list[Expr]
+    plan: Plan, weight: Flat, first: Expr, vectors: int, together: int, factors: list[Expr]
 ) -> Callable[[int], list[Expr]]:
     """group -> the weight operand of each vector of channels; call it for 0, 1, 2, ... in this order.
 
-    `first` is the offset of group 0. Of two int4 groups in a row, the first one loads. `factors`: of each
-    vector of channels, if there are any.
+    `first` is the offset of group 0; so many vectors take turns `together`. Of two int4 groups in a row, the
+    first one loads. `factors`: of each vector of channels, if there are any.
     """
     packed: list[Expr] = []
     mac, bits = plan.mac, plan.weight_bits
     width, stored = mac.lanes * mac.k, plan.stored_lanes * mac.k
 
     def operands(group: int) -> list[Expr]:
-        row = group * bits // 8 * vectors
+        row = group * bits // 8 * together
         if bits == 8 or group % 2 == 0:
             packed[:] = [T.bind(weight.load(first + (row + j) * stored, width)) for j in range(vectors)]
         values = [_nibble(p, group % 2, width) for p in packed] if bits == 4 else packed

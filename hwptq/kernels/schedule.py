@@ -15,13 +15,15 @@ class Schedule:
 
     `tile`: which of the tiles for a shape it takes, 0 = the one that should be the best. `scratchpad`: bytes
     that hold packed inputs, 0 = they are tensors. `assembly`: what inner loops are written with.
+    `beside_one`: weights lie as the kernel for one row reads them, whose number `tile` is.
     """
 
     tile: int = 0
     scratchpad: int = 0
     assembly: Assembly = NO_ASSEMBLY
+    beside_one: bool = False
 
 
-def schedule_of(target: Descriptor, tile: int = 0) -> Schedule:
+def schedule_of(target: Descriptor, tile: int = 0, beside_one: bool = False) -> Schedule:
     """What a descriptor says of it, for kernels of tile number `tile`."""
-    return Schedule(tile, target.memory.scratchpad, target.assembly)
+    return Schedule(tile, target.memory.scratchpad, target.assembly, beside_one)

@@ -22,7 +22,8 @@ from .wishes import AS_IT_IS, Wish
 
 
 class Selector(ABC):
-    """The kernels for a target, large ones in parts for so many threads."""
+    """The kernels for a target, large ones in parts for so many threads. beside_one: those of several rows
+    (tokens) read weights as those of one row do, which are in the same program."""
 
     #: The kind of TVM target whose code it selects.
     kind: ClassVar[str]
@@ -34,8 +35,8 @@ class Selector(ABC):
                 f"{cls.__qualname__} and {_SELECTORS[cls.kind].__qualname__} both serve {cls.kind}"
             )
 
-    def __init__(self, target: Descriptor, threads: int = 1):
-        self.target, self.threads = target, threads
+    def __init__(self, target: Descriptor, threads: int = 1, beside_one: bool = False):
+        self.target, self.threads, self.beside_one = target, threads, beside_one
 
     @abstractmethod
     def steps(self, layer: Layer, tile: int = 0) -> tuple[Step, ...]:
@@ -78,7 +79,7 @@ class Selector(ABC):
         kernel = self.target.kernels[rule.kernel]
         if kind not in kernel.serves:
             raise ValueError(f"{self.target.name}: a {kernel.template} kernel cannot compute {kind}")
-        unit, schedule = unit_of(self.target, self.threads), schedule_of(self.target, tile)
+        unit, schedule = unit_of(self.target, self.threads), schedule_of(self.target, tile, self.beside_one)
         template = template_of(kernel, unit, schedule)
         return template if template.takes(layer) else None
 
@@ -86,15 +87,17 @@ class Selector(ABC):
 _SELECTORS: dict[str, type[Selector]] = {}
 
 
-def selector_of(target: Descriptor, threads: int = 1) -> Selector:
+def selector_of(target: Descriptor, threads: int = 1, beside_one: bool = False) -> Selector:
     """The selector for a target. Raises ValueError where there is none for its kind."""
     import_kernels()
     kind = str(target.tvm.get("kind"))
     if kind not in _SELECTORS:
         raise ValueError(f"{target.name}: there are no kernels for TVM targets of kind {kind}")
-    return _SELECTORS[kind](target, threads)
+    return _SELECTORS[kind](target, threads, beside_one)
 
 
-def select(layer: Layer, target: Descriptor, threads: int = 1, tile: int = 0) -> tuple[Step, ...]:
+def select(
+    layer: Layer, target: Descriptor, threads: int = 1, tile: int = 0, beside_one: bool = False
+) -> tuple[Step, ...]:  # fmt: skip
     """The steps by which a target computes a layer: see Selector."""
-    return selector_of(target, threads).steps(layer, tile)
+    return selector_of(target, threads, beside_one).steps(layer, tile)

@@ -17,7 +17,7 @@ from hwptq.tir.kernel import PREVIOUS, Step, TensorType, overlaid
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import VectorUnit
 
-from .choose_tile import fit
+from .choose_tile import fit, tile_beside_one
 from .convolution import Convolution, describe, wanted_padding
 from .epilogue import Follower, any_border, parameters
 from .gather_bytes import FARTHEST, reordered
@@ -106,8 +106,12 @@ def tiled_steps(
     size, bits = tiling.tile, packed_bits(op.weight_bits)
     if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
         size = Tile(2 * size.pixels, max(1, size.vectors // 2))
-    tile = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
-    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group, gathers(conv, mac, op))
+    tile, packed = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile), 0
+    if schedule.beside_one and conv.out[1] > 1:
+        tile, packed = tile_beside_one(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
+    plan = Plan(
+        conv, mac, tile, bits, interleaved, unit.masked, op.weight_group, gathers(conv, mac, op), packed
+    )
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan, bool(schedule.scratchpad))
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
@@ -166,7 +170,7 @@ def interleaves(mac: Mac, conv: Convolution) -> bool:
 
 def _packed(weight: np.ndarray, plan: Plan) -> np.ndarray:
     """The weights, and the factors of their groups if they have any, as the kernel of `plan` reads them."""
-    run, lanes, k, block = plan.run, plan.stored_lanes, plan.mac.k, plan.tile.vectors
+    run, lanes, k, block = plan.run, plan.stored_lanes, plan.mac.k, plan.together
     if plan.gathered:
         weight = reordered(weight.reshape(len(weight), -1), k)
         run = weight.shape[1]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.ir.operator import Operator, Shape
+from hwptq.ir.operator import Hiding, Operator, Shape
 from hwptq.quant.float_attention import LANES, real_scores, weighted_rows
 from hwptq.quant.integer_sums import exact_matmul
 from hwptq.tir.attention_loops import Form, Scores, emit_attention
@@ -23,17 +23,34 @@ from hwptq.tir.halves import joint_sums
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.vector_unit import VectorUnit
 
+_MASK = 3  # the activation that hides positions
+
 
 @dataclass(frozen=True)
 class _Attention(Operator):
-    """factor: of the scores; empties: rows that are hidden whole become zeros, else the mean of all."""
+    """factor: of the scores; empties: rows that are hidden whole become zeros, else the mean of all.
 
+    of_queries: activations behind the mask that have a value for each row of queries.
+    """
+
+    of_queries: ClassVar[tuple[int, ...]] = ()
     without_rule: ClassVar[str] = "attention in float, found behind the rules of its parts"
     factor: float
     empties: bool
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return unit.float_lanes == 1
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        """Rows of queries, and of what belongs to them."""
+        own = (0, _MASK, *self.of_queries)
+        return tuple(-2 if i in own else None for i in range(self.activations)) if axis == -2 else None
+
+    @property
+    def hides(self) -> Hiding:
+        """Positions of keys and values, and of what belongs to these."""
+        own = (0, _MASK, *self.of_queries)
+        return Hiding(_MASK, {i: -2 for i in range(self.activations) if i not in own})
 
 
 def _form(op: _Attention, inputs: Sequence[Shape], out: Shape) -> Form:
@@ -88,6 +105,7 @@ class AttentionOnRows(_Attention):
 
     kind: ClassVar[str] = "attention_on_rows"
     held: ClassVar[str] = "int8"  # of the codes
+    of_queries: ClassVar[tuple[int, ...]] = (4,)
 
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         """Those of the scores: values are multiplied in float."""

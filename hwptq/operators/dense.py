@@ -12,7 +12,7 @@ import tvm
 from hwptq.formats import INT8
 from hwptq.ir.composite import Composite, weight_of
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator, WeightedOperator
+from hwptq.ir.operator import Operator, Shape, WeightedOperator, along_rows
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import activation_bits, float_constants, integer_constants, residual_of
 from hwptq.lowering.operand import NotInteger
@@ -42,6 +42,9 @@ class _Dense(WeightedOperator):
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         """Without a constant weight there is no kernel."""
         return self.family if constants else ""
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return along_rows(axis, self.activations)
 
 
 class _IntegerDense(_Dense):

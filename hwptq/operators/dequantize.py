@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hwptq.ir.operator import Operator
+from hwptq.ir.operator import Operator, Shape
 from hwptq.quant.float_values import value
 from hwptq.tir.builder import Expr, Flat, cast, constant, exact_float32, spans, splat
 from hwptq.tir.kernel import TensorType
@@ -31,6 +31,9 @@ class Dequantize(Operator):
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return unit.float_lanes == 1
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return (axis,)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit

@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.dataflow import constant as array_of
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator
+from hwptq.ir.operator import Operator, Shape
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multipliers_of
 from hwptq.lowering.operand import NotInteger
@@ -46,6 +46,10 @@ class Embedding(Operator):
     lo: int
     hi: int
     out: str
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        """The index has no axis of channels."""
+        return None if axis == -1 else (axis + 1,)
 
     def reference(self, index, table, multiplier, shift) -> np.ndarray:
         row = np.clip(index, 0, len(table) - 1).astype(np.int64)

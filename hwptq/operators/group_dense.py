@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.formats import Format, format_of
 from hwptq.ir.dataflow import constant as array_of
 from hwptq.ir.dataflow import op_name, shape_of
-from hwptq.ir.operator import Operator, Shape, WeightedOperator, integer_operator
+from hwptq.ir.operator import Operator, Shape, WeightedOperator, along_rows, integer_operator
 from hwptq.ir.provenance import Origin
 from hwptq.lowering.emitter import Emitter
 from hwptq.quant.fma import fma
@@ -87,6 +87,9 @@ class GroupDense(_Grouped, WeightedOperator):
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         return prod(out) * self.depth
 
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return along_rows(axis, self.activations)
+
     def reference(self, x, codes, scales, zeros=None) -> np.ndarray:
         levels = group_levels(codes, zeros, self.weight, self.size, self.depth)
         factors = real_scales(scales)
@@ -148,6 +151,10 @@ class GroupEmbedding(_Grouped):
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         """Kernels of dense layers on the same rows say how those lie."""
         return GroupDense.kind
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        """The index has no axis of channels."""
+        return None if axis == -1 else (axis + 1,)
 
     def reference(self, index, codes, scales, zeros=None) -> np.ndarray:
         row = np.clip(index, 0, len(codes) - 1).astype(np.int64).reshape(-1)

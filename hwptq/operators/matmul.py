@@ -11,7 +11,7 @@ import numpy as np
 
 from hwptq.ir.composite import Composite
 from hwptq.ir.dataflow import shape_of
-from hwptq.ir.operator import Operator, Shape
+from hwptq.ir.operator import Contraction, Operator, Shape
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.layer import multiplier_of
 from hwptq.lowering.operand import NotInteger, Operand
@@ -42,6 +42,9 @@ class _Product(Operator):
     def macs(self, inputs: Sequence[Shape], out: Shape) -> int:
         return prod(out) * inputs[0][-1]
 
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return {-1: (None, -1), -2: (-2, None)}.get(axis, (axis, axis))
+
 
 @dataclass(frozen=True)
 class MatMul(_Product):
@@ -65,6 +68,10 @@ class MatMul(_Product):
 
     def rule(self, constants: Sequence[np.ndarray]) -> str:
         return super().rule(constants) if reads_bytes(self) else ""
+
+    @property
+    def contraction(self) -> Contraction:
+        return Contraction((-1, -2), (self.a_zero_point, self.b_zero_point))
 
     def reference(self, a, b) -> np.ndarray:
         centred = (a.astype(np.int32) - self.a_zero_point, b.astype(np.int32) - self.b_zero_point)

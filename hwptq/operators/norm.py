@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.dataflow import constant as array_of
 from hwptq.ir.dataflow import op_name, shape_of
-from hwptq.ir.operator import Operator
+from hwptq.ir.operator import Operator, Shape, along_rows
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
 from hwptq.lowering.output import Output
@@ -40,6 +40,9 @@ class _Norm(Operator):
     lo: int
     hi: int
     out: str = "int8"
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return along_rows(axis, self.activations)
 
     def reference(self, x, multiplier, bias) -> np.ndarray:
         constants = NormConstants(multiplier, bias, self.shift, self.eps)

@@ -10,7 +10,7 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import format_of
-from hwptq.ir.operator import Operator
+from hwptq.ir.operator import Operator, Shape
 from hwptq.quant.float_values import store
 from hwptq.tir.builder import Expr, Flat, cast, clamp, constant, exact_float32, spans, splat
 from hwptq.tir.float_steps import SCALES, nearest, quotient
@@ -39,6 +39,9 @@ class Quantize(Operator):
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return unit.float_lanes == 1
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return (axis,)
 
     def portable(
         self, inputs: Sequence[TensorType], out: TensorType, unit: VectorUnit

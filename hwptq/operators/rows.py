@@ -17,7 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.composite import Composite
 from hwptq.ir.dataflow import op_name, shape_of
-from hwptq.ir.operator import Operator, integer_operator
+from hwptq.ir.operator import Operator, Shape, along_rows, integer_operator
 from hwptq.ir.provenance import Origin, Part
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger
@@ -55,6 +55,9 @@ class _RowOperator(Operator):
 
     def element_by_element(self, unit: VectorUnit) -> bool:
         return unit.float_lanes == 1
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return along_rows(axis, self.activations)
 
 
 def _each_row(shape: Sequence[int], unit: VectorUnit, row: Callable[[Expr, Expr], None]) -> None:

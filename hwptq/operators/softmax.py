@@ -14,7 +14,7 @@ from hwptq.formats import INT8
 from hwptq.ir.composite import Composite
 from hwptq.ir.dataflow import bindings, op_name, shape_of
 from hwptq.ir.dataflow import constant as array_of
-from hwptq.ir.operator import Operator
+from hwptq.ir.operator import Hiding, Operator, Shape, along_rows
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger, Operand
 from hwptq.lowering.output import Output
@@ -63,6 +63,13 @@ class Softmax(Operator):
     @property
     def activations(self) -> int:
         return 1 + self.masked
+
+    def runs_along(self, axis: int, inputs: Sequence[Shape]) -> tuple[int | None, ...] | None:
+        return along_rows(axis, self.activations)
+
+    @property
+    def hides(self) -> Hiding | None:
+        return Hiding(1, {0: -1}, ZERO_POINT) if self.masked else None
 
     def reference(self, x, *hidden) -> np.ndarray:
         masked = hidden[0] != 0 if hidden else None

@@ -23,6 +23,7 @@ from .steps import (
     NORMALIZE,
     PREPARE,
     PREPARE_DYNAMIC,
+    PROMPT,
     QUANTIZE,
     QUANTIZE_DYNAMIC,
     SELECT,
@@ -59,6 +60,7 @@ class Graphs:
     kernels: tvm.IRModule  # what the emitted code was made of
     observer: str | None = None  # as in Quantized
     rounding: str | None = None
+    prompt: tvm.IRModule | None = None  # kernels of what reads several tokens at once, beside those of a step
 
 
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
@@ -134,6 +136,14 @@ def integers(quantized: Quantized, job: Job) -> tvm.IRModule:
 def kernels(integer: tvm.IRModule, job: Job, tile_of: Callable[[Layer], int] = first_tile) -> tvm.IRModule:
     """The same by the target's kernels. tile_of: see SelectKernels."""
     return run(SELECT, job, State(integer, tile_of=tile_of)).module
+
+
+def prompt_kernels(
+    integer: tvm.IRModule, job: Job, tile_of: Callable[[Layer], int] = first_tile
+) -> tvm.IRModule | None:
+    """Kernels that read as many tokens at once as the options say, None where these say nothing; integer,
+    tile_of: of the step beside them."""
+    return run(PROMPT, job, State(integer, tile_of=tile_of)).module if job.options.prompt else None
 
 
 def lower(quantized: Quantized, job: Job) -> Graphs:

@@ -198,6 +198,14 @@ SELECT = (
         lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of),
     ),
 )
+#: integers of a step -> kernels of what reads several tokens, by the same weights
+PROMPT = (
+    Step("ReadPrompt", lambda job, now: passes.ReadPrompt(job.options.prompt or 1)),
+    Step(
+        "SelectKernelsOfPrompt",
+        lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of, beside_one=True),
+    ),
+)
 
 
 def _holds_codes(kv_cache: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hwptq.backends.program import Tensor
 from hwptq.data.dataset import Sample
 from hwptq.quant.histogram import Histogram
 
@@ -61,6 +62,12 @@ class Evidence:
         for label, histogram in other.seen.items():
             self.seen[label] = self.seen[label].merge(histogram) if label in self.seen else histogram
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
+
+    def first_inputs(self, inputs: Sequence[Tensor]) -> list[dict[str, np.ndarray]]:
+        """The inputs of the first samples."""
+        columns = [self.golden.get(tensor.name, []) for tensor in inputs]
+        names = [tensor.name for tensor in inputs]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def compare(self, name: str, expected: np.ndarray, found: np.ndarray) -> None:
         """Count the values that differ in their bits."""

@@ -35,6 +35,7 @@ from hwptq.workers.workers import Here, Task, Workers, shards
 from .accuracy import Score
 from .coverage import float_nodes, integer_nodes
 from .evidence import LAYER_SAMPLES, Evidence
+from .prompt_check import check_prompt
 
 #: The executor where the reference stands in for a chip whose sums it models bit for bit.
 EMULATOR = "emulator"
@@ -69,7 +70,21 @@ def verify(
         evidence.merge(shard)
         if doers.remote:
             tick(shard.samples)
+    if program.prompt is not None:
+        _verify_prompt(evidence, program, target, executor)
     return evidence
+
+
+def _verify_prompt(evidence: Evidence, program: Program, target: Descriptor, executor: str | None) -> None:
+    """Compare the prompt with steps, where the code can be run."""
+    if program.why_none or (executor is None and backend_of(target).why_not_run()):
+        return
+    running = _executor(program, executor)
+    try:
+        for name, expected, found in check_prompt(running, program, evidence.first_inputs(program.inputs)):
+            evidence.compare(name, expected, found)
+    finally:
+        running.close()
 
 
 @dataclass(frozen=True)

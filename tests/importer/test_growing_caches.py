@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from growing_models import ROWS, growing
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import normal
@@ -17,69 +17,6 @@ from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.steps import Steps
 from hwptq.frontends.frontend import read_model
-
-WORDS, WIDTH, ROWS = 13, 8, 6
-
-
-def growing(*extra: str) -> onnx.ModelProto:
-    """One layer of attention [1, 2, P, 4] over what came before. extra: "mask" an input of ones; "position"
-    an input; "range", "slice" positions and rows of a causal mask that follow from the length of the caches;
-    "root" a factor that does, too."""
-    nodes: list[Any] = []
-    held: dict[str, np.ndarray] = {
-        "table": normal(1, WORDS, WIDTH), "places": normal(2, ROWS, WIDTH), "out": normal(3, WIDTH, WORDS),
-        "heads": np.array([1, 1, 2, 4]), "flat": np.array([1, 1, WIDTH]), "one": np.array(1),
-        "two": np.array(2), "zero": np.array([0]), "ones": np.array([1]), "least": np.float32(-1e9),
-    }  # fmt: skip
-    held |= {f"w{n}": normal(4 + i, WIDTH, WIDTH) for i, n in enumerate("qkv")}
-
-    def node(op: str, inputs: str, output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(op, inputs.split(), [output], f"n_{output}", **attributes))
-        return output
-
-    node("Shape", "past.k", "sizes")
-    node("Gather", "sizes two", "length", axis=0)
-    node("Add", "length one", "total")
-    node("Gather", "table t", "x0")
-    x = "x0"
-    if "range" in extra:
-        node("Range", "length total one", "at")
-        x = node("Add", f"{x} {node('Gather', 'places at', 'placed')}", "x1")
-    if "position" in extra:
-        x = node("Add", f"{x} {node('Gather', 'places step', 'stepped')}", "x2")
-    for n in "qkv":
-        node("MatMul", f"{x} w{n}", f"{n}0")
-        node("Transpose", node("Reshape", f"{n}0 heads", f"{n}1"), n, perm=[0, 2, 1, 3])
-    for n in "kv":
-        node("Concat", f"past.{n} {n}", f"present.{n}", axis=2)
-    score = node("MatMul", f"q {node('Transpose', 'present.k', 'kt', perm=[0, 1, 3, 2])}", "score0")
-    if "slice" in extra:
-        held["causal"] = np.where(np.tri(ROWS, dtype=bool), 0, -1e9).astype(np.float32)
-        for name, of in (("begin", "length"), ("end", "total")):
-            node("Unsqueeze", f"{of} zero", name)
-        node("Slice", "causal begin end zero", "causal0")
-        score = node("Add", f"{score} {node('Slice', 'causal0 zero end ones', 'causal1')}", "score1")
-    if "mask" in extra:
-        node("Where", f"{node('Cast', 'mask', 'seen', to=TensorProto.BOOL)} {score} least", "score2")
-        score = "score2"
-    if "root" in extra:
-        node("Div", f"{score} {node('Cast', 'total', 'root', to=TensorProto.FLOAT)}", "score3")
-        score = "score3"
-    node("Softmax", score, "share", axis=-1)
-    node("Transpose", node("MatMul", "share present.v", "mixed"), "mixed0", perm=[0, 2, 1, 3])
-    node("MatMul", f"{node('Add', f'{x} ' + node('Reshape', 'mixed0 flat', 'mixed1'), 'sum')} out", "y")
-    shape = [1, 2, "P", 4]
-    inputs = [("t", TensorProto.INT64, [1, 1])]
-    inputs += [("mask", TensorProto.INT64, [1, "all"])] if "mask" in extra else []
-    inputs += [("step", TensorProto.INT64, [1, 1])] if "position" in extra else []
-    inputs += [(f"past.{n}", TensorProto.FLOAT, shape) for n in "kv"]
-    outputs = [("y", [1, 1, WORDS]), ("present.k", [1, 2, "Q", 4]), ("present.v", [1, 2, "Q", 4])]
-    graph = helper.make_graph(
-        nodes, "growing", [helper.make_tensor_value_info(*i) for i in inputs],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs],
-        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in held.items()],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def by_growing(model: onnx.ModelProto, tokens: list[int]) -> np.ndarray:

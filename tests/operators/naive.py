@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from naive_attention import attention, attention_on_rows
-from naive_functions import real_sigmoid
+from naive_functions import real_sigmoid, write_rows
 from naive_groups import group_dense, group_dequantize, group_embedding
 from naive_recurrent import recurrent
 from naive_rows import row_quantize, row_rescale, row_scale
@@ -43,6 +43,7 @@ from hwptq.operators.rescale import Rescale
 from hwptq.operators.resize import Resize
 from hwptq.operators.rows import RowQuantize, RowRescale, RowScale
 from hwptq.operators.softmax import Softmax
+from hwptq.operators.write_rows import WriteRows
 
 
 def evaluate(op: Operator, *args: np.ndarray) -> np.ndarray:
@@ -340,6 +341,7 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     RowRescale: row_rescale,
     Attention: attention,
     RealSigmoid: real_sigmoid,
+    WriteRows: write_rows,
     AttentionOnRows: attention_on_rows,
     GroupDense: group_dense,
     GroupDequantize: group_dequantize,

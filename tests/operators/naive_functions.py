@@ -18,3 +18,14 @@ def real_sigmoid(op: Any, x: np.ndarray) -> np.ndarray:
         above = Fraction(1) if x[index] >= 0 else Fraction(float(e))
         out[index] = nearest_float32(above / Fraction(float(below)))
     return out
+
+
+def write_rows(op: Any, past: np.ndarray, new: np.ndarray, position: np.ndarray, count: np.ndarray) -> Any:
+    out = past.copy()
+    for index in np.ndindex(*past.shape):
+        token = index[op.axis] - int(position[0])
+        if 0 <= token < min(int(count[0]), new.shape[op.axis]):
+            source = list(index)
+            source[op.axis] = token
+            out[index] = new[tuple(source)]
+    return out

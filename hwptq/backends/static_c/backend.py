@@ -31,8 +31,16 @@ class StaticC(Backend):
     runtimes = RUNTIMES
     keeps_caches = True
 
-    def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
-        return build_program(mod, output_names, name, self.target, folder, deliver=True, cache=self.cache)
+    def build(
+        self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path,
+        prompt: tvm.IRModule | None = None,
+    ) -> Program:  # fmt: skip
+        return build_program(mod, output_names, name, self.target, folder, True, self.cache, prompt)
+
+    def why_no_prompt(self, threads: int) -> str | None:
+        if self.target.toolchain.runtime != LIBC:
+            return "its programs run without a C library"
+        return "its threads share the kernels of steps alone" if threads > 1 else None
 
     def build_program(
         self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
 from hwptq.backends import data_files
-from hwptq.backends.program import State, Tensor
+from hwptq.backends.program import Tensor
 from hwptq.targets.memory import Memory
 
+from .header_parts import interface, prompt_prototype, state_prototype
 from .hooks import give_back_name, launch_name, take_name
-from .memory_plan import Call, MemoryPlan, Place
+from .memory_plan import Call, MemoryPlan, Place, PromptPlan
 
 #: What a call returns where the system keeps a state of the processor to itself.
 STATE_REFUSED = -1
@@ -68,8 +68,8 @@ def header(
         f"#define {upper}_ARENA_BYTES {workspace.arena_bytes(plan, memory)}",
         f"#define {upper}_INPUTS {len(plan.inputs)}",
         f"#define {upper}_OUTPUTS {len(plan.outputs)}",
-        *_interface(plan.inputs, upper, "INPUT"),
-        *_interface(plan.outputs, upper, "OUTPUT"),
+        *interface(plan.inputs, upper, "INPUT"),
+        *interface(plan.outputs, upper, "OUTPUT"),
         "",
         "/* Computes the outputs of one sample; `arena` is its memory. Returns 0, or stops at a kernel that",
         "   asks for more scratch memory than there is, and returns its number, from 1 on.",
@@ -77,7 +77,8 @@ def header(
         *_side_by_side(plan, workspace),
         f"int32_t {entry(plan, prefix)}(const void *const *inputs, void *const *outputs, void *arena);",
         "",
-        *(_state_prototype(plan.state, prefix, upper) if plan.state else []),
+        *(state_prototype(plan.state, prefix, upper) if plan.state else []),
+        *(prompt_prototype(plan.prompt, prefix) if plan.prompt else []),
         f"#define {upper}_THREADS {plan.threads}",
         *(_threads_prototype(prefix, upper) if plan.threads > 1 else []),
         "",
@@ -99,18 +100,15 @@ def reset_name(plan: MemoryPlan, prefix: str) -> str:
     return f"{prefix}_reset" if plan.state else ""
 
 
-def _state_prototype(state: State, prefix: str, upper: str) -> list[str]:
-    at = [] if state.position is None else [f"#define {upper}_POSITION {state.position}"]
-    return [
-        f"/* An arena is a text: its first {upper}_STATE_BYTES are the caches, of {state.context} steps",
-        "   at most, which nothing else may change. Copied, they are a text to go on from later. This begins",
-        "   a new one.",
-        *(["   Input POSITION counts the steps from 0 on. */"] if at else ["   */"]),
-        f"#define {upper}_STATE_BYTES {state.nbytes}",
-        *at,
-        f"void {prefix}_reset(void *arena);",
-        "",
-    ]
+def prompt_name(plan: MemoryPlan, prefix: str) -> str:
+    """The function that reads several tokens at once, "" where there is none."""
+    return f"{prefix}_prompt" if plan.prompt else ""
+
+
+def shown_names(plan: MemoryPlan, prefix: str) -> list[str]:
+    """The functions that users call, but for the one of threads."""
+    every = (entry(plan, prefix), reset_name(plan, prefix), prompt_name(plan, prefix))
+    return [name for name in every if name]
 
 
 def _refusal() -> list[str]:
@@ -126,21 +124,13 @@ def _side_by_side(plan: MemoryPlan, workspace: Workspace) -> list[str]:
     return ["   Calls from several threads, each with an arena of its own, may run side by side. */"]
 
 
-def _interface(tensors: tuple[Tensor, ...], upper: str, kind: str) -> list[str]:
-    sizes = ", ".join(str(t.nbytes) for t in tensors)
-    notes = [
-        f"/* {kind.lower()} {i}: {re.sub('[^ -~]|[*]/', '?', t.name)} {t.dtype} {list(t.shape)} */"
-        for i, t in enumerate(tensors)
-    ]
-    return [*notes, f"#define {upper}_{kind}_BYTES {{ {sizes} }}"]
-
-
 def source(
     plan: MemoryPlan, prefix: str, workspace: Workspace, state_component: int = 0, clocked: bool = False
 ) -> str:
     """model.c: <prefix>_run or _step, which calls every kernel once. clocked: it notes the nanoseconds of
     each, and has no threads."""
-    arity = {call.symbol: len(call.args) for call in plan.calls}
+    prompt = plan.prompt.calls if plan.prompt else ()
+    arity = {call.symbol: len(call.args) for call in (*plan.calls, *prompt)}
     run = "pool_run" if plan.threads > 1 else "calls"
     lines = [
         *(["#define _GNU_SOURCE"] if plan.threads > 1 else []),
@@ -155,14 +145,26 @@ def source(
         *(state_source(state_component) if state_component else []),
         *(_calls_by_threads(plan, prefix, workspace) if plan.threads > 1 else _calls(plan, prefix, clocked)),
         *(_reset(plan, prefix) if plan.state else []),
-        f"int32_t {entry(plan, prefix)}(const void *const *inputs, void *const *outputs, void *arena) {{",
+        *_function(entry(plan, prefix), run, plan, workspace, state_component),
+    ]
+    if plan.prompt:
+        lines += _calls(plan.prompt, prefix, False, "prompt_calls")
+        lines += _function(prompt_name(plan, prefix), "prompt_calls", plan, workspace, state_component)
+    return "\n".join(lines) + "\n"
+
+
+def _function(
+    name: str, run: str, plan: MemoryPlan, workspace: Workspace, state_component: int
+) -> list[str]:  # fmt: skip
+    """A function that users call."""
+    return [
+        f"int32_t {name}(const void *const *inputs, void *const *outputs, void *arena) {{",
         *([f"    if (use_state()) return {STATE_REFUSED};"] if state_component else []),
         *(["    find_workspace(arena);"] if workspace.size else []),
         *(["    use_pool();"] if plan.threads > 1 else []),
         f"    return {run}(inputs, outputs, arena);",
         "}",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _reset(plan: MemoryPlan, prefix: str) -> list[str]:
@@ -185,12 +187,12 @@ def state_source(component: int) -> list[str]:
     ]
 
 
-def _calls(plan: MemoryPlan, prefix: str, clocked: bool) -> list[str]:
+def _calls(plan: MemoryPlan | PromptPlan, prefix: str, clocked: bool, name: str = "calls") -> list[str]:
     """A function that makes the calls in turn."""
     clock = [f"int64_t {prefix}_now(void);", f"int64_t {prefix}_spent[{max(len(plan.calls), 1)}];"]
     return [
         *(clock if clocked else []),
-        "static int32_t calls(const void *const *inputs, void *const *outputs, uint8_t *arena) {",
+        f"static int32_t {name}(const void *const *inputs, void *const *outputs, uint8_t *arena) {{",
         f"    uint8_t *weights = (uint8_t *){prefix}_weights;",
         "    (void)arena, (void)weights;",
         *(["    int64_t start;"] if clocked else []),
@@ -323,12 +325,15 @@ def _main(end: str, plan: MemoryPlan, prefix: str, memory: Memory) -> str:
         key: buffer_bytes(tensors, memory)
         for key, tensors in (("in_bytes", plan.inputs), ("out_bytes", plan.outputs))
     }
+    if plan.prompt:
+        room["in_bytes"] = max(room["in_bytes"], buffer_bytes(plan.prompt.inputs, memory))
     section = ' __attribute__((section(".bss.arena")))' if memory.regions else ""
     return Template(text).substitute(
         prefix=prefix,
         upper=prefix.upper(),
         entry=entry(plan, prefix),
         calls=max(len(plan.calls), 1),
+        most_inputs=max(len(plan.inputs), len(plan.prompt.inputs) if plan.prompt else 0),
         arena_section=section,
         **room,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax, s_tir, tirx
+from tvm_ffi import StructuralKey
 
 from hwptq.backends.program import State, Stay, Tensor
 from hwptq.ir.caches import caches_of
@@ -46,11 +47,21 @@ class Call:
     args: tuple[Place, ...]
     cycles: int = 0  # that the kernel takes about, if threads can share all of it; else 0
     over: int | None = None
+    renamed: str = ""  # where another function has its name
 
     @property
     def symbol(self) -> str:
         """The name of what is called."""
-        return self.function if self.over is None else f"{self.function}_over_{self.over}"
+        return self.renamed or (self.function if self.over is None else f"{self.function}_over_{self.over}")
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """What of a plan is a prompt's own; its outputs, weights and arena are those of the step."""
+
+    inputs: tuple[Tensor, ...]
+    calls: tuple[Call, ...]
+    copies: tuple[tuple[Place, Place, int], ...]
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,26 @@ class MemoryPlan:
     stays: tuple[Stay, ...] = ()  # of the tensors of the arena
     least_bytes: int = 0  # of the arena at its fullest call
     state: State | None = None  # of a step that has caches
+    prompt: PromptPlan | None = None  # of what reads several tokens at once
 
 
-def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int) -> MemoryPlan:
-    """Plan `main` of a module of call_tir and data movement. Raises ValueError for what needs a runtime."""
-    planned = tvm.ir.transform.Sequential(
+def plan_memory(
+    mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int, prompt: tvm.IRModule | None = None
+) -> MemoryPlan:
+    """Plan `main` of a module of call_tir and data movement, and of that of its prompt, if there is one.
+
+    Raises ValueError for what needs a runtime.
+    """
+    weights = _Weights(alignment)
+    plan = _Planner(_planned(mod), output_names, alignment, weights).plan()
+    if prompt is not None:
+        plan = joined(plan, _Planner(_planned(prompt), output_names, alignment, weights).plan())
+    return replace(plan, weights=bytes(weights.data))
+
+
+def _planned(mod: tvm.IRModule) -> tvm.IRModule:
+    """The module with calls of kernels alone, on memory that is allocated."""
+    return tvm.ir.transform.Sequential(
         [
             WriteCachesInPlace(),
             relax.transform.LegalizeOps(),
@@ -82,7 +108,6 @@ def plan_memory(mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int
             relax.transform.CallTIRRewrite(),
         ]
     )(mod)
-    return _Planner(planned, output_names, alignment).plan()
 
 
 def shared_cycles(func: tirx.PrimFunc) -> int:
@@ -101,9 +126,30 @@ def shared_cycles(func: tirx.PrimFunc) -> int:
     return int(body.annotations.get(CYCLES, 0)) if body.kind == tirx.ForKind.PARALLEL else 0
 
 
+class _Weights:
+    """Constants, one behind the other; equal ones are stored once."""
+
+    def __init__(self, alignment: int):
+        self.data, self._alignment = bytearray(), alignment
+        self._known: dict[bytes, Place] = {}
+
+    def place(self, array: np.ndarray) -> Place:
+        """Where it lies."""
+        data = array.tobytes()
+        if data not in self._known:
+            self.data += bytes(-len(self.data) % self._alignment)
+            self._known[data] = Place("weights", len(self.data))
+            self.data += data
+        return self._known[data]
+
+
 class _Planner:
-    def __init__(self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int):
-        self.mod, self.alignment, self.output_names = mod, alignment, output_names
+    """Plans one function. plan() leaves out the weights, which others may share."""
+
+    def __init__(
+        self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int, weights: _Weights
+    ):  # fmt: skip
+        self.mod, self.alignment, self.output_names, self.weights = mod, alignment, output_names, weights
         self.func = mod["main"]
         self.caches = caches_of(self.func)
         held = self.caches.inputs if self.caches else {}
@@ -112,8 +158,6 @@ class _Planner:
         self.threads = int((mod.attrs or {}).get(THREADS, 1))
         self.sizes: list[int] = []  # of the tensors
         self.calls: list[Call] = []
-        self.weights = bytearray()
-        self.known: dict[bytes, Place] = {}
         self.first = 0  # byte of the arena behind the caches
         for i in held:
             past = self.func.params[i]
@@ -157,7 +201,7 @@ class _Planner:
             tuple(replace(c, args=tuple(_resolved(a, offsets) for a in c.args)) for c in calls),
             tuple((_resolved(source, offsets), to, nbytes) for source, to, nbytes in copies),
             arena,
-            bytes(self.weights),
+            b"",
             _called(calls, functions),
             self.threads,
             tensors.stays(offsets),
@@ -195,21 +239,36 @@ class _Planner:
     def _place(self, expr: Any) -> Any:
         array = constant(expr)
         if array is not None:
-            return self._weight(np.asarray(array, order="C"))
+            return self.weights.place(np.asarray(array, order="C"))
         if isinstance(expr, relax.Tuple):
             return tuple(self._place(f) for f in expr.fields)
         if isinstance(expr, relax.TupleGetItem):
             return self._place(expr.tuple_value)[expr.index]
         return self.places[expr]
 
-    def _weight(self, array: np.ndarray) -> Place:
-        """Equal constants are stored once."""
-        data = array.tobytes()
-        if data not in self.known:
-            self.weights += bytes(-len(self.weights) % self.alignment)
-            self.known[data] = Place("weights", len(self.weights))
-            self.weights += data
-        return self.known[data]
+
+def joined(step: MemoryPlan, prompt: MemoryPlan) -> MemoryPlan:
+    """The plan of a step with that of its prompt. Functions of the prompt that differ from one of the same
+    name get another."""
+    functions, names = dict(step.functions), dict[str, str]()
+    for name, func in prompt.functions.items():
+        new, k = name, 0
+        while new in functions and not _are_equal(functions[new], func):
+            k += 1
+            new = f"{name}_p{k}"
+        functions[new], names[name] = func, new
+    own = PromptPlan(
+        prompt.inputs,
+        tuple(replace(call, renamed=names[call.symbol]) for call in prompt.calls),
+        prompt.copies,
+    )
+    arena = max(step.arena_bytes, prompt.arena_bytes)
+    least = max(step.least_bytes, prompt.least_bytes)
+    return replace(step, functions=functions, arena_bytes=arena, least_bytes=least, prompt=own)
+
+
+def _are_equal(a: Any, b: Any) -> bool:
+    return bool(StructuralKey(a) == StructuralKey(b))  # type: ignore[call-arg]
 
 
 def _tensor(param: Any) -> Tensor:

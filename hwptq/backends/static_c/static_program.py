@@ -8,15 +8,26 @@ from pathlib import Path
 import tvm
 
 from hwptq.backends.identifier import identifier
-from hwptq.backends.program import Library, Machine, Program
+from hwptq.backends.program import Library, Machine, Program, Prompt
 from hwptq.backends.toolchain import call_tool
 from hwptq.cache.cache import Cache
 from hwptq.errors import HwptqError, InputError, UnsupportedError
 from hwptq.targets import Descriptor
 
-from .c_source import Workspace, data_file, entry, header, main_program, reset_name, source
+from .c_source import (
+    Workspace,
+    data_file,
+    entry,
+    header,
+    main_program,
+    prompt_name,
+    reset_name,
+    shown_names,
+    source,
+)
 from .data_assembly import data_assembly
 from .footprint import check_fits, region_uses
+from .header_parts import sizes_of_prompt
 from .hooks import rename_launch, take_name
 from .kernel_objects import join_objects, kernel_files, write_kernels
 from .memory_plan import MemoryPlan, plan_memory
@@ -30,25 +41,25 @@ _C_FLAGS = ("-O2", "-Wall", "-Werror")
 
 def build_program(
     mod: tvm.IRModule, output_names: tuple[str, ...], name: str, target: Descriptor, folder: Path,
-    deliver: bool = False, cache: Cache | None = None,
+    deliver: bool = False, cache: Cache | None = None, prompt: tvm.IRModule | None = None,
 ) -> Program:  # fmt: skip
     """Build <name>, <name>.o and <name>.h in `folder`.
 
     deliver: what a user gets, that is lib<name>.so and model.so too where the target has them, and the object
-    also where the program can't be linked. cache: of kernels that were compiled before.
+    also where the program can't be linked. cache: of kernels that were compiled before. prompt: see
+    Backend.build; model.so has steps alone.
     """
     prefix, tools = identifier(name), target.toolchain
     device = tvm.target.Target(dict(target.tvm))
     with device:
-        plan = plan_memory(mod, output_names, target.memory.alignment)
+        plan = plan_memory(mod, output_names, target.memory.alignment, prompt)
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         work = Path(scratch)
         workspace = compile_parts(plan, prefix, target, work, cache=cache)
         check_fits(plan, workspace, mod, target)
         obj, head = folder / f"{prefix}.o", folder / f"{prefix}.h"
-        names = [entry(plan, prefix), *filter(None, [reset_name(plan, prefix)])]
         parts = ["kernels.o", "calls.o", "weights.o"]
-        join_objects(target, obj, parts, work, object_flags(target, names))
+        join_objects(target, obj, parts, work, object_flags(target, shown_names(plan, prefix)))
         head.write_text((work / head.name).read_text(encoding="utf-8"), encoding="utf-8")
         sources = [*_C_FLAGS, *_thread_flags(plan), "main.c", str(obj.resolve())]
         program, why_none = _linked(target, sources, folder / prefix, work, deliver)
@@ -63,7 +74,15 @@ def build_program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
         plan.arena_bytes, plan.state, len(plan.weights), tuple(call.function for call in plan.calls),
         plan.stays, regions, why_none, bool(why_none) and why_none != OBJECT_ONLY, plan.least_bytes,
+        _prompt(plan),
     )  # fmt: skip
+
+
+def _prompt(plan: MemoryPlan) -> Prompt | None:
+    if plan.prompt is None:
+        return None
+    tokens, count = sizes_of_prompt(plan.prompt)
+    return Prompt(tokens, plan.prompt.inputs, count)
 
 
 def _compiled(mod: tvm.IRModule, plan: MemoryPlan, prefix: str, folder: Path) -> dict[str, Compiled]:
@@ -117,14 +136,14 @@ def _library(
     file, memory = f"lib{prefix}.so", target.memory
     with tempfile.TemporaryDirectory(prefix="hwptq-") as scratch:
         names = Path(scratch) / "names"
-        shown = [entry(plan, prefix), f"{prefix}_threads", *filter(None, [reset_name(plan, prefix)])]
+        shown = [*shown_names(plan, prefix), f"{prefix}_threads"]
         names.write_text(f"{{ global: {'; '.join(shown)}; local: *; }};\n", encoding="utf-8")
         link = [*target.toolchain.compiler, "-shared", *_thread_flags(plan), "-o", file]
         call_tool([*link, f"{prefix}.o", f"-Wl,--version-script={names}", "-lm"], folder)
     arena = workspace.arena_bytes(plan, memory)
     return Library(
         folder / file, entry(plan, prefix), arena, memory.alignment, memory.readable_behind,
-        reset_name(plan, prefix),
+        reset_name(plan, prefix), prompt_name(plan, prefix),
     )  # fmt: skip
 
 

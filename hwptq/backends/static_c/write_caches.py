@@ -10,6 +10,8 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.ir.caches import caches_of, results
 from hwptq.ir.dataflow import bindings, op_name, rewrite, shape_of, users
+from hwptq.ir.operator import integer_operator
+from hwptq.operators.write_rows import WriteRows
 from hwptq.tir.builder import TEMPLATE, Expr, Flat, nest, primfunc
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides, merged, row_major
@@ -17,7 +19,8 @@ from hwptq.tir.loops import broadcast_strides, merged, row_major
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.WriteCachesInPlace")
 class WriteCachesInPlace:
-    """where(here, new, past) of a cache becomes a kernel that writes into the cache what is new.
+    """where(here, new, past) of a cache, or WriteRows of a prompt, becomes a kernel that writes into the
+    cache what is new.
 
     Only where nothing else reads the past. A module without caches stays as it is.
     """
@@ -33,18 +36,28 @@ class WriteCachesInPlace:
             value: Any = values.get(given[cache.output])
             past = func.params[cache.input]
             alone = readers.get(past, []) == [given[cache.output]]
-            if op_name(value) == "where" and value.args[2] == past and alone:
+            by_where = op_name(value) == "where" and value.args[2] == past
+            if alone and (by_where or isinstance(integer_operator(mod, value), WriteRows)):
                 written.add(given[cache.output])
 
         def visit(r: Any, var: Any, value: Any) -> Any:
             if var not in written:
                 return r.keep(value)
-            here, new, past = value.args
-            kernel = r.add_function(_writes(_type(here), _type(new), _type(past)), "write_cache")
-            args, kind = [r.get(a) for a in value.args], relax.TensorType(shape_of(past), past.ty.dtype)
-            return relax.op.call_tir_inplace(kernel, args, [2], kind)
+            args, kernel = _writer(mod, value)
+            kind = relax.TensorType(shape_of(args[-1]), args[-1].ty.dtype)
+            new = [r.get(a) for a in args]
+            return relax.op.call_tir_inplace(r.add_function(kernel, "write_cache"), new, [len(new) - 1], kind)
 
         return rewrite(mod, visit)
+
+
+def _writer(mod: tvm.IRModule, value: Any) -> tuple[list[Any], Any]:
+    """What writes into a cache, the last of its arguments."""
+    op = integer_operator(mod, value)
+    if isinstance(op, WriteRows):
+        past, *others = value.args[1].fields
+        return [*others, past], op.in_place([_type(past), *map(_type, others)])
+    return list(value.args), _writes(*map(_type, value.args))
 
 
 def _type(expr: Any) -> TensorType:

@@ -18,7 +18,10 @@ class TvmCuda(Backend):
 
     runtimes = ("tvm",)
 
-    def build(self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path) -> Program:
+    def build(
+        self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path,
+        prompt: tvm.IRModule | None = None,
+    ) -> Program:  # fmt: skip
         return build_cuda_program(mod, output_names, name, self.target, folder)
 
     build_program = build

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .fuse_pooling import FusePooling as FusePooling
     from .insert_dynamic_qdq import InsertDynamicQDQ as InsertDynamicQDQ
     from .insert_qdq import InsertQDQ as InsertQDQ
+    from .join_kernels import JoinKernels as JoinKernels
     from .keep_unlisted import KeepUnlisted as KeepUnlisted
     from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
     from .lower_to_integer import LowerToInteger as LowerToInteger
@@ -60,6 +61,7 @@ _PUBLIC = {
     "fuse_pooling": ("FusePooling",),
     "insert_dynamic_qdq": ("InsertDynamicQDQ",),
     "insert_qdq": ("InsertQDQ",),
+    "join_kernels": ("JoinKernels",),
     "keep_unlisted": ("KeepUnlisted",),
     "lower_conv_transpose": ("LowerConvTranspose",),
     "lower_to_integer": ("LowerToInteger",),

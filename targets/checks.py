@@ -88,17 +88,18 @@ def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problem
 def _check_pairs(rule: OpRule, kind: str, problems: Problems) -> None:
     generator = GENERATORS.get(kind)
     known = generator.pairs() if generator else None
-    plain = generator.plain if generator else (INT8.name, INT8.name)
+    beside = generator.beside if generator else ()
+    plain = generator.plain if generator else ((INT8.name, INT8.name),)
     for i, pair in enumerate(rule.pairs):
         path = f"op[{rule.op}].pairs[{i}]"
         if pair in rule.pairs[:i]:
             problems.add(path, f"{list(pair)} is there twice")
         elif rule.op == GROUP_OP:
             _check_group_pair(pair, path, problems)
-        elif rule.op not in WEIGHTED_OPS and pair not in (possible := [plain, *_MORE.get(rule.op, [])]):
+        elif rule.op not in WEIGHTED_OPS and pair not in (possible := [*plain, *_MORE.get(rule.op, [])]):
             takes = " and ".join(str(list(p)) for p in possible)
             problems.add(path, f"{rule.op} has no weights: only {takes} can be given")
-        elif known is not None and pair not in known:
+        elif known is not None and pair not in [*known, *beside]:
             takes = " and ".join(str(list(p)) for p in known)
             problems.add(path, f"{list(pair)} has no code generator for kind {show(kind)}: it takes {takes}")
 

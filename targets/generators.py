@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hwptq.formats import BFLOAT16, E4M3, INT8, Pair, formats
+from hwptq.formats import BFLOAT16, E4M3, INT8, INT12, INT16, Pair, formats
 
 
 @dataclass(frozen=True)
 class Generator:
     """`pairs`: the (activation, weight) dtypes of layers that there is code for.
 
-    `plain`: what a descriptor says of an operator without weights, which takes the dtypes of the tensors
-    beside it.
+    `plain`: what a descriptor can say of an operator without weights, which takes the dtypes of the tensors
+    beside it. `beside`: pairs of operators without weights that no layer takes.
     """
 
     pairs: Callable[[], Sequence[Pair]]
-    plain: Pair = (INT8.name, INT8.name)
+    plain: tuple[Pair, ...] = ((INT8.name, INT8.name),)
+    beside: tuple[Pair, ...] = ()
 
 
 #: By kind of TVM target. Of other kinds nothing is known, and nothing is refused.
@@ -41,4 +42,8 @@ def _of_tensor_cores() -> list[Pair]:
 
 
 GENERATORS["llvm"] = Generator(_of_integers)
-GENERATORS["cuda"] = Generator(_of_tensor_cores, (E4M3.name, E4M3.name))
+#: Norms and softmax read int16, tables int12.
+_WIDE = tuple((wide.name, INT8.name) for wide in (INT12, INT16))
+GENERATORS["cuda"] = Generator(
+    _of_tensor_cores, ((E4M3.name, E4M3.name), (INT8.name, INT8.name)), beside=_WIDE
+)

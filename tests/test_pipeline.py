@@ -86,7 +86,7 @@ def test_every_pass_that_is_taken_is_dumped_in_its_order(imported, data, tmp_pat
     widen = ["WidenActivations"] if job.options.recipe.widen else []
     assert found == [
         *(make.__name__ for make in FUSE), *smooth, *depthwise, *widen, "InsertQDQ", *repairs,
-        "LowerToInteger", "SelectKernels",
+        "LowerToInteger", "JoinKernels", "SelectKernels",
     ]  # fmt: skip
     insert = next((tmp_path / "ir").glob("*-InsertQDQ.py")).read_text()
     assert "R.quantize(" in insert

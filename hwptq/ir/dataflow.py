@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -207,7 +208,8 @@ class Rewriter:
         else:
             of = given.unless(lambda o: _place(o) in self._emitted)
         self._emitted.add(_place(of))
-        var = self.builder.emit(with_origin(expr, of), name_hint=of.hint)
+        # TVM's code in CUDA names its parameters after it
+        var = self.builder.emit(with_origin(expr, of), name_hint=re.sub(r"\W", "_", of.hint))
         self.emitted[var] = of
         return var
 

@@ -10,11 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
+from hwptq.operators.dense import Dense
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
 
+from .joins import AttentionJoin, Joined, NormJoin
 from .layer import Layer
 from .schedule import schedule_of
 from .template import Template, import_kernels, template_of
@@ -52,6 +56,26 @@ class Selector(ABC):
 
     def movement(self, x: TensorType, strides: Sequence[int], first: int, out: TensorType) -> Step | None:
         """The step that reads `x` from element `first` on with `strides`; None: TVM's own code is best."""
+        return None
+
+    def attention(self, join: AttentionJoin) -> Joined | None:
+        """The kernel of a whole attention; None where its parts have kernels of their own."""
+        return None
+
+    def norm(self, join: NormJoin) -> Joined | None:
+        """The kernel of a norm together with its neighbours; None where each has one of its own."""
+        return None
+
+    def dense_beside(
+        self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
+    ) -> Joined | None:
+        """The kernel of several dense layers of one tensor, whose results lie side by side; None: of none."""
+        return None
+
+    def dense_with_table(
+        self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
+    ) -> Joined | None:
+        """The kernel of a dense layer with a table of bytes behind it; None: each has its own."""
         return None
 
     def quantizes_images(self, shape: Sequence[int]) -> bool:

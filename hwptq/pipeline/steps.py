@@ -193,6 +193,7 @@ LOWER = (
 )
 SELECT = (
     # integers -> the target's kernels, which compute the same
+    Step("JoinKernels", lambda job, now: passes.JoinKernels(job.target)),
     Step(
         "SelectKernels",
         lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +82,7 @@ class QuantizationPlan:
         self._left = float_reasons(func)
         self.kinds = {v: self._kind(v, value) for v, value in self.values.items()}
         self._leave(kept_in_float(self.values, self.kinds, self.readers))
+        self._leave(self._among_floats())
         self._leave_split_ends()
         self.lookups = {v: value for v, value in self.values.items() if self._may_be_lookup(v)}
         self.roots = elementwise_roots(self.lookups)
@@ -148,6 +149,18 @@ class QuantizationPlan:
         if beyond := beyond_limits(self.mod, value, listed):
             self.reasons[self.labels[var]] = beyond
             return None
+        return found
+
+    def _among_floats(self) -> dict[Any, str]:
+        """Nodes that the target computes in integers only, where the nearest layers are in floats."""
+        found = {}
+        for var, kind in self.kinds.items():
+            rule = None if kind is None or kind in WEIGHTED_OPS else self.target.rule(kind)
+            if rule is None or any(format_of(activation).is_float for activation, _ in rule.pairs):
+                continue
+            layers = self._layers_behind([var]) or self._layers_before([var])
+            if any(format_of(self.pair(u)[0]).is_float for u in layers):
+                found[var] = f"target {self.target.name} lists {kind} in integers only, unlike what is around"
         return found
 
     def _leave_split_ends(self) -> None:
@@ -368,14 +381,31 @@ class QuantizationPlan:
         return [f for f in found if not f.is_float]
 
     def _makers(self, group: set[Any]) -> list[Any]:
-        """The nearest layers that the tensors of a group are made of; where there are none, their readers."""
+        """The nearest layers that the tensors of a group are made of; where there are none, those that are
+        made of them, if they may be in floats or not; else the readers of the group.
+        """
+        found = self._layers_behind(group)
+        nodes = [u for v in group for u in [v, *self.readers.get(v, [])]]
+        nodes = [u for u in nodes if self.kinds.get(u) is not None]
+        if not found and any(format_of(self.pair(u)[0]).is_float for u in nodes):
+            found = self._layers_before(group)
+        return found or nodes
+
+    def _layers_behind(self, group: Iterable[Any]) -> list[Any]:
+        """The nearest layers that tensors are made of, themselves included."""
+        return self._nearest(group, lambda var: data_of(self.values[var]) if var in self.values else [])
+
+    def _layers_before(self, group: Iterable[Any]) -> list[Any]:
+        """The nearest layers that are made of tensors."""
+        return self._nearest(group, lambda var: [u for u in self.readers.get(var, []) if u is not None])
+
+    def _nearest(self, group: Iterable[Any], onward: Callable[[Any], Iterable[Any]]) -> list[Any]:
         found, seen, waiting = [], set(group), list(group)
         while waiting:
             var = waiting.pop()
             if self.kinds.get(var) in WEIGHTED_OPS:
                 found.append(var)
             elif self.kinds.get(var) is not None:
-                waiting += [v for v in data_of(self.values[var]) if v not in seen]
+                waiting += [v for v in onward(var) if v not in seen]
                 seen |= set(waiting)
-        nodes = [u for v in group for u in [v, *self.readers.get(v, [])]]
-        return found or [u for u in nodes if self.kinds.get(u) is not None]
+        return found

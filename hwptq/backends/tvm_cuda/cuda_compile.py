@@ -67,13 +67,21 @@ def compile_kernels(kernels: Mapping[str, Any], target: Any) -> Any:
         return tvm.compile(tvm.IRModule(named), target=device, tir_pipeline=_NAME)
 
 
+def _reshape(builder: Any, call: Any) -> Any:
+    return relax.op.reshape(call.args[0], call.ty.shape)
+
+
+_RESHAPES = {f"relax.{name}": _reshape for name in ("expand_dims", "squeeze", "flatten")}
+
+
 def _graph_passes() -> Any:
     """TVM's pipeline for CUDA without fusion: kernels are fused as they should be already."""
     passes = relax.transform
     generic = dlight.gpu
     return tvm.ir.transform.Sequential(
         [
-            passes.LegalizeOps(),
+            passes.EliminateCommonSubexpr(),
+            passes.LegalizeOps(_RESHAPES, skip_ops=["relax.reshape"]),  # that takes the same memory
             dlight.ApplyDefaultSchedule(
                 generic.Matmul(), generic.Reduction(), generic.GeneralReduction(), generic.Fallback()
             ),

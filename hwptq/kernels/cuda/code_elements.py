@@ -32,7 +32,8 @@ def _lookup(op: Lookup, inputs: Sequence[TensorType], out: TensorType) -> Elemen
     dtype = inputs[0].dtype
     if holds_floats(dtype):
         return lambda at, x, table: table.load(cast(T.reinterpret(_bits(dtype), x.load(at)), "int32"))
-    return lambda at, x, table: table.load(cast(x.load(at), "int32") + 128)
+    (entries,) = inputs[1].shape
+    return lambda at, x, table: table.load(cast(x.load(at), "int32") + entries // 2)
 
 
 @element_of.register(Clamp)

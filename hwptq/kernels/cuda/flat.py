@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
@@ -17,6 +18,7 @@ THREADS = 256
 #: The attribute of a PrimFunc that is bound to blocks and threads already, and which pipeline lowers it.
 PIPELINE = "hwptq.pipeline"
 _LIMIT = 2**31
+_INTEGERS = ("int8", "int16")
 _BYTES = ("float8_e4m3fn", "int8")  # dtypes of which four make a word
 
 
@@ -86,8 +88,8 @@ def real(value: float) -> Expr:
 
 
 def value_of(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
-    """What an element of a tensor in e4m3, bfloat16 or int8 stands for, as float32."""
-    if tensor.dtype == "int8":
+    """What an element of a tensor in e4m3, bfloat16, int8 or int16 stands for, as float32."""
+    if tensor.dtype in _INTEGERS:
         return cast(cast(tensor.load(offset), "int32") - zero_point, "float32")
     return cast(tensor.load(offset), "float32")
 
@@ -97,10 +99,10 @@ def stored(value: Expr, dtype: str, zero_point: int = 0) -> Expr:
 
     The chip's conversions round to nearest even and keep NaN; that to e4m3 saturates.
     """
-    if dtype != "int8":
+    if dtype not in _INTEGERS:
         return cast(value, dtype)
-    whole = T.nearbyint(value) + real(zero_point)
-    return cast(cast(clamped(whole, -128, 127), "int32"), "int8")
+    whole, limits = T.nearbyint(value) + real(zero_point), np.iinfo(dtype)
+    return cast(cast(clamped(whole, int(limits.min), int(limits.max)), "int32"), dtype)
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:

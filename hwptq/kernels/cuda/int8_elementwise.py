@@ -1,4 +1,4 @@
-"""CUDA kernels of the integer operators: one thread for each element, whatever the shapes.
+"""CUDA kernels of the integer operators, int8 and int16: one thread for each element, whatever the shapes.
 
 Layers too, where the tensor cores can't take them: depthwise and grouped convolutions.
 """
@@ -18,12 +18,12 @@ from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.dequantize import Dequantize
 from hwptq.operators.layers import IntegerLayer
 from hwptq.operators.matmul import MatMul
-from hwptq.operators.mul import LEFT_SHIFT, Mul
+from hwptq.operators.mul import Mul
 from hwptq.operators.quantize import Quantize
 from hwptq.tir.builder import Expr, Flat, cast, constant, loop
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides
-from hwptq.tir.requantize import Bounds, requantize
+from hwptq.tir.requantize import Bounds, requantize, shortened, summed_in
 
 from .element import Element, element_of
 from .flat import divide, indices, multiply, real, register, stored, value_of
@@ -33,7 +33,7 @@ from .results import result
 
 @element_of.register(Quantize)
 def _quantize(op: Quantize, inputs: Sequence[TensorType], out: TensorType) -> Element:
-    return lambda at, x: stored(divide(x.load(at), real(op.scale)), "int8", op.zero_point)
+    return lambda at, x: stored(divide(x.load(at), real(op.scale)), out.dtype, op.zero_point)
 
 
 @element_of.register(Dequantize)
@@ -52,14 +52,15 @@ def _int32(tensor: Flat, offset: Expr, zero_point: int = 0) -> Expr:
     return cast(tensor.load(offset), "int32") - zero_point
 
 
-def _bounds(op: Any) -> Bounds:
-    return Bounds(op.out_zero_point, op.lo, op.hi)
+def bounds(op: Any) -> Bounds:
+    """Those of an operator's result."""
+    return Bounds(op.out_zero_point, op.lo, op.hi, dtype=getattr(op, "out", "int8"))
 
 
-def _scaled(op: Any, acc: Expr) -> Expr:
+def scaled(op: Any, acc: Expr) -> Expr:
     """An accumulator by the one multiplier and shift of `op`."""
     multiplier, shift = (constant(v, "int32") for v in (op.multiplier, op.shift))
-    return requantize(acc, multiplier, shift, _bounds(op), 1)
+    return requantize(acc, multiplier, shift, bounds(op), 1)
 
 
 @element_of.register(Add)
@@ -71,8 +72,9 @@ def _binary(op: Add | Mul, inputs: Sequence[TensorType], out: TensorType) -> Ele
         first, second = offsets(at)
         x, y = _int32(a, first, op.a_zero_point), _int32(b, second, op.b_zero_point)
         if isinstance(op, Mul):
-            return _scaled(op, T.shift_left(x * y, constant(LEFT_SHIFT, "int32")))
-        return _scaled(op, x * op.a_factor + y * op.b_factor)
+            shift = T.shift_left if op.left_shift >= 0 else T.shift_right
+            return scaled(op, shift(x * y, constant(abs(op.left_shift), "int32")))
+        return scaled(op, x * op.a_factor + y * op.b_factor)
 
     return element
 
@@ -90,7 +92,7 @@ def _avg_pool(op: AvgPool, inputs: Sequence[TensorType], out: TensorType) -> Ele
     def element(at: Expr, tensor: Flat, multiplier: Flat, shift: Flat) -> Expr:
         pixel = T.floormod(T.floordiv(at, out.shape[3]), pixels)
         acc = window(at, tensor) * op.factor
-        return requantize(acc, multiplier.load(pixel), shift.load(pixel), _bounds(op), 1)
+        return requantize(acc, multiplier.load(pixel), shift.load(pixel), bounds(op), 1)
 
     return element
 
@@ -101,19 +103,20 @@ def _matmul(op: MatMul, inputs: Sequence[TensorType], out: TensorType) -> Elemen
     (rows, depth), columns = a_shape[-2:], b_shape[-1]
     batch = out.shape[:-2]
     a_steps, b_steps = (broadcast_strides(s[:-2], batch) for s in (a_shape, b_shape))
+    summed = summed_in(op.acc_shift)
 
     def element(at: Expr, a: Flat, b: Flat) -> Expr:
         *outer, row, column = indices(at, out.shape)
         a_first = (sum(i * s for i, s in zip(outer, a_steps, strict=True)) * rows + row) * depth
         b_first = sum(i * s for i, s in zip(outer, b_steps, strict=True)) * depth * columns + column
-        acc = register(0, "int32")
+        acc = register(0, summed)
 
         def step(k: Expr) -> None:
             left, right = _int32(a, a_first + k, op.a_zero_point), b_first + k * columns
-            acc.store(0, acc.load(0) + left * _int32(b, right, op.b_zero_point))
+            acc.store(0, acc.load(0) + cast(left * _int32(b, right, op.b_zero_point), summed))
 
         loop(depth, step)
-        return _scaled(op, acc.load(0))
+        return scaled(op, shortened(acc.load(0), op.acc_shift, 1))
 
     return element
 

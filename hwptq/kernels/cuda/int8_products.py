@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hwptq.kernels.joins import Joined
 from hwptq.operators.conv2d import Conv2d, Conv2dToFloat
+from hwptq.operators.dense import Dense
+from hwptq.quant.fixed_point import STEPS
 from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import PREVIOUS, Argument, Step, TensorType
@@ -19,8 +22,10 @@ from .operand import INT8, item_bytes
 from .pack import pad_image, padded_image
 from .packing import filled, packed_weights
 from .product_input import padding_step
-from .tiling import Problem, choose, round_up
+from .tiling import COLUMNS, STORE, Problem, Tiling, choose, round_up
 from .wgmma_store import Epilogue
+
+_MOST_ENTRIES = 2**12
 
 
 def int8_product_steps(
@@ -43,6 +48,55 @@ def int8_product_steps(
     source: Argument = PREVIOUS if steps else 0
     args = (source, *NO_RESIDUAL, packed, scale, filled(bias, tiling))
     return (*steps, wgmma_step(op, tiling, _epilogue(op, out), x, args, out))
+
+
+def dense_beside(
+    ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]], kernel: WgmmaKernel
+) -> Joined | None:
+    """Dense layers of one tensor whose results lie side by side, as one; None where they are too unlike."""
+    first = ops[0]
+    outputs = [w.shape[0] for w, *_ in constants]
+    alike = all(replace(op, out_zero_point=first.out_zero_point) == first for op in ops)
+    if not alike or not _is_plain(first, x, kernel) or any(n % COLUMNS for n in outputs):
+        return None
+    out = TensorType((*x.shape[:-1], sum(outputs)), first.out)
+    weight, bias, multiplier, shift = (np.concatenate(c) for c in zip(*constants, strict=True))
+    zeros = np.concatenate(
+        [np.full(n, op.out_zero_point, np.int32) for op, n in zip(ops, outputs, strict=True)]
+    )
+    tiling = choose(_dense(x, out), kernel)
+    scale = np.concatenate([filled(s, tiling) for s in (multiplier, shift, zeros)])
+    epilogue = replace(_epilogue(first, out), zero_points=True)
+    return _joined(first, tiling, epilogue, x, (*NO_RESIDUAL, weight, scale, bias), out)
+
+
+def dense_with_table(
+    op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray, kernel: WgmmaKernel
+) -> Joined | None:
+    """A dense layer whose results are looked up in a table of bytes at once; None where that can't be."""
+    weight, bias, multiplier, shift = constants
+    fits = (op.out, table.dtype) == ("int16", np.int8) and len(table) <= _MOST_ENTRIES
+    if not fits or not _is_plain(op, x, kernel) or len(weight) % STORE or len(table) % 16:
+        return None
+    out = TensorType((*x.shape[:-1], len(weight)), "int8")
+    tiling = choose(replace(_dense(x, out), table=len(table)), kernel)
+    scale = np.concatenate([filled(s, tiling) for s in (multiplier, shift)])
+    epilogue = replace(_epilogue(op, out), table=len(table))
+    return _joined(op, tiling, epilogue, x, (table, NO_RESIDUAL[1], weight, scale, bias), out)
+
+
+def _is_plain(op: Dense, x: TensorType, kernel: WgmmaKernel) -> bool:
+    plain = (op.weight_bits, op.activation_bits, op.acc_shift, op.rounding) == (8, 8, 0, STEPS)
+    return plain and x.dtype == "int8" and x.shape[-1] % kernel.channel_alignment == 0
+
+
+def _joined(
+    op: Dense, tiling: Tiling, epilogue: Epilogue, x: TensorType, given: Sequence[np.ndarray], out: TensorType
+) -> Joined:
+    beside, factor, weight, scale, bias = given
+    packed = packed_weights(weight.reshape(len(weight), 1, -1), tiling)
+    step = wgmma_step(op, tiling, epilogue, x, (), out)
+    return Joined(step.func, (beside, factor, packed, scale, filled(bias, tiling)), [out], step.name)
 
 
 def _epilogue(op: Any, out: TensorType) -> Epilogue:

@@ -31,7 +31,8 @@ def result(op: Any, acc: Expr, channel: Expr, at: Expr, rest: Sequence[Flat]) ->
         case DenseFloat():
             return _scaled(acc, channel, rest)
     bias, multiplier, shift = (t.load(channel) for t in rest)
-    return requantize(acc + bias, multiplier, shift, Bounds(op.out_zero_point, op.lo, op.hi), 1)
+    bounds = Bounds(op.out_zero_point, op.lo, op.hi, dtype=op.out)
+    return requantize(acc + bias, multiplier, shift, bounds, 1)
 
 
 def _scaled(acc: Expr, channel: Expr, rest: Sequence[Flat]) -> Expr:

@@ -1,17 +1,25 @@
-"""Kernels for NVIDIA GPUs: products on tensor cores by templates, all else element by element."""
+"""Kernels for NVIDIA GPUs: products on tensor cores by templates, rows by warps, else element by element."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
+from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import Selector
+from hwptq.operators.dense import Dense
+from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
 
+from .attention import attention_kernel
 from .concatenate import concatenation
 from .element import elementwise_kernel
+from .int8_products import dense_beside, dense_with_table
+from .rows import norm_kernel, row_kernel
 from .tensor_cores import summed_by_step
 
 
@@ -30,9 +38,35 @@ class GpuSelector(Selector):
             kind, dtype = op.rule(constants), activations[0].dtype
             raise ValueError(f"{self.target.name}: {kind} in {dtype} needs a kernel for tensor cores")
         inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
-        attributes = {TEMPLATE: "flat"}
-        func = elementwise_kernel(op, inputs, out, attributes)
-        return (Step(func, (*range(len(activations)), *constants), out, f"{op.kind}_flat"),)
+        args = (*range(len(activations)), *constants)
+        together = row_kernel(op, inputs, out)
+        if together is not None:
+            return (Step(together, args, out, f"{op.kind}_rows"),)
+        func = elementwise_kernel(op, inputs, out, {TEMPLATE: "flat"})
+        return (Step(func, args, out, f"{op.kind}_flat"),)
+
+    def attention(self, join: AttentionJoin) -> Joined | None:
+        return attention_kernel(join)
+
+    def norm(self, join: NormJoin) -> Joined | None:
+        return norm_kernel(join)
+
+    def dense_beside(
+        self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
+    ) -> Joined | None:
+        kernel = self._wgmma(ops[0])
+        return None if kernel is None else dense_beside(ops, x, constants, kernel)
+
+    def dense_with_table(
+        self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
+    ) -> Joined | None:
+        kernel = self._wgmma(op)
+        return None if kernel is None else dense_with_table(op, x, constants, table, kernel)
+
+    def _wgmma(self, op: Dense) -> WgmmaKernel | None:
+        rule = self.target.rule(op.family)
+        kernel = self.target.kernels.get(rule.kernel) if rule else None
+        return kernel if isinstance(kernel, WgmmaKernel) else None
 
     def concatenation(self, inputs: Sequence[TensorType], axis: int, out: TensorType) -> Step:
         func = concatenation(inputs, axis, out, {TEMPLATE: "concatenate"})

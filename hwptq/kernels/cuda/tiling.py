@@ -37,6 +37,7 @@ class Problem:
     promote: int = 128  # products after which sums become float32; 0 = never
     operand: Operand = E4M3
     out_bytes: int = 1  # of an element of the output
+    table: int = 0  # bytes of shared memory beside the stages
 
     @property
     def promoted(self) -> bool:
@@ -177,7 +178,8 @@ def candidates(problem: Problem, kernel: WgmmaKernel) -> Iterator[Tiling]:
             continue
         rows, rings = tile_rows(tile), 2 if tile.sharing == "apart" else 1
         stage = (rows + tile.columns) * chunk * problem.operand.bytes
-        stages = min(kernel.stages, (kernel.shared_memory - _BARRIERS) // stage) // rings
+        room = kernel.shared_memory - _BARRIERS - problem.table
+        stages = min(kernel.stages, room // stage) // rings
         group = 8 if problem.taps == 1 else 1
         found = Tiling(problem, tile, chunk, stages, 1, group, _box(problem, rows))
         yield replace(found, blocks=min(kernel.multiprocessors, prod(found.grid)))

@@ -44,22 +44,28 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
     """(x, residual, its factor, w, scale, bias) -> y, the last three packed as packing.py does.
 
     `x_shape` and `y_shape` are the shapes of x and y outside, of the same elements as those of the problem.
-    A residual has y's shape, or [1,1] where the epilogue has none. An epilogue in fixed point takes
-    multipliers and shifts, one behind the other, for the scale. It is scheduled; TIRx's passes lower it.
+    A residual has y's shape, or [1,1] where the epilogue has none; in its place stands the epilogue's table.
+    An epilogue in fixed point takes multipliers, shifts, and its zero points if it has some, one behind the
+    other, for the scale. It is scheduled; TIRx's passes lower it.
     """
     p, dtype = t.problem, t.problem.operand.dtype
     y_size, fixed = p.rows * p.outputs, epilogue.fixed_point(t)
-    scale_dtype, scales = ("int32", 2) if fixed else ("float32", 1)
+    scale_dtype, scales = ("int32", 2 + epilogue.zero_points) if fixed else ("float32", 1)
+    entries = epilogue.table // 4  # words
+    r_shape, r_dtype = (y_shape if epilogue.residual else (1, 1)), epilogue.residual_dtype
+    if entries:
+        r_shape, r_dtype = (epilogue.table,), "int8"
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
     summand_bytes = item_bytes(epilogue.residual_dtype)
+    threads = 128 * (t.tile.warpgroups + 1)
     stages, readers, workers = t.stages * t.rings, t.readers, t.tile.warpgroups
     loader_registers, registers = _REGISTERS[workers]
 
     @T.prim_func(check_well_formed=False)
     def main(
         X: T.Buffer(x_shape, dtype),
-        R: T.Buffer(y_shape if epilogue.residual else (1, 1), epilogue.residual_dtype),
+        R: T.Buffer(r_shape, r_dtype),
         F: T.Buffer((1,), "float32"),
         W: T.Buffer((p.groups_of_weights * t.weight_rows, t.weight_depth), dtype),
         S: T.Buffer((scales * t.weight_rows,), scale_dtype),
@@ -73,7 +79,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
         T.device_entry()
         y = T.decl_buffer((y_size,), epilogue.dtype, data=Y.data)
         words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=Y.data)
-        summand = T.decl_buffer((y_size,), epilogue.residual_dtype, data=R.data)
+        summand = T.decl_buffer((y_size,), r_dtype, data=R.data)
         summand_words = T.decl_buffer((max(1, y_size * summand_bytes // 4),), "uint32", data=R.data)
         block = T.cta_id([t.blocks])
         group = T.warpgroup_id([workers + 1])
@@ -83,7 +89,13 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
         xs = pool.alloc((stages, t.rows, t.chunk), dtype, align=1024)
         ws = pool.alloc((stages, t.columns, t.chunk), dtype, align=1024)
         ring = T.meta_var(Pipeline(pool, stages, full="tma", empty="mbar", init_full=1, init_empty=readers))
+        table = pool.alloc((max(4, entries),), "uint32", align=16)
         pool.commit()
+        if entries > 0:
+            for i in T.serial(-(-entries // threads)):
+                at = T.meta_var(i * threads + (group * 4 + warp) * 32 + lane)
+                if at < entries:
+                    table[at] = summand_words[at]
         T.ptx.fence.proxy.async_.shared__cta()
         T.cuda.cta_sync()
         if group == workers:
@@ -93,7 +105,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
                     load(ring, xs, ws, x_map, w_map, block, warp if t.rings > 1 else 0)
         else:
             T.ptx.setmaxnreg.inc.sync.aligned.u32(registers)
-            outside = T.meta_var(Outside(S, B, summand, summand_words, F, y, words))
+            outside = T.meta_var(Outside(S, B, summand, summand_words, F, y, words, table))
             consume(ring, xs, ws, outside, block, (group, warp, lane))
 
     attributes = {"tirx.is_scheduled": True, PIPELINE: "tirx", TEMPLATE: "wgmma"}

@@ -11,7 +11,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from hwptq.formats import fp8
-from hwptq.tir.requantize import Bounds, requantize
+from hwptq.tir.requantize import Bounds
 
 from .inline import inline
 from .operand import item_bytes
@@ -24,8 +24,11 @@ class Epilogue:
     """What becomes of a sum.
 
     Of a sum of e4m3: fma(sum, scale, bias), fma(value of the residual, factor, that), a clamp to [lo, hi],
-    and `dtype`, as operators/float_operator.py says. Of one of int8: sum + bias, then in int8 a multiplier
-    and a shift, as fixed_point.requantize has it, in any other dtype a float32 scale, a clamp, and `dtype`.
+    and `dtype`, as operators/float_operator.py says. Of one of int8: sum + bias, then in int8 and int16 a
+    multiplier and a shift, as fixed_point.requantize has it, in any other dtype a float32 scale, a clamp,
+    and `dtype`.
+    Such an integer may have a zero point of its channel, behind multipliers and shifts, and may become what a
+    table of so many bytes has for it, the entry of 0 in the middle.
     """
 
     dtype: str
@@ -35,10 +38,12 @@ class Epilogue:
     zero_point: int = 0
     residual_dtype: str = fp8.DTYPE
     residual_zero_point: int = 0
+    zero_points: bool = False
+    table: int = 0
 
     def fixed_point(self, t: Tiling) -> bool:
-        """Whether an int32 becomes an int8 without a float32 between."""
-        return t.problem.operand.sums == "int32" and self.dtype == "int8"
+        """Whether an int32 becomes an int8 or int16 without a float32 between."""
+        return t.problem.operand.sums == "int32" and self.dtype in ("int8", "int16")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Outside:
     factor: Any
     y: Any
     words: Any
+    table: Any = None
 
 
 def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
@@ -59,6 +65,7 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     outputs, at_tile, width = t.problem.outputs, Places(t), t.problem.width
     fixed, sums = epilogue.fixed_point(t), t.problem.operand.sums
     dtype, shifted = ("int32", width) if fixed else ("float32", 1)
+    own_zeros = fixed and epilogue.zero_points
     rows, across = 2 * t.tile.strips, t.columns // (4 * width)
     finish, write, fetch = _values(t, epilogue), _write(t, epilogue), _fetch(t, epilogue)
     summands, size = rows * across * width if epilogue.residual else 4, item_bytes(epilogue.residual_dtype)
@@ -69,13 +76,15 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         value = T.alloc_local([width], dtype)
         scales = T.alloc_local([width], dtype)
         shifts = T.alloc_local([shifted], "int32")
+        halves = T.alloc_local([shifted], "int32")
+        zeros = T.alloc_local([shifted if own_zeros else 1], "int32")
         biases = T.alloc_local([width], sums)
         begins = T.alloc_local([rows], "int32")
         for r in T.unroll(rows):
             row = T.meta_var(first + r // 2 * STRIP + warp * 16 + lane // 4 + r % 2 * 8)
             pixel = T.meta_var(at_tile.pixel(tile[0], row))
             begins[r] = T.if_then_else(pixel[1], pixel[0] * outputs, -1)
-        constants = T.meta_var((scales, shifts, biases))
+        constants = T.meta_var((scales, shifts, biases, halves, zeros))
         words = T.alloc_local([summands * size // 4], "uint32")
         codes = T.decl_buffer((summands,), epilogue.residual_dtype, data=words.data, scope="local")
         fetch(words, outside, begins, tile, lane)
@@ -88,8 +97,15 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                     if fixed:
                         for e in T.vectorized(4):
                             shifts[j * 4 + e] = outside.scale[t.weight_rows + column + j * 4 + e]
+                    if own_zeros:
+                        for e in T.vectorized(4):
+                            zeros[j * 4 + e] = outside.scale[2 * t.weight_rows + column + j * 4 + e]
                     for e in T.vectorized(4):
                         biases[j * 4 + e] = outside.bias[column + j * 4 + e]
+                if fixed:
+                    for j in T.unroll(width):
+                        biases[j] = biases[j] + biases[j]
+                        halves[j] = T.shift_left(1, shifts[j] - 1)
                 for r in T.unroll(rows):
                     if begins[r] >= 0:
                         at_sum = T.meta_var(r // 2 * t.strip_registers + g * width * 2 + r % 2 * 2)
@@ -108,6 +124,22 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                         write(value, outside, begins[r] + column, column)
 
     return store
+
+
+#: A byte of a table in shared memory.
+_ENTRY = """
+static __device__ __forceinline__ int hwptq_entry(const void* table, int at) {
+  return ((const signed char*)table)[at];
+}
+"""
+#: fixed_point.requantize without its bounds, of (sum, twice a bias, multiplier, shift, 2^(shift-1)). TVM
+#: would widen the sum before it is added up, and multiply 64 bits by 64.
+_SCALED = """
+static __device__ __forceinline__ int hwptq_scaled(int sum, int bias, int multiplier, int shift, int half) {
+  long long product = (long long)(sum + sum + bias) * multiplier + 0x80000000LL;
+  return ((int)(product >> 32) + half) >> shift;
+}
+"""
 
 
 def _fma(a: Any, b: Any, c: Any) -> Any:
@@ -201,17 +233,26 @@ def _fetch(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
 
 
 def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
-    bounds = Bounds(epilogue.zero_point, int(epilogue.lo), int(epilogue.hi))
+    bounds = Bounds(epilogue.zero_point, int(epilogue.lo), int(epilogue.hi), dtype=epilogue.dtype)
     width = t.problem.width
 
-    def requantized(total: Any, bias: Any, multiplier: Any, shift: Any) -> Any:
-        acc = T.reinterpret("int32", total) + bias
-        return T.Cast("int32", requantize(acc, multiplier, shift, bounds, 1))
+    def requantized(total: Any, constants: Any, j: Any) -> Any:
+        multipliers, shifts, biases, halves, zeros = constants
+        args = T.reinterpret("int32", total), biases[j], multipliers[j], shifts[j], halves[j]
+        scaled = T.cuda.func_call("hwptq_scaled", *args, source_code=_SCALED, return_type="int32")
+        shifted = scaled + (zeros[j] if epilogue.zero_points else bounds.zero_point)
+        return T.min(T.max(shifted, T.int32(bounds.lo)), T.int32(bounds.hi))
+
+    def looked_up(code: Any, outside: Any) -> Any:
+        if not epilogue.table:
+            return code
+        args = outside.table.ptr_to([0]), code + epilogue.table // 2
+        return T.cuda.func_call("hwptq_entry", *args, source_code=_ENTRY, return_type="int32")
 
     @inline
     def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
         for j in T.unroll(width):
-            value[j] = requantized(total[_at(at_sum, j)], constants[2][j], constants[0][j], constants[1][j])
+            value[j] = looked_up(requantized(total[_at(at_sum, j)], constants, j), outside)
 
     return finish
 
@@ -221,7 +262,7 @@ def _write(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     outputs, width = t.problem.outputs, t.problem.width
 
     def whole(value: Any) -> Any:
-        """An int8 as int32, which fixed point gives."""
+        """An integer as int32, which fixed point gives."""
         if epilogue.fixed_point(t):
             return value
         shifted = T.nearbyint(value) + T.float32(epilogue.zero_point)

@@ -1,0 +1,262 @@
+"""JoinKernels: what a device computes in one kernel becomes one call, before SelectKernels takes the rest.
+
+    matmul(softmax(matmul(q, k), hidden), v), with what moves heads before and behind      one kernel
+    norm(add(x, y)), and the same in bytes by rescale                                      one kernel
+    dense(x) of queries, keys and values                                                   one dense layer
+    lookup(dense(x))                                                                       one kernel
+
+The values stay the same, bit for bit; whether there is such a kernel the target's selector says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from hwptq.ir.dataflow import (
+    Rewriter,
+    bindings,
+    constant,
+    main_functions,
+    op_name,
+    rewrite,
+    shape_of,
+    users,
+)
+from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin, View
+from hwptq.kernels.select import selector_of
+from hwptq.operators.add import Add
+from hwptq.operators.dense import Dense
+from hwptq.operators.lookup import Lookup
+from hwptq.operators.matmul import MatMul
+from hwptq.operators.norm import LayerNorm, RmsNorm
+from hwptq.operators.rescale import Rescale
+from hwptq.operators.softmax import Softmax
+from hwptq.tir.kernel import TensorType
+from hwptq.tir.loops import row_major
+
+from .graph.views import view_of
+from .select_kernels import integer_node
+
+_MOVES = ("permute_dims", "reshape", "squeeze", "expand_dims", "flatten", "strided_slice")
+
+
+@tvm.transform.module_pass(opt_level=0, name="hwptq.JoinKernels")
+class JoinKernels:
+    """For an integer module. Only where nothing else reads what would be no tensor any more."""
+
+    def __init__(self, target: Any):
+        self.selector = selector_of(target)
+
+    def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
+        found: dict[Any, _Group] = {}
+        for _, func in main_functions(mod):
+            finder = _Finder(mod, func, self.selector)
+            for var in finder.values:
+                group = finder.norm(var) or finder.attention(var) or finder.looked_up(var)
+                if group is not None:
+                    found[group.at] = group
+        inside = {var for group in found.values() for var in group.vars} - set(found)
+
+        def visit(r: Rewriter, var: Any, value: Any) -> Any:
+            if var in found:
+                return _emitted(r, found[var])
+            return None if var in inside else r.keep(value)
+
+        return rewrite(mod, visit) if found else mod
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A kernel that stands for bindings: at the place of `at` it gives `results`, in the order of its own."""
+
+    at: Any
+    kernel: Joined
+    activations: Sequence[Any]
+    constants: Sequence[Any]
+    results: Sequence[Any]  # vars
+    vars: Sequence[Any]  # all bindings that it stands for
+    before: tuple[Joined, Any] | None = None  # what makes its first activations of another one, and that
+
+
+def _emitted(r: Rewriter, group: _Group) -> Any:
+    """The call; its results are known to the rewriter. What stands for `at`."""
+    given = [r.get(a) for a in group.activations]
+    if group.before is not None:
+        joined, x = group.before
+        wide = r.emit(_call(r, joined, [r.get(x)]))
+        given = [wide, wide, wide, *given]
+    single = len(group.kernel.results) == 1
+    made = r.emit(_call(r, group.kernel, [*given, *group.constants]), r.origins[group.at] if single else None)
+    if single:
+        r.env[group.results[0]] = made
+        return made
+    for i, var in enumerate(group.results):
+        if var is not None:
+            r.env[var] = r.emit(relax.TupleGetItem(made, i), r.origins[var])
+    return r.env.get(group.at, made)
+
+
+def _call(r: Rewriter, kernel: Joined, given: Sequence[Any]) -> Any:
+    func = r.add_function(kernel.func, f"hwptq_{kernel.name}")
+    arrays = [relax.const(a) for a in kernel.constants]
+    types = [relax.TensorType(t.shape, t.dtype) for t in kernel.results]
+    return relax.call_tir(func, [*given, *arrays], types if len(types) > 1 else types[0])
+
+
+class _Finder:
+    """The joins of a function."""
+
+    def __init__(self, mod: tvm.IRModule, func: Any, selector: Any):
+        self.mod, self.selector = mod, selector
+        self.values, self.readers = dict(bindings(func)), users(func)
+
+    def node(self, var: Any, *kinds: type) -> Any:
+        """The operator of a binding with its tensors, if it is one of those."""
+        found = integer_node(self.mod, var, self.values[var]) if var in self.values else None
+        return found if found is not None and isinstance(found.op, kinds) else None
+
+    def only_reader(self, var: Any) -> Any:
+        """The one binding that reads `var`, or None; the function's result is none."""
+        readers = self.readers.get(var, [])
+        return readers[0] if len(readers) == 1 else None
+
+    def norm(self, var: Any) -> _Group | None:
+        """A norm with the sum before it and the rescale behind it."""
+        norm = self.node(var, LayerNorm, RmsNorm)
+        if norm is None:
+            return None
+        (x,) = norm.activations
+        add, readers = self.node(x, Add), self.readers.get(var, [])
+        rescales = [u for u in readers if u is not None and self.node(u, Rescale)]
+        rescale = self.node(rescales[0], Rescale) if len(rescales) == 1 else None
+        keeps_sum = add is not None and self.readers[x] != [var]
+        if keeps_sum and rescale is not None:
+            rescale = None
+        if add is None and rescale is None:
+            return None
+        operands = _turned(add) if add is not None else [x]
+        if operands is None:
+            return None
+        types = [_type(t) for t in operands]
+        keeps = rescale is None or len(readers) > 1
+        join = NormJoin(
+            add.op if add else None, norm.op, rescale.op if rescale else None, types[0],
+            types[1] if add else None, keeps_sum, keeps, str(var.ty.dtype),
+        )  # fmt: skip
+        kernel = self.selector.norm(join)
+        if kernel is None:
+            return None
+        results = [*([x] if keeps_sum else []), var, *([rescale.var] if rescale else [])]
+        inside = [*([x] if add else []), var, *([rescale.var] if rescale else [])]
+        return _Group(x if add else var, kernel, operands, norm.constants, results, inside)
+
+    def attention(self, var: Any) -> _Group | None:
+        """The product of probabilities and values, with what makes the former."""
+        mean: Any = self.node(var, MatMul)
+        softmax: Any = self.node(mean.activations[0], Softmax) if mean else None
+        scores: Any = self.node(softmax.activations[0], MatMul) if softmax else None
+        if scores is None or self.readers[softmax.var] != [var] or self.readers[scores.var] != [softmax.var]:
+            return None
+        tensors = [*scores.activations, mean.activations[1]]
+        if not all(isinstance(t, relax.Var) for t in tensors):
+            return None
+        (q, k, v) = (view_of(t, self.values) for t in tensors)
+        roots = [root for root, _ in (q, k, v)]
+        hidden = list(softmax.activations[1:])
+        last, out = self._stored(var)
+        mask = _type(hidden[0]) if hidden else None
+        join = AttentionJoin(scores.op, softmax.op, mean.op, q[1], k[1], v[1], mask, out)
+        inside = [scores.var, softmax.var, var, last]
+        kernel = self.selector.attention(join)
+        if kernel is None:
+            return None
+        beside = self._beside(roots, join, inside)
+        if beside is not None:
+            wide, before = beside
+            return _Group(last, wide, hidden, (), [last], inside, before)
+        return _Group(last, kernel, [*roots, *hidden], (), [last], inside)
+
+    def _beside(
+        self, roots: Sequence[Any], join: AttentionJoin, inside: Sequence[Any]
+    ) -> tuple[Joined, tuple[Joined, Any]] | None:
+        """The kernel on queries, keys and values that lie side by side, and what makes them; None where they
+        are no dense layers of one tensor, or others read them.
+        """
+        nodes = [self.node(root, Dense) for root in roots]
+        if None in nodes or len(set(roots)) < len(roots) or len({n.activations[0] for n in nodes}) > 1:
+            return None
+        if not all(self._ends_in(root, inside) for root in roots):
+            return None
+        x = nodes[0].activations[0]
+        arrays = [[constant(c) for c in n.constants] for n in nodes]
+        dense = self.selector.dense_beside([n.op for n in nodes], _type(x), arrays)
+        if dense is None:
+            return None
+        (out,) = dense.results
+        ends = list(accumulate(view.stored.shape[-1] for view in (join.q, join.k, join.v)))
+        q, k, v = (
+            _within(view, out, first)
+            for view, first in zip((join.q, join.k, join.v), (0, *ends), strict=False)
+        )
+        if q is None or k is None or v is None:
+            return None
+        kernel = self.selector.attention(replace(join, q=q, k=k, v=v))
+        return None if kernel is None else (kernel, (dense, x))
+
+    def _ends_in(self, var: Any, inside: Sequence[Any]) -> bool:
+        """Whether all that reads `var`, moved or not, is `inside`."""
+        readers = self.readers.get(var, [])
+        return all(
+            u in inside or (u is not None and op_name(self.values[u]) in _MOVES and self._ends_in(u, inside))
+            for u in readers
+        )
+
+    def looked_up(self, var: Any) -> _Group | None:
+        """A table of what a dense layer gives."""
+        lookup = self.node(var, Lookup)
+        dense = self.node(lookup.activations[0], Dense) if lookup else None
+        if dense is None or self.readers[dense.var] != [var]:
+            return None
+        x, table = dense.activations[0], constant(lookup.constants[0])
+        if table is None:
+            return None
+        arrays = [constant(c) for c in dense.constants]
+        kernel = self.selector.dense_with_table(dense.op, _type(x), arrays, table)
+        return None if kernel is None else _Group(var, kernel, [x], (), [var], [dense.var, var])
+
+    def _stored(self, var: Any) -> tuple[Any, View]:
+        """(the tensor that is stored, how `var` lies in it): its only reader may only move its axes."""
+        reader, shape = self.only_reader(var), shape_of(var)
+        if reader is not None and op_name(self.values[reader]) == "permute_dims":
+            axes = self.values[reader].attrs.axes
+            order = list(range(len(shape)))[::-1] if axes is None else [int(a) % len(shape) for a in axes]
+            moved = row_major(shape_of(reader))
+            strides = tuple(moved[order.index(i)] for i in range(len(shape)))
+            return reader, View(_type(reader), shape, strides)
+        return var, View(_type(var), shape, row_major(shape))
+
+
+def _within(view: View, stored: TensorType, first: int) -> View | None:
+    """A view of a tensor as one of a wider one, whose rows hold its own from element `first` on."""
+    own, width = view.stored.shape[-1], stored.shape[-1]
+    inner = [(n - 1) * s for n, s in zip(view.shape, view.strides, strict=True) if s % own]
+    if sum(inner) + view.first % own >= own:
+        return None
+    strides = tuple(s if s % own else s // own * width for s in view.strides)
+    return View(stored, view.shape, strides, view.first // own * width + first + view.first % own)
+
+
+def _turned(add: Any) -> list[Any] | None:
+    """The operands of a sum, if the first has the shape of the result."""
+    a, b = add.activations
+    return [a, b] if shape_of(a) == shape_of(add.var) else None
+
+
+def _type(expr: Any) -> TensorType:
+    return TensorType(shape_of(expr), str(expr.ty.dtype))

@@ -88,7 +88,8 @@ class QuantizationPlan:
         self.roots = elementwise_roots(self.lookups)
         self.groups = self._groups()
         joins = {v: None if self._is_table(v) else kind for v, kind in self.kinds.items()}
-        self._wide = wide_groups(self.values, joins, self.readers, self.groups, self._wants_wide)
+        read = self.values, joins, self.readers
+        self._wide = wide_groups(*read, self.groups, self._wants_wide, self._is_last)
         self._scaled = scaled_groups(self.values, self.kinds, self.readers, self.groups, self._is_table)
         fine = self._wants_wide("lookup")
         self._fine = fine_groups(self.kinds, self.readers, self.groups, self._is_table) if fine else set()

@@ -24,12 +24,15 @@ Readers = Mapping[Any, Sequence[Any]]
 
 
 def wide_groups(
-    values: Values, kinds: Kinds, readers: Readers, groups: Sequence[set[Any]], wants: Callable[[str], bool]
-) -> set[int]:
+    values: Values, kinds: Kinds, readers: Readers, groups: Sequence[set[Any]], wants: Callable[[str], bool],
+    is_end: Callable[[set[Any]], bool],
+) -> set[int]:  # fmt: skip
     """The numbers of the groups of tensors that are wide. `wants`: whether an operator of STREAM_OPS reads
-    wide tensors; where none does, nothing is wide.
+    wide tensors; where none does, nothing is wide. is_end: whether nothing in integers reads a group, tables
+    counted, which `kinds` leaves out.
 
-    1. What such operators read, and what they give to the graph's user, or to a mean over tokens.
+    1. What such operators read, and what they, or matrix products, give to the graph's user, or what they
+       give to a mean over tokens: an embedding of few values is compared with others by all of its digits.
     2. The operands of sums and of products by element that are wide themselves.
     3. The operands of sums and of products by element that a matrix product reads: gates, rotary positions.
     """
@@ -40,6 +43,8 @@ def wide_groups(
     means = [v for v in values if kinds.get(v) in _MEANS]
     wide = {member[a] for v in [*sinks, *means] for a in data_of(values[v]) if a in member}
     wide |= {member[v] for v in sinks if v in member and _is_last(groups[member[v]], kinds, readers)}
+    products = [v for v in values if kinds.get(v) in _PRODUCTS and v in member]
+    wide |= {member[v] for v in products if is_end(groups[member[v]])}
     joins = [v for v in values if kinds.get(v) in _SUMS]
     into_products = {v for v in joins if _feeds_product(v, kinds, readers, groups, member)}
     for v in reversed(joins):  # operands are bound before what reads them

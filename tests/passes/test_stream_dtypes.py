@@ -59,6 +59,20 @@ def test_what_sums_and_norms_read_is_wide() -> None:
         assert found[name] == "int8", name
 
 
+def test_what_a_product_gives_to_the_user_is_wide_where_there_are_streams() -> None:
+    def end(normed: bool) -> str:
+        def build(emit: Emit, x: Any) -> Any:
+            y = emit(nn.layer_norm(x, const(12, seed=5), const(12, seed=6), [-1]), "norm") if normed else x
+            return dense(emit, y, "embedding", 1)
+
+        mod = apply(FuseConvRelu(), graph(build, x=(1, 7, 12)))
+        after = apply(InsertQDQ(ARM, stats_of(mod)), mod)
+        values = [value for _, value in bindings(after["main"]) if op_name(value) == "quantize"]
+        return str(values[-1].ty.dtype)
+
+    assert (end(normed=True), end(normed=False)) == ("int16", "int8")
+
+
 def test_a_target_whose_norms_read_bytes_has_no_streams() -> None:
     assert set(dtypes(BYTES).values()) == {"int8"}
 

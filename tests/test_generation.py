@@ -12,7 +12,7 @@ import pytest
 from step_models import CONTEXT, WORDS, step_model
 
 import hwptq
-from hwptq.backends.program import Program, State, Tensor
+from hwptq.backends.program import Program, Prompt, State, Tensor
 from hwptq.errors import InputError
 from hwptq.executors.executor import executor_for
 from hwptq.generation import Generation, Sampling, StepForm
@@ -20,6 +20,9 @@ from hwptq.generation import Generation, Sampling, StepForm
 TOKEN, PLACE = Tensor("t", (1, 1), "int64"), Tensor("at", (1,), "int64")
 LOGITS = Tensor("y", (1, 1, WORDS), "float32")
 CACHES = State(4 * CONTEXT, (Tensor("past.k", (1, 1, CONTEXT, 1), "float32"),), 1, CONTEXT)
+
+
+PROMPT = Prompt(4, (Tensor("t", (1, 4), "int64"), PLACE, Tensor("count", (1,), "int64")), 2)
 
 
 def program(
@@ -34,6 +37,7 @@ class Counting:
     """The next token is the sum of all before it."""
 
     program: Program = field(default_factory=program)
+    reads_prompts: bool = False
     places: list[int] = field(default_factory=list)
 
     def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
@@ -61,6 +65,46 @@ def test_a_seed_repeats_its_text_and_one_likely_word_is_the_likeliest() -> None:
     drawn = [list(Generation(Counting(), [1], 5, Sampling(30.0, 0, seed)).tokens()) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert list(Generation(Counting(), [1, 2], 3, Sampling(1.0, top=1)).tokens()) == [3, 6, 1]
+
+
+@dataclass
+class ReadingPrompts(Counting):
+    """The same, four tokens at a time."""
+
+    program: Program = field(default_factory=lambda: replace(program(), prompt=PROMPT))
+    reads_prompts: bool = True
+    parts: list[list[int]] = field(default_factory=list)
+
+    def run_stream(self, samples: Iterable[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        total = 0
+        for sample in samples:
+            count = int(sample["count"][0]) if "count" in sample else 1
+            part = sample["t"][0, :count].tolist()
+            assert int(sample["at"][0]) == sum(map(len, self.parts))
+            self.parts.append(part)
+            total += sum(part)
+            logits = np.zeros((1, 1, WORDS), np.float32)
+            logits[..., total % WORDS] = 9.0
+            yield {"y": logits}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ([1, 2], [[1, 2]]),
+        ([1], [[1]]),
+        ([1, 2, 3, 4, 5], [[1, 2, 3, 4], [5]]),  # one token is a step
+    ],
+)
+def test_a_prompt_is_read_at_once_and_its_end_step_by_step(prompt: list[int], parts: list[list[int]]) -> None:
+    model, plain = ReadingPrompts(), Counting()
+    made = Generation(model, prompt, 1)
+    assert list(made.tokens()) == list(Generation(plain, prompt, 1).tokens())
+    assert model.parts == parts
+    assert made.prompt_seconds > 0
+    kept = ReadingPrompts(reads_prompts=False)  # as on a board
+    assert list(Generation(kept, prompt, 1).tokens()) == list(Generation(plain, prompt, 1).tokens())
+    assert kept.parts == [[token] for token in prompt]
 
 
 @pytest.mark.parametrize(

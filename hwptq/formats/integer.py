@@ -62,7 +62,7 @@ class IntegerFormat(Format):
         steps = np.rint(np.asarray(x, np.float32) / np.asarray(scale, np.float32))
         low = np.float32(-self.qmax if narrow else self.qmin)
         q = steps + np.asarray(zero, np.float32)
-        return np.minimum(np.where(q > low, q, low), np.float32(self.qmax)).astype(self.held)
+        return np.minimum(np.fmax(q, low), np.float32(self.qmax)).astype(self.held)
 
     def decode(self, held: np.ndarray, scale: Parameter = 1.0, zero: Parameter = 0) -> np.ndarray:
         distance = np.asarray(held).astype(np.int32) - np.asarray(zero).astype(np.int32)

@@ -9,6 +9,7 @@ while that pays. Scales are always such that 16 bits, or bytes, hold them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +38,7 @@ _WORTH = 2e-3  # the part of the loss that a sweep must save for another to foll
 _BLOCK = 64
 _SMALLEST = 2.0**-100
 _SMALL_GROUP = 64
+_AT_ONCE = 2**15  # weights
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,20 @@ def fitted_rows(target: np.ndarray, gram: np.ndarray, weight: Format, size: int)
 
 def search_scales(problem: GroupProblem, variance: np.ndarray) -> np.ndarray:
     """Scales [R, G] with which nearest levels lose least, if inputs of `variance` [K] were uncorrelated."""
+    parts = _few_rows(problem.target)
+    return np.concatenate([_searched(problem, part, variance) for part in parts])
+
+
+def _few_rows(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows in parts of which all that is computed fits a cache."""
+    count = max(1, _AT_ONCE // max(1, rows.shape[1]))
+    return (rows[i : i + count] for i in range(0, max(1, len(rows)), count))
+
+
+def _searched(problem: GroupProblem, rows: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """The scales of some rows."""
     pad = -problem.depth % problem.size
-    groups = np.pad(problem.target.astype(np.float32), ((0, 0), (0, pad))).reshape(
-        len(problem.target), -1, problem.size
-    )
+    groups = np.pad(rows.astype(np.float32), ((0, 0), (0, pad))).reshape(len(rows), -1, problem.size)
     weigh = np.pad(variance, (0, pad)).reshape(1, -1, problem.size)
     low, high = groups.min(axis=2), groups.max(axis=2)
     reach, largest = np.maximum(-low, high), np.float32(np.abs(problem.levels).max())
@@ -156,7 +168,12 @@ def search_scales(problem: GroupProblem, variance: np.ndarray) -> np.ndarray:
 
 
 def _levels(problem: GroupProblem, scales: np.ndarray) -> np.ndarray:
-    return problem.nearest(problem.target / spread(scales, problem.size, problem.depth))
+    parts, first = [], 0
+    for rows in _few_rows(problem.target):
+        of_rows = spread(scales[first : first + len(rows)], problem.size, problem.depth)
+        parts.append(problem.nearest(rows / of_rows))
+        first += len(rows)
+    return np.concatenate(parts)
 
 
 def _loss(problem: GroupProblem, levels: np.ndarray, scales: np.ndarray, gram: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ _CLOSE = 2.0**-10
 #: Weights of a row that tell most rows of real numbers from multiples; fewer than the least tell nothing.
 _PROBES, _FEWEST = 16, 4
 _AT_ONCE = 256  # rows, so that what is computed of them takes little memory
+_WITNESSES = 16  # rows from all over that are looked at first: real numbers fail there already
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ def on_grid(weight: np.ndarray, axis: int, dtype: Format = INT8) -> SymmetricWei
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     if rows.shape[1] < _FEWEST or not np.isfinite(rows).all():
+        return None
+    witnesses = rows[np.linspace(0, len(rows) - 1, min(_WITNESSES, len(rows))).astype(int)]
+    if _multiples(witnesses, dtype) is None:
         return None
     found = _multiples(rows.reshape(1, -1), dtype)
     if found is None:

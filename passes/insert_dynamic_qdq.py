@@ -15,7 +15,8 @@ from tvm import relax
 
 from hwptq.formats import INT8
 from hwptq.ir.composite import read_composite, weight_of
-from hwptq.ir.dataflow import Rewriter, bindings, main_functions, rewrite, shape_of
+from hwptq.ir.dataflow import Rewriter, bindings, entry_functions, main_functions, rewrite, shape_of
+from hwptq.ir.mapped import is_mapped, page_out
 from hwptq.ir.provenance import Part, origins
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.rules import family_of
@@ -31,6 +32,7 @@ from hwptq.targets.schema import Descriptor
 from .graph.group_plan import GroupChoice, GroupedWeight, grouped_weights
 from .graph.own_integers import own_integers
 from .graph.quantizable import with_float_reasons, with_layer_dtypes
+from .round_weights import Track
 
 _NOT_DENSE = "with dynamic activations dense layers alone are in integers"
 _KEPT = "kept in float by the user"
@@ -44,11 +46,16 @@ class InsertDynamicQDQ:
     target: is to offer dense layers from int8 to float32; exclude: regular expression of node names that stay
     in float. groups: weights, and tables that rows are looked up in, have a scale for each group of
     neighbours in a row instead, rounded to nearest (RoundGroups does better); equal ones are the same rows.
-    Weights that another tool has quantized keep their integers.
+    Weights that another tool has quantized keep their integers. track: passes grouped weights on, and so sees
+    how far the rounding has come.
     """
 
-    def __init__(self, target: Descriptor, exclude: str | None = None, groups: GroupChoice | None = None):
+    def __init__(
+        self, target: Descriptor, exclude: str | None = None, groups: GroupChoice | None = None,
+        track: Track | None = None,
+    ):  # fmt: skip
         self.target, self.groups = target, groups
+        self.track = track or (lambda items, total: items)
         self._excluded = re.compile(exclude) if exclude else None
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
@@ -77,7 +84,10 @@ class InsertDynamicQDQ:
                     weight = self.groups.of(grouped[var])[0] if self.groups else INT8
                     pairs[label] = INT8.name, weight.name
         emitters: dict[int, _Rows] = {}
-        made = _GroupedRows(self.groups) if self.groups else None
+        mapped = any(is_mapped(mod[name]) for name in entry_functions(mod))
+        rounded = _Rounded(self.groups, mapped) if self.groups else None
+        weights = self.track(grouped.items(), len(grouped)) if rounded else ()
+        made = {var: rounded.rows(weight) for var, weight in weights} if rounded else {}
 
         def visit(r: Rewriter, var: Any, value: Any) -> Any:
             if var not in dense and var not in grouped:
@@ -85,7 +95,11 @@ class InsertDynamicQDQ:
             if id(r) not in emitters:
                 emitters[id(r)] = _Rows(r, self.target)
             rows = emitters[id(r)]
-            weight = made.emit(rows.e, grouped[var]) if made else _weight(r, value)
+            if var in made:
+                origin = r.origin.with_part(Part.WEIGHT)
+                weight = emit_rows(rows.e, made[var], not grouped[var].is_table, origin)
+            else:
+                weight = _weight(r, value)
             if var not in dense:
                 args = [weight, *map(r.get, value.args[1:])]
             else:
@@ -99,25 +113,27 @@ class InsertDynamicQDQ:
         return self._excluded is not None and self._excluded.search(label) is not None
 
 
-class _GroupedRows:
-    """Rounds weights by group to nearest, each once however many nodes read it."""
+class _Rounded:
+    """Rounds weights by group to nearest; those that a table and a layer share, once.
 
-    def __init__(self, formats: GroupChoice):
-        self._formats = formats
-        self._done: list[tuple[np.ndarray, GroupedRows]] = []
+    mapped: whether they lie in files, whose memory is given back then.
+    """
 
-    def emit(self, e: Emitter, weight: GroupedWeight) -> Any:
-        """The weights of a layer, [K,O], or of a table, [V,C]."""
-        origin = e.r.origin.with_part(Part.WEIGHT)
-        return emit_rows(e, self._rows(weight), not weight.is_table, origin)
+    def __init__(self, formats: GroupChoice, mapped: bool):
+        self._formats, self._mapped = formats, mapped
+        self._shared: list[tuple[np.ndarray, GroupedRows]] = []
 
-    def _rows(self, weight: GroupedWeight) -> GroupedRows:
-        for known, rows in self._done:
+    def rows(self, weight: GroupedWeight) -> GroupedRows:
+        """Those of a layer or of a table, in the dtype that was chosen for it."""
+        for known, rows in self._shared if weight.shared else ():
             if np.array_equal(known, weight.rows):
                 return rows
         how = self._formats.of(weight)
         rows = own_rows(weight.rows, *how) or nearest_rows(weight.rows, *how)
-        self._done.append((weight.rows, rows))
+        if weight.shared:
+            self._shared.append((weight.rows, rows))
+        if self._mapped:
+            page_out(weight.rows)
         return rows
 
 

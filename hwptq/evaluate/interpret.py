@@ -27,8 +27,10 @@ from hwptq.ir.dataflow import (
     reads,
     shape_of,
 )
+from hwptq.ir.mapped import is_mapped, page_out
 from hwptq.ir.operator import ATTRIBUTE, from_json
 from hwptq.ir.provenance import Origin, origins
+from hwptq.ir.views import view
 
 from .compile_operator import compiled_alone, is_array
 from .numpy_operators import prepare
@@ -82,6 +84,7 @@ class Interpreter:
         self.mod = mod
         self.name = function or only_function(mod)
         self.func = mod[self.name]
+        self._mapped = is_mapped(self.func)
         self._observe: Observe | None = None
         self._vars: dict[Any, Any] = {}  # one Python object for each var, so that looking it up is quick
         self._steps: dict[Any, Step] = {}
@@ -130,7 +133,7 @@ class Interpreter:
         if isinstance(expr, relax.Var):
             return itemgetter(self._var(expr))
         if isinstance(expr, Constant):
-            value = expr.value.numpy()
+            value = view(expr.value)
             return lambda env: value
         if isinstance(expr, relax.Tuple):
             fields = [self._atom(f) for f in expr.fields]
@@ -138,6 +141,19 @@ class Interpreter:
         raise ValueError(f"can't evaluate {type(expr).__name__}")
 
     def _prepare(self, value: Any) -> Step:
+        step = self._step(value)
+        held = [view(a.value) for a in arguments(value) if isinstance(a, Constant)] if self._mapped else []
+        if not held:
+            return step
+
+        def paged(env: Mapping[Any, Any]) -> Any:
+            result = step(env)
+            page_out(*held)
+            return result
+
+        return paged
+
+    def _step(self, value: Any) -> Step:
         if isinstance(value, relax.TupleGetItem):
             source, index = self._atom(value.tuple_value), int(value.index)
             return lambda env: source(env)[index]

@@ -136,8 +136,8 @@ class Format(ABC):
         if 8 % self.bits:
             bits = np.unpackbits(packed, count=count * self.bits, bitorder="little").reshape(count, self.bits)
             return self.from_bit_patterns((bits.astype(np.int64) << np.arange(self.bits)).sum(axis=1))
-        fields = packed[:, None] >> self._places(8 // self.bits) & np.uint8(2**self.bits - 1)
-        return self.from_bit_patterns(fields.reshape(-1)[:count].astype(np.int64))
+        every = np.arange(256)[:, None] >> self._places(8 // self.bits) & 2**self.bits - 1
+        return self.from_bit_patterns(every)[packed].reshape(-1)[:count]
 
     def _places(self, each: int) -> np.ndarray:
         """The lowest bit of each of the values that share a byte."""

@@ -12,6 +12,7 @@ from tvm import relax
 
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.dataflow import Constant, bindings, composite_name, op_name
+from hwptq.ir.views import view
 
 from .rules import elementwise, movement, products, reductions  # noqa: F401  (they register their rules)
 from .rules.rule import Place, rule_of
@@ -151,7 +152,7 @@ class _Reader:
 
         def named(expr: Any) -> Any:
             if isinstance(expr, Constant):
-                return expr.value.numpy()
+                return view(expr.value)
             return names.get(expr, (*at, expr) if at else expr)
 
         if isinstance(value, relax.Var | Constant):

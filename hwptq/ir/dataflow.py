@@ -13,6 +13,7 @@ import tvm
 from tvm import relax
 
 from .provenance import Origin, Part, origin_of, origins, with_origin
+from .views import view
 
 Constant = type(relax.const(1))
 Visit = Callable[["Rewriter", Any, Any], Any]
@@ -126,8 +127,8 @@ def op_name(value: Any) -> str:
 
 
 def constant(expr: Any) -> np.ndarray | None:
-    """The value of a constant expression, or None."""
-    return expr.value.numpy() if isinstance(expr, Constant) else None
+    """The value of a constant expression, which can't be written to, or None."""
+    return view(expr.value) if isinstance(expr, Constant) else None
 
 
 def slice_bounds(call: Any) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -95,8 +95,9 @@ def pack_codes(codes: np.ndarray, weight: str, depth: int, lanes: int, k: int, b
     found = format_of(weight)
     unit = unit_of_bits(found.bits)
     assert unit is not None  # the template has asked
-    levels = np.sort(found.points()).astype(np.int64)
-    places = np.searchsorted(levels, unpack_rows(codes, found, depth)).astype(np.uint8)  # [O, K]
+    place_of = np.zeros(256, np.uint8)
+    place_of[np.array(levels_of(weight), np.int8).view(np.uint8)] = np.arange(2**found.bits)
+    places = place_of[unpack_rows(codes, found, depth).view(np.uint8)]  # [O, K]
     by_vector = places.reshape(len(places), -1, unit.operands, k)[channels_of(len(places), lanes)]
     operands = by_vector.transpose(0, 2, 3, 1, 4)  # [vectors, units, operands, lanes, k]
     operands = operands.reshape(*operands.shape[:3], lanes * k)

@@ -126,8 +126,12 @@ QUANTIZE_DYNAMIC = (
     Step(
         "InsertDynamicQDQ",
         lambda job, now: passes.InsertDynamicQDQ(
-            job.target, job.options.keep_float, now.groups or _groups(job)
+            job.target,
+            job.options.keep_float,
+            now.groups or _groups(job),
+            job.progress.track,
         ),
+        stage="round to nearest",
     ),
     Step(
         "RoundGroups",

@@ -9,6 +9,7 @@ of a float32 the lower five bits of the exponent, 2^-24 to 2^7, and the upper th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ SIZES = 8, 256
 BYTE_SCALE_PLACE, BYTE_SCALE_BIAS = 20, (127 - 24) << 23
 #: The largest of them.
 LARGEST_BYTE_SCALE = 240.0
+_AT_ONCE = 2**18  # weights
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,31 @@ def row_bytes(depth: int, bits: int) -> int:
 def pack_rows(levels: np.ndarray, weight: Format) -> np.ndarray:
     """Levels int8 [R, K] -> codes uint8 [R, bytes]. int4 [[1, -2, 3]] -> [[0xE1, 0x03]]."""
     per = np.lcm(8, weight.bits) // weight.bits  # values of whole bytes
-    padded = np.pad(weight.bit_patterns(levels), ((0, 0), (0, -levels.shape[1] % per)))
-    packed = weight.pack(weight.from_bit_patterns(padded)).reshape(len(levels), -1)
-    return packed[:, : row_bytes(levels.shape[1], weight.bits)]
+
+    def packed(rows: np.ndarray) -> np.ndarray:
+        padded = np.pad(weight.bit_patterns(rows), ((0, 0), (0, -rows.shape[1] % per)))
+        found = weight.pack(weight.from_bit_patterns(padded)).reshape(len(rows), -1)
+        return found[:, : row_bytes(rows.shape[1], weight.bits)]
+
+    return _in_parts(packed, levels)
 
 
 def unpack_rows(codes: np.ndarray, weight: Format, depth: int) -> np.ndarray:
     """The inverse of pack_rows: int8 [R, depth]."""
     per = np.lcm(8, weight.bits) // 8  # bytes of whole values
-    padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % per)))
-    each = padded.shape[1] * 8 // weight.bits
-    return weight.unpack(padded.reshape(-1), len(codes) * each).reshape(len(codes), each)[:, :depth]
+
+    def unpacked(rows: np.ndarray) -> np.ndarray:
+        padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % per)))
+        each = padded.shape[1] * 8 // weight.bits
+        return weight.unpack(padded.reshape(-1), len(rows) * each).reshape(len(rows), each)[:, :depth]
+
+    return _in_parts(unpacked, codes)
+
+
+def _in_parts(function: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """A function of each row, a few at a time, since it takes several times the memory."""
+    count = max(1, _AT_ONCE // max(1, rows.shape[1]))
+    return np.concatenate([function(rows[i : i + count]) for i in range(0, max(1, len(rows)), count)])
 
 
 def short_scales(scales: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from hwptq.formats import Format
 
 from .group_codes import GroupedRows, group_count, pack_rows
-from .symmetric_weights import on_grid
+from .symmetric_weights import on_grid, witnesses
 
 
 def own_rows(rows: np.ndarray, weight: Format, size: int) -> GroupedRows | None:
@@ -17,6 +17,9 @@ def own_rows(rows: np.ndarray, weight: Format, size: int) -> GroupedRows | None:
 
     int4, [0, 0.5, 7.5, 1] -> levels [-8, -7, 7, -6], scale 0.5, zero -8.
     """
+    few = witnesses(rows)
+    if len(rows) > len(few) and own_rows(few, weight, size) is None:
+        return None
     levels = np.sort(weight.points())
     if not np.array_equal(levels, np.arange(levels[0], levels[0] + len(levels))):
         return None

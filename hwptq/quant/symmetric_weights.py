@@ -35,11 +35,11 @@ def on_grid(weight: np.ndarray, axis: int, dtype: Format = INT8) -> SymmetricWei
     One scale for all channels where one serves, else that of each channel along `axis`, as coarse as it may
     be. [0.5, -1, 0.25, 0] -> [2, -4, 1, 0], scale 0.25.
     """
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
-    if rows.shape[1] < _FEWEST or not np.isfinite(rows).all():
+    channels = np.moveaxis(weight, axis, 0)
+    if len(channels) > _WITNESSES and on_grid(witnesses(channels), 0, dtype) is None:
         return None
-    witnesses = rows[np.linspace(0, len(rows) - 1, min(_WITNESSES, len(rows))).astype(int)]
-    if _multiples(witnesses, dtype) is None:
+    rows = channels.reshape(len(channels), -1).astype(np.float64)
+    if rows.shape[1] < _FEWEST or not np.isfinite(rows).all():
         return None
     found = _multiples(rows.reshape(1, -1), dtype)
     if found is None:
@@ -50,6 +50,11 @@ def on_grid(weight: np.ndarray, axis: int, dtype: Format = INT8) -> SymmetricWei
     shape = np.moveaxis(weight, axis, 0).shape
     held = np.moveaxis(codes.reshape(shape), 0, axis).astype(dtype.held)
     return SymmetricWeight(held, np.broadcast_to(scale, (len(rows),)).astype(np.float32))
+
+
+def witnesses(rows: np.ndarray) -> np.ndarray:
+    """A few rows from all over: where these are real numbers, the whole is."""
+    return rows[np.linspace(0, len(rows) - 1, _WITNESSES).astype(int)]
 
 
 def represents(codes: np.ndarray, scale: np.ndarray, axis: int, weight: np.ndarray) -> bool:

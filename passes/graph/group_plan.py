@@ -142,7 +142,7 @@ def _weights(mod: tvm.IRModule, func: Any) -> Iterator[tuple[Any, tuple[np.ndarr
         unit = read_composite(mod, value)
         weight = weight_of(value) if unit is not None and unit.kind == "matmul" else None
         if weight is not None and weight.ndim == 2:
-            yield var, (np.ascontiguousarray(weight.T), False)
+            yield var, (weight.T, False)
 
 
 def _table(value: Any) -> np.ndarray | None:

@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 
 from hwptq.ir.dataflow import Constant, constant, op_name
+from hwptq.ir.views import view
 
 #: What is added to hide a value: e^-64 of anything is nothing.
 HIDING = -64.0
@@ -108,7 +109,7 @@ class Masks:
     def _two(self, expr: Any) -> Two | None:
         """The two values of a tensor; None where it has others."""
         if isinstance(expr, Constant):
-            return _of_constant(expr.value.numpy())
+            return _of_constant(view(expr.value))
         if not isinstance(expr, relax.Var):
             return None
         dtype = str(expr.ty.dtype)

@@ -11,6 +11,8 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from hwptq.errors import UnsupportedError
 from hwptq.notices import Warning
 
+from .external_weights import array_of, widen
+
 _FLOATS = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
 #: Of models in these nobody expects results of float32.
 _WORTH_A_WORD = ("bfloat16", "float64")
@@ -54,7 +56,7 @@ def widen_nibbles(proto: onnx.ModelProto) -> None:
             raise UnsupportedError(f"node {node.name or node.output[0]!r}: 4-bit activations of a QDQ model")
     for tensor in proto.graph.initializer:
         if tensor.data_type in _NIBBLES:
-            array = numpy_helper.to_array(tensor).astype(_NIBBLES[tensor.data_type])
+            array = array_of(tensor).astype(_NIBBLES[tensor.data_type])
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
@@ -74,7 +76,5 @@ def _widen(tensor: TensorProto) -> set[int]:
     dtype = tensor.data_type
     if dtype not in _FLOATS:
         return set()
-    with np.errstate(over="ignore"):
-        array = numpy_helper.to_array(tensor).astype(np.float32)
-    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    widen(tensor)
     return {dtype}

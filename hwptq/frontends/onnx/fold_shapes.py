@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from .external_weights import array_of
 from .limits import check_result, check_shapes
 from .rewrites.random_operators import RANDOM
 
@@ -74,7 +75,7 @@ def _constants(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     def value(name: str) -> np.ndarray | None:
         if name in values or name not in known:
             return values.get(name)
-        return numpy_helper.to_array(known[name])
+        return array_of(known[name])
 
     for node in model.graph.node:
         if node.op_type == "Shape" and node.input[0] in shapes:

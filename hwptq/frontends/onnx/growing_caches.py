@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwptq.errors import UnsupportedError
 
+from .external_weights import array_of
 from .fold_shapes import fold_shapes, static_shapes
 from .rewrites.surroundings import attribute
 
@@ -279,7 +280,7 @@ def _node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> onn
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    found = {t.name: array_of(t) for t in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)

@@ -14,14 +14,16 @@ import onnx
 from google.protobuf.message import EncodeError
 from tvm import relax
 
-from hwptq.cache.digest import digest
+from hwptq.cache.digest import NoDigest, digest
 from hwptq.errors import UnsupportedError
+from hwptq.ir.mapped import with_mapped
 from hwptq.notices import Warning
 
 from ..model import Model, Source
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .constant_codes import fold_constant_codes
+from .external_weights import as_inputs, digests, weights_apart
 from .fixed_inputs import fix_inputs
 from .float_nodes import with_float_nodes
 from .float_types import widen_floats, widen_nibbles
@@ -76,14 +78,17 @@ def import_proto(
     odd = imported.check_shapes()
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)
+    if weights_apart(proto):
+        module = with_mapped(module)
     return Model(name, module, inputs, outputs, (*warned, *rounded, *odd), imported.check_values, source)
 
 
 def _source(proto: onnx.ModelProto, axes: Mapping[str, int], fixed: Mapping[str, float]) -> Source:
     """A model of more than 2 GB has no bytes to be known by."""
     try:
-        return Source(digest(proto.SerializeToString(deterministic=True), dict(axes), dict(fixed)))
-    except (ValueError, EncodeError):
+        model = proto.SerializeToString(deterministic=True)
+        return Source(digest(model, list(digests(proto)), dict(axes), dict(fixed)))
+    except (ValueError, EncodeError, NoDigest):
         return Source()
 
 
@@ -134,7 +139,7 @@ def _check(proto: onnx.ModelProto) -> None:
     unknown = [t for t in tensors if not t.HasField("shape")]
     for tensor in unknown:
         tensor.shape.SetInParent()
-    onnx.checker.check_model(proto)
+    onnx.checker.check_model(as_inputs(proto))
     for tensor in unknown:
         tensor.ClearField("shape")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
@@ -16,11 +17,13 @@ from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.provenance import Origin, with_origin
 
 from .bounded_indices import clamped
+from .external_weights import array_of, is_apart
 from .recurrent_layers import converters
 from .running_sums import running_sum
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SMALLEST = np.finfo(np.float32).tiny
+_ALIGNMENT = 64  # bytes; what code of TVM takes for granted
 
 
 class TracingImporter(onnx_frontend.ONNXGraphImporter):
@@ -33,6 +36,14 @@ class TracingImporter(onnx_frontend.ONNXGraphImporter):
         super().__init__(shapes, dtypes, sanitize=False)  # inputs keep the names that the file gives them
         self.results: dict[Any, Origin] = {}
         self.at = ""
+
+    def _parse_array(self, tensor_proto: onnx.TensorProto) -> Any:
+        """A constant; one in another file isn't copied, where TVM's code takes its address."""
+        if not is_apart(tensor_proto):
+            return super()._parse_array(tensor_proto)
+        array = array_of(tensor_proto)
+        aligned = array.ctypes.data % _ALIGNMENT == 0
+        return tvm.runtime.from_dlpack(array) if aligned else tvm.runtime.tensor(array)
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """As TVM does it, but for the operators that are converted here."""

@@ -10,6 +10,9 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from hwptq.ir.mapped import page_out
+
+from .external_weights import array_of, as_inputs, is_apart, weights_apart
 from .reference_operators import OPERATORS, refuse_large
 from .rewrites.random_operators import RANDOM
 
@@ -27,7 +30,10 @@ class Peer:
 
 
 def by_runtime(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Peer | None:
-    """The outputs of `proto` by ONNX Runtime, where it is installed and takes the model."""
+    """The outputs of `proto` by ONNX Runtime, where it is installed and takes the model; not with weights
+    in files of their own, which it would hold in memory."""
+    if weights_apart(proto):
+        return None
     try:
         import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
@@ -49,11 +55,12 @@ def by_runtime(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Peer
 def by_reference(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray], seconds: float) -> Peer:
     """The tensors of `proto` by onnx.reference, as far as `seconds` and the operators it knows allow."""
     name, end = f"onnx.reference {onnx.__version__}", time.monotonic() + seconds
+    apart = {t.name: array_of(t) for t in proto.graph.initializer if is_apart(t)}
     try:
-        evaluator = ReferenceEvaluator(proto, new_ops=OPERATORS)
+        evaluator = ReferenceEvaluator(as_inputs(proto) if apart else proto, new_ops=OPERATORS)
     except Exception as error:
         return Peer(name, {}, _why("the model", error))
-    values = {"": None, **evaluator.rt_inits_, **inputs}
+    values = {"": None, **evaluator.rt_inits_, **apart, **inputs}
     for node in evaluator.rt_nodes_:
         where = f"node {node.onnx_node.name or node.output[0]!r} ({node.op_type})"
         if node.op_type in RANDOM:
@@ -69,6 +76,7 @@ def by_reference(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray], secon
         except Exception as error:
             return Peer(name, values, _why(where, error))
         values.update(zip(node.output, results, strict=False))
+        page_out(*(apart[i] for i in node.input if i in apart))
     return Peer(name, values)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
-from onnx import numpy_helper
 
 from hwptq.errors import InputError
+
+from .external_weights import array_of, load_model
 
 _EXPORT = "export the model as ONNX"
 #: The first bytes of other files, from `offset` on, and what to do with those.
@@ -39,7 +40,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path}: no such file; give the path of an ONNX model")
     _refuse_others(path)
     try:
-        proto = onnx.load(str(path))
+        proto = load_model(path)
     except Exception as error:
         raise InputError(f"{path}: not a readable ONNX model: {one_line(error)}") from error
     return proto
@@ -95,7 +96,7 @@ def _wrong_inputs(graph: onnx.GraphProto) -> Iterator[str]:
 def _wrong_constants(graph: onnx.GraphProto) -> Iterator[str]:
     for tensor in graph.initializer:
         try:
-            numpy_helper.to_array(tensor)
+            array_of(tensor)
         except Exception as error:
             yield f"constant {tensor.name!r} of shape {list(tensor.dims)}: {one_line(error)}"
 

@@ -10,6 +10,10 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
+from hwptq.ir.mapped import page_out
+
+from ..external_weights import array_of, is_apart
+
 _MAX = np.finfo(np.float32).max
 
 
@@ -28,6 +32,9 @@ def finite_constants(graph: onnx.GraphProto) -> None:
 def _clamp(tensor: TensorProto) -> None:
     if tensor.data_type != TensorProto.FLOAT:
         return
-    array = numpy_helper.to_array(tensor)
-    if np.isinf(array).any():
+    array = array_of(tensor)
+    infinite = bool(np.isinf(array).any())
+    if is_apart(tensor):
+        page_out(array)
+    if infinite:
         tensor.CopyFrom(numpy_helper.from_array(np.clip(array, -_MAX, _MAX), tensor.name))

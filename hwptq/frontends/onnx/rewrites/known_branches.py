@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import onnx
-from onnx import numpy_helper
 
+from ..external_weights import array_of
 from .inlined import hoisted, inlined, unused_prefix
 
 
@@ -18,7 +18,7 @@ def take_known_branches(graph: onnx.GraphProto) -> bool:
             nodes.append(node)
             continue
         taken = True
-        condition = numpy_helper.to_array(constants[node.input[0]])
+        condition = array_of(constants[node.input[0]])
         wanted = "then_branch" if condition.item() else "else_branch"
         branch = next(a.g for a in node.attribute if a.name == wanted)
         prefix = unused_prefix(graph, node.name)

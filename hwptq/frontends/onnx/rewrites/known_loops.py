@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ..external_weights import array_of
 from .counted_turns import counted_turns
 from .surroundings import Surroundings, attribute
 from .turns import Stack, Turns
@@ -57,4 +58,4 @@ def _stays_true(body: onnx.GraphProto) -> bool:
     held = next((t for t in body.initializer if t.name == name), None)
     if held is None and name in made and made[name].op_type == "Constant":
         held = attribute(made[name], "value")
-    return held is not None and bool(numpy_helper.to_array(held).all())
+    return held is not None and bool(array_of(held).all())

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ..external_weights import array_of
+
 #: Gives the nodes that stand for a node, or None where they are none of its business.
 Rule = Callable[["Surroundings", onnx.NodeProto], "list[onnx.NodeProto] | None"]
 _NEWEST = onnx.defs.onnx_opset_version()
@@ -39,7 +41,7 @@ class Surroundings:
 
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a constant, else None."""
-        return numpy_helper.to_array(self._tensors[name]) if name in self._tensors else None
+        return array_of(self._tensors[name]) if name in self._tensors else None
 
     def maker(self, name: str) -> onnx.NodeProto | None:
         """The node of the file that gives a tensor; None for inputs and constants."""

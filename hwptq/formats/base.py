@@ -137,7 +137,9 @@ class Format(ABC):
             bits = np.unpackbits(packed, count=count * self.bits, bitorder="little").reshape(count, self.bits)
             return self.from_bit_patterns((bits.astype(np.int64) << np.arange(self.bits)).sum(axis=1))
         every = np.arange(256)[:, None] >> self._places(8 // self.bits) & 2**self.bits - 1
-        return self.from_bit_patterns(every)[packed].reshape(-1)[:count]
+        values = np.ascontiguousarray(self.from_bit_patterns(every))  # of each byte
+        as_one = values.view(f"u{values.itemsize * values.shape[1]}").reshape(-1)
+        return as_one[packed].view(values.dtype)[:count]
 
     def _places(self, each: int) -> np.ndarray:
         """The lowest bit of each of the values that share a byte."""

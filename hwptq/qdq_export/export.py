@@ -13,7 +13,7 @@ from tvm import relax
 from hwptq import __version__
 from hwptq.formats import format_of
 from hwptq.frontends.onnx.float_nodes import write_float_nodes
-from hwptq.ir.dataflow import bindings
+from hwptq.ir.dataflow import arguments, bindings, constant
 from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import Part, origins
 from hwptq.ir.qdq import quantizes
@@ -22,9 +22,12 @@ from hwptq.passes.graph.quantizable import float_reasons
 
 from .calls import write_binding
 from .groups import OPSET as GROUPS_OPSET
+from .weights_file import WeightsFile
 from .writer import NotExportable, Writer, tensor_type
 
 OPSET = 19  # or a newer one that a format asks for
+#: Bytes of constants from which they lie in a file beside the model.
+APART = 2**28
 _IR_VERSIONS = {19: 9, 21: 10}  # by opset
 
 
@@ -33,7 +36,12 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
 
     Raises NotExportable for an operator without a converter.
     """
-    writer = Writer()
+    model = _model(mod, outputs, name, Writer())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _model(mod: tvm.IRModule, outputs: Sequence[str], name: str, writer: Writer) -> onnx.ModelProto:
     func = mod["main"]
     for param in func.params:
         writer.names[param] = writer.fresh(str(param.name))
@@ -68,7 +76,6 @@ def export_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str) -> onnx.Mod
     )
     left = [(writer.names[var], why) for var, why in _in_float(func).items()]
     write_float_nodes(model, {name: why for name, why in left if isinstance(name, str)})  # no Tuples
-    onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -79,10 +86,27 @@ def _in_float(func: relax.Function) -> dict[relax.Var, str]:
     return {var: reasons[named[var].label] for var in made if named[var].label in reasons}
 
 
-def save_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str, path: Path) -> str:
-    """Write the module to `path`; returns the file's name, or why there is none."""
+def save_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str, path: Path, apart: int = APART) -> str:
+    """Write the module to `path`; returns the file's name, or why there is none.
+
+    Of a module that holds `APART` bytes or more, large constants go into a file beside it.
+    """
+    weights = path.with_suffix(".bin")
     try:
-        onnx.save(export_qdq(mod, outputs, name), str(path))
+        if _constant_bytes(mod) < apart:
+            onnx.save(export_qdq(mod, outputs, name), str(path))
+            return path.name
+        with weights.open("wb") as file:
+            onnx.save(_model(mod, outputs, name, Writer(WeightsFile(file, weights.name).tensor)), str(path))
+        onnx.checker.check_model(str(path), full_check=True)
     except NotExportable as error:
+        weights.unlink(missing_ok=True)
         return f"not written: {error}"
     return path.name
+
+
+def _constant_bytes(mod: tvm.IRModule) -> int:
+    """Of the constants of `main`, as the module holds them."""
+    read = (a for _, value in bindings(mod["main"]) for a in arguments(value))
+    parts = (part for a in read for part in (a.fields if isinstance(a, relax.Tuple) else [a]))
+    return sum(array.nbytes for array in map(constant, parts) if array is not None)

@@ -12,15 +12,19 @@ from tvm import relax
 
 from hwptq.ir.dataflow import constant, shape_of
 
+#: (array, name) -> a tensor that says what it holds, or where that lies.
+Store = Callable[[np.ndarray, str], onnx.TensorProto]
+
 
 class NotExportable(ValueError):
     """An operator that has no ONNX form here; the message names it."""
 
 
 class Writer:
-    """Nodes and initializers so far, and the ONNX name of every Relax var."""
+    """Nodes and initializers so far, and the ONNX name of every Relax var. store: what makes initializers."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store = numpy_helper.from_array) -> None:
+        self._store = store
         self.names: dict[Any, Any] = {}  # Var -> name, or a list of names for a tuple
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -67,7 +71,7 @@ class Writer:
     def tensor(self, array: Any, hint: str = "const") -> str:
         """A new initializer."""
         name = self.fresh(hint)
-        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.initializers.append(self._store(np.asarray(array, order="C"), name))
         return name
 
     def node(

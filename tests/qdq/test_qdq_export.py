@@ -13,7 +13,7 @@ from onnx_models import model, node, normal, save
 from hwptq import passes
 from hwptq.calibration import calibrate
 from hwptq.evaluate.interpret import Interpreter
-from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.frontends.onnx.importer import import_onnx, import_proto
 from hwptq.pipeline.stages import fuse, normalize
 from hwptq.pipeline.step import Job
 from hwptq.qdq_export import NotExportable, export_qdq, save_qdq
@@ -102,6 +102,20 @@ def test_can_be_compiled_again(tmp_path: Path) -> None:
     assert [n["op"] for n in float_nodes(second)] == [n["op"] for n in float_nodes(first)]
     inputs = {"x": normal(10, 1, 3, 9, 8)}
     np.testing.assert_allclose(*(Interpreter(m).run(inputs)[0] for m in (first, second)), atol=1e-6)
+
+
+def test_large_constants_lie_in_a_file_beside_the_model(tmp_path: Path) -> None:
+    proto = model([node("MatMul", "x w", "y")], {"x": [1, 300]}, {"w": normal(1, 300, 200)})
+    module = import_proto(proto, "net").module
+    near, far = tmp_path / "near.onnx", tmp_path / "far.onnx"
+    assert save_qdq(module, ["y"], "net", near) == "near.onnx"
+    assert save_qdq(module, ["y"], "net", far, apart=300 * 200 * 4) == "far.onnx"
+    assert {p.name for p in tmp_path.iterdir()} == {"near.onnx", "far.onnx", "far.bin"}
+    assert far.stat().st_size < 1000
+    x = {"x": normal(0, 1, 300)}
+    (inside,), (beside,) = (ReferenceEvaluator(str(path)).run(None, x) for path in (near, far))
+    np.testing.assert_array_equal(inside, beside)
+    np.testing.assert_array_equal(*(Interpreter(import_onnx(p).module).run(x)[0] for p in (near, far)))
 
 
 def test_bfloat16_is_a_cast_there_and_back(tmp_path: Path) -> None:

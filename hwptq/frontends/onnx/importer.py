@@ -78,8 +78,6 @@ def import_proto(
     odd = imported.check_shapes()
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)
-    if weights_apart(proto):
-        module = with_mapped(module)
     return Model(name, module, inputs, outputs, (*warned, *rounded, *odd), imported.check_values, source)
 
 
@@ -124,6 +122,8 @@ def _to_relax(
         module = with_bounded_indices(with_node_origins(folded, importer.results))
     except ValueError as error:
         raise UnsupportedError(f"{path}: {error}") from error
+    if weights_apart(original):
+        module, raw = with_mapped(module), with_mapped(raw)
     return Imported(original, module, raw, dict(importer._nodes), {n: s for n, (s, _) in inputs.items()})
 
 

@@ -358,7 +358,12 @@ def _lowered(
         prompt = prompt_kernels(integer, job, tile_of)
     return (
         Graphs(
-            quantized.float32, quantized.qdq, integer, fitted.code, quantized.observer, quantized.rounding,
+            quantized.float32,
+            quantized.qdq,
+            integer,
+            fitted.code,
+            quantized.observer,
+            quantized.rounding,
             prompt,
         ),
         tuning,

@@ -16,8 +16,8 @@ import hwptq
 from hwptq.errors import InputError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx import read_file
-from hwptq.frontends.onnx.external_weights import array_of, load_model, weights_apart
 from hwptq.frontends.onnx.importer import import_onnx, import_proto
+from hwptq.frontends.onnx.weights.external_weights import array_of, load_model, weights_apart
 from hwptq.ir.dataflow import bindings
 from hwptq.ir.mapped import is_mapped, page_out
 from hwptq.ir.views import view

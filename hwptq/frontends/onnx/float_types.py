@@ -11,7 +11,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 from hwptq.errors import UnsupportedError
 from hwptq.notices import Warning
 
-from .external_weights import array_of, widen
+from .weights.external_weights import array_of, widen
 
 _FLOATS = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
 #: Of models in these nobody expects results of float32.

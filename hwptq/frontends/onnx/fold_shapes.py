@@ -13,9 +13,9 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from .external_weights import array_of
 from .limits import check_result, check_shapes
 from .rewrites.random_operators import RANDOM
+from .weights.external_weights import array_of
 
 #: Weights keep their Q and DQ, random numbers are drawn anew, and branches are not ours to choose.
 _KEPT = {

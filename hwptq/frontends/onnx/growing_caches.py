@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwptq.errors import UnsupportedError
 
-from .external_weights import array_of
 from .fold_shapes import fold_shapes, static_shapes
 from .rewrites.surroundings import attribute
+from .weights.external_weights import array_of
 
 Shapes = dict[str, tuple[int, ...]]
 _HIDDEN = np.float32(-3e38)

@@ -23,7 +23,6 @@ from ..model import Model, Source
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .constant_codes import fold_constant_codes
-from .external_weights import as_inputs, digests, weights_apart
 from .fixed_inputs import fix_inputs
 from .float_nodes import with_float_nodes
 from .float_types import widen_floats, widen_nibbles
@@ -35,6 +34,7 @@ from .node_origins import with_node_origins
 from .operators import TracingImporter, known_operators
 from .read_file import check_onnx, read_onnx
 from .simplify import simplified
+from .weights.external_weights import as_inputs, digests, weights_apart
 from .without_code import refuse_without_code
 
 _OLDEST = 7  # opset; broadcasting was another before

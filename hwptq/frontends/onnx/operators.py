@@ -17,9 +17,9 @@ from hwptq.ir.dataflow import constant, shape_of
 from hwptq.ir.provenance import Origin, with_origin
 
 from .bounded_indices import clamped
-from .external_weights import array_of, is_apart
 from .recurrent_layers import converters
 from .running_sums import running_sum
+from .weights.external_weights import array_of, is_apart
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _SMALLEST = np.finfo(np.float32).tiny

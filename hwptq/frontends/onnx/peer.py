@@ -12,9 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 from hwptq.ir.mapped import page_out
 
-from .external_weights import array_of, as_inputs, is_apart, weights_apart
 from .reference_operators import OPERATORS, refuse_large
 from .rewrites.random_operators import RANDOM
+from .weights.external_weights import array_of, as_inputs, is_apart, weights_apart
 
 #: Evaluated by onnx.reference one pixel at a time.
 _SLOW = ("GridSample", "RoiAlign", "DeformConv")

@@ -9,7 +9,7 @@ import onnx
 
 from hwptq.errors import InputError
 
-from .external_weights import array_of, load_model
+from .weights.external_weights import array_of, load_model
 
 _EXPORT = "export the model as ONNX"
 #: The first bytes of other files, from `offset` on, and what to do with those.

@@ -12,7 +12,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from hwptq.ir.mapped import page_out
 
-from ..external_weights import array_of, is_apart
+from ..weights.external_weights import array_of, is_apart
 
 _MAX = np.finfo(np.float32).max
 

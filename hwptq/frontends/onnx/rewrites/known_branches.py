@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from ..external_weights import array_of
+from ..weights.external_weights import array_of
 from .inlined import hoisted, inlined, unused_prefix
 
 

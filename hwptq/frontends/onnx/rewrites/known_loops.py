@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..external_weights import array_of
+from ..weights.external_weights import array_of
 from .counted_turns import counted_turns
 from .surroundings import Surroundings, attribute
 from .turns import Stack, Turns

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..external_weights import array_of
+from ..weights.external_weights import array_of
 
 #: Gives the nodes that stand for a node, or None where they are none of its business.
 Rule = Callable[["Surroundings", onnx.NodeProto], "list[onnx.NodeProto] | None"]

@@ -1,0 +1,1 @@
+"""Where the constants of an ONNX model lie."""

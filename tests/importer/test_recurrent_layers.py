@@ -78,11 +78,21 @@ def test_sequences_of_different_lengths_end_in_zeros() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"activations": ["Sigmoid", "Relu", "Tanh"]}, r"'cell' \(LSTM\).*activations"),
-        ({"clip": 3.0}, r"'cell' \(LSTM\).*clip or input_forget"),
-        ({"inputs": "x W R b - h0 c0 p"}, r"'cell' \(LSTM\).*peepholes"),
+        ({"activations": ["Sigmoid", "Swish", "Tanh"]}, r"'cell' \(LSTM\).*the function 'Swish'"),
+        ({"inputs": "x W R b n", "clip": 3.0}, r"'cell' \(LSTM\).*clip or input_forget"),
     ],
 )
 def test_what_has_no_arithmetic_is_refused(arguments: dict[str, Any], message: str) -> None:
+    proto = layer("LSTM", **arguments)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([2], np.int32), "n"))
     with pytest.raises(UnsupportedError, match=message):
-        import_proto(layer("LSTM", **arguments), "model")
+        import_proto(proto, "model")
+
+
+def test_many_steps_of_other_functions_are_refused() -> None:
+    proto = model(
+        [node("RNN", "x W R", "Y", "cell", hidden_size=H, activations=["Relu"])],
+        {"x": (2000, 1, WIDTH)}, {"W": normal(1, 1, H, WIDTH), "R": normal(2, 1, H, H)},
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"'cell' \(RNN\).*2000 steps are too many"):
+        import_proto(proto, "model")

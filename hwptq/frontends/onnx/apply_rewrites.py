@@ -19,6 +19,7 @@ from .rewrites.finite_constants import finite_constants
 from .rewrites.grouped_norm import with_grouped_norms
 from .rewrites.height_one import with_height
 from .rewrites.one_hot import one_hot
+from .rewrites.other_recurrence import other_recurrence
 from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
 from .rewrites.reversed_sequences import reversed_sequences
@@ -37,11 +38,14 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ConvTranspose": (explicit_padding,),
     "Dropout": (refuse_training,),
     "Einsum": (einsum,),
+    "GRU": (other_recurrence,),
     "LRN": (channel_response,),
+    "LSTM": (other_recurrence,),
     "LpPool": (same_padding,),
     "MaxPool": (same_padding,),
     "OneHot": (one_hot,),
     "PRelu": (parametric_relu,),
+    "RNN": (other_recurrence,),
     "Resize": (absent_inputs, resize_axes),
     "ReverseSequence": (reversed_sequences,),
     "ScatterElements": (scatter_row, scatter),

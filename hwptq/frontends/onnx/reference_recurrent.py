@@ -17,6 +17,11 @@ class _BySequence:
 
     def _run(self, x, w, r, bias=None, lengths=None, *states, layout=None, **attributes):
         run = super()._run  # type: ignore[misc]
+        if attributes.get("clip") or attributes.get("input_forget"):
+            raise NotImplementedError("bounds, or gates that share a function")
+        functions = {str(f).lower() for f in attributes.get("activations") or ()}
+        if functions - {"sigmoid", "tanh"}:  # which onnx's layers take for those
+            raise NotImplementedError(f"gates of {', '.join(sorted(functions))}")
         if lengths is None:
             return run(x, w, r, bias, None, *states, layout=layout, **attributes)
         batch, time = (0, 1) if layout else (1, 0)

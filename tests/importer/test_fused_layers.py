@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -145,6 +146,58 @@ def test_rotary_positions(neighbours: int, flat: bool, first: int | None) -> Non
     wanted[..., order[:, 0]], wanted[..., order[:, 1]] = turned.real, turned.imag
     wanted = wanted.transpose(0, 2, 1, 3).reshape(1, L, H) if flat else wanted
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+@pytest.mark.parametrize("op", ["BiasGelu", "FastGelu", "Gelu"])
+def test_gelus(op: str, opset: int) -> None:
+    x, b = normal(0, 1, L, H, spread=2), normal(1, H)
+    names, constants = ("x", {}) if op == "Gelu" else ("x b", {"b": b})
+    [found] = run(op, names, {"x": x}, constants, opset=opset)
+    x = x.astype(np.float64) + (0 if op == "Gelu" else b)
+    exact = np.vectorize(math.erf)(x / np.sqrt(2))
+    fast = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+    np.testing.assert_allclose(found, x / 2 * (1 + (fast if op == "FastGelu" else exact)), atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [12, 16, 17])
+def test_two_layers_of_a_fused_transformer(opset: int) -> None:
+    """Shapes are known behind each fused operator, and norms before the opset that has them are taken."""
+    constants = {"g": abs(normal(1, H)) + 0.5, "b": normal(2, H), "v": normal(4, H), "c": normal(5, 3 * H)}
+    constants |= {"w": normal(6, H, 3 * H, spread=0.2), "u": normal(7, H, H, spread=0.2)}
+    nodes, x = [helper.make_node("LayerNormalization", ["x", "g", "b"], ["n0"], "norm", axis=-1)], "n0"
+    for i in range(2):
+        a, m, n = f"a{i}", f"m{i}", f"n{i + 1}"
+        more = {"domain": "com.microsoft"}
+        nodes += [
+            helper.make_node("Attention", [x, "w", "c"], [a], a, num_heads=HEADS, **more),
+            helper.make_node("MatMul", [a, "u"], [m], m),
+            helper.make_node("BiasGelu", [m, "v"], [f"{m}g"], f"{m}g", **more),
+            helper.make_node("SkipLayerNormalization", [f"{m}g", x, "g", "b"], [n], n, epsilon=1e-5, **more),
+        ]
+        x = n
+    graph = helper.make_graph(
+        nodes, "graph", [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", "L", H])],
+        [helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(v, n) for n, v in constants.items()],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    values = normal(0, 1, L, H)
+    [found] = Interpreter(import_proto(proto, "model", {"L": L}).module).run({"x": values})
+
+    def norm(t: np.ndarray) -> np.ndarray:
+        centred = t - t.mean(-1, keepdims=True)
+        return (
+            centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * constants["g"] + constants["b"]
+        )
+
+    wanted = norm(values.astype(np.float64))
+    for _ in range(2):
+        heads = (by_heads(t) for t in np.split(wanted @ constants["w"] + constants["c"], 3, -1))
+        t = mixed(*heads) @ constants["u"] + constants["v"]
+        wanted = norm(t / 2 * (1 + np.vectorize(math.erf)(t / np.sqrt(2))) + wanted)
+    np.testing.assert_allclose(found, wanted, atol=3e-5)
 
 
 ACTIVATIONS = {

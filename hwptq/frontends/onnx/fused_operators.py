@@ -11,8 +11,9 @@ import onnx
 
 from .rewrites.embed_norm import embed_norm
 from .rewrites.fused_attention import attention, multi_head_attention
+from .rewrites.fused_gelu import fast_gelu, gelu
 from .rewrites.fused_layers import fused_conv, fused_gemm, fused_matmul
-from .rewrites.fused_norms import simplified_layer_norm, skip_norm
+from .rewrites.fused_norms import OPSET_OF_LAYER_NORM, layer_norm, simplified_layer_norm, skip_norm
 from .rewrites.grouped_query_attention import grouped_query_attention
 from .rewrites.quick_gelu import quick_gelu
 from .rewrites.rotary_positions import rotary_embedding
@@ -20,11 +21,15 @@ from .rewrites.surroundings import Rule, Surroundings
 
 _RULES: Mapping[str, Rule] = {
     "Attention": attention,
+    "BiasGelu": gelu,
     "EmbedLayerNormalization": embed_norm,
+    "FastGelu": fast_gelu,
     "FusedConv": fused_conv,
     "FusedGemm": fused_gemm,
     "FusedMatMul": fused_matmul,
+    "Gelu": gelu,
     "GroupQueryAttention": grouped_query_attention,
+    "LayerNormalization": layer_norm,
     "MultiHeadAttention": multi_head_attention,
     "QuickGelu": quick_gelu,
     "RotaryEmbedding": rotary_embedding,
@@ -34,15 +39,19 @@ _RULES: Mapping[str, Rule] = {
     "TransposeMatMul": fused_matmul,
 }
 _DOMAIN = "com.microsoft"
-#: An operator that files name without a domain, though the standard has none of that name.
-_NAMELESS = ("SimplifiedLayerNormalization",)
+#: Operators that files name without a domain, though the standard has none of that name before the opset.
+_NAMELESS = {"SimplifiedLayerNormalization": None, "LayerNormalization": OPSET_OF_LAYER_NORM}
 
 
-def name_domains(graph: onnx.GraphProto) -> None:
+def name_domains(model: onnx.ModelProto) -> None:
     """Give operators their domain where files leave it out, so that the standard is not asked for them."""
-    for node in graph.node:
-        if node.op_type in _NAMELESS and not node.domain:
-            node.domain = _DOMAIN
+    opset = _opset(model)
+    named = [op for op, since in _NAMELESS.items() if since is None or opset < since]
+    found = [node for node in model.graph.node if node.op_type in named and not node.domain]
+    for node in found:
+        node.domain = _DOMAIN
+    if found and all(o.domain != _DOMAIN for o in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
 
 
 def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,8 +64,7 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = copy.graph
     for node in graph.node:
         node.name = node.name or node.output[0]
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
-    around = Surroundings(graph, _known_shapes(copy), opset)
+    around = Surroundings(graph, _known_shapes(copy), _opset(model))
     nodes = [
         n for node in graph.node for n in ((_is_fused(node) and _RULES[node.op_type](around, node)) or [node])
     ]
@@ -65,6 +73,10 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(copies)
     graph.initializer.extend(around.added)
     return copy
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

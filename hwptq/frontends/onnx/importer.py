@@ -58,7 +58,7 @@ def import_proto(
 ) -> Model:  # fmt: skip
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
     source = _source(proto, axes or {}, fixed or {})
-    name_domains(proto.graph)
+    name_domains(proto)
     check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if opset < _OLDEST:

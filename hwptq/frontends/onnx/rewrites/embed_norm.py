@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from .fused_norms import write_layer_norm
 from .parts import Parts, given, made
 from .surroundings import Surroundings, attribute
 
@@ -26,7 +27,7 @@ def embed_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProt
     for i, term in enumerate(terms[1:], 2):
         total = parts.op("Add", [total, term], made(node, 2) if i == len(terms) else "")
     epsilon = float(attribute(node, "epsilon", _EPSILON))
-    parts.op("LayerNormalization", [total, gamma, beta], node.output[0], epsilon=epsilon, axis=-1)
+    write_layer_norm(parts, total, gamma, beta, epsilon)
     if made(node, 1):  # zeros where there is no mask: a score with all others hidden is as it was
         counted = parts.reduced("ReduceSum", mask or parts.op("Sub", [ids, ids]), [1], keepdims=0)
         parts.op("Cast", [counted], node.output[1], to=onnx.TensorProto.INT32)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import onnx
 
+from hwptq.errors import UnsupportedError
+
 from .parts import Parts, given, made
 from .surroundings import Surroundings, attribute
 
 _EPSILON = {"SkipLayerNormalization": 1e-12, "SkipSimplifiedLayerNormalization": 1e-12}
 _DEFAULT_EPSILON = 1e-5
+OPSET_OF_LAYER_NORM = 17
 
 
 def simplified_layer_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -29,14 +32,40 @@ def skip_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto
     if simplified:
         _rms_norm(parts, node, x, node.input[2])
         return parts.nodes
-    beta = [given(node, 3)] if given(node, 3) else []
-    parts.op("LayerNormalization", [x, node.input[2], *beta], node.output[0], epsilon=_epsilon(node), axis=-1)
+    write_layer_norm(parts, x, node.input[2], given(node, 3), _epsilon(node))
     return parts.nodes
+
+
+def layer_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Over the last axis, in a model older than the standard's own. Raises UnsupportedError for others."""
+    if attribute(node, "axis", -1) != -1 or made(node, 1):
+        text = "over other axes than the last, or with its mean, is not supported before opset 17"
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}) {text}; export with opset 17 or newer")
+    parts = Parts(around, node)
+    write_layer_norm(parts, node.input[0], node.input[1], given(node, 2), _epsilon(node))
+    return parts.nodes
+
+
+def write_layer_norm(parts: Parts, x: str, scale: str, bias: str, epsilon: float) -> None:
+    """The result of the node: the norm of x over the last axis, by its parts where the opset has none."""
+    output = parts.node.output[0]
+    if parts.around.opset >= OPSET_OF_LAYER_NORM:
+        inputs = [x, scale, *([bias] if bias else [])]
+        parts.op("LayerNormalization", inputs, output, epsilon=epsilon, axis=-1)
+        return
+    centred = parts.op("Sub", [x, parts.reduced("ReduceMean", x, [-1])])
+    squares = parts.op("Pow", [centred, parts.constant(2.0)])
+    spread = parts.op("Add", [parts.reduced("ReduceMean", squares, [-1]), parts.constant(epsilon)])
+    normal = parts.op("Div", [centred, parts.op("Sqrt", [spread])])
+    if bias:
+        parts.op("Add", [parts.op("Mul", [normal, scale]), bias], output)
+    else:
+        parts.op("Mul", [normal, scale], output)
 
 
 def _rms_norm(parts: Parts, node: onnx.NodeProto, x: str, scale: str) -> None:
     squared = parts.op("Pow", [x, parts.constant(2.0)])
-    mean = parts.op("ReduceMean", [squared], axes=[-1], keepdims=1)
+    mean = parts.reduced("ReduceMean", squared, [-1])
     root = parts.op("Sqrt", [parts.op("Add", [mean, parts.constant(_epsilon(node))])])
     parts.op("Mul", [parts.op("Div", [x, root]), scale], node.output[0])
 

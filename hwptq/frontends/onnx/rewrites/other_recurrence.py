@@ -148,9 +148,10 @@ class _Layer:
             ]
             place = 2 if self.batch_first else 1
             parts.op("Concat", [parts.unsqueezed(t, place) for t in times], node.output[0], axis=place)
-        for index in (1, 2):
+        lasts = [last for _, last, _ in results], [memory for *_, memory in results]
+        for index, each in enumerate(lasts, 1):
             if made(node, index):
-                ends = [parts.unsqueezed(result[index], axis) for result in results]
+                ends = [parts.unsqueezed(last, axis) for last in each]
                 parts.op("Concat", ends, node.output[index], axis=axis)
 
 

@@ -22,6 +22,7 @@ from .rewrites.one_hot import one_hot
 from .rewrites.other_recurrence import other_recurrence
 from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
+from .rewrites.resize_matrices import resize_matrices
 from .rewrites.reversed_sequences import reversed_sequences
 from .rewrites.scatter import scatter
 from .rewrites.scatter_row import scatter_row
@@ -46,7 +47,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "OneHot": (one_hot,),
     "PRelu": (parametric_relu,),
     "RNN": (other_recurrence,),
-    "Resize": (absent_inputs, resize_axes),
+    "Resize": (absent_inputs, resize_axes, resize_matrices),
     "ReverseSequence": (reversed_sequences,),
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),

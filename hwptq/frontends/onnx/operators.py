@@ -204,6 +204,17 @@ def _split(inputs: Sequence[Any], attrs: Any) -> Any:
     return relax.Tuple([relax.op.strided_slice(x, [axis], [begin], [end]) for begin, end in pairs])
 
 
+def _power(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Pow of operands of two dtypes, in that of the base; else None."""
+    base, exponent = inputs[:2]
+    dtype, other = str(base.ty.dtype), str(exponent.ty.dtype)
+    if dtype == other or dtype != "float32":
+        return None
+    value = constant(exponent)
+    same = relax.op.astype(exponent, dtype) if value is None else relax.const(value.astype(dtype))
+    return relax.op.power(base, same)
+
+
 def _tile(inputs: Sequence[Any], attrs: Any) -> Any:
     """Tile by constant counts as an operator that passes can read; else None."""
     counts = constant(inputs[1])
@@ -260,6 +271,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Max": _folded(relax.op.maximum),
     "Min": _folded(relax.op.minimum),
     "Pad": _pad,
+    "Pow": _power,
     "Resize": _resize,
     "Split": _split,
     "Sum": _folded(relax.op.add),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -88,7 +89,7 @@ def _functions(parts: Parts, names: Sequence[str]) -> list[_Function]:
     return found
 
 
-def _function(parts: Parts, op: str, values: dict[str, float]) -> _Function:
+def _function(parts: Parts, op: str, values: dict[str, Any]) -> _Function:
     if op in ("Affine", "ScaledTanh"):
         slope, other = (parts.constant(values[p]) for p in ("alpha", "beta"))
         if op == "Affine":

@@ -23,6 +23,7 @@ from hwptq.errors import HwptqError
 from hwptq.kernels.cuda.flat import PIPELINE
 
 _NAME = "hwptq"
+_OPAQUE = 8  # TVM's pattern of functions that FuseOps leaves alone
 #: What TVM's CUDA runtime links against; without a driver each says that there is no device (error 100).
 _DRIVER_FUNCTIONS = (
     *("cuInit", "cuDeviceGetName", "cuFuncSetAttribute", "cuLaunchKernelEx", "cuModuleGetFunction"),
@@ -42,12 +43,12 @@ def compile_cuda(mod: tvm.IRModule, target: Any) -> Any:
     _load_runtime()
     device = tvm.target.Target(dict(target), host="llvm")
     main = mod["main"]
-    graph = tvm.IRModule(
-        {
-            **dict(mod.functions.items()),
-            mod.get_global_var("main"): main.with_attr("num_input", len(main.params)),
-        }
-    )
+    functions = {
+        gv: f.with_attr("op_pattern", _OPAQUE) if isinstance(f, tirx.PrimFunc) else f
+        for gv, f in mod.functions.items()
+    }
+    functions[mod.get_global_var("main")] = main.with_attr("num_input", len(main.params))
+    graph = tvm.IRModule(functions)
     options = {"relax.backend.use_cuda_graph": True}
     with _environment(), tvm.transform.PassContext(config=options), device:
         return tvm.compile(graph, target=device, relax_pipeline=_graph_passes(), tir_pipeline=_NAME)
@@ -75,13 +76,17 @@ _RESHAPES = {f"relax.{name}": _reshape for name in ("expand_dims", "squeeze", "f
 
 
 def _graph_passes() -> Any:
-    """TVM's pipeline for CUDA without fusion: kernels are fused as they should be already."""
+    """TVM's pipeline for CUDA; what is fused is its own code, since our kernels are as they should be."""
     passes = relax.transform
     generic = dlight.gpu
     return tvm.ir.transform.Sequential(
         [
             passes.EliminateCommonSubexpr(),
             passes.LegalizeOps(_RESHAPES, skip_ops=["relax.reshape"]),  # that takes the same memory
+            passes.AnnotateTIROpPattern(),
+            passes.FoldConstant(),
+            passes.FuseOps(),
+            passes.FuseTIR(),
             dlight.ApplyDefaultSchedule(
                 generic.Matmul(), generic.Reduction(), generic.GeneralReduction(), generic.Fallback()
             ),

@@ -1,4 +1,4 @@
-"""Simple CUDA kernels: one thread for each element of the output, or for four neighbouring bytes."""
+"""Simple CUDA kernels: one thread for each element of the output, or for a word of neighbouring ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THREADS = 256
 PIPELINE = "hwptq.pipeline"
 _LIMIT = 2**31
 _INTEGERS = ("int8", "int16")
-_BYTES = ("float8_e4m3fn", "int8")  # dtypes of which four make a word
+_IN_WORDS = {"float8_e4m3fn": 4, "int8": 4, "int16": 2}  # how many of a dtype make a word of 32 bits
 
 
 def flat_kernel(
@@ -46,7 +46,8 @@ def flat_kernel(
             Flat(T.decl_buffer((prod(t.shape),), t.dtype, data=p.data), t.dtype, prod(t.shape))
             for p, t in zip(params, tensors, strict=True)
         ]
-        each = 4 if out.dtype in _BYTES and size % 4 == 0 else 1  # elements of a thread
+        each = _IN_WORDS.get(out.dtype, 1)  # elements of a thread
+        each = 1 if size % each else each
         with (
             T.thread_binding(-(-size // (each * THREADS)), thread="blockIdx.x") as block,
             T.thread_binding(THREADS, thread="threadIdx.x") as thread,
@@ -57,21 +58,23 @@ def flat_kernel(
                     flat[-1].store(at, element(at, *flat[:-1]))
                 else:
                     words = Flat(
-                        T.decl_buffer((size // 4,), "uint32", data=params[-1].data), "uint32", size // 4
+                        T.decl_buffer((size // each,), "uint32", data=params[-1].data),
+                        *("uint32", size // each),
                     )
-                    words.store(at, _word([element(at * 4 + e, *flat[:-1]) for e in range(4)], out.dtype))
+                    elements = [element(at * each + e, *flat[:-1]) for e in range(each)]
+                    words.store(at, _word(elements, out.dtype))
     return builder.get().without_attr("global_symbol")
 
 
 def _word(elements: list[Expr], dtype: str) -> Expr:
-    """Four elements of a byte each in one uint32, so that a warp stores 128 bytes at once."""
-    found = constant(0, "uint32")
+    """Neighbouring elements in one uint32, so that a warp stores 128 bytes at once."""
+    found, bits = constant(0, "uint32"), 32 // len(elements)
     for i, element in enumerate(elements):
-        if dtype == "int8":
-            byte = cast(T.bitwise_and(cast(element, "int32"), constant(255, "int32")), "uint32")
+        if dtype in _INTEGERS:
+            part = cast(T.bitwise_and(cast(element, "int32"), constant(2**bits - 1, "int32")), "uint32")
         else:
-            byte = cast(T.reinterpret("uint8", element), "uint32")
-        found = T.bitwise_or(found, T.shift_left(byte, constant(8 * i, "uint32")))
+            part = cast(T.reinterpret("uint8", element), "uint32")
+        found = T.bitwise_or(found, T.shift_left(part, constant(bits * i, "uint32")))
     return found
 
 

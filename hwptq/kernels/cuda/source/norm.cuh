@@ -14,6 +14,12 @@ static __device__ __forceinline__ hwptq_wide hwptq_root(hwptq_wide x) {  // floo
   return root;
 }
 
+// a / b of positive numbers, a < 2^62, the quotient below 2^34; as doubles it is off by one at most
+static __device__ __forceinline__ hwptq_wide hwptq_quotient(hwptq_wide a, hwptq_wide b) {
+  hwptq_wide quotient = (hwptq_wide)((double)a / (double)b), rest = a - quotient * b;
+  return quotient + (rest >= b) - (rest < 0);
+}
+
 // A value x is normalized by (upper word of (x * scale - offset) * factor + 2^31) in steps of 2^-shift: twice d, of
 // which |d| < 2^30, is the difference.
 struct hwptq_row {
@@ -29,7 +35,7 @@ static __device__ __forceinline__ hwptq_row hwptq_row_of(hwptq_wide total, hwptq
   hwptq_wide variance = max(C::COUNT * squares - total * total + C::EPS, 1LL);
   int twofold = (__clzll(variance) - 2) >> 1;
   hwptq_wide root = hwptq_root(variance << (2 * twofold));
-  hwptq_wide quotient = (hwptq_wide)(((unsigned long long)C::COUNT << (C::ROOM + 31)) / (unsigned long long)root);
+  hwptq_wide quotient = hwptq_quotient((hwptq_wide)C::COUNT << (C::ROOM + 31), root);
   int once = quotient >= (1LL << 31), shift = C::BITS_OF_SHIFT - twofold - once;
   int lift = hwptq_clamp(1 - shift, 0, 20) + 1;
   row.factor = (int)(quotient >> once);
@@ -48,7 +54,7 @@ static __device__ __forceinline__ int hwptq_upper(int twice, int multiplier) {
 template <class C, class X, class A, class Y>
 static __device__ __forceinline__ void hwptq_norm(
     const X* x, const A* other, const int* multiplier, const int* bias, short* sum, Y* y, hwptq_int8* bytes) {
-  constexpr int N = C::COUNT % 4 ? 1 : 4, EACH = (C::COUNT + C::LANES * N - 1) / (C::LANES * N);
+  constexpr int N = C::COUNT % 4 ? 1 : C::COUNT % 8 ? 4 : 8, EACH = (C::COUNT + C::LANES * N - 1) / (C::LANES * N);
   typedef hwptq_pack<X, N> Source;
   typedef hwptq_pack<A, N> Other;
   typedef hwptq_pack<int, N> Factors;

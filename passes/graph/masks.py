@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from hwptq.ir.dataflow import Constant, constant, op_name
+from hwptq.ir.dataflow import Constant, constant, op_name, shape_of
 from hwptq.ir.views import view
 
 #: What is added to hide a value: e^-64 of anything is nothing.
@@ -141,26 +141,38 @@ class Masks:
         return Two(self.r.emit(moved), inner.on, inner.off)
 
     def _where(self, value: Any) -> Two | None:
-        numbers = [constant(a) for a in value.args[1:]]
-        if any(n is None or n.size != 1 for n in numbers):
+        on, off = (_number(a) for a in value.args[1:])
+        if on is None or off is None:
             return None
-        on, off = (float(n.reshape(())) for n in numbers if n is not None)
-        return Two(self.r.get(value.args[0]), on, off)
+        return Two(self._wide(self.r.get(value.args[0]), shape_of(value)), on, off)
 
     def _with_number(self, name: str, value: Any) -> Two | None:
-        numbers = [constant(a) for a in value.args]
-        at = next((i for i, n in enumerate(numbers) if n is not None and n.size == 1), None)
+        numbers = [_number(a) for a in value.args]
+        at = next((i for i, n in enumerate(numbers) if n is not None), None)
         if at is None:
             return None
-        inner, number = self._two(value.args[1 - at]), numbers[at]
-        if inner is None or number is None:
+        inner, scalar = self._two(value.args[1 - at]), numbers[at]
+        if inner is None or scalar is None:
             return None
-        scalar = float(number.reshape(()))
         with np.errstate(all="ignore"):
             on, off = (
                 float(_NUMBERS[name](*((v, scalar) if at else (scalar, v)))) for v in (inner.on, inner.off)
             )
-        return Two(inner.is_on, on, off)
+        return Two(self._wide(inner.is_on, shape_of(value)), on, off)
+
+    def _wide(self, is_on: Any, shape: tuple[int, ...]) -> Any:
+        """A condition of the shape of what it tells apart: a constant beside it may have more axes."""
+        if shape_of(is_on) == shape:
+            return is_on
+        return self.r.emit(relax.op.broadcast_to(is_on, shape))
+
+
+def _number(expr: Any) -> float | None:
+    """The value of a constant that has one, however often; exports fill a tensor of zeros first."""
+    array = constant(expr)
+    if array is None or array.size == 0 or np.any(array != array.flat[0]):
+        return None
+    return float(array.flat[0])
 
 
 def _of_constant(array: np.ndarray) -> Two | None:

@@ -46,6 +46,12 @@ MASKS: dict[str, Callable[[Any, Any], Any]] = {
     "joined": lambda emit, x: op.add(x, emit(op.minimum(padding(emit, LOWEST), relax.const(added(LOWEST))))),
     "where": lambda emit, x: op.where(relax.const(CAUSAL), x, number(LOWEST)),
     "where not": lambda emit, x: op.where(relax.const(~CAUSAL), number(-1e4), x),
+    "a filled tensor beside a condition": lambda emit, x: op.add(
+        x, emit(op.where(relax.const(CAUSAL), relax.const(np.zeros((1, 3, 5, 5), "float32")), number(LOWEST)))
+    ),
+    "a filled tensor beside a mask": lambda emit, x: op.add(
+        x, emit(op.multiply(padding(emit, 1.0), relax.const(np.full((2, 3, 5, 5), -1e9, "float32"))))
+    ),
     "a bias beside a mask": lambda emit, x: op.add(
         x, relax.const(added(LOWEST) + np.eye(5, dtype=np.float32))
     ),

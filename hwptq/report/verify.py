@@ -232,7 +232,9 @@ class _Watch:
                 self.evidence.measure(layer, exact, q)
             final = origin.part in (Part.CODES, Part.IMAGE)
             if final and result in self.scales and exact is not None and holds_codes(str(q.dtype)):
-                scale, zero = self.scales[result]
+                scale, zero, dtype = self.scales[result]
+                if dtype != str(q.dtype):  # what a product reads of an int16 tensor that was only moved
+                    return
                 value = (q.astype(np.float32) - zero) * scale
                 value = value.transpose(0, 3, 1, 2) if origin.part is Part.IMAGE else value
                 if value.shape == exact.shape:  # else a moved form of the tensor
@@ -241,15 +243,16 @@ class _Watch:
         return self.integer.run(sample.inputs, compare)
 
 
-def _scales(qdq: tvm.IRModule) -> dict[Origin, tuple[float, int]]:
-    """Scale and zero point of each quantized tensor, by the origin of what it is quantized from."""
+def _scales(qdq: tvm.IRModule) -> dict[Origin, tuple[float, int, str]]:
+    """Scale, zero point and dtype of each quantized tensor, by the origin of what it is quantized from."""
     found, named = {}, origins(qdq["main"])
     for var, value in bindings(qdq["main"]):
         if quantizes(value):
             scale, zero = scale_and_zero(value)
             assert scale is not None
             assert zero is not None
-            found[named[var].with_part(Part.RESULT)] = (float(scale.item()), int(zero.item()))
+            of = float(scale.item()), int(zero.item()), str(var.ty.dtype)
+            found[named[var].with_part(Part.RESULT)] = of
     return found
 
 

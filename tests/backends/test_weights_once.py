@@ -25,7 +25,9 @@ def test_constants_are_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(static_program, "compile_parts", spy)
     options = Options(recipe=RECIPES["fast"], samples=1)
     model = hwptq.compile(**MODELS["demo"].arguments(4, 1), target=target, output=tmp_path, options=options)
-    constants = plans[0].weights
+    plans[0].weights.write(tmp_path / "constants.bin")
+    constants = (tmp_path / "constants.bin").read_bytes()
+    assert len(constants) == plans[0].weights.nbytes
     assert len(constants) == model.report["weight_bytes"]["quantized"] > 5000
     for name in ("digits", "digits.o", "libdigits.so"):
         assert (tmp_path / name).read_bytes().count(constants) == 1

@@ -37,10 +37,10 @@ def check_fits(plan: MemoryPlan, workspace: Workspace, mod: tvm.IRModule, target
         fullest = fullest_layer(plan.stays, [call.function for call in plan.calls], mod)
         raise UnsupportedError(_too_large(needed, beside, arena, fullest, target))
     constants = places["constants"]
-    if len(plan.weights) > constants.bytes:
+    if plan.weights.nbytes > constants.bytes:
         layer, most = _heaviest_layer(plan, mod)
         raise UnsupportedError(
-            f"weights take {len(plan.weights)} bytes, and {constants.name} of {target.name} has "
+            f"weights take {plan.weights.nbytes} bytes, and {constants.name} of {target.name} has "
             f"{constants.bytes}: {layer} alone has {most}; --precision w4a8 or a --budget makes them fewer"
         )
 
@@ -74,7 +74,7 @@ def _too_large(needed: int, beside: int, arena: Region, most: tuple[str, int], t
 def _heaviest_layer(plan: MemoryPlan, mod: tvm.IRModule) -> tuple[str, int]:
     """The layer with most bytes of constants, and those."""
     starts = sorted({p.at for call in plan.calls for p in call.args if p.kind == "weights"})
-    ends = dict(zip(starts, [*starts[1:], len(plan.weights)], strict=True))
+    ends = dict(zip(starts, [*starts[1:], plan.weights.nbytes], strict=True))
     sizes = [sum(ends[p.at] - p.at for p in call.args if p.kind == "weights") for call in plan.calls]
     names = [row["name"] for row in called_layers([call.function for call in plan.calls], mod)]
     return names[sizes.index(max(sizes))], max(sizes)

@@ -20,6 +20,7 @@ from hwptq.tir.builder import CYCLES, OVERLAYS
 from hwptq.tir.vector_unit import THREADS
 
 from .arena import Life, centred, least_bytes, packed, total_bytes
+from .constants import Constants, Laid
 from .write_caches import WriteCachesInPlace
 
 _ALLOCATION = "relax.builtin.alloc_tensor"
@@ -73,7 +74,7 @@ class MemoryPlan:
     calls: tuple[Call, ...]
     copies: tuple[tuple[Place, Place, int], ...]  # (from, to output or cache, bytes) after the calls
     arena_bytes: int  # of caches, which come first, and activations
-    weights: bytes
+    weights: Constants
     functions: dict[str, Any]  # PrimFuncs by symbol
     threads: int = 1  # that can share a kernel
     stays: tuple[Stay, ...] = ()  # of the tensors of the arena
@@ -89,11 +90,11 @@ def plan_memory(
 
     Raises ValueError for what needs a runtime.
     """
-    weights = _Weights(alignment)
+    weights = Laid(alignment)
     plan = _Planner(_planned(mod), output_names, alignment, weights).plan()
     if prompt is not None:
         plan = joined(plan, _Planner(_planned(prompt), output_names, alignment, weights).plan())
-    return replace(plan, weights=bytes(weights.data))
+    return replace(plan, weights=weights.constants)
 
 
 def _planned(mod: tvm.IRModule) -> tvm.IRModule:
@@ -126,28 +127,11 @@ def shared_cycles(func: tirx.PrimFunc) -> int:
     return int(body.annotations.get(CYCLES, 0)) if body.kind == tirx.ForKind.PARALLEL else 0
 
 
-class _Weights:
-    """Constants, one behind the other; equal ones are stored once."""
-
-    def __init__(self, alignment: int):
-        self.data, self._alignment = bytearray(), alignment
-        self._known: dict[bytes, Place] = {}
-
-    def place(self, array: np.ndarray) -> Place:
-        """Where it lies."""
-        data = array.tobytes()
-        if data not in self._known:
-            self.data += bytes(-len(self.data) % self._alignment)
-            self._known[data] = Place("weights", len(self.data))
-            self.data += data
-        return self._known[data]
-
-
 class _Planner:
     """Plans one function. plan() leaves out the weights, which others may share."""
 
     def __init__(
-        self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int, weights: _Weights
+        self, mod: tvm.IRModule, output_names: tuple[str, ...], alignment: int, weights: Laid
     ):  # fmt: skip
         self.mod, self.alignment, self.output_names, self.weights = mod, alignment, output_names, weights
         self.func = mod["main"]
@@ -201,7 +185,7 @@ class _Planner:
             tuple(replace(c, args=tuple(_resolved(a, offsets) for a in c.args)) for c in calls),
             tuple((_resolved(source, offsets), to, nbytes) for source, to, nbytes in copies),
             arena,
-            b"",
+            Constants(),
             _called(calls, functions),
             self.threads,
             tensors.stays(offsets),
@@ -239,7 +223,7 @@ class _Planner:
     def _place(self, expr: Any) -> Any:
         array = constant(expr)
         if array is not None:
-            return self.weights.place(np.asarray(array, order="C"))
+            return Place("weights", self.weights.offset(array))
         if isinstance(expr, relax.Tuple):
             return tuple(self._place(f) for f in expr.fields)
         if isinstance(expr, relax.TupleGetItem):

@@ -72,7 +72,7 @@ def build_program(
             build_library(mod, target, folder / "model.so", cache, ready)
     return Program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
-        plan.arena_bytes, plan.state, len(plan.weights), tuple(call.function for call in plan.calls),
+        plan.arena_bytes, plan.state, plan.weights.nbytes, tuple(call.function for call in plan.calls),
         plan.stays, regions, why_none, bool(why_none) and why_none != OBJECT_ONLY, plan.least_bytes,
         _prompt(plan),
     )  # fmt: skip
@@ -190,5 +190,5 @@ def _write_sources(
         (folder / file).write_text(text, encoding="utf-8")
     if plan.threads > 1:
         (folder / "claim_pool.c").write_text(data_file("claim_pool.c"), encoding="utf-8")
-    (folder / "weights.bin").write_bytes(plan.weights)
+    plan.weights.write(folder / "weights.bin")
     return workspace

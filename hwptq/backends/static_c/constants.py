@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Constants:
-    """Arrays in the order of memory, each at a multiple of `alignment` bytes."""
+    """Arrays of bytes in the order of memory, each at a multiple of `alignment` bytes."""
 
     arrays: tuple[np.ndarray, ...] = ()
     alignment: int = 1
@@ -29,7 +29,7 @@ class Constants:
         with path.open("wb") as file:
             for array in self.arrays:
                 file.write(b"\0" * (-file.tell() % self.alignment))
-                file.write(memoryview(array).cast("B") if array.nbytes else b"")
+                file.write(array.data)
 
 
 class Laid:
@@ -43,7 +43,7 @@ class Laid:
     def offset(self, array: np.ndarray) -> int:
         """Where an array lies."""
         values = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        known = sha256(values).digest()
+        known = sha256(values.data).digest()
         if known not in self._known:
             self._size += -self._size % self._alignment
             self._known[known] = self._size

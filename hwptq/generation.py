@@ -18,7 +18,7 @@ from .errors import InputError
 
 #: A step, or a part of a prompt -> the logits behind it, [V].
 Read = Callable[[dict[str, np.ndarray]], np.ndarray]
-#: A part of a prompt takes about as long as one such part of its tokens in steps, however few are meant.
+#: A prompt of T tokens takes as long however few are meant: about as long as T / 4 steps.
 _STEPS_OF_A_PROMPT = 4
 
 

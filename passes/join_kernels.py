@@ -40,10 +40,11 @@ from hwptq.operators.softmax import Softmax
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import row_major
 
+from .graph.token_axis import SAME_ORDER
 from .graph.views import view_of
 from .select_kernels import integer_node
 
-_MOVES = ("permute_dims", "reshape", "squeeze", "expand_dims", "flatten", "strided_slice")
+_MOVES = ("permute_dims", "strided_slice", *SAME_ORDER)
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.JoinKernels")
@@ -140,7 +141,7 @@ class _Finder:
             rescale = None
         if add is None and rescale is None:
             return None
-        operands = _turned(add) if add is not None else [x]
+        operands = _operands(add) if add is not None else [x]
         if operands is None:
             return None
         types = [_type(t) for t in operands]
@@ -252,8 +253,8 @@ def _within(view: View, stored: TensorType, first: int) -> View | None:
     return View(stored, view.shape, strides, view.first // own * width + first + view.first % own)
 
 
-def _turned(add: Any) -> list[Any] | None:
-    """The operands of a sum, if the first has the shape of the result."""
+def _operands(add: Any) -> list[Any] | None:
+    """The operands of a sum; None where the first is not as large as the result, as kernels want it."""
     a, b = add.activations
     return [a, b] if shape_of(a) == shape_of(add.var) else None
 

@@ -41,12 +41,11 @@ class ReadPrompt:
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         flat = rewrite(mod, lambda r, var, value: inlined(mod, r, value))
         ((gv, func),) = main_functions(flat)
-        name, step = str(gv.name_hint), _Step.of(flat, func)
-        prompt = _Prompt(flat, step, self.tokens)
+        prompt = _Prompt(flat, _Step.of(flat, func), self.tokens)
         return rewrite(
             tvm.IRModule({gv: func, **_primitives(flat)}, attrs=mod.attrs),
             prompt.visit, prompt.begin, prompt.result, lambda _, __: prompt.params,
-        ) if name else flat  # fmt: skip
+        )  # fmt: skip
 
 
 def _primitives(mod: tvm.IRModule) -> dict[Any, Any]:
@@ -149,7 +148,7 @@ class _Prompt:
         return self.last[var]
 
     def _written(self, write: Write) -> Any:
-        r, past = self.r, self.step.func.params[self.step.func.params.index(write.past)]
+        r, past = self.r, write.past
         shape, new = shape_of(past), self.held.get(write.new)
         rows = list(shape)
         rows[write.axis] = self.tokens

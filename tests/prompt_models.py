@@ -55,12 +55,11 @@ def prompts(tokens: Sequence[int], sizes: Iterable[int], most: int) -> list[dict
 def integer_step(model: onnx.ModelProto, target: str = "x86-64-avx2", **words: Any) -> tvm.IRModule:
     """The integer module of a step whose caches are noted."""
     options = options_of(None, **words)
-    module = passes.CarryCaches()(read_model(model, options.axes, options.fixed).module)
+    read = read_model(model, options.axes, options.fixed)
+    module = passes.CarryCaches()(read.module)
     if options.activations == "dynamic":
         job = Job(load_target(target), None, options)
         return integers(dynamic(module, job), job)
-    read = read_model(model, options.axes, options.fixed)
-    noted = replace(read, module=module)
-    data = WithCaches(from_batches(steps(CALIBRATION), noted.fed), module)
+    data = WithCaches(from_batches(steps(CALIBRATION), replace(read, module=module).fed), module)
     job = Job(load_target(target), data, options)
     return integers(quantize(module, job), job)

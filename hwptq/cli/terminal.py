@@ -83,7 +83,8 @@ def _dtypes(report: dict[str, Any]) -> str:
         macs[pair] = macs.get(pair, 0) + row["macs"]
     total = sum(macs.values()) or 1
     shares = ", ".join(f"{pair} {100 * n / total:.1f} %" for pair, n in macs.items())
-    asked = f"; budget {found['budget']}" if found["budget"] and not found["tried"] else ""  # nobody's
+    by_search = bool(found["tried"])  # whose budget nobody asked for
+    asked = f"; budget {found['budget']}" if found["budget"] and not by_search else ""
     if found["bits"]["asked"] is not None:
         asked += f", {found['bits']['stored']:.3f} bits a weight stored"
     return f"{shares} of the multiply-accumulates (weight × activation){asked}"

@@ -89,7 +89,8 @@ def _in_float(func: relax.Function) -> dict[relax.Var, str]:
 def save_qdq(mod: tvm.IRModule, outputs: Sequence[str], name: str, path: Path, apart: int = APART) -> str:
     """Write the module to `path`; returns the file's name, or why there is none.
 
-    Of a module that holds `APART` bytes or more, large constants go into a file beside it.
+    Of a module whose constants have `apart` bytes or more, large ones go into a file beside it, <path>.bin in
+    the place of <path>.onnx.
     """
     weights = path.with_suffix(".bin")
     try:

@@ -13,8 +13,9 @@ from hwptq.kernels.joins import View
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import row_major
 
+from .token_axis import SAME_ORDER
+
 _BYTE = np.zeros(1, np.int8)
-_RESHAPES = ("reshape", "squeeze", "expand_dims", "flatten")
 
 
 def view_of(var: Any, values: Mapping[Any, Any]) -> tuple[Any, View]:
@@ -33,7 +34,7 @@ def _traced(var: Any, values: Mapping[Any, Any]) -> tuple[Any, np.ndarray]:
         found = _part(split, value.index, *_traced(split.args[0], values))
     elif isinstance(value, relax.Var):
         found = _traced(value, values)
-    elif op_name(value) in (*_RESHAPES, "permute_dims", "strided_slice"):
+    elif op_name(value) in (*SAME_ORDER, "permute_dims", "strided_slice"):
         found = _moved(value, *_traced(value.args[0], values))
     return found or (var, _whole(shape_of(var)))
 

@@ -127,8 +127,8 @@ def _side_by_side(plan: MemoryPlan, workspace: Workspace) -> list[str]:
 def source(
     plan: MemoryPlan, prefix: str, workspace: Workspace, state_component: int = 0, clocked: bool = False
 ) -> str:
-    """model.c: <prefix>_run or _step, which calls every kernel once. clocked: it notes the nanoseconds of
-    each, and has no threads."""
+    """model.c: <prefix>_run or _step, which calls every kernel once, and <prefix>_prompt where there is one.
+    clocked: the former notes the nanoseconds of each, and has no threads."""
     prompt = plan.prompt.calls if plan.prompt else ()
     arity = {call.symbol: len(call.args) for call in (*plan.calls, *prompt)}
     run = "pool_run" if plan.threads > 1 else "calls"

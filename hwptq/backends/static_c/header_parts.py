@@ -37,12 +37,12 @@ def state_prototype(state: State, prefix: str, upper: str) -> list[str]:
 
 
 def prompt_prototype(prompt: PromptPlan, prefix: str) -> list[str]:
-    """What the header says of it."""
+    """What the header says of the function that reads a prompt."""
     upper, (tokens, count) = prefix.upper(), sizes_of_prompt(prompt)
     return [
         "/* Reads PROMPT_TOKENS tokens at once, from input POSITION on, as so many steps would: with the",
         "   same caches behind it, and the outputs of the last of them, in every bit. Input PROMPT_COUNT",
-        "   says how many are meant, from 1 on; the others may be any, and change nothing. */",
+        "   says how many are meant, 1 to PROMPT_TOKENS; the others may be any, and change nothing. */",
         f"#define {upper}_PROMPT_TOKENS {tokens}",
         f"#define {upper}_PROMPT_COUNT {count}",
         f"#define {upper}_PROMPT_INPUTS {len(prompt.inputs)}",

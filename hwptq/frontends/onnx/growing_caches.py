@@ -1,10 +1,10 @@
 """Caches that grow, an input of P rows and an output of P + 1 by Concat, become caches of P + 1 rows.
 
 P is the size that the user gives the axis, the last step's; an axis whose size the file fixes is no cache's.
-A step then writes its row at its position by
-Where, and what reads the rows sees those up to there: the softmax of the others is zero. What the exporter
-computed from the number of rows, positions and the rows of a causal mask, follows from the position, which is
-an input: that of the file, where it has one, else a new one named `position`.
+A step then writes its row at its position by Where, and what reads the rows sees those up to there: the
+softmax of the others is zero. What the exporter computed from the number of rows, positions and the rows of a
+causal mask, follows from the position, which is an input: that of the file, where it has one, else a new one
+named `position`.
 """
 
 from __future__ import annotations

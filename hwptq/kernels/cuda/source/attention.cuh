@@ -1,16 +1,16 @@
 // Attention on int8: a product of queries and keys, its softmax, and a product with values, in one kernel.
 //
 // A block takes 16 * WARPS * ROUNDS queries of one head; its keys and values lie in shared memory, and the scores of
-// 16 queries at a time in the registers of a warp. The second product sums over keys in another order than they lie in, so that
-// probabilities are its operand where they are (values are stored in that order).
+// 16 queries at a time in the registers of a warp. The second product sums over keys in another order than they lie
+// in, so that probabilities are its operand where they are (values are stored in that order).
 //
 // A hidden score is so far below all others that its exponential is 0: its bounds are, where they would be those of
 // the dtype. Where a difference of 2^15 has an exponential, it is set to 0.
 //
 // C has QUERIES, KEYS, PADDED (keys, a multiple of 32), DEPTH, WARPS, ROUNDS; ROW_OF_Q, _K, _V, _OUT (elements from one
 // position to the next), q(head), k(head), v(head), out(head), hidden(head); MASKED, ROW_OF_HIDDEN and
-// COLUMN_OF_HIDDEN; Q_ZERO, K_ZERO, V_ZERO; ALIKE, P_ALIKE; ENTRIES of `table`, the
-// exponentials of 0 ... REACH, 0 = none; the numbers of the exponential; Scores and Values, each with MULTIPLIER, SHIFT, ZERO, LO and HI.
+// COLUMN_OF_HIDDEN; Q_ZERO, K_ZERO, V_ZERO; ALIKE, P_ALIKE; ENTRIES of `table`, the exponentials of 0 ... REACH, 0 =
+// none; the numbers of the exponential; Scores and Values, each with MULTIPLIER, SHIFT, ZERO, LO and HI.
 #ifndef HWPTQ_ATTENTION
 #define HWPTQ_ATTENTION
 

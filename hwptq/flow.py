@@ -27,7 +27,7 @@ from hwptq.report.collapse import collapse_warnings
 from hwptq.report.coverage import coverage
 from hwptq.report.evidence import Evidence
 from hwptq.report.profile import Profile, profile
-from hwptq.report.result_warnings import result_warnings
+from hwptq.report.result_warnings import prompt_warnings, result_warnings
 from hwptq.report.verify import verify
 from hwptq.search.bands import Banded, fitting_kernels
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
@@ -183,6 +183,7 @@ def _suspicions(evidence: Evidence, built: Built, data: OpenedData) -> list[Warn
     return [
         *collapse_warnings(evidence.kept, evidence.kept_outputs),
         *result_warnings(evidence.score, outputs, covered, not data.own),
+        *prompt_warnings(evidence.steps_alone),
     ]
 
 

@@ -38,6 +38,7 @@ class Evidence:
     golden: dict[str, list[np.ndarray]] = field(default_factory=dict)
     seen: dict[str, Histogram] = field(default_factory=dict)  # what float32 activations held, by label
     examples: list[Example] = field(default_factory=list)
+    steps_alone: str = ""  # what has run the code, where it can't have it read a prompt
 
     @property
     def position(self) -> int:

@@ -78,6 +78,17 @@ def _little(coverage: dict[str, Any]) -> Iterator[Warning]:
         yield Warning("coverage", "", text, serious=not done)
 
 
+def prompt_warnings(steps_alone: str) -> list[Warning]:
+    """A prompt that nothing has compared with its steps. steps_alone: see Evidence."""
+    if not steps_alone:
+        return []
+    text = (
+        f"{steps_alone} runs steps alone, so nothing has compared the prompt with them: compile without --on "
+        f"first, where the code runs here"
+    )
+    return [Warning("prompt", "", text)]
+
+
 def _own_data(score: Score) -> Iterator[Warning]:
     """A score of samples that the ranges were taken from."""
     if score.ranked or score.custom:

@@ -81,6 +81,8 @@ def _verify_prompt(evidence: Evidence, program: Program, target: Descriptor, exe
         return
     running = _executor(program, executor)
     try:
+        if not running.prompts:
+            evidence.steps_alone = running.description
         for name, expected, found in check_prompt(running, program, evidence.first_inputs(program.inputs)):
             evidence.compare(name, expected, found)
     finally:

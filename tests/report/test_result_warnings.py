@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from onnx_models import normal
 
 from hwptq.notices import Warning, caution
+from hwptq.report import verify
 from hwptq.report.accuracy import Score, channel_axis
-from hwptq.report.result_warnings import result_warnings
+from hwptq.report.evidence import Evidence
+from hwptq.report.result_warnings import prompt_warnings, result_warnings
+from hwptq.targets import load_target
 
 ALL = {"macs_total": 100, "macs_quantized": 100}
 
@@ -96,3 +100,14 @@ def test_the_caution_of_a_report_holds_serious_warnings():
     mild, grave = Warning("few-samples", "", "few"), Warning("sqnr", "y", "noise", serious=True)
     assert caution("", [mild]) is None
     assert caution("never run", [mild, grave]) == "never run; y: noise"
+
+
+@pytest.mark.parametrize(("prompts", "kinds"), [(False, ["prompt"]), (True, [])])
+def test_a_prompt_that_nothing_compares(prompts: bool, kinds: list[str], monkeypatch: pytest.MonkeyPatch):
+    board: Any = SimpleNamespace(prompts=prompts, description="a board", close=lambda: None)
+    program: Any = SimpleNamespace(why_none="", prompt=object(), inputs=())
+    monkeypatch.setattr(verify, "_executor", lambda *_: board)
+    monkeypatch.setattr(verify, "check_prompt", lambda *_: iter(()))
+    evidence, target = Evidence("", Score()), load_target("x86-64-avx2")
+    verify._verify_prompt(evidence, program, target, "board")
+    assert [w.kind for w in prompt_warnings(evidence.steps_alone)] == kinds

@@ -52,6 +52,13 @@ def test_sizes_that_follow_from_each_other_are_refused() -> None:
         resized([4, 4], mode="linear", keep_aspect_ratio_policy="not_larger")
 
 
+def test_an_antialias_that_nobody_computes_is_refused() -> None:
+    one = node("Resize", "x - - s", "y", "resize", mode="linear", antialias=1)
+    proto = model([one], {"x": [1, 1, 2, 1100]}, {"s": np.array([1, 1, 2, 500])}, opset=18)
+    with pytest.raises(UnsupportedError, match=r"'resize' \(Resize\): antialias is not supported"):
+        import_proto(proto, "model")
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.int32])
 def test_a_whole_exponent_of_a_real_base(dtype: Any) -> None:
     proto = model([node("Pow", "x e", "y")], {"x": [1, 6]}, {"e": np.array(3, dtype)})

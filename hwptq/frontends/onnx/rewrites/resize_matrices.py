@@ -23,17 +23,23 @@ _OPSET = 19
 def resize_matrices(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     """A Gather or a MatMul for each axis that changes; None where TVM's own Resize is right.
 
-    Raises UnsupportedError for sizes that follow from each other.
+    Raises UnsupportedError for sizes that follow from each other, and for an antialias that is left to TVM,
+    which has none.
     """
     shape, scales, sizes = around.shape(node.input[0]), _value(around, node, 2), _value(around, node, 3)
     if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         raise UnsupportedError(
             f"node {node.name!r} (Resize): keep_aspect_ratio_policy is not supported; give the sizes"
         )
-    if shape is None or attribute(node, "coordinate_transformation_mode", "half_pixel") == _CROPS:
-        return None
     wanted = sizes if scales is None else scales
-    if around.opset < 11 or wanted is None or len(wanted) != len(shape) or max(shape) > _MOST:
+    crops = attribute(node, "coordinate_transformation_mode", "half_pixel") == _CROPS
+    whole = not crops and around.opset >= 11
+    if not whole or shape is None or wanted is None or len(wanted) != len(shape) or max(shape) > _MOST:
+        if attribute(node, "antialias", 0):
+            raise UnsupportedError(
+                f"node {node.name!r} (Resize): antialias is not supported where it crops, for sizes that are "
+                f"no constants, and for axes of more than {_MOST} pixels; resize such images before the model"
+            )
         return None
     exact = np.array(shape, np.float32) * (1 if scales is None else scales)
     if not attribute(node, "antialias", 0) and np.array_equal(exact, np.round(exact)):

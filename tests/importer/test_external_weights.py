@@ -138,6 +138,20 @@ def test_what_a_file_lacks_is_an_error_that_names_the_tensor(tmp_path: Path) -> 
         import_onnx(path)
 
 
+@pytest.mark.parametrize("least", [0, 2**20])
+def test_weights_at_an_absolute_path_are_refused(tmp_path: Path, least: int) -> None:
+    """A model may read what lies beside it, and nothing else."""
+    path = write(tmp_path)
+    proto = onnx.load(str(path), load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = str(tmp_path / entry.value)
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=r"'up'.*absolute"):
+        load_model(path, apart=least, least=least)
+
+
 def test_a_model_that_was_read_without_its_weights_is_refused(tmp_path: Path) -> None:
     proto = onnx.load(str(write(tmp_path)), load_external_data=False)
     with pytest.raises(InputError, match=r"'up'.*give the path of the model"):

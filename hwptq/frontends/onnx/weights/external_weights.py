@@ -43,6 +43,11 @@ def load_model(path: Path, apart: int = APART, least: int = LARGE) -> onnx.Model
     Raises ValueError, OSError or what ONNX raises for files that are missing, too short or elsewhere.
     """
     proto = onnx.load(str(path), load_external_data=False)
+    for tensor in external_data_helper._get_all_tensors(proto):
+        if is_apart(tensor) and _is_left(tensor):  # else it would pass for one that was looked at here
+            raise ValueError(
+                f"tensor {tensor.name!r}: its data are at an absolute path, not beside the model"
+            )
     weights = [t for t in proto.graph.initializer if is_apart(t)]
     if sum(_nbytes(t) for t in weights) >= apart:
         for tensor in weights:

@@ -119,13 +119,21 @@ def digests(proto: onnx.ModelProto) -> Iterator[str]:
 def _leave(tensor: TensorProto, folder: Path) -> None:
     """Let a weight stay where it is; its location becomes a path of its own. Raises ValueError."""
     info = external_data_helper.ExternalDataInfo(tensor)
-    os.close(external_data_helper._open_external_data_fd(str(folder), info.location, tensor.name, True))
+    _refuse_elsewhere(str(folder), info.location, tensor.name)
     path, offset, size = folder / info.location, info.offset or 0, _nbytes(tensor)
     if offset + size > path.stat().st_size or info.length not in (None, size):
         raise ValueError(f"the data of tensor {tensor.name!r} are not the {size} bytes of its shape")
     del tensor.external_data[:]
     for key, value in (("location", str(path.absolute())), ("offset", str(offset))):
         tensor.external_data.add(key=key, value=value)
+
+
+def _refuse_elsewhere(folder: str, location: str, name: str) -> None:
+    """Raise what ONNX raises for data that are not a file below the folder of the model."""
+    if hasattr(external_data_helper, "_open_external_data_fd"):  # since onnx 1.22
+        os.close(external_data_helper._open_external_data_fd(folder, location, name, True))
+    else:
+        external_data_helper.c_checker._resolve_external_data_location(folder, location, name)
 
 
 def _is_left(tensor: TensorProto) -> bool:

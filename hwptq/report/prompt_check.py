@@ -11,7 +11,7 @@ from hwptq.backends.program import Program
 from hwptq.executors.executor import Executor
 from hwptq.executors.requests import CACHES
 
-_MOST = 64  # tokens of the first part: each is a step, too
+_MOST = 128  # tokens of the first part: each is a step, too
 _BEHIND = 3  # tokens of a second part, which is not full
 
 Sample = Mapping[str, np.ndarray]

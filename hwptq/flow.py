@@ -27,7 +27,7 @@ from hwptq.report.collapse import collapse_warnings
 from hwptq.report.coverage import coverage
 from hwptq.report.evidence import Evidence
 from hwptq.report.profile import Profile, profile
-from hwptq.report.result_warnings import prompt_warnings, result_warnings
+from hwptq.report.result_warnings import library_warnings, prompt_warnings, result_warnings
 from hwptq.report.verify import verify
 from hwptq.search.bands import Banded, fitting_kernels
 from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
@@ -115,7 +115,7 @@ def compile(
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
         calibration = _whole(data.calibration, imported)
-        dump, cache = IrDump(options.dump_ir), open_cache(options.cache)
+        dump, cache = IrDump(options.dump_ir), _cache(imported, options)
         job = Job(device, calibration, options, progress, dump, cache, workers)
         with progress.stage("check the import"):
             checked = _import_check(imported, first, job.cache)
@@ -148,6 +148,10 @@ def _with_caches(model: Model, target: Descriptor, options: Options) -> Model:
         return model
     noted = tvm.ir.transform.Sequential([passes.CarryCaches()])
     return replace(model, module=noted(model.module))
+
+
+def _cache(model: Model, options: Options) -> Cache:
+    return open_cache(options.cache and not model.mapped)
 
 
 def _whole(data: Dataset | None, model: Model) -> Dataset | None:
@@ -184,6 +188,7 @@ def _suspicions(evidence: Evidence, built: Built, data: OpenedData) -> list[Warn
         *collapse_warnings(evidence.kept, evidence.kept_outputs),
         *result_warnings(evidence.score, outputs, covered, not data.own),
         *prompt_warnings(evidence.steps_alone),
+        *library_warnings(built.program),
     ]
 
 
@@ -226,7 +231,7 @@ def plan(
     if searches(options):
         raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
     with _of_passes(model, imported), open_workers(options.cluster, [device], [calibration_data]) as workers:
-        job = Job(device, calibration, options, progress, cache=open_cache(options.cache), workers=workers)
+        job = Job(device, calibration, options, progress, cache=_cache(imported, options), workers=workers)
         if options.activations == "dynamic":
             chosen = group_widths(prepare_dynamic(imported.module, job), job)
             assert chosen is not None
@@ -299,7 +304,7 @@ def _imported(
         calibration, evaluation = datasets(imported, calibration_data, evaluation_data, preprocess, options)
     seen = calibration_data, evaluation_data
     with _of_passes(model, imported), open_workers(options.cluster, [device], seen) as workers:
-        job = Job(device, calibration, options, progress, cache=open_cache(options.cache), workers=workers)
+        job = Job(device, calibration, options, progress, cache=_cache(imported, options), workers=workers)
         yield imported, job, evaluation
 
 

@@ -135,6 +135,7 @@ class Program:
     link_failed: bool = False  # … although one was asked for
     arena_least_bytes: int = 0  # of the activations at the fullest call: no arrangement takes fewer
     prompt: Prompt | None = None  # what reads several tokens at once, where it was asked for
+    library_left_out: bool = False  # model.so, which the target has: its constants are too large
 
     @property
     def command(self) -> list[str]:

@@ -11,6 +11,7 @@ import tvm
 
 from hwptq.cache.content import Content, states
 from hwptq.ir.caches import Caches, caches_of, given_outputs
+from hwptq.ir.mapped import is_mapped
 from hwptq.notices import Warning
 
 
@@ -77,6 +78,11 @@ class Model:
     #: where they differ.
     check: Callable[[Mapping[str, np.ndarray] | None], ImportCheck] = unchecked
     source: Source = Source()
+
+    @property
+    def mapped(self) -> bool:
+        """Whether its weights lie in files, larger than what is worth keeping of a compilation."""
+        return is_mapped(self.module["main"])
 
     @property
     def caches(self) -> Caches | None:

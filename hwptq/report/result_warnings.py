@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hwptq.backends.program import Program
 from hwptq.notices import Warning
 
 from .accuracy import Score
@@ -87,6 +88,17 @@ def prompt_warnings(steps_alone: str) -> list[Warning]:
         f"first, where the code runs here"
     )
     return [Warning("prompt", "", text)]
+
+
+def library_warnings(program: Program) -> list[Warning]:
+    """A library that is not written, though the target has one."""
+    if not program.library_left_out:
+        return []
+    text = (
+        f"model.so is not written: TVM holds constants several times to write them, and these take "
+        f"{program.weight_bytes / 1e9:.1f} GB; the program and lib<name>.so have them (hwptq.load)"
+    )
+    return [Warning("library", "", text)]
 
 
 def _own_data(score: Score) -> Iterator[Warning]:

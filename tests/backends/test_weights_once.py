@@ -15,6 +15,18 @@ from hwptq.options import Options
 from hwptq.recipe import RECIPES
 
 
+def test_a_library_of_too_many_constants_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static_program, "MOST_CONSTANTS", 5000)
+    options = Options(recipe=RECIPES["fast"], samples=1)
+    demo = MODELS["demo"].arguments(4, 1)
+    model = hwptq.compile(**demo, target="x86-64-avx2", output=tmp_path, options=options)
+    assert not (tmp_path / "model.so").exists()
+    assert (tmp_path / "libdigits.so").exists()
+    assert [w["kind"] for w in model.report["warnings"] if "model.so" in w["text"]] == ["library"]
+
+
 def test_constants_are_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, plans, compile_parts = "x86-64-avx2", list[MemoryPlan](), static_program.compile_parts
 

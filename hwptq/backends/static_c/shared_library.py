@@ -23,6 +23,8 @@ from hwptq.tir.kernel import TensorType
 from .levels import generate_at_some_level
 from .taps import with_taps
 
+#: Bytes of constants from which there is no library: TVM copies them several times, in memory, to write them.
+MOST_CONSTANTS = 2**29
 #: Cycles of a kernel that TVM's pool gains from; each launch costs it more than our own pool.
 _LEAST_SHARED = 50_000
 #: Kernels don't look at their arguments: `main` and `taps` have, and most of the time went into that.

@@ -32,7 +32,7 @@ from .hooks import rename_launch, take_name
 from .kernel_objects import join_objects, kernel_files, write_kernels
 from .memory_plan import MemoryPlan, plan_memory
 from .runtime import LIBC, link_program, object_flags, runtime_of, started_by
-from .shared_library import Compiled, build_library
+from .shared_library import MOST_CONSTANTS, Compiled, build_library
 
 #: Why there is no program of a target that emits objects.
 OBJECT_ONLY = 'toolchain.emit is "object": nothing is linked'
@@ -67,14 +67,15 @@ def build_program(
         shared = (
             _library(plan, prefix, target, workspace, folder) if deliver and tools.runtime == LIBC else None
         )
-        if deliver and tools.model_library:
+        library = deliver and tools.model_library
+        if library and plan.weights.nbytes <= MOST_CONSTANTS:
             ready = _compiled(mod, plan, prefix, work)
             build_library(mod, target, folder / "model.so", cache, ready)
     return Program(
         program, plan.inputs, plan.outputs, machine_of(target), tools.run, obj, head, shared,
         plan.arena_bytes, plan.state, plan.weights.nbytes, tuple(call.function for call in plan.calls),
         plan.stays, regions, why_none, bool(why_none) and why_none != OBJECT_ONLY, plan.least_bytes,
-        _prompt(plan),
+        _prompt(plan), library and plan.weights.nbytes > MOST_CONSTANTS,
     )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ class Outcome:
     def error(self) -> str:
         """The error; fails where standard error holds anything but it and lines of progress."""
         lines = self.stderr.splitlines()
-        (line,) = (line for line in lines if not re.fullmatch(r"[a-z ]+: (\d+ in )?[\d.]+ s", line))
+        progress = r"[a-z ]+: (\d+ in )?[\d.]+ s|trial \d+: .*"
+        (line,) = (line for line in lines if not re.fullmatch(progress, line))
         assert line.startswith("hwptq: ")
         return line
 

@@ -10,13 +10,18 @@ import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+
+from hwptq.operators.dense import Dense
 from hwptq.targets.templates.base import Kernel
-from hwptq.tir.kernel import Step
+from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import VectorUnit
 
+from .joins import Joined
 from .layer import Layer
 from .schedule import Schedule
 from .wishes import AS_IT_IS, Wish
@@ -69,6 +74,18 @@ class Template(Maker, Generic[Table]):
     def takes(self, layer: Layer) -> bool:
         """Whether it can compute the layer, which may have groups and padding; else portable code does."""
         return True
+
+    def beside(
+        self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
+    ) -> Joined | None:
+        """The kernel of several dense layers of one tensor, whose results lie side by side; None: of none."""
+        return None
+
+    def with_table(
+        self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
+    ) -> Joined | None:
+        """The kernel of a dense layer with a table of bytes behind it; None: each has its own."""
+        return None
 
 
 _TEMPLATES: dict[type[Kernel], type[Template[Any]]] = {}

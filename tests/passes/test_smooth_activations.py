@@ -199,7 +199,7 @@ def test_a_function_by_table_is_divided_where_the_target_holds_it_in_more_than_a
     assert np.ptp(new) < 0.5 * np.ptp(old)
 
 
-@pytest.mark.parametrize("others", [{}, {"target": "nvidia-hopper-fp8"}, {"dtypes": ("int16", "int8")}])
+@pytest.mark.parametrize("others", [{}, {"target": "nvidia-ada-fp8"}, {"dtypes": ("int16", "int8")}])
 def test_a_function_by_table_stays_elsewhere(others):
     """No target, one without products of integers, layers that read more than a byte."""
     mod = apply(passes.FuseConvRelu(), graph(bent, x=(1, 6, 8)))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwptq.kernels.joins import Joined
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.template import Template
+from hwptq.operators.dense import Dense
 from hwptq.targets.templates.wgmma import WgmmaKernel
-from hwptq.tir.kernel import Step
+from hwptq.tir.kernel import Step, TensorType
 
 from .float_products import product_steps
-from .int8_products import int8_product_steps
+from .int8_products import dense_beside, dense_with_table, int8_product_steps
 from .tensor_cores import in_integers, summed_by_step
 
 
@@ -25,3 +31,13 @@ class Wgmma(Template[WgmmaKernel]):
         if summed_by_step(layer.op):
             return product_steps(layer.op, *tensors, self.kernel)
         return int8_product_steps(layer.op, *tensors, self.kernel)
+
+    def beside(
+        self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
+    ) -> Joined | None:
+        return dense_beside(ops, x, constants, self.kernel)
+
+    def with_table(
+        self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
+    ) -> Joined | None:
+        return dense_with_table(op, x, constants, table, self.kernel)

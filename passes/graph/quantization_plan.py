@@ -154,7 +154,10 @@ class QuantizationPlan:
 
     def _among_floats(self) -> dict[Any, str]:
         """Nodes that the target computes in integers only, where the nearest layers are in floats."""
-        found = {}
+        found: dict[Any, str] = {}
+        of_layers = [self.pair(v)[0] for v, kind in self.kinds.items() if kind in WEIGHTED_OPS]
+        if not any(format_of(activation).is_float for activation in of_layers):
+            return found
         for var, kind in self.kinds.items():
             rule = None if kind is None or kind in WEIGHTED_OPS else self.target.rule(kind)
             if rule is None or any(format_of(activation).is_float for activation, _ in rule.pairs):

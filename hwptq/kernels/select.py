@@ -70,13 +70,15 @@ class Selector(ABC):
         self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
     ) -> Joined | None:
         """The kernel of several dense layers of one tensor, whose results lie side by side; None: of none."""
-        return None
+        template = self._named(ops[0].family)
+        return template.beside(ops, x, constants) if template else None
 
     def dense_with_table(
         self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
     ) -> Joined | None:
         """The kernel of a dense layer with a table of bytes behind it; None: each has its own."""
-        return None
+        template = self._named(op.family)
+        return template.with_table(op, x, constants, table) if template else None
 
     def quantizes_images(self, shape: Sequence[int]) -> bool:
         """Whether `steps` takes a Quantize of an image [N,C,H,W] of that shape to [N,H,W,C]."""
@@ -96,7 +98,11 @@ class Selector(ABC):
 
     def template(self, layer: Layer, tile: int = 0) -> Template[Any] | None:
         """What the rules of the target name for a layer; None where they name nothing that takes it."""
-        kind = layer.op.rule(layer.constants)
+        template = self._named(layer.op.rule(layer.constants), tile)
+        return template if template and template.takes(layer) else None
+
+    def _named(self, kind: str, tile: int = 0) -> Template[Any] | None:
+        """The template of the table that the target names for a kind of layers; None where it names none."""
         rule = self.target.rule(kind)
         if rule is None or not rule.kernel:
             return None
@@ -104,8 +110,7 @@ class Selector(ABC):
         if kind not in kernel.serves:
             raise ValueError(f"{self.target.name}: a {kernel.template} kernel cannot compute {kind}")
         unit, schedule = unit_of(self.target, self.threads), schedule_of(self.target, tile, self.beside_one)
-        template = template_of(kernel, unit, schedule)
-        return template if template.takes(layer) else None
+        return template_of(kernel, unit, schedule)
 
 
 _SELECTORS: dict[str, type[Selector]] = {}

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin
 from hwptq.kernels.layer import Layer
-from hwptq.kernels.schedule import schedule_of
 from hwptq.kernels.select import Selector
-from hwptq.kernels.template import Template, template_of
-from hwptq.operators.dense import Dense
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
-from hwptq.tir.vector_unit import unit_of
 
 from .attention import attention_kernel
 from .concatenate import concatenation
@@ -51,26 +45,6 @@ class GpuSelector(Selector):
 
     def norm(self, join: NormJoin) -> Joined | None:
         return norm_kernel(join)
-
-    def dense_beside(
-        self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
-    ) -> Joined | None:
-        template = self._of(ops[0])
-        return template.beside(ops, x, constants) if template else None
-
-    def dense_with_table(
-        self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
-    ) -> Joined | None:
-        template = self._of(op)
-        return template.with_table(op, x, constants, table) if template else None
-
-    def _of(self, op: Dense) -> Template[Any] | None:
-        """The template of the table that the target names for dense layers."""
-        rule = self.target.rule(op.family)
-        if rule is None or not rule.kernel:
-            return None
-        unit, schedule = unit_of(self.target, self.threads), schedule_of(self.target)
-        return template_of(self.target.kernels[rule.kernel], unit, schedule)
 
     def concatenation(self, inputs: Sequence[TensorType], axis: int, out: TensorType) -> Step:
         func = concatenation(inputs, axis, out, {TEMPLATE: "concatenate"})

@@ -14,6 +14,7 @@ from hwptq.quant.float_sums import Accumulators
 from hwptq.quant.fp8_accumulate import Accumulator
 
 from .fields.about import INSTRUCTION, WORD, about
+from .gpu import Gpu
 from .memory import Memory
 from .numerics import Numerics
 from .op_kinds import is_everywhere, op_kinds
@@ -311,6 +312,9 @@ class Descriptor:
     )
     memory: Memory = field(
         default_factory=Memory, metadata=about("what the device's memory asks of the code")
+    )
+    gpu: Gpu = field(
+        default_factory=Gpu, metadata=about("what kernels for a GPU ask of it, where the device is one")
     )
     caution: str = field(
         default="", metadata=about("what to know before relying on it; every report repeats it")

@@ -14,6 +14,7 @@ from hwptq.kernels.joins import AttentionJoin, View
 from hwptq.operators.matmul import MatMul
 from hwptq.operators.softmax import Softmax
 from hwptq.quant.integer_softmax import exponent
+from hwptq.targets.gpu import Gpu
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import row_major
 
@@ -70,7 +71,7 @@ def test_equal_to_its_operators(
     k = _turned(_heads(shape, shape.keys))
     out = _heads(shape, shape.queries)
     hidden = TensorType(mask, "int8") if mask else None
-    made = attention_kernel(AttentionJoin(scores, softmax, mean, q, k, v, hidden, out))
+    made = attention_kernel(AttentionJoin(scores, softmax, mean, q, k, v, hidden, out), Gpu())
     assert made is not None
     arrays = [rng.integers(-128, 128, t.stored.shape).astype(np.int8) for t in (q, k, v)]
     given = []
@@ -91,8 +92,11 @@ def test_what_it_does_not_take() -> None:
     mean = MatMul(-128, 0, 2**30, 7, 0, -128, 127)
     for s in (Shape(1, 1, 8, 8, 20), Shape(1, 1, 8, 300, 32), Shape(1, 1, 8, 8, 256)):
         q, k, v = _heads(s, s.queries), _turned(_heads(s, s.keys)), _heads(s, s.keys)
-        assert attention_kernel(AttentionJoin(scores, softmax, mean, q, k, v, None, q)) is None
+        assert attention_kernel(AttentionJoin(scores, softmax, mean, q, k, v, None, q), Gpu()) is None
     s = Shape(1, 1, 8, 8, 32)
     q, v = _heads(s, 8), _heads(s, 8)
+    join = AttentionJoin(scores, softmax, mean, q, _turned(_heads(s, 8)), v, None, q)
+    assert attention_kernel(join, Gpu())
+    assert attention_kernel(join, Gpu(shared_memory=2**10)) is None
     keys = View(v.stored, (1, 1, 32, 8), row_major((1, 1, 32, 8)))  # the depth does not lie together
-    assert attention_kernel(AttentionJoin(scores, softmax, mean, q, keys, v, None, q)) is None
+    assert attention_kernel(AttentionJoin(scores, softmax, mean, q, keys, v, None, q), Gpu()) is None

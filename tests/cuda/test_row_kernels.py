@@ -12,7 +12,6 @@ import transformer_cases
 from emulated_source import emulated
 from kernel_cases import Case, type_of
 
-from hwptq.kernels.cuda import rows
 from hwptq.kernels.cuda.rows import norm_kernel, row_kernel
 from hwptq.kernels.joins import NormJoin
 from hwptq.operators.add import WIDE_FRACTION_BITS, Add
@@ -22,11 +21,14 @@ from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.rescale import Rescale
 from hwptq.quant.fixed_point import quantize_multiplier
 from hwptq.quant.integer_norm import norm_constants
+from hwptq.targets.gpu import Gpu
+
+GPU = Gpu()
 
 
 def check(case: Case) -> None:
     arrays, expected = [*case.activations, *case.constants], case.expected()
-    func = row_kernel(case.op, [type_of(a) for a in arrays], type_of(expected))
+    func = row_kernel(case.op, [type_of(a) for a in arrays], type_of(expected), GPU)
     assert func is not None
     (found,) = emulated(func, arrays, [type_of(expected)])
     np.testing.assert_array_equal(found, expected, err_msg=str(case.op))
@@ -53,7 +55,17 @@ def test_a_table_of_int16(entries: int) -> None:
 
 def test_a_table_that_does_not_fit() -> None:
     x = type_of(np.zeros(8, np.int16))
-    assert row_kernel(Lookup(), [x, type_of(np.zeros(2**16, np.int8))], type_of(np.zeros(8, np.int8))) is None
+    assert (
+        row_kernel(Lookup(), [x, type_of(np.zeros(2**16, np.int8))], type_of(np.zeros(8, np.int8)), GPU)
+        is None
+    )
+
+
+def test_a_table_takes_the_blocks_that_the_chip_wants() -> None:
+    x, table = type_of(np.zeros(2**18, np.int16)), type_of(np.zeros(256, np.int8))
+    chips = [Gpu(busy_threads=n) for n in (2**10, 2**11, 2**30)]
+    made = [row_kernel(Lookup(), [x, table], type_of(np.zeros(2**18, np.int8)), gpu) for gpu in chips]
+    assert [f"BLOCKS = {n};" in str(func) for func, n in zip(made, (8, 16, 128), strict=True)] == [True] * 3
 
 
 def _norm(centered: bool, count: int) -> tuple[Any, list[np.ndarray]]:
@@ -85,13 +97,17 @@ def test_norms_and_their_neighbours(
 
 
 @pytest.mark.parametrize("centered", [True, False])
-def test_few_lanes_for_a_row(centered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_ENOUGH_THREADS", 0)
-    _check_join(_ADD, _BYTES, False, (5, 64), centered)
+def test_few_lanes_for_a_row(centered: bool) -> None:
+    _check_join(_ADD, _BYTES, False, (5, 64), centered, Gpu(busy_threads=32))
 
 
 def _check_join(
-    add: Add | None, rescale: Rescale | None, keeps_sum: bool, other: tuple[int, ...] | None, centered: bool
+    add: Add | None,
+    rescale: Rescale | None,
+    keeps_sum: bool,
+    other: tuple[int, ...] | None,
+    centered: bool,
+    gpu: Gpu = GPU,
 ) -> None:
     rng = np.random.default_rng(0)
     norm, constants = _norm(centered, 64)
@@ -100,7 +116,7 @@ def _check_join(
     join = NormJoin(
         add, norm, rescale, type_of(x), None if second is None else type_of(second), keeps_sum, True, "int16"
     )
-    made = norm_kernel(join)
+    made = norm_kernel(join, gpu)
     assert made is not None
     given = [x] if second is None else [x, second]
     found = emulated(made.func, [*given, *constants], made.results)
@@ -116,5 +132,5 @@ def test_sums_that_are_not_of_rows_are_left() -> None:
     norm, _ = _norm(True, 64)
     x = type_of(np.zeros((2, 5, 64), np.int16))
     join = NormJoin(_ADD, norm, None, x, type_of(np.zeros((2, 1, 64), np.int16)), False, True, "int16")
-    assert norm_kernel(join) is None
-    assert norm_kernel(replace(join, add=replace(_ADD, out="int8"), other=x)) is None
+    assert norm_kernel(join, GPU) is None
+    assert norm_kernel(replace(join, add=replace(_ADD, out="int8"), other=x), GPU) is None

@@ -12,6 +12,7 @@ from hwptq.operators.matmul import MatMul
 from hwptq.operators.softmax import Softmax
 from hwptq.quant.fixed_point import STEPS
 from hwptq.quant.integer_softmax import Exponent, exponential, probability_of_alike
+from hwptq.targets.gpu import Gpu
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides
 
@@ -24,14 +25,13 @@ _MOST_WARPS = 4
 _MOST_ROUNDS = 2
 _MOST_KEYS = 256  # scores of 16 queries fit a warp's registers
 _MOST_DEPTH = 128
-_SHARED = 48 * 1024  # bytes that a block gets without asking for more
 _MOST_ENTRIES = 2**14  # of a table in shared memory
 #: The functions of attention.cuh, by whether there are a mask and a table.
 _FORMS = {(True, True): "", (True, False): "_masked", (False, True): "_by_table", (False, False): "_plain"}
 _LIMIT = 2**31
 
 
-def attention_kernel(join: AttentionJoin) -> Joined | None:
+def attention_kernel(join: AttentionJoin, gpu: Gpu) -> Joined | None:
     """The kernel, or None where the tensors do not lie so that it could read them, or are too large."""
     if not _takes(join):
         return None
@@ -40,7 +40,7 @@ def attention_kernel(join: AttentionJoin) -> Joined | None:
     rounds = min(_MOST_ROUNDS, -(-queries // (_ROWS * warps)))
     blocks = prod(join.q.shape[:-2]) * -(-queries // (_ROWS * warps * rounds))
     padded = -(-keys // 32) * 32
-    room = (_SHARED - _shared_bytes(depth, padded)) // 2
+    room = (gpu.shared_memory - _shared_bytes(depth, padded)) // 2
     if room < 0:
         return None
     table = _exponentials(join.softmax, min(rounds * warps * _ROWS * padded, room))

@@ -20,6 +20,7 @@ from hwptq.operators.softmax import Softmax
 from hwptq.quant.fixed_point import STEPS
 from hwptq.quant.integer_norm import NORMALIZED_BITS, fraction_bits
 from hwptq.quant.integer_softmax import probability_of_alike
+from hwptq.targets.gpu import Gpu
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides
 
@@ -28,14 +29,16 @@ from .sourced import Index, Source, offset, sourced_kernel
 _WARPS = 4  # rows of a block
 #: Of a norm: lanes of a row share its root and its division, and fewer lanes do so for more rows at once, as
 #: long as their values fit registers, and threads fill the chip.
-_LEAST_LANES, _MOST_VALUES, _ENOUGH_THREADS = 8, 48, 2**16
+_LEAST_LANES, _MOST_VALUES = 8, 48
 _NORM = ("fixed_point.cuh", "norm.cuh")
 _MEAN_WARPS = 8
-_LOOKUP_THREADS, _LOOKUP_BLOCKS, _MOST_ENTRIES = 256, 528, 2**12
+_LOOKUP_THREADS, _MOST_ENTRIES = 256, 2**12
 
 
 @singledispatch
-def row_kernel(op: Operator, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc | None:
+def row_kernel(
+    op: Operator, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu
+) -> tvm.tirx.PrimFunc | None:
     """The PrimFunc (inputs…, out) of an operator that several threads compute together; None of any other."""
     return None
 
@@ -46,7 +49,7 @@ def exponential_constants(op: Softmax) -> dict[str, int]:
 
 
 @row_kernel.register(Softmax)
-def _softmax(op: Softmax, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc:
+def _softmax(op: Softmax, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu) -> tvm.tirx.PrimFunc:
     *lead, count = out.shape
     rows = prod(lead)
     steps = broadcast_strides(inputs[1].shape, out.shape) if op.masked else (0,) * len(out.shape)
@@ -64,13 +67,17 @@ def _softmax(op: Softmax, inputs: Sequence[TensorType], out: TensorType) -> tvm.
 
 @row_kernel.register(LayerNorm)
 @row_kernel.register(RmsNorm)
-def _norm(op: LayerNorm | RmsNorm, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc | None:
-    made = norm_kernel(NormJoin(None, op, None, inputs[0], None, False, True, out.dtype))
+def _norm(
+    op: LayerNorm | RmsNorm, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu
+) -> tvm.tirx.PrimFunc | None:
+    made = norm_kernel(NormJoin(None, op, None, inputs[0], None, False, True, out.dtype), gpu)
     return None if made is None else made.func
 
 
 @row_kernel.register(MaskedMean)
-def _masked_mean(op: MaskedMean, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc:
+def _masked_mean(
+    op: MaskedMean, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu
+) -> tvm.tirx.PrimFunc:
     samples, tokens, channels = inputs[0].shape
     across = -(-channels // 32)
     constants: dict[str, Any] = {
@@ -82,18 +89,18 @@ def _masked_mean(op: MaskedMean, inputs: Sequence[TensorType], out: TensorType) 
 
 
 @row_kernel.register(Lookup)
-def _lookup(op: Lookup, inputs: Sequence[TensorType], out: TensorType) -> tvm.tirx.PrimFunc | None:
+def _lookup(op: Lookup, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu) -> tvm.tirx.PrimFunc | None:
     x, table = inputs
     (entries,), size = table.shape, prod(x.shape)
     if (x.dtype, out.dtype) != ("int16", "int8") or entries > _MOST_ENTRIES or entries % 32 or size % 8:
         return None
-    blocks = min(_LOOKUP_BLOCKS, -(-size // (8 * _LOOKUP_THREADS)))
+    blocks = min(2 * gpu.busy_threads // _LOOKUP_THREADS, -(-size // (8 * _LOOKUP_THREADS)))
     constants = {"SIZE": size, "ENTRIES": entries, "BLOCKS": blocks, "THREADS": _LOOKUP_THREADS}
     source = Source("hwptq_lookup", ("fixed_point.cuh", "lookup.cuh"))
     return sourced_kernel(source, constants, inputs, [out], blocks, _LOOKUP_THREADS, "lookup")
 
 
-def norm_kernel(join: NormJoin) -> Joined | None:
+def norm_kernel(join: NormJoin, gpu: Gpu) -> Joined | None:
     """A norm with what stands before and behind it; None where the sum is no int16 of equal rows."""
     if not _sums(join) or (
         join.rescale and (join.rescale.out, join.rescale.rounding, join.out) != ("int8", STEPS, "int16")
@@ -103,7 +110,7 @@ def norm_kernel(join: NormJoin) -> Joined | None:
     bits, room = fraction_bits(join.norm_input), 31 - count.bit_length()
     lanes = 32
     while (
-        lanes > _LEAST_LANES and count <= lanes // 2 * _MOST_VALUES and prod(lead) * lanes > _ENOUGH_THREADS
+        lanes > _LEAST_LANES and count <= lanes // 2 * _MOST_VALUES and prod(lead) * lanes > gpu.busy_threads
     ):
         lanes //= 2
     constants: dict[str, Any] = {

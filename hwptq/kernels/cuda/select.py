@@ -34,17 +34,17 @@ class GpuSelector(Selector):
             raise ValueError(f"{self.target.name}: {kind} in {dtype} needs a kernel for tensor cores")
         inputs = [*activations, *(TensorType(c.shape, str(c.dtype)) for c in constants)]
         args = (*range(len(activations)), *constants)
-        together = row_kernel(op, inputs, out)
+        together = row_kernel(op, inputs, out, self.target.gpu)
         if together is not None:
             return (Step(together, args, out, f"{op.kind}_rows"),)
         func = elementwise_kernel(op, inputs, out, {TEMPLATE: "flat"})
         return (Step(func, args, out, f"{op.kind}_flat"),)
 
     def attention(self, join: AttentionJoin) -> Joined | None:
-        return attention_kernel(join)
+        return attention_kernel(join, self.target.gpu)
 
     def norm(self, join: NormJoin) -> Joined | None:
-        return norm_kernel(join)
+        return norm_kernel(join, self.target.gpu)
 
     def concatenation(self, inputs: Sequence[TensorType], axis: int, out: TensorType) -> Step:
         func = concatenation(inputs, axis, out, {TEMPLATE: "concatenate"})

@@ -49,7 +49,8 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         if kernel is not None:
             kernel.check(join("kernel", name), registers, problems)
     for rule in rules:
-        _check_rule(rule, names, kernels, problems)
+        for key in ("kernel", "otherwise"):
+            _check_rule(rule, key, names, kernels, problems)
         if rule.float_output and rule.op != "dense":
             problems.add(f"op[{rule.op}].float_output", "only dense has it (leave it out)")
         _check_pairs(rule, str((tvm or {}).get("kind", "")), problems)
@@ -70,17 +71,19 @@ def check_fields(values: dict[str, Any], kernel_names: Iterable[str], problems: 
         _check_cost(rules, values.get("cost") or {}, problems)
 
 
-def _check_rule(rule: OpRule, names: list[str], kernels: dict[str, Any], problems: Problems) -> None:
-    path = f"op[{rule.op}].kernel"
-    if not rule.kernel:
+def _check_rule(
+    rule: OpRule, key: str, names: list[str], kernels: dict[str, Any], problems: Problems
+) -> None:  # fmt: skip
+    path, named = f"op[{rule.op}].{key}", getattr(rule, key)
+    if not named:
         return
-    if rule.kernel not in names:
-        problems.add(path, f"there is no [kernel.{show(rule.kernel)[1:-1]}] ({suggest(rule.kernel, names)})")
+    if named not in names:
+        problems.add(path, f"there is no [kernel.{show(named)[1:-1]}] ({suggest(named, names)})")
         return
-    kernel = kernels.get(rule.kernel)
+    kernel = kernels.get(named)
     if kernel is not None and rule.op not in kernel.serves:
         fitting = [name for name, other in kernels.items() if other is not None and rule.op in other.serves]
-        served = f"template {kernel.template} of [kernel.{rule.kernel}] serves {' and '.join(kernel.serves)}"
+        served = f"template {kernel.template} of [kernel.{named}] serves {' and '.join(kernel.serves)}"
         advice = f"use {' or '.join(fitting)}" if fitting else 'leave it out, or "" = the portable code'
         problems.add(path, f"{served}, not {rule.op} ({advice})")
 
@@ -120,7 +123,7 @@ def _check_commands(toolchain: Toolchain, problems: Problems) -> None:
 
 def _check_all_used(rules: list[OpRule], names: list[str], problems: Problems) -> None:
     for name in names:
-        if all(rule.kernel != name for rule in rules):
+        if all(name not in (rule.kernel, rule.otherwise) for rule in rules):
             problems.add(join("kernel", name), "no [[op]] uses it: name it as `kernel` of one, or remove it")
 
 

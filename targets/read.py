@@ -212,6 +212,7 @@ def _drop_unused(merged: Table, child: Table) -> Table:
     kernels, own, rules = merged.get("kernel"), child.get("kernel"), _by_op(merged.get("op"))
     if not isinstance(kernels, dict) or rules is None:
         return merged
-    wanted = {rule.get("kernel") for rule in rules.values() if isinstance(rule.get("kernel"), str)}
+    named = (rule.get(key) for rule in rules.values() for key in ("kernel", "otherwise"))
+    wanted = {name for name in named if isinstance(name, str)}
     wanted |= set(own) if isinstance(own, dict) else set()
     return {**merged, "kernel": {name: data for name, data in kernels.items() if name in wanted}}

@@ -235,6 +235,10 @@ class OpRule:
         ),
     )
     kernel: str = field(default="", metadata=about('name of a [kernel.*] table; "" = the portable code'))
+    otherwise: str = field(
+        default="",
+        metadata=about('name of a [kernel.*] table for what `kernel` does not take; "" = the portable code'),
+    )
     float_output: bool = field(
         default=False,
         metadata=about(

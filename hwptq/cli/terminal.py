@@ -186,7 +186,7 @@ def target_row(target: Descriptor) -> dict[str, Any]:
     """A target's operators, kernels and programs, for JSON."""
     rules = [
         {"op": rule.op, "pairs": [list(pair) for pair in rule.pairs], "granularity": rule.granularity,
-         "kernel": rule.kernel or None}
+         "kernel": rule.kernel or None, "otherwise": rule.otherwise or None}
         for rule in target.ops
     ]  # fmt: skip
     tools = target.toolchain

@@ -52,7 +52,7 @@ class DotProduct(Tiled[DotProductKernel]):
         most = Tile(1, kernel.dense_vectors) if one else Tile(kernel.group_pixels, kernel.group_vectors)
         together = kernel.dense_vectors if self.schedule.beside_one else most.vectors
         if isinstance(layer.op, GroupEmbedding):
-            return group_lookup(layer, self._weights_first, together)
+            return group_lookup(layer, kernel.lanes, kernel.k, together)
         unsigned = kernel.unsigned_activation
         return group_dot(layer, self._weights_first, unsigned, most, self.unit, together)
 

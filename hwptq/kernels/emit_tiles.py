@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.tir.builder import (
@@ -18,9 +17,7 @@ from hwptq.tir.builder import (
     Flat,
     Part,
     Parts,
-    constant,
     in_parts,
-    local,
     loop,
     unravel,
     workspace,
@@ -35,8 +32,9 @@ from .cells import Held, Output
 from .epilogue import Follower, place
 from .register_tile import blocks
 from .store_tile import store_tile
+from .tile_instructions import configure, prefetch, release
 from .tile_plan import TilePlan
-from .tile_sums import Code, TileSums, instruction, prefetch
+from .tile_sums import Code, TileSums
 from .unpack_tiles import unpacked
 
 _STORED_VECTORS = 4  # vectors of int32 that are requantized together: one of int8
@@ -59,12 +57,12 @@ def emit_tiles(
         def part(own: Part) -> None:
             if border:
                 border[1](*own.of(border[0]))
-            _configure(plan)
+            configure(plan.kernel, plan.sizes)
             memory = workspace(plan.lines * plan.rows * plan.vectors * plan.kernel.columns, "int32")
             for first, many, vectors in blocks(plan.all_vectors, plan.vectors):
                 group = _Group(plan, vectors, tensors, memory, bounds, unit, followers)
                 _channels(group, own, first // plan.vectors, many)
-            instruction(plan.kernel.release)
+            release(plan.kernel)
 
         in_parts(plan.blocks * -(-plan.all_vectors // plan.vectors), parts, part)
 
@@ -247,15 +245,6 @@ def _first_pixel(plan: TilePlan, line: Expr) -> tuple[Expr, Expr, Expr]:
     b, row, segment = unravel(line, (plan.conv.batch, height, plan.segments))
     start = segment * plan.rows
     return b, row, least(start, width - plan.rows) if plan.segments * plan.rows > width else start
-
-
-def _configure(plan: TilePlan) -> None:
-    """Tell the registers their sizes."""
-    words = np.frombuffer(plan.configuration, "<i8")
-    memory = local(len(words), "int64")
-    for at, word in enumerate(words):
-        memory.store(at, constant(int(word), "int64"))
-    instruction(plan.kernel.configure, memory.address(0))
 
 
 @dataclass(frozen=True)

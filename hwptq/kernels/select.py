@@ -7,7 +7,7 @@ defined anywhere else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,15 +70,15 @@ class Selector(ABC):
         self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
     ) -> Joined | None:
         """The kernel of several dense layers of one tensor, whose results lie side by side; None: of none."""
-        template = self._named(ops[0].family)
-        return template.beside(ops, x, constants) if template else None
+        found = (template.beside(ops, x, constants) for template in self._named(ops[0].family))
+        return next((joined for joined in found if joined), None)
 
     def dense_with_table(
         self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray
     ) -> Joined | None:
         """The kernel of a dense layer with a table of bytes behind it; None: each has its own."""
-        template = self._named(op.family)
-        return template.with_table(op, x, constants, table) if template else None
+        found = (template.with_table(op, x, constants, table) for template in self._named(op.family))
+        return next((joined for joined in found if joined), None)
 
     def quantizes_images(self, shape: Sequence[int]) -> bool:
         """Whether `steps` takes a Quantize of an image [N,C,H,W] of that shape to [N,H,W,C]."""
@@ -98,19 +98,20 @@ class Selector(ABC):
 
     def template(self, layer: Layer, tile: int = 0) -> Template[Any] | None:
         """What the rules of the target name for a layer; None where they name nothing that takes it."""
-        template = self._named(layer.op.rule(layer.constants), tile)
-        return template if template and template.takes(layer) else None
+        named = self._named(layer.op.rule(layer.constants), tile)
+        return next((template for template in named if template.takes(layer)), None)
 
-    def _named(self, kind: str, tile: int = 0) -> Template[Any] | None:
-        """The template of the table that the target names for a kind of layers; None where it names none."""
+    def _named(self, kind: str, tile: int = 0) -> Iterator[Template[Any]]:
+        """The templates of the tables that the target names for a kind of layers, the preferred one first."""
         rule = self.target.rule(kind)
-        if rule is None or not rule.kernel:
-            return None
-        kernel = self.target.kernels[rule.kernel]
-        if kind not in kernel.serves:
-            raise ValueError(f"{self.target.name}: a {kernel.template} kernel cannot compute {kind}")
         unit, schedule = unit_of(self.target, self.threads), schedule_of(self.target, tile, self.beside_one)
-        return template_of(kernel, unit, schedule)
+        for name in (rule.kernel, rule.otherwise) if rule else ():
+            if not name:
+                continue
+            kernel = self.target.kernels[name]
+            if kind not in kernel.serves:
+                raise ValueError(f"{self.target.name}: a {kernel.template} kernel cannot compute {kind}")
+            yield template_of(kernel, unit, schedule)
 
 
 _SELECTORS: dict[str, type[Selector]] = {}

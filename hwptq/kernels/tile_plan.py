@@ -13,8 +13,8 @@ from hwptq.tir.kernel import TensorType
 from .convolution import Convolution
 from .pack_weights import pack_weights, stored_rows, vector_count
 from .register_tile import blocks
+from .tile_instructions import K
 
-K = 4  # inputs of a group: the products that a lane adds up at once
 _PARTIAL = 1.1  # cost of results that are stored in parts of a row of registers
 
 
@@ -81,14 +81,11 @@ class TilePlan:
         return vector_count(self.conv.co, self.kernel.columns)
 
     @property
-    def configuration(self) -> bytes:
-        """What the registers are told: bytes of a row and rows of each, accumulators first."""
+    def sizes(self) -> list[tuple[int, int]]:
+        """(bytes of a row, rows) of each register, accumulators first."""
         wide, accumulators = self.kernel.row_bytes, self.lines * self.vectors
         sizes = [(wide, self.rows)] * accumulators + [(self.groups * K, self.rows)] * self.activations
-        sizes += [(wide, self.groups)] * (self.kernel.registers - len(sizes))
-        columns = np.array([s[0] for s in sizes] + [0] * (16 - len(sizes)), "<u2").tobytes()
-        rows = bytes([s[1] for s in sizes] + [0] * (16 - len(sizes)))
-        return bytes([1] + [0] * 15) + columns + rows
+        return sizes + [(wide, self.groups)] * (self.kernel.registers - len(sizes))
 
     @property
     def width(self) -> int:

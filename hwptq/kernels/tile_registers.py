@@ -6,6 +6,7 @@ from math import prod
 
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
+from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.operators.layers import IntegerLayer
 from hwptq.targets.templates.tile_registers import TileRegistersKernel
 from hwptq.tir.builder import TEMPLATE, primfunc
@@ -15,11 +16,14 @@ from hwptq.tir.layout import PLAIN, Layout
 from .convolution import describe, wanted_padding
 from .emit_tiles import emit_tiles
 from .epilogue import any_border, parameters
+from .group_lookup import group_lookup
 from .layer import Layer
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, packed_bits
 from .result_range import proven
 from .template import Template
+from .tile_groups import takes_tile_groups, tile_groups
+from .tile_instructions import K
 from .tile_plan import fit
 from .wishes import ANY, Wish
 
@@ -29,7 +33,18 @@ class TileRegisters(Template[TileRegistersKernel]):
 
     table = TileRegistersKernel
 
+    def takes(self, layer: Layer) -> bool:
+        """Of layers by group those of several tokens, and look-ups in their tables."""
+        if not isinstance(layer.op, GroupDense | GroupEmbedding):
+            return True
+        enough = prod(layer.out.shape[:-1]) >= self.kernel.group_tokens > 0
+        return enough and takes_tile_groups(layer.op, layer.constants, self.kernel)
+
     def steps(self, layer: Layer) -> tuple[Step, ...]:
+        if isinstance(layer.op, GroupDense):
+            return tile_groups(layer, self.kernel, self.unit)
+        if isinstance(layer.op, GroupEmbedding):
+            return group_lookup(layer, self.kernel.columns, K, self.kernel.group_vectors)
         op, x, constants, out = layer.op, layer.activations[0], layer.constants, layer.out
         assert isinstance(op, IntegerLayer)
         weight, bias, *scales = constants

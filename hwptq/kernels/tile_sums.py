@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tvm.script.ir_builder import tirx as T
-
 from hwptq.tir.builder import Expr, Flat, nest
 
-from .tile_plan import K, TilePlan
-
-
-def instruction(intrinsic: str, *operands: Expr) -> None:
-    """One instruction, by the name of its LLVM intrinsic."""
-    T.evaluate(T.call_llvm_intrin("void", intrinsic, *operands))
-
+from .tile_instructions import K, move, multiply
+from .tile_plan import TilePlan
 
 #: Code for something of this number.
 Code = Callable[[Expr], None]
-
-
-def prefetch(address: Expr) -> None:
-    """Ask for a line of memory, to be read soon but not at once."""
-    read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, second_level, data))
 
 
 @dataclass(frozen=True)
@@ -52,9 +39,7 @@ class TileSums:
         lanes = self.plan.kernel.columns
         for v in range(self.vectors):
             for line in range(self.plan.lines):
-                self._move(
-                    self.plan.kernel.load, self._accumulator(line, v), bias.address((v0 + v) * lanes), 0
-                )
+                move(self.plan.kernel.load, self._accumulator(line, v), bias.address((v0 + v) * lanes), 0)
 
     def multiply(
         self, x: Flat, windows: Sequence[Expr], weight: Flat, between: Code | None, beside: Code | None
@@ -70,17 +55,17 @@ class TileSums:
             row = run * plan.run_rows + c * plan.groups
 
             def load_activation(line: int) -> None:
-                self._move(plan.kernel.load, self._activation(line), x.address(windows[line] + tap), step)
+                move(plan.kernel.load, self._activation(line), x.address(windows[line] + tap), step)
 
             number = run * plan.chunks + c
             for v in range(self.vectors):
                 at = (v * per_vector + row) * width
-                self._move(plan.kernel.load, self._weight(v), weight.address(at), width)
+                move(plan.kernel.load, self._weight(v), weight.address(at), width)
                 for line in range(plan.lines):
                     if v == 0:
                         load_activation(line)
                     numbers = self._accumulator(line, v), self._activation(line), self._weight(v)
-                    instruction(plan.kernel.multiply, *map(T.int8, numbers))
+                    multiply(plan.kernel, *numbers)
                     if between:
                         between(number * self.products + v * plan.lines + line)
             if beside:
@@ -95,7 +80,7 @@ class TileSums:
             for v in range(self.vectors):
                 at = line * self.plan.rows * self.pixel + v * lanes
                 register = self._accumulator(line, v)
-                self._move(self.plan.kernel.store, register, memory.address(at), self.pixel * 4)
+                move(self.plan.kernel.store, register, memory.address(at), self.pixel * 4)
 
     def _accumulator(self, line: int, vector: int) -> int:
         return line * self.plan.vectors + vector
@@ -107,7 +92,3 @@ class TileSums:
         """Its register: they take turns in those that are left."""
         taken = self.plan.lines * self.plan.vectors + self.plan.activations
         return taken + vector % (self.plan.kernel.registers - taken)
-
-    @staticmethod
-    def _move(intrinsic: str, register: int, address: Expr, stride: Expr) -> None:
-        instruction(intrinsic, T.int8(register), address, T.cast(stride, "int64"))

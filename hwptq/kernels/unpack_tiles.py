@@ -8,7 +8,8 @@ from tvm.script.ir_builder import tirx as T
 
 from hwptq.tir.builder import Expr, Flat, constant, loop, workspace
 
-from .tile_plan import K, TilePlan
+from .tile_instructions import K
+from .tile_plan import TilePlan
 
 
 def unpacked(plan: TilePlan, packed: Flat, vectors: int) -> Flat:

@@ -23,7 +23,7 @@ class TileRegistersKernel(Kernel):
     """
 
     template: ClassVar[str] = "tile_registers"
-    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")
+    serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "group_dense")
     multiply: str = field(
         metadata=about(
             "LLVM intrinsic of (accumulator, activations, weights), numbers of registers, of int8 by int8: "
@@ -48,6 +48,27 @@ class TileRegistersKernel(Kernel):
     )
     release: str = field(
         metadata=about("LLVM intrinsic that gives the registers back", not_empty=True, **INTRINSIC)
+    )
+    clear: str = field(
+        default="",
+        metadata=about(
+            "LLVM intrinsic of a register, which makes it 0: for layers with scales by group", **INTRINSIC
+        ),
+    )
+    group_tokens: int = field(
+        default=0,
+        metadata=about(
+            "tokens from which on layers with scales by group are computed; 0 = none", low=0, high=2**20
+        ),
+    )
+    group_vectors: int = field(
+        default=4,
+        metadata=about(
+            "vectors of channels whose codes are packed in turns: as the kernel for one token, so that a "
+            "program with both has them once",
+            low=1,
+            high=64,
+        ),
     )
     registers: int = field(default=8, metadata=about("registers that hold matrices", low=1, high=8))
     rows: int = field(default=16, metadata=about("rows of a register", low=1, high=16))
@@ -80,6 +101,8 @@ class TileRegistersKernel(Kernel):
             problems.add(join(path, "row_bytes"), f"must be a power of two, not {self.row_bytes}")
         if self.registers < _LEAST:
             problems.add(join(path, "registers"), f"at least {_LEAST}: accumulator, activations, weights")
+        if self.group_tokens and not self.clear:
+            problems.add(join(path, "clear"), "missing: layers with scales by group need it")
 
     def intrinsics(self, path: str) -> tuple[Call, ...]:
         moved: tuple[Operand, ...] = (Immediate(0), Address(), Immediate(self.row_bytes, "int64"))
@@ -89,6 +112,7 @@ class TileRegistersKernel(Kernel):
             ("store", self.store, moved),
             ("configure", self.configure, (Address(),)),
             ("release", self.release, ()),
+            *([("clear", self.clear, (Immediate(0),))] if self.clear else []),
         )
         return tuple(
             Call(join(path, key), name, None, operands, "registers are numbers, memory is an address")

@@ -38,9 +38,17 @@ def start(folder: Path, *options: str, prelude: str = "") -> subprocess.Popen[st
     command += ["--calibration-data", "data.npz", "--recipe", "fast", *options]
     environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), *sys.path])
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=_hear_signals
     )
+
+
+def _hear_signals() -> None:
+    """A run of tests in the background, or under nohup, ignores some, and what it starts would too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def ended(folder: Path, *options: str, prelude: str = "") -> tuple[int, str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from unittest import mock
 
+import group_cases
+import numpy as np
 import pytest
 import tvm
 from hypothesis import given, settings
@@ -30,7 +33,10 @@ import hwptq
 from hwptq.backends.backend import why_not_run
 from hwptq.errors import HwptqError
 from hwptq.kernels.convolution import Convolution
+from hwptq.kernels.select import select
+from hwptq.kernels.tile_instructions import configuration
 from hwptq.kernels.tile_plan import fit
+from hwptq.operators.group_dense import GroupDense
 from hwptq.options import Options
 from hwptq.recipe import RECIPES
 from hwptq.targets import load_target
@@ -64,6 +70,45 @@ def test_dense(random: Random, kind) -> None:
 
 
 @native
+@settings(max_examples=8, deadline=None)
+@given(randoms, st.integers(1, 3), st.sampled_from((group_cases.dense, group_cases.embedding)))
+def test_weights_by_group(random: Random, threads: int, kind: Callable) -> None:
+    checked(kind(random), threads)
+
+
+@native
+@pytest.mark.parametrize("weight", group_cases.WEIGHTS)
+@pytest.mark.parametrize("size", [32, 48, 96, 128])
+def test_groups_that_fill_registers(weight: str, size: int) -> None:
+    """Tokens of a register and a part of one, vectors of channels that overlap, values at their ends."""
+    codes, scales, *_ = group_cases.rows(Random(size), weight, 72, 3 * size, size)
+    x = np.random.default_rng(size).choice(np.array([-128, 0, 127], np.int8), (2, 11, 3 * size))
+    zeros = np.full((72, 3), 3, np.int8)
+    for arrays in ((codes, scales), (codes, scales, zeros)):
+        case = Case(GroupDense(weight, size, 3 * size), (x,), arrays)
+        fits = size % {"int3": 32, "int2": 16}.get(weight, 8) == 0 and (weight != "int8" or len(arrays) == 2)
+        with emulating():
+            assert (case.steps(TILES)[-1].name == "group_dense_group_tile_registers") == fits
+        checked(case)
+
+
+def test_few_tokens_and_many_read_the_same_bytes() -> None:
+    """So that a prompt and a step of one program hold their weights once."""
+    target, rows = load_target("x86-64-amx"), group_cases.rows(Random(1), "int4", 272, 64, 32)[:2]
+    found = []
+    for tokens in (1, 3, 40):
+        op, x = GroupDense("int4", 32, 64), np.ones((1, tokens, 64), np.int8)
+        step = select(Case(op, (x,), rows).layer(), target, beside_one=True)[-1]
+        found.append((step.name, [a for a in step.args if isinstance(a, np.ndarray)]))
+    assert [name.removeprefix("group_dense_group_") for name, _ in found] == [
+        "dot_product", "dot_product", "tile_registers",
+    ]  # fmt: skip
+    for _, arrays in found[1:]:
+        for a, b in zip(arrays, found[0][1], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@native
 @settings(max_examples=5, deadline=None)
 @given(randoms, st.integers(0, 4))
 def test_layouts_followers_and_other_plans(random: Random, choice: int) -> None:
@@ -87,7 +132,7 @@ def test_plans_cover_the_row_and_fit_the_registers(columns, stride, ci, co, widt
     assert plan.groups <= kernel.rows
     assert plan.padded_run >= conv.run
     assert plan.groups * 4 <= kernel.row_bytes
-    assert len(plan.configuration) == 64
+    assert len(configuration(plan.sizes)) == 64
 
 
 def test_the_code_has_the_instructions() -> None:

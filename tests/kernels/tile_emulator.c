@@ -44,6 +44,12 @@ int32_t tile_store(int8_t t, uint8_t *memory, int64_t stride) {
     return 0;
 }
 
+int32_t tile_clear(int8_t t) {
+    need(tiles.configured && tiles.rows[t]);
+    memset(tiles.data[t], 0, sizeof tiles.data[t]);
+    return 0;
+}
+
 int32_t tile_multiply(int8_t c, int8_t a, int8_t b) {
     need(tiles.configured && c != a && a != b && b != c);
     need(tiles.rows[c] == tiles.rows[a] && tiles.bytes[a] == 4 * tiles.rows[b] && tiles.bytes[c] == tiles.bytes[b]);

@@ -7,7 +7,7 @@ import functools
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,31 @@ from unittest import mock
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.kernels import emit_tiles, tile_sums
+from hwptq.kernels import tile_instructions
 from hwptq.targets.schema import Descriptor
 from hwptq.targets.templates.tile_registers import TileRegistersKernel
 
 SOURCE = Path(__file__).with_suffix(".c")
-INSTRUCTIONS = ("configure", "release", "load", "store", "multiply")
+INSTRUCTIONS = ("configure", "release", "load", "store", "multiply", "clear")
 #: Its intrinsics are the functions of the emulator.
-KERNEL = TileRegistersKernel(**{name: f"tile_{name}" for name in INSTRUCTIONS}, near_bytes=4096)
+KERNEL = TileRegistersKernel(
+    **{name: f"tile_{name}" for name in INSTRUCTIONS}, near_bytes=4096, group_tokens=2
+)
 
 
 def with_tile_registers(target: Descriptor, kernel: TileRegistersKernel = KERNEL) -> Descriptor:
     """The target whose convolutions and dense layers take the kernel."""
-    ops = tuple(replace(r, kernel="tiles") if r.op in kernel.serves else r for r in target.ops)
-    return replace(target, kernels={**target.kernels, "tiles": kernel}, ops=ops)
+    ops = tuple(
+        replace(r, kernel="tiles", otherwise=r.kernel) if r.op in kernel.serves else r for r in target.ops
+    )
+    return replace(target, kernels={**target.kernels, "tiles": kernel}, ops=tuple(ops))
 
 
 @contextmanager
 def emulating() -> Iterator[None]:
     """A context in which kernels are made whose instructions are calls of the emulator."""
     _load()
-    with ExitStack() as patches:
-        for module in (emit_tiles, tile_sums):
-            patches.enter_context(mock.patch.object(module, "instruction", _called))
+    with mock.patch.object(tile_instructions, "_instruction", _called):
         yield
 
 

@@ -159,6 +159,10 @@ BROKEN = {
         ("[kernel.depthwise]", '[kernel."a b"]'),
         "kernel.'a b': a key must be letters, digits",
     ),
+    "second kernel unknown": (
+        ('kernel = "depthwise"', 'kernel = "depthwise"\notherwise = "depthwize"'),
+        "op[depthwise_conv2d].otherwise: there is no [kernel.depthwize] (did you mean depthwise?)",
+    ),
     "kernel unused": (('kernel = "depthwise"', ""), "kernel.depthwise: no [[op]] uses it"),
     "kernel unknown": (
         ('kernel = "sdot"', 'kernel = "sdto"'),

@@ -18,6 +18,7 @@ from tvm import relax
 
 from hwptq.ir.composite import read_composite
 from hwptq.ir.dataflow import Rewriter, bindings, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.lowering.emitter import Emitter
 from hwptq.operators.attention import Attention, AttentionOnRows
 from hwptq.operators.rows import RowQuantize, RowScale
@@ -142,8 +143,8 @@ def _is_mask(mask: tuple[int, ...], scores: tuple[int, ...]) -> bool:
 def _rows(expr: Any, values: Mapping[Any, Any], turned: tuple[int, ...] | None) -> _Rows | None:
     """What stands before the repetition for heads. turned: how the axes lie, if not as rows."""
     value: Any = values.get(expr)
-    if turned is not None and op_name(value) == "permute_dims" and value.attrs.axes is not None:
-        axes = [int(a) % _RANK for a in value.attrs.axes]
+    if turned is not None and op_name(value) == "permute_dims":
+        axes = order_of_axes(value)
         moved = tuple(axes[a] for a in turned)
         turned, expr = (None if moved == tuple(range(_RANK)) else moved), value.args[0]
     if turned is None:
@@ -162,7 +163,7 @@ def _before_repetition(expr: Any, values: Mapping[Any, Any]) -> Any:
     if len(spread) != _RANK + 1 or shape_of(source) != (*spread[:2], 1, *spread[3:]):
         return expr
     single: Any = values.get(source)
-    if op_name(single) in ("expand_dims", "reshape") and len(shape_of(single.args[0])) == _RANK:
+    if op_name(single) in SAME_ORDER and len(shape_of(single.args[0])) == _RANK:
         before = single.args[0]
         batch, heads, *rest = shape_of(expr)
         same = shape_of(before) == (*spread[:2], *spread[3:]) == (batch, heads // spread[2], *rest)

@@ -28,6 +28,7 @@ from hwptq.ir.dataflow import (
     shape_of,
     users,
 )
+from hwptq.ir.movement import REARRANGED, order_of_axes
 from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin, View
 from hwptq.kernels.select import selector_of
 from hwptq.operators.add import Add
@@ -40,11 +41,10 @@ from hwptq.operators.softmax import Softmax
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import row_major
 
-from .graph.token_axis import SAME_ORDER
 from .graph.views import view_of
 from .select_kernels import integer_node
 
-_MOVES = ("permute_dims", "strided_slice", *SAME_ORDER)
+_MOVES = (*REARRANGED, "strided_slice")
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.JoinKernels")
@@ -235,8 +235,7 @@ class _Finder:
         """(the tensor that is stored, how `var` lies in it): its only reader may only move its axes."""
         reader, shape = self.only_reader(var), shape_of(var)
         if reader is not None and op_name(self.values[reader]) == "permute_dims":
-            axes = self.values[reader].attrs.axes
-            order = list(range(len(shape)))[::-1] if axes is None else [int(a) % len(shape) for a in axes]
+            order = order_of_axes(self.values[reader])
             moved = row_major(shape_of(reader))
             strides = tuple(moved[order.index(i)] for i in range(len(shape)))
             return reader, View(_type(reader), shape, strides)

@@ -11,6 +11,7 @@ from tvm import relax
 
 from hwptq.formats import INT4, INT8, INT16, UINT8, format_of
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.movement import order_of_axes
 from hwptq.ir.provenance import Part
 from hwptq.lowering.rules import rule_of
 
@@ -153,8 +154,7 @@ def _transposed(r: Any, call: Any) -> Any:
     value: Any = _definition(r, call.args[0])
     weight = constant(value.args[0])
     assert weight is not None
-    axes = call.attrs.axes
-    order = list(range(weight.ndim))[::-1] if axes is None else [int(a) % weight.ndim for a in axes]
+    order = order_of_axes(call)
     axis = order.index(int(value.attrs.axis) % weight.ndim) if shape_of(value.args[1]) else -1
     turned = relax.const(np.ascontiguousarray(weight.transpose(order)))
     return relax.op.dequantize(turned, value.args[1], value.args[2], axis=axis, out_dtype="float32")

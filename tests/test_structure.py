@@ -1,4 +1,4 @@
-"""Open sets stay open: no code outside its home asks for the name of a number format."""
+"""Open sets stay open: outside its home no code asks for the name of a number format, or lists movements."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwptq import formats
+from hwptq.ir.movement import SAME_ORDER
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("hwptq", "passes", "targets")
@@ -84,3 +85,31 @@ def test_every_home_is_one() -> None:
         paths = [ROOT / home] if home.endswith(".py") else sorted((ROOT / home).rglob("*.py"))
         codes = [p.read_text(encoding="utf-8") for p in paths]
         assert home == "hwptq/formats" or any(list(branches(code)) for code in codes), home
+
+
+def listed_movements(code: str) -> Iterator[int]:
+    """Lines that list operators which hwptq/ir/movement.py has a list of."""
+    for node in ast.walk(ast.parse(code)):
+        parts = {ast.Dict: "keys", ast.Call: "args"}.get(type(node), "elts")
+        names = [getattr(part, "value", None) for part in getattr(node, parts, [])]
+        if sum(name in SAME_ORDER for name in names if isinstance(name, str)) > 1:
+            yield node.lineno  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'x in ("reshape", "squeeze")',
+        '@f("flatten", "reshape")\ndef g(): pass',
+        '{"reshape": 1, "squeeze": 2}',
+    ],
+)
+def test_a_list_of_movements_is_noticed(code: str) -> None:
+    assert list(listed_movements(code)) == [1]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_only_moves_values_is_listed_once(folder: str) -> None:
+    paths = [p for p in sorted((ROOT / folder).rglob("*.py")) if p != ROOT / "hwptq/ir/movement.py"]
+    found = [f"{p.relative_to(ROOT)}:{n}" for p in paths for n in listed_movements(p.read_text("utf-8"))]
+    assert found == []

@@ -12,6 +12,7 @@ import numpy as np
 
 from hwptq.formats import format_of, holds_codes, is_cast
 from hwptq.ir.dataflow import slice_bounds
+from hwptq.ir.movement import order_of_axes
 
 from ..quant.window import conv_output_shape, windows
 
@@ -79,7 +80,7 @@ def _reshape(call: Any) -> Evaluate:
 
 
 def _permute(call: Any) -> Evaluate:
-    axes = None if call.attrs.axes is None else [int(a) for a in call.attrs.axes]
+    axes = order_of_axes(call)
     return lambda x: np.transpose(x, axes)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tvm import relax
 
 from hwptq.ir.dataflow import constant, op_name, shape_of
+from hwptq.ir.movement import order_of_axes
 
 from .emitter import Emitter
 
@@ -46,10 +47,10 @@ def shuffled_image(e: Emitter, call: Any) -> Any:
 
 def _match(values: Any, call: Any) -> _Shuffle | None:
     turned: Any = values.get(_before_rounding(values, call.args[0]))
-    if op_name(turned) != "permute_dims" or turned.attrs.axes is None:
+    if op_name(turned) != "permute_dims":
         return None
     split: Any = values.get(_before_rounding(values, turned.args[0]))
-    axes = tuple(int(a) for a in turned.attrs.axes)
+    axes = order_of_axes(turned)
     if op_name(split) != "reshape" or axes not in (_PHASES_FIRST, _PHASES_LAST):
         return None
     shape, parts = shape_of(split.args[0]), shape_of(split)

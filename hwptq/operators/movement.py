@@ -8,6 +8,7 @@ from typing import Any
 from tvm import relax
 
 from hwptq.ir.dataflow import shape_of, slice_bounds
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.lowering.emitter import Emitter
 from hwptq.lowering.operand import NotInteger, Operand
 from hwptq.lowering.output import Output
@@ -16,14 +17,14 @@ from hwptq.lowering.rules import lowers
 
 from .rescale import rescaled
 
-_TO_NHWC = [0, 2, 3, 1]
+_TO_NHWC = (0, 2, 3, 1)
 
 
 @lowers("permute_dims", family="data_movement", selects=True)
 def lower_transpose(e: Emitter, call: Any, out: Output) -> Any:
     """A transpose; one to NHWC may be at hand."""
     x = e.operand(call.args[0])
-    at_hand = e.is_image(x.tensor) and _axes(call) == _TO_NHWC
+    at_hand = e.is_image(x.tensor) and order_of_axes(call) == _TO_NHWC
     return _moved(e, call, x, e.images(x.tensor) if at_hand else e.keep(call, x.tensor), out)
 
 
@@ -52,7 +53,7 @@ def lower_broadcast(e: Emitter, call: Any, out: Output) -> Any:
     return _moved(e, call, x, e.keep(call, x.tensor), out)
 
 
-@lowers("squeeze", "expand_dims", "flatten", family="data_movement", selects=True)
+@lowers(*(name for name in SAME_ORDER if name != "reshape"), family="data_movement", selects=True)
 def lower_new_shape(e: Emitter, call: Any, out: Output) -> Any:
     """Another shape."""
     x = e.operand(call.args[0])
@@ -78,9 +79,3 @@ def _sliced_image(call: Any, image: Any) -> Any:
     axes, begin, end, strides = slice_bounds(call)
     moved = [(0, 3, 1, 2)[a % 4] for a in axes]
     return relax.op.strided_slice(image, moved, begin, end, strides, assume_inbound=False)
-
-
-def _axes(call: Any) -> list[int]:
-    rank = len(shape_of(call.args[0]))
-    axes = call.attrs.axes
-    return list(range(rank))[::-1] if axes is None else [int(a) % rank for a in axes]

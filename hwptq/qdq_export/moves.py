@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hwptq.ir.dataflow import shape_of, slice_bounds
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 
 from .writer import Converter, Writer, ints
 
@@ -22,9 +23,7 @@ def _expand(w: Writer, call: Any, output: str) -> str:
 
 
 def _transpose(w: Writer, call: Any, output: str) -> str:
-    rank, axes = len(shape_of(call)), call.attrs.axes
-    perm = list(range(rank))[::-1] if axes is None else [int(a) % rank for a in axes]
-    return w.node("Transpose", [w.name(call.args[0])], output, perm=perm)
+    return w.node("Transpose", [w.name(call.args[0])], output, perm=order_of_axes(call))
 
 
 def _concat(w: Writer, call: Any, output: str) -> str:
@@ -59,10 +58,7 @@ def _split(w: Writer, call: Any, output: str) -> list[str]:
 
 
 CONVERTERS: dict[str, Converter] = {
-    "reshape": _reshape,
-    "flatten": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
+    **dict.fromkeys(SAME_ORDER, _reshape),
     "broadcast_to": _expand,
     "permute_dims": _transpose,
     "concat": _concat,

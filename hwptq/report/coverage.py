@@ -12,6 +12,7 @@ from tvm import relax
 from hwptq.formats import format_of, holds_codes
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of
 from hwptq.ir.macs import float_macs, node_macs
+from hwptq.ir.movement import SAME_ORDER
 from hwptq.ir.operator import Operator, WeightedOperator, integer_operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes
@@ -22,7 +23,6 @@ from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.tir.builder import ELEMENT_BY_ELEMENT
 
 _BOUNDARY = (Quantize, Dequantize, FloatQuantize, FloatDequantize)
-_FREE_MOVEMENT = ("reshape", "flatten", "expand_dims", "squeeze")
 
 
 def integer_macs(op: Operator, args: list[Any], out: Any) -> int:
@@ -99,7 +99,7 @@ def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:
         op = integer_operator(kernels, value)
         if op is not None and ELEMENT_BY_ELEMENT in kernels[value.args[0]].attrs:
             rows.append({"name": named[var].label, "op": op.kind})
-        moves = isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *_FREE_MOVEMENT)
+        moves = isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *SAME_ORDER)
         if moves and holds_codes(str(getattr(var.ty, "dtype", ""))):
             rows.append({"name": named[reads(value)[0]].label, "op": op_name(value)})
     return rows

@@ -8,6 +8,7 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite
+from hwptq.ir.movement import order_of_axes
 
 _COMMUTATIVE = ("add", "multiply")
 #: The layouts that passes know, as ConvertLayout has them.
@@ -47,15 +48,9 @@ def _canonical(r: Any, var: Any, value: Any) -> Any:
 
 def _turned(r: Any, call: Any) -> Any:
     """A transpose, joined with the one before it; what leaves everything in its place is its source."""
-    source, axes = r.get(call.args[0]), _axes(call)
+    source, axes = r.get(call.args[0]), order_of_axes(call)
     before: Any = r.builder.lookup_binding(source) if isinstance(source, relax.Var) else None
     if op_name(before) == "permute_dims":
-        first = _axes(before)
-        source, axes = before.args[0], [first[axis] for axis in axes]
-    return source if axes == sorted(axes) else relax.op.permute_dims(source, axes)
-
-
-def _axes(call: Any) -> list[int]:
-    ndim = len(call.args[0].ty.shape.values)
-    axes = call.attrs.axes
-    return list(range(ndim))[::-1] if axes is None else [int(axis) % ndim for axis in axes]
+        first = order_of_axes(before)
+        source, axes = before.args[0], tuple(first[axis] for axis in axes)
+    return source if list(axes) == sorted(axes) else relax.op.permute_dims(source, axes)

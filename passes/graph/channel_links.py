@@ -15,13 +15,13 @@ from tvm import relax
 
 from hwptq.ir.composite import Composite, read_composite
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads, shape_of, users
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.ir.provenance import origins
 from hwptq.lowering.nearest import resized, why_not_nearest
 
 _ANY = -1  # the label of a padded zero, and of what comes from another layer
 _POOLING = ("nn.max_pool2d", "nn.avg_pool2d", "nn.adaptive_avg_pool2d", "mean")
 _HOMOGENEOUS = ("nn.relu", "nn.leakyrelu", "nn.prelu")
-_MOVEMENT = ("reshape", "permute_dims", "flatten", "squeeze", "expand_dims")
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ def _moved(value: Any, labels: np.ndarray) -> np.ndarray | None:
     if name == "nn.pad" and str(value.attrs.pad_mode) == "constant" and float(value.attrs.pad_value) == 0:
         widths = np.asarray([int(p) for p in value.attrs.pad_width]).reshape(-1, 2)
         return np.pad(labels, widths, constant_values=_ANY)
-    if name == "permute_dims" and value.attrs.axes is not None:
-        return labels.transpose([int(a) for a in value.attrs.axes])
+    if name == "permute_dims":
+        return labels.transpose(order_of_axes(value))
     if name == "broadcast_to":
         return np.broadcast_to(labels, shape_of(value))
-    if name in _MOVEMENT and name != "permute_dims":
+    if name in SAME_ORDER:
         return labels.reshape(shape_of(value))
     return None
 

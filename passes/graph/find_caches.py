@@ -10,6 +10,7 @@ from tvm import relax
 
 from hwptq.ir.caches import Cache, Caches, results
 from hwptq.ir.dataflow import bindings, op_name, reads, shape_of
+from hwptq.ir.movement import order_of_axes
 
 
 def find_caches(func: Any) -> Caches | None:
@@ -55,8 +56,8 @@ def _sources(
     if var not in values:
         return [(var, order)] if written else []
     value = values[var]
-    if op_name(value) == "permute_dims" and value.attrs.axes is not None:
-        axes = [int(a) % len(order) for a in value.attrs.axes]
+    if op_name(value) == "permute_dims":
+        axes = order_of_axes(value)
         return _sources(value.args[0], values, tuple(axes[i] for i in order), written)
     if op_name(value) != "where":
         return []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hwptq.ir.dataflow import bindings, op_name, shape_of, users
+from hwptq.ir.movement import order_of_axes
 from hwptq.ir.operator import Operator
 from hwptq.operators.add import Add
 from hwptq.operators.clamp import Clamp
@@ -87,8 +88,8 @@ def fused_groups(
 
 def _source_of_image(value: Any) -> Any:
     """The tensor [N,C,H,W] that `value` makes [N,H,W,C]; None for other values."""
-    moves = op_name(value) == "permute_dims" and value.attrs.axes is not None
-    return value.args[0] if moves and [int(a) for a in value.attrs.axes] == [0, 2, 3, 1] else None
+    moves = op_name(value) == "permute_dims" and order_of_axes(value) == (0, 2, 3, 1)
+    return value.args[0] if moves else None
 
 
 def _follows(node: Node, before: Any) -> bool:

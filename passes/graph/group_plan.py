@@ -13,6 +13,7 @@ import tvm
 from hwptq.formats import Format, format_of
 from hwptq.ir.composite import read_composite, weight_of
 from hwptq.ir.dataflow import bindings, constant, op_name, reads
+from hwptq.ir.movement import MOVEMENTS
 from hwptq.ir.provenance import origins
 from hwptq.quant.group_codes import SIZES
 from hwptq.targets.op_kinds import GROUP_OP
@@ -25,7 +26,6 @@ DEFAULT_SIZE = 32
 _LEAST_AT_ENDS = 4  # bits
 #: With weights of so many bits, the ends have groups of so many.
 _FEW, _BESIDE_FEW = 2, 64
-_MOVES = ("expand_dims", "squeeze", "reshape", "permute_dims", "broadcast_to", "strided_slice")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _factors(func: Any, weights: Mapping[Any, tuple[np.ndarray, bool]]) -> set[A
     moved: dict[Any, Any] = {var: var for var, (_, is_table) in weights.items() if is_table}
     found = set()
     for var, value in values.items():
-        if op_name(value) in _MOVES and value.args[0] in moved:
+        if op_name(value) in MOVEMENTS and value.args[0] in moved:
             moved[var] = moved[value.args[0]]
         if op_name(value) == "multiply":
             for row, other in (value.args, value.args[::-1]):

@@ -10,8 +10,7 @@ import numpy as np
 from tvm import relax
 
 from hwptq.ir.dataflow import constant, op_name, shape_of
-
-_SHAPES = ("reshape", "expand_dims", "squeeze", "flatten")
+from hwptq.ir.movement import REARRANGED, SAME_ORDER, order_of_axes
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,12 @@ def trace(expr: Any, values: Mapping[Any, Any]) -> Trace | None:
 def moved(call: Any, index: np.ndarray) -> np.ndarray | None:
     """What a data movement makes of an array; None for any other call."""
     name = op_name(call)
-    if name in _SHAPES:
+    if name in SAME_ORDER:
         return index.reshape(shape_of(call))
     if name == "broadcast_to":
         return np.broadcast_to(index, shape_of(call))
     if name == "permute_dims":
-        axes = call.attrs.axes
-        return np.transpose(index, None if axes is None else [int(a) for a in axes])
+        return np.transpose(index, order_of_axes(call))
     return None
 
 
@@ -81,7 +79,7 @@ def _computed(value: Any, values: Mapping[Any, Any]) -> Trace | None:
 
 def moved_name(value: Any) -> bool:
     """Whether a call is a data movement that is followed."""
-    return op_name(value) in (*_SHAPES, "broadcast_to", "permute_dims")
+    return op_name(value) in (*REARRANGED, "broadcast_to")
 
 
 def _root(expr: Any, value: Any) -> Trace | None:

@@ -10,12 +10,12 @@ import numpy as np
 from tvm import relax
 
 from hwptq.ir.dataflow import Constant, constant, op_name, shape_of
+from hwptq.ir.movement import MOVEMENTS
 from hwptq.ir.views import view
 
 #: What is added to hide a value: e^-64 of anything is nothing.
 HIDING = -64.0
 _NOTHING = 1e-6
-_MOVES = ("reshape", "expand_dims", "squeeze", "broadcast_to", "permute_dims", "strided_slice", "flatten")
 _NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide,
     "minimum": np.minimum, "maximum": np.maximum,
@@ -126,7 +126,7 @@ class Masks:
         name = op_name(value)
         if name == "where":
             return self._where(value)
-        if name in (*_MOVES, "astype", "negative"):
+        if name in (*MOVEMENTS, "astype", "negative"):
             inner = self._two(value.args[0])
             return None if inner is None else self._unary(name, value, inner)
         return self._with_number(name, value) if name in _NUMBERS else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwptq.ir.dataflow import op_name, shape_of
+from hwptq.ir.movement import order_of_axes
 from hwptq.tir.loops import row_major
 
 
@@ -25,9 +26,7 @@ def walk(value: Any) -> Walk | None:
     shape = shape_of(value.args[0])
     strides = row_major(shape)
     if name == "permute_dims":
-        axes = value.attrs.axes
-        order = range(len(shape))[::-1] if axes is None else [int(a) % len(shape) for a in axes]
-        return Walk(tuple(strides[a] for a in order), 0)
+        return Walk(tuple(strides[a] for a in order_of_axes(value)), 0)
     try:
         axes, begin, _, *steps = ([int(v) for v in a.fields] for a in value.args[1:])
     except (AttributeError, TypeError, ValueError):

@@ -10,8 +10,9 @@ from typing import Any
 from tvm import relax
 
 from hwptq.ir.dataflow import bindings, op_name, reads
+from hwptq.ir.movement import REARRANGED
 
-_MOVES = ("concat", "permute_dims", "reshape", "flatten", "squeeze", "expand_dims")
+_MOVES = ("concat", *REARRANGED)
 
 
 def output_parts(func: Any) -> list[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 
 from hwptq.ir.dataflow import constant, op_name, shape_of
+from hwptq.ir.movement import SAME_ORDER
 
 from .mask_traces import Trace, moved, moved_name, trace
 from .masks import is_hiding
@@ -60,7 +61,7 @@ def _mean(quotient: Any, values: Values) -> Pooling | None:
 def _summed(expr: Any, values: Values) -> tuple[Any, Trace] | None:
     """(x, mask [N, S]) of the sum over S of x times its mask, or of x where it is shown and else 0."""
     value: Any = values.get(expr)
-    while op_name(value) in ("squeeze", "reshape") and shape_of(value)[-1:] == shape_of(value.args[0])[-1:]:
+    while op_name(value) in SAME_ORDER and shape_of(value)[-1:] == shape_of(value.args[0])[-1:]:
         value = values.get(value.args[0])
     if op_name(value) == "matmul":
         return _summed_by_product(value, values)

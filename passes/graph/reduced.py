@@ -9,11 +9,12 @@ from typing import Any
 from tvm import relax
 
 from hwptq.ir.dataflow import constant, op_name, shape_of
+from hwptq.ir.movement import SAME_ORDER
 
 Values = Mapping[Any, Any]
 
 #: What repeats a tensor or adds and removes axes of one element.
-MOVES = ("reshape", "expand_dims", "squeeze", "broadcast_to")
+MOVES = (*SAME_ORDER, "broadcast_to")
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from tvm import relax
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.ir.caches import Caches, results
 from hwptq.ir.dataflow import bindings, constant, data_of, made_of, op_name, reads, shape_of
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.ir.operator import Shape
 from hwptq.ir.provenance import label_of
 
 from .axes_along import padded, reading
-from .token_axis import SAME_ORDER
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,8 @@ class _Proof:
             return None
         rows, shape, new = self.rows[source], shape_of(source), shape_of(var)
         if name == "permute_dims":
-            axes, rank = value.attrs.axes, len(shape)
-            order = list(range(rank))[::-1] if axes is None else [int(a) % rank for a in axes]
-            return _Rows(order.index(rank + rows.axis) - rank, rows.zero)
+            rank = len(shape)
+            return _Rows(order_of_axes(value).index(rank + rows.axis) - rank, rows.zero)
         if name == "broadcast_to":
             return rows
         if name in SAME_ORDER:

@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import Rewriter, op_name, shape_of
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.ir.operator import Operator, Shape, to_json
 from hwptq.ir.provenance import label_of
 from hwptq.tir.kernel import TensorType
@@ -24,7 +25,6 @@ from hwptq.tir.kernel import TensorType
 from .axes_along import Reading, padded, reading
 
 #: Operators of Relax that leave the values in their order.
-SAME_ORDER = ("expand_dims", "flatten", "reshape", "squeeze")
 _MOVED = 1000  # cost of a copy that puts the tokens elsewhere, beside that of another shape
 
 
@@ -115,9 +115,7 @@ class Growing:
         return Tokens(self._reshaped(front, (self.count, *step)), step, -len(step) - 1)
 
     def _turned(self, x: Tokens, value: Any, step: Shape) -> Tokens:
-        rank = len(step)
-        axes = value.attrs.axes
-        order = list(range(rank))[::-1] if axes is None else [int(a) % rank for a in axes]
+        rank, order = len(step), order_of_axes(value)
         if -x.axis <= rank:
             turned = self.r.emit(relax.op.permute_dims(x.expr, order))
             return Tokens(turned, step, order.index(rank + x.axis) - rank)

@@ -9,11 +9,10 @@ import numpy as np
 from tvm import relax
 
 from hwptq.ir.dataflow import op_name, shape_of, slice_bounds
+from hwptq.ir.movement import REARRANGED, order_of_axes
 from hwptq.kernels.joins import View
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import row_major
-
-from .token_axis import SAME_ORDER
 
 _BYTE = np.zeros(1, np.int8)
 
@@ -34,7 +33,7 @@ def _traced(var: Any, values: Mapping[Any, Any]) -> tuple[Any, np.ndarray]:
         found = _part(split, value.index, *_traced(split.args[0], values))
     elif isinstance(value, relax.Var):
         found = _traced(value, values)
-    elif op_name(value) in (*SAME_ORDER, "permute_dims", "strided_slice"):
+    elif op_name(value) in (*REARRANGED, "strided_slice"):
         found = _moved(value, *_traced(value.args[0], values))
     return found or (var, _whole(shape_of(var)))
 
@@ -42,8 +41,7 @@ def _traced(var: Any, values: Mapping[Any, Any]) -> tuple[Any, np.ndarray]:
 def _moved(value: Any, root: Any, array: np.ndarray) -> tuple[Any, np.ndarray] | None:
     name = op_name(value)
     if name == "permute_dims":
-        axes = value.attrs.axes
-        return root, array.transpose(None if axes is None else [int(a) for a in axes])
+        return root, array.transpose(order_of_axes(value))
     if name == "strided_slice":
         try:
             bounds = zip(*slice_bounds(value), strict=True)

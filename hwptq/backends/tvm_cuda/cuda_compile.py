@@ -20,6 +20,7 @@ from tvm.tirx import compilation_pipeline
 
 from hwptq.backends.toolchain import call_environment
 from hwptq.errors import HwptqError
+from hwptq.ir.movement import SAME_ORDER
 from hwptq.kernels.cuda.flat import PIPELINE
 
 _NAME = "hwptq"
@@ -72,7 +73,7 @@ def _reshape(builder: Any, call: Any) -> Any:
     return relax.op.reshape(call.args[0], call.ty.shape)
 
 
-_RESHAPES = {f"relax.{name}": _reshape for name in ("expand_dims", "squeeze", "flatten")}
+_RESHAPES = {f"relax.{name}": _reshape for name in SAME_ORDER if name != "reshape"}
 
 
 def _graph_passes() -> Any:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwptq.ir.dataflow import slice_bounds
+from hwptq.ir.movement import SAME_ORDER, order_of_axes
 
 from .rule import Gradient, Place, derivative, summed_to
 
 
-@derivative("reshape", "expand_dims", "squeeze", "flatten")
+@derivative(*SAME_ORDER)
 def _reshaped(place: Place, g: np.ndarray) -> Sequence[Gradient]:
     return [g.reshape(place.inputs[0].shape)]
 
@@ -23,8 +24,7 @@ def _broadcast(place: Place, g: np.ndarray) -> Sequence[Gradient]:
 
 @derivative("permute_dims")
 def _permuted(place: Place, g: np.ndarray) -> Sequence[Gradient]:
-    axes = place.call.attrs.axes
-    return [g.transpose() if axes is None else g.transpose(np.argsort(place.axes(axes)))]
+    return [g.transpose(np.argsort(order_of_axes(place.call)))]
 
 
 @derivative("concat")

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from .errors import UnsupportedError as UnsupportedError
     from .evaluate.interpret import Interpreter as Interpreter
     from .flow import compile as compile
-    from .flow import diagnose as diagnose
-    from .flow import plan as plan
-    from .flow import repair as repair
+    from .forecast import diagnose as diagnose
+    from .forecast import plan as plan
+    from .forecast import repair as repair
     from .notices import Warning as Warning
     from .options import Metric as Metric
     from .options import Options as Options
@@ -69,7 +69,8 @@ _PUBLIC = {
     "evaluate.interpret": ("Interpreter",),
     "diagnosis.diagnosis": ("Diagnosis",),
     "diagnosis.repair": ("Repair",),
-    "flow": ("compile", "diagnose", "plan", "repair"),
+    "flow": ("compile",),
+    "forecast": ("diagnose", "plan", "repair"),
     "notices": ("Warning",),
     "options": ("Metric", "Options"),
     "progress": ("Progress",),

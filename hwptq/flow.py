@@ -13,11 +13,7 @@ import tvm
 from hwptq.data.dataset import Dataset, Sample
 from hwptq.data.preprocess import Preprocess
 from hwptq.data.with_caches import WithCaches
-from hwptq.diagnosis import diagnosis
-from hwptq.diagnosis.diagnosis import Diagnosis
 from hwptq.diagnosis.isolated import isolated
-from hwptq.diagnosis.repair import Repair
-from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.evaluate.steps import Steps
 from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import IMPORT_CHECK, ImportCheck, Model
@@ -30,7 +26,7 @@ from hwptq.report.profile import Profile, profile
 from hwptq.report.result_warnings import library_warnings, prompt_warnings, result_warnings
 from hwptq.report.verify import verify
 from hwptq.search.bands import Banded, fitting_kernels
-from hwptq.search.choose import BitWidths, Chooser, check_wishes, searches
+from hwptq.search.choose import BitWidths, check_wishes
 from hwptq.search.drop_search import bit_widths
 from hwptq.search.group_widths import GroupWidths, group_widths
 from hwptq.tuning.tile_cache import TileCache
@@ -46,7 +42,7 @@ from .cache.cache import Cache
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
 from .open_workers import open_workers
-from .opened_data import OpenedData, datasets
+from .opened_data import OpenedData
 from .options import OUTSIDE, Options, OptionWords, options_of
 from .outcome import Built, Outcome, write
 from .output_folder import staged
@@ -115,11 +111,11 @@ def compile(
             if (first := data.evaluation.peek()) is not None:
                 score.check(first.label)
         calibration = _whole(data.calibration, imported)
-        dump, cache = IrDump(options.dump_ir), _cache(imported, options)
+        dump, cache = IrDump(options.dump_ir), cache_of(imported, options)
         job = Job(device, calibration, options, progress, dump, cache, workers)
         with progress.stage("check the import"):
             checked = _import_check(imported, first, job.cache)
-        with _of_passes(model, imported):
+        with of_passes(model, imported):
             built = _built(imported, job, data.validation, folder)
         with progress.stage("verify"):
             evidence = verify(
@@ -150,7 +146,8 @@ def _with_caches(model: Model, target: Descriptor, options: Options) -> Model:
     return replace(model, module=noted(model.module))
 
 
-def _cache(model: Model, options: Options) -> Cache:
+def cache_of(model: Model, options: Options) -> Cache:
+    """Where results are kept; nothing of a model whose weights stay in their files is."""
     return open_cache(options.cache and not model.mapped)
 
 
@@ -206,110 +203,8 @@ def _alone(
     return isolated(graphs.float32, graphs.qdq, evaluation, progress)
 
 
-@one_blas_thread()
-def plan(
-    model: Any,
-    target: str | Path,
-    calibration_data: Any,
-    preprocess: str | Path | Preprocess | None = None,
-    options: Options | None = None,
-    progress: Progress | None = None,
-    **words: Unpack[OptionWords],
-) -> dict[str, Any]:
-    """The dtypes that `compile` would choose for each layer, and their predicted cost; nothing is written.
-
-    The `assignment` object of the report. Raises a HwptqError as compile does.
-    """
-    options, progress = options_of(options, **words), progress or Progress()
-    device = load_target(target, trust=options.trust_descriptor)
-    with progress.stage("import"):
-        imported = read_model(model, options.axes, options.fixed)
-        calibration, _ = datasets(imported, calibration_data, None, preprocess, options)
-    check_wishes(options, device, passes.is_quantized(imported.module))
-    if options.dtype_budget is None:
-        _needs_static(options, "--dry-run")
-    if searches(options):
-        raise InputError("--dry-run emits no code to check --max-drop on: give a --budget or a --precision")
-    with _of_passes(model, imported), open_workers(options.cluster, [device], [calibration_data]) as workers:
-        job = Job(device, calibration, options, progress, cache=_cache(imported, options), workers=workers)
-        if options.activations == "dynamic":
-            chosen = group_widths(prepare_dynamic(imported.module, job), job)
-            assert chosen is not None
-            return chosen.report()
-        return Chooser(prepare(imported.module, job), job).choose(options.dtype_budget).report()
-
-
-@one_blas_thread()
-def diagnose(
-    model: Any,
-    target: str | Path,
-    calibration_data: Any,
-    evaluation_data: Any = None,
-    preprocess: str | Path | Preprocess | None = None,
-    options: Options | None = None,
-    progress: Progress | None = None,
-    **words: Unpack[OptionWords],
-) -> Diagnosis:
-    """What `compile` with these arguments would lose, where, by what, and what mends it; nothing is written.
-
-    It looks at the first samples of the evaluation data, as many as a few minutes allow. Raises a HwptqError
-    as compile does.
-    """
-    options = options_of(options, **words)
-    _needs_static(options, "diagnose")
-    case = model, target, calibration_data, evaluation_data, preprocess, options, progress or Progress()
-    with _imported(*case) as (imported, job, evaluation):
-        return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
-
-
-@one_blas_thread()
-def repair(
-    model: Any,
-    target: str | Path,
-    calibration_data: Any,
-    evaluation_data: Any = None,
-    preprocess: str | Path | Preprocess | None = None,
-    options: Options | None = None,
-    progress: Progress | None = None,
-    **words: Unpack[OptionWords],
-) -> Repair:
-    """The cheapest change of the options, of those that `diagnose` tries, with which no more than `max_drop`
-    is lost; `Repair.applied` gives the options for `compile`.
-
-    Raises a HwptqError: AccuracyError where nothing suffices.
-    """
-    options = options_of(options, **words)
-    if options.max_drop is None:
-        raise InputError("a repair needs --max-drop: the points that may be lost")
-    _needs_static(options, "a repair")
-    case = model, target, calibration_data, evaluation_data, preprocess, options, progress or Progress()
-    with _imported(*case) as (imported, job, evaluation):
-        return find_repair(imported.module, job, evaluation, options.max_drop)
-
-
-def _needs_static(options: Options, what: str) -> None:
-    if options.activations == "dynamic":
-        raise InputError(f"{what} is about scales of calibration: leave --activations dynamic out")
-
-
 @contextmanager
-def _imported(
-    model: Any, target: str | Path, calibration_data: Any, evaluation_data: Any, preprocess: Any,
-    options: Options, progress: Progress,
-) -> Iterator[tuple[Model, Job, Dataset]]:  # fmt: skip
-    """A model, its job and its evaluation data, to be looked at; errors of passes become the user's."""
-    device = load_target(target, trust=options.trust_descriptor)
-    with progress.stage("import"):
-        imported = read_model(model, options.axes, options.fixed)
-        calibration, evaluation = datasets(imported, calibration_data, evaluation_data, preprocess, options)
-    seen = calibration_data, evaluation_data
-    with _of_passes(model, imported), open_workers(options.cluster, [device], seen) as workers:
-        job = Job(device, calibration, options, progress, cache=_cache(imported, options), workers=workers)
-        yield imported, job, evaluation
-
-
-@contextmanager
-def _of_passes(model: Any, imported: Model) -> Iterator[None]:
+def of_passes(model: Any, imported: Model) -> Iterator[None]:
     """What passes raise, a ValueError that names the node, is a UnsupportedError of that model."""
     try:
         yield

@@ -30,7 +30,8 @@ def compile_command(
     context.obj.begin(output, talk.verbose)
     with TerminalProgress(talk.quiet) as progress:
         with progress.loading():
-            from hwptq.flow import compile, plan
+            from hwptq.flow import compile
+            from hwptq.forecast import plan
             from hwptq.options import options_of
         options = options_of(None, **quantization.words(), **code.words())
         if dry_run:

@@ -39,7 +39,7 @@ def diagnose_command(
         raise InputError("diagnose quantizes the model: give --calibration-data")
     with TerminalProgress(talk.quiet) as progress:
         with progress.loading():
-            from hwptq.flow import diagnose
+            from hwptq.forecast import diagnose
             from hwptq.options import options_of
         options = options_of(None, **quantization.words())
         if not repair_it:
@@ -55,7 +55,8 @@ def diagnose_command(
 
 
 def _repair(case: Case, options: Options, output: Path, talk: Talk) -> None:
-    from hwptq.flow import compile, repair
+    from hwptq.flow import compile
+    from hwptq.forecast import repair
 
     from .terminal import show_report
 

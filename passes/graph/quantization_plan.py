@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from .concat_parts import parts_of, split_ends, unlike_parts
 from .fine_sources import fine_groups
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .layer_weights import LayerWeights, QuantizedWeight
+from .nearest_layers import NearestLayers
 from .quantizable import float_reasons
 from .scaled_channels import scaled_groups
 from .shape_limits import beyond_limits
@@ -158,11 +159,12 @@ class QuantizationPlan:
         of_layers = [self.pair(v)[0] for v, kind in self.kinds.items() if kind in WEIGHTED_OPS]
         if not any(format_of(activation).is_float for activation in of_layers):
             return found
+        nearest = NearestLayers(self.values, self.kinds, self.readers)
         for var, kind in self.kinds.items():
             rule = None if kind is None or kind in WEIGHTED_OPS else self.target.rule(kind)
             if rule is None or any(format_of(activation).is_float for activation, _ in rule.pairs):
                 continue
-            layers = self._layers_behind([var]) or self._layers_before([var])
+            layers = nearest.behind([var]) or nearest.before([var])
             if any(format_of(self.pair(u)[0]).is_float for u in layers):
                 found[var] = f"target {self.target.name} lists {kind} in integers only, unlike what is around"
         return found
@@ -388,28 +390,10 @@ class QuantizationPlan:
         """The nearest layers that the tensors of a group are made of; where there are none, those that are
         made of them, if they may be in floats or not; else the readers of the group.
         """
-        found = self._layers_behind(group)
+        layers = NearestLayers(self.values, self.kinds, self.readers)
+        found = layers.behind(group)
         nodes = [u for v in group for u in [v, *self.readers.get(v, [])]]
         nodes = [u for u in nodes if self.kinds.get(u) is not None]
         if not found and any(format_of(self.pair(u)[0]).is_float for u in nodes):
-            found = self._layers_before(group)
+            found = layers.before(group)
         return found or nodes
-
-    def _layers_behind(self, group: Iterable[Any]) -> list[Any]:
-        """The nearest layers that tensors are made of, themselves included."""
-        return self._nearest(group, lambda var: data_of(self.values[var]) if var in self.values else [])
-
-    def _layers_before(self, group: Iterable[Any]) -> list[Any]:
-        """The nearest layers that are made of tensors."""
-        return self._nearest(group, lambda var: [u for u in self.readers.get(var, []) if u is not None])
-
-    def _nearest(self, group: Iterable[Any], onward: Callable[[Any], Iterable[Any]]) -> list[Any]:
-        found, seen, waiting = [], set(group), list(group)
-        while waiting:
-            var = waiting.pop()
-            if self.kinds.get(var) in WEIGHTED_OPS:
-                found.append(var)
-            elif self.kinds.get(var) is not None:
-                waiting += [v for v in onward(var) if v not in seen]
-                seen |= set(waiting)
-        return found

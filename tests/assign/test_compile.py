@@ -17,7 +17,7 @@ from hwptq.cli.session import Session
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.errors import AccuracyError, BudgetError, InputError, UnsupportedError
-from hwptq.flow import plan
+from hwptq.forecast import plan
 from hwptq.frontends.onnx.importer import import_onnx
 from hwptq.pipeline.stages import prepare
 from hwptq.pipeline.step import Job

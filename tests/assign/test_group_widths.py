@@ -17,7 +17,7 @@ from tvm import relax
 import hwptq
 from hwptq.bitwidths.budget import parse_budget
 from hwptq.errors import BudgetError, InputError
-from hwptq.flow import plan
+from hwptq.forecast import plan
 from hwptq.recipe import RECIPES
 from hwptq.search.group_widths import GroupCandidate, GroupWidths, WeightChoices, chosen_within
 from hwptq.targets import load_target

@@ -16,7 +16,7 @@ from hwptq.cache.content import states
 from hwptq.cache.versions import extensions
 from hwptq.calibration import CalibrationStats, calibrate
 from hwptq.data.dataset import from_batches, open_dataset
-from hwptq.flow import plan
+from hwptq.forecast import plan
 from hwptq.frontends.frontend import read_model
 from hwptq.pipeline import step
 from hwptq.quant.histogram import Histogram

@@ -185,13 +185,13 @@ LOWER = (
         when=lambda job, now: _holds_codes(job.options.kv_cache),
     ),
     Step(
-        "ExactFunctions",
-        lambda job, now: passes.ExactFunctions(job.target),
+        "FuseAttention",
+        lambda job, now: passes.FuseAttention(job.target),
         when=lambda job, now: job.options.activations == "dynamic",
     ),
     Step(
-        "FuseAttention",
-        lambda job, now: passes.FuseAttention(job.target),
+        "ExactFunctions",
+        lambda job, now: passes.ExactFunctions(job.target),
         when=lambda job, now: job.options.activations == "dynamic",
     ),
 )

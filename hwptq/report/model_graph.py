@@ -71,6 +71,10 @@ def _float_operator(mod: tvm.IRModule, value: Any) -> str:
     return op_name(value)
 
 
+#: What a layer's own kernel gives, where another one scales or clamps it.
+_SUMS = (Part.SUMS, Part.UNCLAMPED)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """What computes a layer. template: of hwptq/kernels/, or "portable"; function: its name in the object;
@@ -85,7 +89,7 @@ class Kernel:
 
 def kernels_of(kernels: tvm.IRModule) -> dict[str, Kernel]:
     """The kernel of each label, of a module that SelectKernels made, of each tensor that it makes whole."""
-    named, found = origins(kernels["main"]), {}
+    named, found, sums = origins(kernels["main"]), {}, set()
     for var, value in bindings(kernels["main"]):
         if op_name(value) != "call_tir":
             continue
@@ -94,8 +98,13 @@ def kernels_of(kernels: tvm.IRModule) -> dict[str, Kernel]:
         origin, written = named[var], sum(_nbytes(t) for t in _tensors(var))
         template = str(attributes.get(TEMPLATE, "portable"))
         kernel = Kernel(template, kernel_name(value), constants, written)
-        if not origin.step and (origin.part is not Part.REAL or origin.label not in found):
-            found[origin.label] = kernel
+        if origin.step or (origin.part is Part.REAL and origin.label in found):
+            continue
+        if origin.part in _SUMS:
+            sums.add(origin.label)
+        elif origin.label in sums:
+            continue
+        found[origin.label] = kernel
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from naive_attention import attention, attention_on_rows
-from naive_functions import real_sigmoid, write_rows
+from naive_functions import real_arithmetic, real_norm, real_sigmoid, write_rows
 from naive_groups import group_dense, group_dequantize, group_embedding
 from naive_recurrent import recurrent
 from naive_rows import row_quantize, row_rescale, row_scale
@@ -37,6 +37,8 @@ from hwptq.operators.mul import Mul
 from hwptq.operators.norm import LayerNorm, RmsNorm
 from hwptq.operators.pad import Pad
 from hwptq.operators.quantize import Quantize
+from hwptq.operators.real_arithmetic import RealArithmetic
+from hwptq.operators.real_norm import RealLayerNorm, RealRmsNorm
 from hwptq.operators.real_sigmoid import RealSigmoid
 from hwptq.operators.recurrent import Recurrent
 from hwptq.operators.rescale import Rescale
@@ -341,6 +343,9 @@ _FUNCTIONS: dict[type, Callable[..., np.ndarray]] = {
     RowRescale: row_rescale,
     Attention: attention,
     RealSigmoid: real_sigmoid,
+    RealArithmetic: real_arithmetic,
+    RealRmsNorm: real_norm,
+    RealLayerNorm: real_norm,
     WriteRows: write_rows,
     AttentionOnRows: attention_on_rows,
     GroupDense: group_dense,

@@ -21,7 +21,7 @@ _TERMS = [
 _ZERO = np.float32(0)
 
 
-def _fma(a: Any, b: Any, c: Any) -> np.float32:
+def fma(a: Any, b: Any, c: Any) -> np.float32:
     exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
     return nearest_float32(exact)
 
@@ -30,16 +30,16 @@ def exponential(x: np.float32) -> np.float32:
     """2^n exp(x - n ln 2), n the integer nearest to x log2(e)."""
     x = max(x, np.float32(-86))
     n = round(Fraction(float(x)) * Fraction(float(np.float32(1.44269504))))
-    rest = _fma(n, -0.693359375, x)
-    rest = _fma(n, np.float32(2.12194440e-4), rest)
+    rest = fma(n, -0.693359375, x)
+    rest = fma(n, np.float32(2.12194440e-4), rest)
     value = np.float32(_TERMS[0])
     for term in _TERMS[1:]:
-        value = _fma(value, rest, np.float32(term))
-    value = _fma(value, nearest_float32(Fraction(float(rest)) ** 2), rest)
+        value = fma(value, rest, np.float32(term))
+    value = fma(value, nearest_float32(Fraction(float(rest)) ** 2), rest)
     return nearest_float32(Fraction(float(value)) + 1) * np.float32(2.0**n)
 
 
-def _halves(values: Sequence[np.float32]) -> np.float32:
+def halves(values: Sequence[np.float32]) -> np.float32:
     values = list(values)
     while len(values) > 1:
         half = len(values) // 2
@@ -59,13 +59,13 @@ def _mean(
     lanes = [_ZERO] * 16
     for j, weight in enumerate(weights):
         lanes[j % 16] += weight
-    whole = np.float32(1) / _halves(lanes)
+    whole = np.float32(1) / halves(lanes)
     out = []
     for column in v.T:
         total = _ZERO
         for weight, share, value in zip(weights, shares, column, strict=True):
-            total = _fma(weight * share, value, total)
-        out.append(_fma(total, whole, 0))
+            total = fma(weight * share, value, total)
+        out.append(fma(total, whole, 0))
     return out
 
 
@@ -85,8 +85,8 @@ def attention(op: Any, q: Any, k: Any, v: Any, hidden: Any) -> np.ndarray:
     def score(b: int, h: int, t: int, g: int, j: int) -> np.float32:
         lanes = [_ZERO] * 16
         for i, (x, y) in enumerate(zip(q[b, h, t], k[b, g, j], strict=True)):
-            lanes[i % 16] = _fma(x, y, lanes[i % 16])
-        return _halves(lanes) * np.float32(op.factor)
+            lanes[i % 16] = fma(x, y, lanes[i % 16])
+        return halves(lanes) * np.float32(op.factor)
 
     return _each(op, q, k, v, hidden, score, lambda b, g: [np.float32(1)] * k.shape[2])
 

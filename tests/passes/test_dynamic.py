@@ -15,6 +15,7 @@ from hwptq.operators.dense import DenseFloat
 from hwptq.operators.rows import RowQuantize, RowRescale, RowScale
 from hwptq.qdq_export import export_qdq
 from hwptq.report.coverage import coverage, integer_nodes
+from hwptq.report.model_graph import kernels_of
 from hwptq.targets import load_target
 
 op, nn = relax.op, relax.op.nn
@@ -89,6 +90,13 @@ def test_kernels_of_the_target_compute_the_same():
     for sample in data:
         found = built["main"](tvm.runtime.tensor(sample["x"])).numpy()
         np.testing.assert_array_equal(found, Interpreter(integer).run(sample)[0])
+
+
+def test_the_kernel_of_a_layer_is_the_one_that_multiplies():
+    """Not the one behind it, which puts scales to the sums."""
+    _, integer = lowered(block())
+    found = kernels_of(apply(passes.SelectKernels(TARGET), integer))
+    assert {found[name].template for name in ("gate", "up", "down")} == {"dot_product"}
 
 
 def test_the_qdq_file_gives_the_same_in_onnx_runtime():

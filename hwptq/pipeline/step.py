@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import tvm
@@ -52,7 +53,7 @@ class Job:
             )
         return self.data
 
-    @property
+    @cached_property
     def partner(self) -> Partner | None:
         """The other one of two towers, if there is one. Raises InputError for a file that holds none."""
         return read_partner(self.options.partner) if self.options.partner else None

@@ -43,6 +43,16 @@ def test_nothing_is_lost_where_the_order_is_kept(seed: int, size: float) -> None
     assert partner.loss(exact, rng.standard_normal(6)) >= 0
 
 
+def test_a_job_reads_its_partner_once(tmp_path: Path) -> None:
+    path = tmp_path / "partner.npy"
+    np.save(path, np.eye(3, dtype=np.float32))
+    job = Job(load_target("arm-cortex-a"), options=Options(partner=path))
+    first = job.partner
+    path.unlink()
+    assert first is not None
+    assert job.partner is first
+
+
 def test_errors_that_no_partner_tells_apart_cost_little() -> None:
     """Along the axis on which all partners are alike, and along that on which they differ."""
     partner = Partner(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))

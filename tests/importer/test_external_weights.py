@@ -10,11 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_models import model, node
 from tvm import relax
 
 import hwptq
 from hwptq.errors import InputError
 from hwptq.evaluate.interpret import Interpreter
+from hwptq.frontends.frontend import read_model
 from hwptq.frontends.onnx import read_file
 from hwptq.frontends.onnx.importer import import_onnx, import_proto
 from hwptq.frontends.onnx.weights.external_weights import array_of, load_model, weights_apart
@@ -150,6 +152,31 @@ def test_weights_at_an_absolute_path_are_refused(tmp_path: Path, least: int) -> 
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ValueError, match=r"'up'.*absolute"):
         load_model(path, apart=least, least=least)
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch of a function"])
+def test_no_model_in_memory_names_a_file(tmp_path: Path, where: str) -> None:
+    """Neither at an absolute path, which would pass for one that was looked at."""
+    (tmp_path / "secret").write_bytes(bytes(4 * 4))
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=str(tmp_path / "secret"))
+    proto = model([node("Add", "x v", "y")], {"x": [1, 4]}, {"v": np.zeros(4, np.float32)})
+    if where == "initializer":
+        proto.graph.initializer.append(tensor)
+    elif where == "constant":
+        proto.graph.node.append(helper.make_node("Constant", [], ["w"], value=tensor))
+    else:
+        inner = helper.make_graph([], "branch", [], [], [tensor])
+        asked = helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner)
+        proto.functions.append(helper.make_function("own", "F", ["c"], ["d"], [asked], []))
+    with pytest.raises(InputError, match="'w': its values lie in another file"):
+        read_model(proto)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ValueError, match=r"'w'.*absolute"):
+        load_model(path)
 
 
 def test_a_model_that_was_read_without_its_weights_is_refused(tmp_path: Path) -> None:

@@ -81,6 +81,39 @@ def test_attention(mask: np.ndarray | None, added: Any, attributes: dict[str, An
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize(("end", "begin"), [(4, 0), (6, 2), (5, 1)])
+def test_keys_between_two_ends(end: int, begin: int) -> None:
+    x, w, b = normal(0, 1, L, H), normal(1, H, 3 * H, spread=0.2), normal(2, 3 * H)
+    values = {"x": x, "m": np.array([end, begin], np.int32)}
+    [found] = run("Attention", "x w b m", values, {"w": w, "b": b}, num_heads=HEADS)
+    seen = (np.arange(L) >= begin) & (np.arange(L) < end)
+    wanted = mixed(*(by_heads(t) for t in np.split(x @ w + b, 3, -1)), np.where(seen, 0.0, -10000.0))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_ends_of_more_than_one_sequence_are_refused() -> None:
+    q, m = normal(0, 1, L, H), np.array([4, 0], np.int32)
+    with pytest.raises(UnsupportedError, match="how many keys each sequence has"):
+        run("MultiHeadAttention", "q k v - m", {"q": q, "k": q, "v": q, "m": m}, {}, num_heads=HEADS)
+
+
+def test_tensors_of_queries_keys_and_values_are_refused() -> None:
+    q, kv = normal(0, 1, L, H), normal(1, 1, L, HEADS, 2, SIZE)
+    for names, values in (("p", {"p": normal(2, 1, L, HEADS, 3, SIZE)}), ("q k", {"q": q, "k": kv})):
+        with pytest.raises(UnsupportedError, match="in one tensor are not supported"):
+            run("MultiHeadAttention", names, values, {}, num_heads=HEADS)
+
+
+@pytest.mark.parametrize("opset", [9, 10, 17])
+def test_a_clip_behind_a_convolution(opset: int) -> None:
+    """Before opset 11 the bounds of a Clip are attributes."""
+    x, w = normal(0, 1, 2, 4, 4), np.ones((2, 2, 1, 1), np.float32)
+    clip = {"activation": "Clip", "activation_params": [-0.5, 0.75]}
+    [found] = run("FusedConv", "x w", {"x": x}, {"w": w}, opset=opset, **clip)
+    wanted = np.clip(np.repeat(x.sum(1, keepdims=True), 2, 1), -0.5, 0.75)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_attention_of_three(bias: bool) -> None:
     q, k, v = normal(0, 1, L, H), normal(1, 1, 9, H), normal(2, 1, 9, H)

@@ -219,6 +219,39 @@ def test_one_row_at_a_computed_place_is_a_cache(tmp_path: Path, nodes: list[Any]
     assert find_caches(found.module["main"]) == Caches((Cache(0, 0),), None, 3)
 
 
+@pytest.mark.parametrize("reduction", ["add", "mul", "min", "max"])
+def test_a_reduction_where_a_mask_is_set_is_refused(tmp_path: Path, reduction: str):
+    """It is no number that takes the place of others, as without one."""
+    nodes = [
+        node("Greater", "x zero", "mask"),
+        node("NonZero", "mask", "found"),
+        node("Transpose", "found", "places", perm=[1, 0]),
+        node("Gather", "places first", "along", axis=1),
+        node("Shape", "along", "count"),
+        node("Expand", "number count", "updates"),
+        node("ScatterND", "x places updates", "y", "fill", reduction=reduction),
+    ]
+    constants = {"zero": np.float32(0), "first": np.array(0), "number": np.float32(3)}
+    proto = model(nodes, {"x": ["N", 4, 3]}, constants, opset=18)
+    with pytest.raises(UnsupportedError, match=r"'fill': ScatterND has code only .* without a reduction"):
+        import_onnx(save(proto, tmp_path))
+
+
+@pytest.mark.parametrize("opset", [10, 16])
+@pytest.mark.parametrize("samples", [0, 2])
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_regions_by_means(tmp_path: Path, opset: int, samples: int, scale: float):
+    """In half pixels from opset 16 on; one of the regions reaches out of the image."""
+    regions = np.array([[0, 0, 4, 4], [1, 1, 6, 5], [2, 2, 3, 7.5], [-6, -5, 30, 4]], np.float32)
+    size = dict(output_height=2, output_width=3, sampling_ratio=samples, spatial_scale=scale)
+    align = node("RoiAlign", "x regions images", "y", "align", **size)
+    constants = {"regions": regions, "images": np.zeros(4, np.int64)}
+    imported(model([align], {"x": ["N", 2, 8, 8]}, constants, opset=opset), tmp_path)
+    align.attribute.append(helper.make_attribute("mode", "max"))
+    with pytest.raises(UnsupportedError, match=r"node 'align' \(RoiAlign\): mode 'max' is not supported"):
+        import_onnx(save(model([align], {"x": ["N", 2, 8, 8]}, constants, opset=opset), tmp_path))
+
+
 def test_scattering_to_computed_places_is_refused(tmp_path: Path):
     nodes = [node("Cast", "x", "i", to=TensorProto.INT64), node("ScatterElements", "x i x", "y", "put")]
     with pytest.raises(UnsupportedError, match=r"node 'put': ScatterElements has code only for indices that"):

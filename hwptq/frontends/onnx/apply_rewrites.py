@@ -24,6 +24,7 @@ from .rewrites.parametric_relu import parametric_relu
 from .rewrites.resize_axes import resize_axes
 from .rewrites.resize_matrices import resize_matrices
 from .rewrites.reversed_sequences import reversed_sequences
+from .rewrites.roi_align import roi_align
 from .rewrites.scatter import scatter
 from .rewrites.scatter_row import scatter_row
 from .rewrites.slice_ends import slice_ends
@@ -49,6 +50,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "RNN": (other_recurrence,),
     "Resize": (absent_inputs, resize_axes, resize_matrices),
     "ReverseSequence": (reversed_sequences,),
+    "RoiAlign": (roi_align,),
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),
     "Slice": (slice_ends,),

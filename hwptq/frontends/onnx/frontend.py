@@ -12,6 +12,7 @@ import onnx
 from ..frontend import Frontend
 from ..model import Model
 from .importer import import_onnx, import_proto
+from .weights.external_weights import refuse_apart
 
 
 class OnnxFrontend(Frontend):
@@ -29,6 +30,7 @@ class OnnxFrontend(Frontend):
     def read_fixed(self, source: Any, axes: Mapping[str, int], fixed: Mapping[str, float]) -> Model:
         if isinstance(source, str | Path):
             return import_onnx(source, axes, fixed)
+        refuse_apart(source)
         copy = onnx.ModelProto()
         copy.CopyFrom(source)  # the importer changes what it reads
         name = re.sub(r"[^\w.-]+", "_", source.graph.name).strip("._-")

@@ -256,6 +256,21 @@ def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
     )  # fmt: skip
 
 
+def _roi_align(inputs: Sequence[Any], attrs: Any) -> Any:
+    """RoiAlign of half pixels, taken off once the region is scaled, not before, as by TVM; else None."""
+    if attrs.get("coordinate_transformation_mode") != b"half_pixel":
+        return None
+    x, regions, image = inputs[:3]
+    dtype, scale = str(regions.ty.dtype), float(attrs.get("spatial_scale", 1.0))
+    image = relax.op.astype(relax.op.expand_dims(image, 1), dtype)
+    scaled = relax.op.multiply(regions, relax.const(scale, dtype))
+    regions = relax.op.subtract(scaled, relax.const(0.5, dtype))
+    size = int(attrs.get("output_height", 1)), int(attrs.get("output_width", 1))
+    return relax.op.vision.roi_align(
+        x, relax.op.concat([image, regions], 1), size, 1.0, int(attrs.get("sampling_ratio", 0)), True
+    )
+
+
 #: Converters that emit several operators.
 _LAYERS = {**converters(), "CumSum": running_sum}
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
@@ -273,6 +288,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Pad": _pad,
     "Pow": _power,
     "Resize": _resize,
+    "RoiAlign": _roi_align,
     "Split": _split,
     "Sum": _folded(relax.op.add),
     "Tile": _tile,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops import op_resize
+from onnx.reference.ops import op_resize, op_roi_align
 
 from .reference_loops import Loop, Scan
 from .reference_recurrent import GRU, LSTM, RNN
@@ -356,9 +356,18 @@ class LRN(OpRun):
         return ((x / (bias + alpha / size * sums) ** beta).astype(x.dtype),)
 
 
+class RoiAlign(op_roi_align.RoiAlign):
+    """Before opset 16 nothing says where pixels lie, and regions are not shifted; onnx shifts them."""
+
+    def _run(self, x, rois, batch, coordinate_transformation_mode=None, **attributes):
+        shifted = self.run_params["opsets"].get("", 16) >= 16
+        where = coordinate_transformation_mode if shifted else "output_half_pixel"
+        return super()._run(x, rois, batch, coordinate_transformation_mode=where, **attributes)
+
+
 #: For ReferenceEvaluator(new_ops=...).
 OPERATORS: list[type[OpRun]] = [
     *(Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, BatchNormalization, LpNormalization),
     *(Softmax, LogSoftmax, Hardmax, Resize, Upsample, QuantizeLinear, DequantizeLinear),
-    *(LRN, Loop, Scan, LSTM, GRU, RNN),
+    *(LRN, RoiAlign, Loop, Scan, LSTM, GRU, RNN),
 ]

@@ -96,23 +96,31 @@ class _Attention:
 
     def _hidden(self, mask: str) -> str:
         """What is added to the scores: by a mask [batch, keys] or [batch, steps, keys] of ones and zeros, or
-        by the number of keys that are there, [batch]."""
+        by how many keys are there, [batch], or the end and the begin of these, [2 * batch]."""
         parts, around = self.parts, self.parts.around
         maker = around.maker(mask)
         counted = maker is not None and maker.op_type == "EmbedLayerNormalization"
         rank = 1 if counted else around.rank(mask) or 2
-        if rank == 1:
-            if around.shape(mask) not in (None, (1,), (-1,)):
-                raise _error(parts.node, "a mask of one axis must have the number of keys of each sequence")
-            count = parts.op("Cast", [parts.unsqueezed(mask, 1)], to=onnx.TensorProto.INT64)
-            seen = parts.op("Less", [self._numbers(self.key), count])
-        else:
-            seen = parts.op("Cast", [mask], to=onnx.TensorProto.BOOL)
         if rank > 3:
             raise _error(parts.node, f"a mask of {rank} axes is not supported")
+        seen = self._between(mask) if rank == 1 else parts.op("Cast", [mask], to=onnx.TensorProto.BOOL)
         wide = parts.unsqueezed(seen, *((1,) if rank == 3 else (1, 2)))
         hidden = float(attribute(parts.node, "mask_filter_value", _HIDDEN))
         return parts.op("Where", [wide, parts.constant(0.0), parts.constant(hidden)])
+
+    def _between(self, ends: str) -> str:
+        """bool [1, keys]: those of the numbers in `ends`, as ONNX Runtime has them of one sequence."""
+        parts, shape = self.parts, self.parts.around.shape(ends)
+        both = shape == (2,) and parts.node.op_type == "Attention"
+        if not both and shape not in (None, (1,), (-1,)):
+            raise _error(parts.node, "a mask of one axis must say how many keys each sequence has")
+        numbers, given = self._numbers(self.key), parts.op("Cast", [ends], to=onnx.TensorProto.INT64)
+        end = parts.op("Gather", [given, parts.ints(0)]) if both else given
+        seen = parts.op("Less", [numbers, end])
+        if both:
+            begin = parts.op("Gather", [given, parts.ints(1)])
+            seen = parts.op("And", [seen, parts.op("Not", [parts.op("Less", [numbers, begin])])])
+        return parts.unsqueezed(seen, 0)
 
     def _numbers(self, tensor: str) -> str:
         """0, 1 … of its steps."""

@@ -19,11 +19,12 @@ def scatter(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     Raises UnsupportedError for places that are computed, and for reductions.
     """
     data, places, updates = node.input
-    filled = _filled(around, node)
+    reduces = attribute(node, "reduction", "none") != "none"
+    filled = None if reduces else _filled(around, node)
     if filled is not None:
         return filled
     shape, indices, size = around.shape(data), around.constant(places), around.shape(updates)
-    if shape is None or size is None or indices is None or attribute(node, "reduction", "none") != "none":
+    if shape is None or size is None or indices is None or reduces:
         raise UnsupportedError(
             f"node {node.name!r}: {node.op_type} has code only for indices that are constants, or one row's, "
             f"without a reduction; write it with Where or Concat"

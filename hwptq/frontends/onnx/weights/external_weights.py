@@ -15,15 +15,18 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from hwptq.cache.digest import file_digest
+from hwptq.errors import InputError
 
 #: Bytes of external data from which a model's weights stay in their files, and the least of such a weight.
 APART = 2**29
 LARGE = 2**20
 #: Key of a tensor's external data that holds the dtype in the file, where the tensor is read as another.
 _STORED = "stored"
+_ELSEWHERE = "its values lie in another file; give the path of the model, not what was read of it"
 _READABLE = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
@@ -43,7 +46,7 @@ def load_model(path: Path, apart: int = APART, least: int = LARGE) -> onnx.Model
     Raises ValueError, OSError or what ONNX raises for files that are missing, too short or elsewhere.
     """
     proto = onnx.load(str(path), load_external_data=False)
-    for tensor in external_data_helper._get_all_tensors(proto):
+    for tensor in tensors_of(proto):
         if is_apart(tensor) and _is_left(tensor):  # else it would pass for one that was looked at here
             raise ValueError(
                 f"tensor {tensor.name!r}: its data are at an absolute path, not beside the model"
@@ -53,10 +56,30 @@ def load_model(path: Path, apart: int = APART, least: int = LARGE) -> onnx.Model
         for tensor in weights:
             if _nbytes(tensor) >= least:
                 _leave(tensor, path.parent)
-    for tensor in external_data_helper._get_all_tensors(proto):
+    for tensor in tensors_of(proto):
         if is_apart(tensor) and not _is_left(tensor):
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
     return proto
+
+
+def tensors_of(message: Message) -> Iterator[TensorProto]:
+    """Every tensor of a model, wherever it stands: in branches, in functions, in what is sparse."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for each in [value] if isinstance(value, Message) else value:
+            if isinstance(each, TensorProto):
+                yield each
+            elif isinstance(each, Message):
+                yield from tensors_of(each)
+
+
+def refuse_apart(proto: onnx.ModelProto) -> None:
+    """Raise InputError for a model in memory with values in other files: it may name any, and nobody has
+    looked where they lie."""
+    for tensor in tensors_of(proto):
+        if is_apart(tensor):
+            raise InputError(f"the model: tensor {tensor.name!r}: {_ELSEWHERE}")
 
 
 def is_apart(tensor: TensorProto) -> bool:
@@ -75,9 +98,7 @@ def array_of(tensor: TensorProto) -> np.ndarray:
     if not is_apart(tensor):
         return numpy_helper.to_array(tensor)
     if not _is_left(tensor):
-        raise ValueError(
-            "its values lie in another file; give the path of the model, not what was read of it"
-        )
+        raise ValueError(_ELSEWHERE)
     keys = {e.key: e.value for e in tensor.external_data}
     stored = np.dtype(keys.get(_STORED, _READABLE[tensor.data_type]))
     array: np.ndarray = np.memmap(

@@ -39,23 +39,24 @@ def sweep(
     output.mkdir(parents=True, exist_ok=True)
     seen = [path for run in runs for path in (run.file, run.calibration_data, run.evaluation_data)]
     with open_workers(cluster, list(targets.values()), [*seen, output]) as workers, progress.stage("sweep"):
-        order = apart(runs)
+        order = apart(runs, [bool(targets[run.target].toolchain.run) for run in runs])
         found = workers.map(_Compilation(output.resolve(), cache), [runs[i] for i in order])
         rows = dict(zip(order, progress.track(found, len(runs)), strict=True))
         return [rows[i] for i in range(len(runs))]
 
 
-def apart(runs: Sequence[Run]) -> list[int]:
-    """Their numbers in the order of work: one of each model, then the next of each.
+def apart(runs: Sequence[Run], slow: Sequence[bool]) -> list[int]:
+    """Their numbers in the order of work: one of each model, then the next of each, what is slow first.
 
-    Those of a model share ranges and roundings, which two workers at a time would both compute.
+    Those of a model share ranges and roundings, which two workers at a time would both compute. `slow`: an
+    emulator runs their programs; at the end they would keep one worker busy while the others have nothing.
     """
     before: Counter[str] = Counter()
-    turns = []
-    for run in runs:
-        turns.append(before[run.model])
-        before[run.model] += 1
-    return sorted(range(len(runs)), key=lambda i: turns[i])
+    turns = {}
+    for i in sorted(range(len(runs)), key=lambda i: not slow[i]):
+        turns[i] = before[runs[i].model]
+        before[runs[i].model] += 1
+    return sorted(turns, key=lambda i: (turns[i], not slow[i], i))
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,10 @@ def test_neighbours_in_the_order_of_work_share_no_model() -> None:
         Run(model=model, target=target, options=Options(), **given)  # type: ignore[arg-type]
         for model in "aab" for target in "xy"
     ]  # fmt: skip
-    order = apart(runs)
+    order = apart(runs, [run.target == "y" for run in runs])
     assert sorted(order) == list(range(6))
     assert [runs[i].model for i in order] == ["a", "b", "a", "b", "a", "a"]
+    assert [runs[i].target for i in order] == ["y", "y", "y", "x", "x", "x"]
 
 
 def test_all_mistakes_of_a_file_at_once(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_no_model_in_memory_names_a_file(tmp_path: Path, where: str) -> None:
         inner = helper.make_graph([], "branch", [], [], [tensor])
         asked = helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner)
         proto.functions.append(helper.make_function("own", "F", ["c"], ["d"], [asked], []))
-    with pytest.raises(InputError, match="'w': its values lie in another file"):
+    with pytest.raises(InputError, match="the values of tensor 'w' lie in another file"):
         read_model(proto)
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())

@@ -26,7 +26,6 @@ APART = 2**29
 LARGE = 2**20
 #: Key of a tensor's external data that holds the dtype in the file, where the tensor is read as another.
 _STORED = "stored"
-_ELSEWHERE = "its values lie in another file; give the path of the model, not what was read of it"
 _READABLE = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
@@ -79,7 +78,10 @@ def refuse_apart(proto: onnx.ModelProto) -> None:
     looked where they lie."""
     for tensor in tensors_of(proto):
         if is_apart(tensor):
-            raise InputError(f"the model: tensor {tensor.name!r}: {_ELSEWHERE}")
+            raise InputError(
+                f"the model: the values of tensor {tensor.name!r} lie in another file; give the path of the "
+                "model, not what was read of it"
+            )
 
 
 def is_apart(tensor: TensorProto) -> bool:
@@ -98,7 +100,9 @@ def array_of(tensor: TensorProto) -> np.ndarray:
     if not is_apart(tensor):
         return numpy_helper.to_array(tensor)
     if not _is_left(tensor):
-        raise ValueError(_ELSEWHERE)
+        raise ValueError(
+            "its values lie in another file; give the path of the model, not what was read of it"
+        )
     keys = {e.key: e.value for e in tensor.external_data}
     stored = np.dtype(keys.get(_STORED, _READABLE[tensor.data_type]))
     array: np.ndarray = np.memmap(

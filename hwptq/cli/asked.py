@@ -165,7 +165,12 @@ class Code:
     ] = "float32"
     prompt: Annotated[
         int | None,
-        typer.Option(metavar="T", help="of a decoding step: read T tokens of a prompt at once, too", min=2),
+        typer.Option(
+            metavar="T",
+            help="of a decoding step: its program can read T tokens of a prompt at once, too (a number: the "
+            "text is given to hwptq generate)",
+            min=2,
+        ),
     ] = None
     tune: Annotated[
         bool, typer.Option("--tune", help="try a few tiles for each layer shape; measured once, then cached")

@@ -19,7 +19,12 @@ def generate_command(
     tokenizer: Annotated[
         Path, typer.Option(metavar="FILE.json", help="tokenizer.json of the tokenizers library")
     ],
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="what the text begins with")],
+    prompt: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="what the text begins with (--prompt of hwptq compile is a number of tokens)"
+        ),
+    ],
     talk: Talk,
     tokens: Annotated[int, typer.Option(metavar="N", help="the most tokens to make", min=1)] = 64,
     temperature: Annotated[float, typer.Option(help="0 = always the likeliest token", min=0)] = 0.0,

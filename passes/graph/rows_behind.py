@@ -159,7 +159,7 @@ class _Proof:
 
     def _in_float(self, value: Any) -> _Rows | None:
         """Behind operators of Relax: a where that puts something very negative for them, the softmax of that,
-        and a product with its zeros."""
+        and a product with its zeros, of rows that are taken to be finite."""
         name = op_name(value)
         if name == "where":
             return self._chosen(*value.args)

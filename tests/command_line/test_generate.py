@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_generate(hwptq: Command, out: Path, words: Path) -> None:
     assert len(found["tokens"]) == 3
     assert found["text"].split() == [f"w{token}" for token in found["tokens"]]
     assert found["tokens_a_second"] > 0
+
+    page = Path(__file__).parents[2].joinpath("docs/language-model.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page, re.M)
+    assert sorted(found) == sorted(name.strip("`") for row in rows for name in row.split(", "))
 
     last = f"w{found['tokens'][0]}"
     ended = json.loads(hwptq(*asked, "--stop", last, "--json").stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -12,7 +13,7 @@ from tvm import relax
 from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import bindings, composite_name, constant, op_name, reads
 from hwptq.ir.operator import integer_operator, kernel_name
-from hwptq.ir.provenance import Part, origins
+from hwptq.ir.provenance import Origin, Part, origins
 from hwptq.operators.dequantize import Dequantize, FloatDequantize
 from hwptq.operators.quantize import FloatQuantize, Quantize
 from hwptq.tir.builder import TEMPLATE
@@ -37,9 +38,9 @@ class Node:
         return asdict(self) | {"inputs": list(self.inputs)}
 
 
-def model_graph(integer: tvm.IRModule) -> list[Node]:
-    """The nodes of an integer graph in its order. What only moves a tensor on its way to a node (a step) and
-    what turns codes into reals belongs to the nodes around it."""
+def model_graph(integer: tvm.IRModule, steps: Container[str] = ()) -> list[Node]:
+    """The nodes of an integer graph in its order. Steps on the way to a node, but for those of the labels
+    `steps`, and what turns codes into reals belong to the nodes around them."""
     func = integer["main"]
     named = origins(func)
     stands_for: dict[Any, tuple[str, ...]] = {p: (named[p].label,) for p in func.params}
@@ -49,7 +50,7 @@ def model_graph(integer: tvm.IRModule) -> list[Node]:
         origin = named[var]
         if origin.label in found:  # another part of the same, as its codes
             stands_for[var] = (origin.label,)
-        elif not isinstance(value, relax.Call) or origin.step or origin.part is Part.PACKED:
+        elif not isinstance(value, relax.Call) or _within(origin, steps) or origin.part is Part.PACKED:
             stands_for[var] = sources
         else:
             op = integer_operator(integer, value)
@@ -59,6 +60,11 @@ def model_graph(integer: tvm.IRModule) -> list[Node]:
             found[origin.label] = Node(origin.label, origin.node, operator, dtype, sources, quantized)
             stands_for[var] = (origin.label,)
     return [node for node in found.values() if node.inputs or node.operator == "input"]
+
+
+def _within(origin: Origin, steps: Container[str]) -> bool:
+    """Whether it is a step that is no node of its own."""
+    return bool(origin.step) and origin.label not in steps
 
 
 def _input(origin: Any, param: Any) -> Node:
@@ -87,8 +93,9 @@ class Kernel:
     output_bytes: int
 
 
-def kernels_of(kernels: tvm.IRModule) -> dict[str, Kernel]:
-    """The kernel of each label, of a module that SelectKernels made, of each tensor that it makes whole."""
+def kernels_of(kernels: tvm.IRModule, steps: Container[str] = ()) -> dict[str, Kernel]:
+    """The kernel of each label, of a module that SelectKernels made, of each tensor that it makes whole; of
+    steps those of the labels `steps`."""
     named, found, sums = origins(kernels["main"]), {}, set()
     for var, value in bindings(kernels["main"]):
         if op_name(value) != "call_tir":
@@ -98,7 +105,7 @@ def kernels_of(kernels: tvm.IRModule) -> dict[str, Kernel]:
         origin, written = named[var], sum(_nbytes(t) for t in _tensors(var))
         template = str(attributes.get(TEMPLATE, "portable"))
         kernel = Kernel(template, kernel_name(value), constants, written)
-        if origin.step or (origin.part is Part.REAL and origin.label in found):
+        if _within(origin, steps) or (origin.part is Part.REAL and origin.label in found):
             continue
         if origin.part in _SUMS:
             sums.add(origin.label)

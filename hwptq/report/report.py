@@ -43,8 +43,8 @@ def build_report(
     """The report as plain data. `seconds` by stage."""
     named = origins(graphs.integer["main"])
     order = dict.fromkeys(named[var].label for var, _, _ in integer_nodes(graphs.integer))
-    rows, graph = bits(graphs.integer), model_graph(graphs.integer)
-    layers = layer_rows(evidence.layers, list(order))
+    rows, layers = bits(graphs.integer), layer_rows(evidence.layers, list(order))
+    measured = {row["name"] for row in layers}
     layers = [{**row, **kept_row(evidence.kept.get(row["name"]))} for row in layers]
     outputs = [tensor.name for tensor in program.outputs]
     boxes = evidence.score.custom.boxes if evidence.score.custom else None
@@ -73,8 +73,10 @@ def build_report(
         "accuracy": _accuracy(evidence, program),
         "collapse": collapse(evidence.kept, evidence.kept_outputs),
         "interface": interface(program, graphs.qdq),
-        "layers": with_details(layers, graph, kernels_of(graphs.kernels), rows),
-        "graph": [node.row() for node in graph],
+        "layers": with_details(
+            layers, model_graph(graphs.integer, measured), kernels_of(graphs.kernels, measured), rows
+        ),
+        "graph": [node.row() for node in model_graph(graphs.integer)],
         "histograms": histograms(graphs, evidence.seen),
         "memory": memory_map(program, graphs.kernels),
         "examples": [example_row(example, outputs, boxes) for example in evidence.examples],

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from onnx_models import model, node, normal
 
+from hwptq import passes
+from hwptq.data.dataset import from_batches
+from hwptq.frontends.onnx.importer import import_proto
+from hwptq.ir.provenance import origins
+from hwptq.options import Options
 from hwptq.page.charts.layers_layout import layout
+from hwptq.pipeline.stages import insert, integers, prepare
+from hwptq.pipeline.step import Job
+from hwptq.recipe import Recipe
+from hwptq.report.coverage import integer_nodes
 from hwptq.report.layer_details import with_details
-from hwptq.report.model_graph import Kernel, Node
+from hwptq.report.model_graph import Kernel, Node, kernels_of, model_graph
+from hwptq.targets import load_target
+
+TARGET = load_target("x86-64-avx2")
 
 
 def _node(name: str, *inputs: str) -> Node:
@@ -31,6 +44,29 @@ def test_a_layer_without_a_kernel_has_that_of_its_reader_whose_bytes_count_once(
     conv, add = with_details(rows, graph, kernels, [{"name": "conv", "macs": 7}])
     assert (conv["kernel"], conv["bytes"], conv["macs"]) == ("dot_product", 0, 7)
     assert (add["kernel"], add["bytes"], add["macs"]) == ("dot_product", 120, 0)
+
+
+def test_a_step_that_was_measured_has_an_operator_and_a_kernel() -> None:
+    """A PRelu is a relu and a depthwise convolution, which the file knows nothing of."""
+    weights = {"w": normal(0, 8, 3, 3, 3), "s": abs(normal(1, 8, 1, 1))}
+    nodes = [
+        node("Conv", "x w", "c", "conv"),
+        node("PRelu", "c s", "p", "prelu"),
+        node("Exp", "p", "y", "exp"),
+    ]
+    found = import_proto(model(nodes, {"x": ["N", 3, 8, 8]}, weights), "model")
+    data = [{"x": normal(2, 1, 3, 8, 8)}]
+    job = Job(TARGET, from_batches(data, found.inputs), Options(recipe=Recipe(rounding="nearest")))
+    integer = integers(insert(prepare(found.module, job), job), job)
+    kernels = passes.SelectKernels(TARGET)(integer)
+    named = origins(integer["main"])
+    labels = {named[var].label for var, _, _ in integer_nodes(integer) if named[var].step}
+    rows = [{"name": label, "sqnr_db": 30.0} for label in labels]
+    told = with_details(rows, model_graph(integer, labels), kernels_of(kernels, labels), [])
+    assert {row["operator"] for row in told} == {"lookup", "conv2d"}
+    assert all("kernel" in row for row in told)
+    assert not labels & {n.name for n in model_graph(integer)}
+    assert not labels & set(kernels_of(kernels))
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])

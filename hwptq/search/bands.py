@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import tvm
 
@@ -100,10 +101,11 @@ def in_bands(
 def choose(nodes: Sequence[Bound], aim: float) -> list[Stretch]:
     """Stretches that bring every binding below `aim` bytes, or as low as can be, as far as is known."""
     used, chosen = plain_bytes(nodes), list[Stretch]()
+    last_reader = {tensor: number for number, node in enumerate(nodes) for tensor in node.reads}
     at = 0
     while at < len(nodes):
         first = chosen[-1].last + 1 if chosen else 0
-        found = min(_candidates(nodes, at, first, aim), default=None) if used[at] > aim else None
+        found = min(_candidates(nodes, last_reader, at, first, aim), default=None) if used[at] > aim else None
         if found is None or found[0] >= used[at]:
             at += 1
             continue
@@ -113,15 +115,11 @@ def choose(nodes: Sequence[Bound], aim: float) -> list[Stretch]:
 
 
 def _candidates(
-    nodes: Sequence[Bound], at: int, least: int, aim: float
+    nodes: Sequence[Bound], last_reader: Mapping[Any, int], at: int, least: int, aim: float
 ) -> Iterator[tuple[float, int, int, int, Stretch]]:
     """The stretches with binding `at`, by what counts: their bytes, at least `aim`; products that are
-    computed again; bands; bindings.
+    computed again; bands; bindings. last_reader: tensor -> the number of the binding that reads it last.
     """
-    readers: dict[object, int] = {}
-    for number, node in enumerate(nodes):
-        for tensor in node.reads:
-            readers[tensor] = number
     for first in range(at, max(least, at - _LONGEST) - 1, -1):
         if not computable(nodes[first : at + 1]):
             return
@@ -129,7 +127,7 @@ def _candidates(
             inner = nodes[first : last + 1]
             if not computable(inner[-1:]):
                 break
-            if any(readers.get(node.var, len(nodes)) > last for node in inner[:-1]):
+            if any(last_reader.get(node.var, len(nodes)) > last for node in inner[:-1]):
                 continue
             for bands in _counts(inner[-1].shape[1]):
                 stretch = Stretch(first, last, bands)

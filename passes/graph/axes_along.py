@@ -25,7 +25,8 @@ _BY_VALUE = {
     "nn.gelu_tanh", "nn.leaky_relu", "nn.relu", "nn.silu", "not_equal", "power", "round", "rsqrt", "sigmoid",
     "sign", "sin", "sqrt", "square", "subtract", "tanh", "where",
 }  # fmt: skip
-_OVER_AXES = {"max", "mean", "min", "nn.layer_norm", "nn.rms_norm", "nn.softmax", "prod", "sum"}
+REDUCTIONS = frozenset({"max", "mean", "min", "prod", "sum"})
+_OVER_AXES = REDUCTIONS | {"nn.layer_norm", "nn.rms_norm", "nn.softmax"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def reading(mod: tvm.IRModule, value: Any) -> Reading | None:
     if name in _BY_VALUE:
         tensors = tuple(a for a in value.args if isinstance(a, relax.Var) or constant(a) is not None)
         return Reading(tensors, lambda axis: (axis,) * len(tensors))
-    if name == "matmul":
+    if name == "matmul" and all(len(shape_of(a)) > 1 for a in value.args):
         return Reading(tuple(value.args), _of_product)
     if name == "concat":
         tensors, own = tuple(value.args[0].fields), [_from_end(value, value.attrs.axis)]

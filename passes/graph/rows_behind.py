@@ -25,7 +25,7 @@ from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.ir.operator import Shape
 from hwptq.ir.provenance import label_of
 
-from .axes_along import padded, reading
+from .axes_along import Reading, padded, reading
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,6 @@ class _Rows:
 
 _NOTHING = float("-inf")
 _SMALL = -1e30  # as small as what hides numbers from a softmax
-
-
 _CLEAN = _Rows(0)
 
 
@@ -146,7 +144,9 @@ class _Proof:
         found = reading(self.mod, value)
         if found is None or found.op is None:
             return None
-        held = {i: self.rows[t] for i, t in enumerate(found.activations) if t in self.rows}
+        held = self._held(found, value)
+        if held is None:
+            return None
         hides, summed = found.op.hides, found.op.contraction
         hidden = hides is not None and all(hides.of.get(i) == rows.axis for i, rows in held.items())
         if hides and hidden and self._hides_all_behind(found.activations[hides.mask]):
@@ -213,14 +213,19 @@ class _Proof:
         found = reading(self.mod, value)
         if found is None:
             return None
-        held = [(i, self.rows[t].axis) for i, t in enumerate(found.activations) if t in self.rows]
-        if len(held) < sum(t in self.rows for t in data_of(value)):
+        held = self._held(found, value)
+        if held is None:
             return None
         for axis in range(-len(shape_of(var)), 0):
             along = found.along(axis)
-            if along is not None and all(along[i] == at for i, at in held):
+            if along is not None and all(along[i] == rows.axis for i, rows in held.items()):
                 return _Rows(axis)
         return None
+
+    def _held(self, found: Reading, value: Any) -> dict[int, _Rows] | None:
+        """Which activations have rows; None where anything else that the node reads has, too."""
+        held = {i: self.rows[t] for i, t in enumerate(found.activations) if t in self.rows}
+        return held if len(held) == sum(t in self.rows for t in data_of(value)) else None
 
 
 def _kept(rows: _Rows, shape: Shape, new: Shape) -> _Rows | None:

@@ -8,7 +8,7 @@ stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -22,9 +22,8 @@ from hwptq.ir.operator import Operator, Shape, to_json
 from hwptq.ir.provenance import label_of
 from hwptq.tir.kernel import TensorType
 
-from .axes_along import Reading, padded, reading
+from .axes_along import REDUCTIONS, Reading, padded, reading
 
-#: Operators of Relax that leave the values in their order.
 _MOVED = 1000  # cost of a copy that puts the tokens elsewhere, beside that of another shape
 
 
@@ -178,12 +177,10 @@ class Growing:
         if op_name(value) == "strided_slice":
             return self._sliced(value, tensors[0], len(shape))
         rest = list(value.args[len(tensors) :])
-        attrs = _from_the_end(value)
-        return self.r.emit(
-            attrs(tensors, rest)
-            if attrs
-            else relax.Call(value.op, [*tensors, *rest], value.attrs, value.ty_args)
-        )
+        make = _over_the_same_axes(value)
+        if make is not None:
+            return self.r.emit(make(tensors, rest))
+        return self.r.emit(relax.Call(value.op, [*tensors, *rest], value.attrs, value.ty_args))
 
     def _widened(self, tensor: Any, x: Any, at: int | None) -> Any:
         """What is of no token, once for each."""
@@ -208,8 +205,9 @@ class Growing:
         return self.r.emit(relax.call_tir(self._functions[key], list(tensors), kind))
 
 
-def _from_the_end(value: Any) -> Any:
-    """What makes a node whose axes are told, of a tensor of another rank."""
+def _over_the_same_axes(value: Any) -> Callable[[list[Any], list[Any]], Any] | None:
+    """What makes a node that computes along axes of a tensor of another rank: they are counted from the end.
+    None where a node says no axes."""
     rank, name = len(shape_of(value.args[0])), op_name(value)
 
     def ends(given: Any) -> list[int]:
@@ -222,7 +220,7 @@ def _from_the_end(value: Any) -> Any:
         )
     if name == "nn.softmax":
         return lambda tensors, rest: relax.op.nn.softmax(*tensors, axis=ends(value.attrs.axis)[0])
-    if name in ("max", "mean", "min", "prod", "sum"):
+    if name in REDUCTIONS:
         return lambda tensors, rest: getattr(relax.op, name)(
             *tensors, axis=ends(value.attrs.axis), keepdims=True
         )

@@ -24,6 +24,7 @@ from hwptq.ir.dataflow import Rewriter, bindings, op_name, rewrite
 from hwptq.ir.operator import integer_operator
 from hwptq.operators.attention import Attention
 from hwptq.operators.dense import DenseFloat
+from hwptq.passes.graph.axes_along import reading
 from hwptq.passes.graph.token_axis import Growing, Tokens
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -221,3 +222,20 @@ def grown(growing_to: Growing, value: Any, tokens: Tokens) -> Tokens:
     """A movement, as a step has it, for all tokens."""
     typed = relax.BlockBuilder().normalize(value)
     return growing_to.grown(relax.Var("z", typed.ty), typed, [tokens])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "along"),
+    [
+        (((2, 3, 4), (2, 4, 5)), {-1: (None, -1), -2: (-2, None), -3: (-3, -3)}),
+        (((3, 4), (4,)), None),
+        (((4,), (4, 5)), None),
+    ],
+)
+def test_which_axes_of_a_product_run_along(
+    shapes: tuple[tuple[int, ...], ...], along: dict[int, tuple[int | None, ...]] | None
+) -> None:
+    """Of a vector nothing is said: its only axis is summed over, also where it is the last of both."""
+    tensors = [relax.Var(f"x{i}", relax.TensorType(shape, "float32")) for i, shape in enumerate(shapes)]
+    found = reading(tvm.IRModule(), relax.op.matmul(*tensors))
+    assert (None if found is None else {axis: found.along(axis) for axis in (-1, -2, -3)}) == along

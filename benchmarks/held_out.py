@@ -18,7 +18,8 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.pipeline.stages import Quantized, insert, prepare
 from hwptq.pipeline.step import Job
 from hwptq.recipe import recipe
-from hwptq.search.choose import Chooser, wished
+from hwptq.search.choose import Chooser
+from hwptq.search.wishes import wished
 from hwptq.targets import Descriptor, load_target
 
 command = parser(__doc__)

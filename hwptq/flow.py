@@ -26,9 +26,10 @@ from hwptq.report.profile import Profile, profile
 from hwptq.report.result_warnings import library_warnings, prompt_warnings, result_warnings
 from hwptq.report.verify import verify
 from hwptq.search.bands import Banded, fitting_kernels
-from hwptq.search.choose import BitWidths, check_wishes
+from hwptq.search.choose import BitWidths
 from hwptq.search.drop_search import bit_widths
 from hwptq.search.group_widths import GroupWidths, group_widths
+from hwptq.search.wishes import check_wishes
 from hwptq.tuning.tile_cache import TileCache
 from hwptq.tuning.tune import Tuning, tune
 

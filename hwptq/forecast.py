@@ -15,8 +15,9 @@ from hwptq.diagnosis.repair import Repair
 from hwptq.diagnosis.repair import repair as find_repair
 from hwptq.frontends.frontend import read_model
 from hwptq.frontends.model import Model
-from hwptq.search.choose import Chooser, check_wishes, searches
+from hwptq.search.choose import Chooser
 from hwptq.search.group_widths import group_widths
+from hwptq.search.wishes import check_wishes, searches
 
 from . import passes
 from .blas import one_blas_thread

@@ -12,7 +12,8 @@ from hwptq.formats import parse_precision
 from hwptq.options import Options
 from hwptq.pipeline.stages import Prepared, Quantized, insert, integers, prepare
 from hwptq.pipeline.step import Job
-from hwptq.search.choose import Chooser, check_wishes
+from hwptq.search.choose import Chooser
+from hwptq.search.wishes import check_wishes
 
 from .places import Place, places
 

@@ -14,10 +14,11 @@ from hwptq.formats import Pair
 from hwptq.pipeline.stages import Prepared
 from hwptq.pipeline.step import Job
 
-from .choose import BitWidths, Chooser, searches, wished
+from .choose import BitWidths, Chooser
 from .known_trials import Lost
 from .trial import Trial
 from .trial_line import Tried, trial_line
+from .wishes import searches, wished
 
 #: The range between the least and the greatest bytes of weights is searched in so many steps.
 STEPS = 16

@@ -14,20 +14,27 @@
 #ifndef HWPTQ_ATTENTION
 #define HWPTQ_ATTENTION
 
-// 16 queries from `begin` on, by a warp, from what lies in shared memory.
+// What follows from C: words of a row of keys and of values, of which no two meet in one bank; products of 8 keys, of
+// 32 values of a key, and of 8 values.
 template <class C>
-static __device__ __forceinline__ void hwptq_attend(
-    const hwptq_int8* q, const hwptq_int8* hidden, hwptq_int8* out, int begin, int lane, const hwptq_word* keys,
-    const hwptq_word* values, const int* begins, const int* lows, const int* highs, const short* exponentials) {
-  constexpr int KEY = C::DEPTH / 4 + 4, VALUE = C::PADDED / 4 + 4, HIDDEN = -65536;
-  constexpr int TILES = C::PADDED / 8, STEPS = C::DEPTH / 32, ACROSS = C::DEPTH / 8;
-  constexpr bool BY_ROW = C::MASKED && C::ROW_OF_HIDDEN != 0;
+struct hwptq_attention_form {
+  static constexpr int KEY = C::DEPTH / 4 + 4, VALUE = C::PADDED / 4 + 4;
+  static constexpr int TILES = C::PADDED / 8, STEPS = C::DEPTH / 32, ACROSS = C::DEPTH / 8;
+  static constexpr bool BY_ROW = C::MASKED && C::ROW_OF_HIDDEN != 0;
+};
+
+// The scores of 16 queries, by a warp: of rows `rows`, whose keys lie in shared memory; and the largest of each row.
+template <class C>
+static __device__ __forceinline__ void hwptq_scores(
+    const hwptq_int8* q, const hwptq_int8* hidden, const int rows[2], int lane, const hwptq_word* keys,
+    const int* begins, const int* lows, const int* highs, int (&score)[hwptq_attention_form<C>::TILES][4],
+    int top[2]) {
+  typedef hwptq_attention_form<C> F;
   int g = lane / 4, t = lane % 4;
-  int rows[2] = {begin + g, begin + g + 8};
-  hwptq_word a[STEPS][4];
+  hwptq_word a[F::STEPS][4];
   int row_sums[2] = {0, 0};
 #pragma unroll
-  for (int i = 0; i < STEPS; i++)
+  for (int i = 0; i < F::STEPS; i++)
     for (int part = 0; part < 4; part++) {
       int row = min(rows[part % 2], C::QUERIES - 1);
       a[i][part] = *(const hwptq_word*)(q + row * C::ROW_OF_Q + i * 32 + part / 2 * 16 + t * 4);
@@ -35,17 +42,17 @@ static __device__ __forceinline__ void hwptq_attend(
     }
   for (int r = 0; r < 2; r++) row_sums[r] = C::K_ZERO ? hwptq_sum(row_sums[r], 4) * C::K_ZERO : 0;
 
-  int score[TILES][4], top[2] = {-32768, -32768};
+  for (int r = 0; r < 2; r++) top[r] = -32768;
 #pragma unroll
-  for (int tile = 0; tile < TILES; tile++) {
+  for (int tile = 0; tile < F::TILES; tile++) {
     typedef hwptq_pack<int, 2> Pair;
     Pair start = *(const Pair*)(begins + tile * 8 + t * 2);
     Pair low = *(const Pair*)(lows + tile * 8 + t * 2), high = *(const Pair*)(highs + tile * 8 + t * 2);
     int sums[4];
     for (int e = 0; e < 4; e++) sums[e] = start.at[e % 2] - row_sums[e / 2];
 #pragma unroll
-    for (int i = 0; i < STEPS; i++) {
-      const hwptq_word* b = keys + (tile * 8 + g) * KEY + i * 8 + t;
+    for (int i = 0; i < F::STEPS; i++) {
+      const hwptq_word* b = keys + (tile * 8 + g) * F::KEY + i * 8 + t;
       hwptq_mma_signed(sums, a[i], b[0], b[4]);
     }
 #pragma unroll
@@ -53,21 +60,28 @@ static __device__ __forceinline__ void hwptq_attend(
       int key = tile * 8 + t * 2 + e % 2;
       int found = hwptq_scaled_sum(sums[e], C::Scores::MULTIPLIER, C::Scores::SHIFT) + C::Scores::ZERO;
       score[tile][e] = min(max(found, low.at[e % 2]), high.at[e % 2]);
-      if (BY_ROW && key < C::KEYS &&
+      if (F::BY_ROW && key < C::KEYS &&
           hidden[min(rows[e / 2], C::QUERIES - 1) * C::ROW_OF_HIDDEN + key * C::COLUMN_OF_HIDDEN])
-        score[tile][e] = HIDDEN;
+        score[tile][e] = HWPTQ_HIDDEN;
       top[e / 2] = max(top[e / 2], score[tile][e]);
     }
   }
-  int total[2] = {0, 0}, reciprocal[2], added[2];
   for (int r = 0; r < 2; r++) top[r] = hwptq_largest(top[r], 4);
+}
+
+// Scores become exponentials; of each row the reciprocal of their sum, and what is added to a probability.
+template <class C>
+static __device__ __forceinline__ void hwptq_exponentials(
+    int (&score)[hwptq_attention_form<C>::TILES][4], const int top[2], const short* table, int reciprocal[2],
+    int added[2]) {
+  int total[2] = {0, 0};
 #pragma unroll
-  for (int tile = 0; tile < TILES; tile++)
+  for (int tile = 0; tile < hwptq_attention_form<C>::TILES; tile++)
 #pragma unroll
     for (int e = 0; e < 4; e++) {
       int difference = top[e / 2] - score[tile][e];
-      int found = C::ENTRIES ? exponentials[min(difference, C::REACH)] : hwptq_exponential<C>(difference);
-      score[tile][e] = C::REACH > 32768 && score[tile][e] == HIDDEN ? 0 : found;
+      int found = C::ENTRIES ? table[min(difference, C::REACH)] : hwptq_exponential<C>(difference);
+      score[tile][e] = C::REACH > 32768 && score[tile][e] == HWPTQ_HIDDEN ? 0 : found;
       total[e / 2] += score[tile][e];
     }
   for (int r = 0; r < 2; r++) {
@@ -75,10 +89,18 @@ static __device__ __forceinline__ void hwptq_attend(
     reciprocal[r] = total[r] ? (1 << 30) / total[r] : 0;
     added[r] = C::ALIKE && !total[r] ? C::P_ALIKE : 0;
   }
+}
 
-  int found[ACROSS][4], p_sums[2] = {0, 0};
+// Products of probabilities and values in shared memory, and the sums of probabilities times the values' zero.
+template <class C>
+static __device__ __forceinline__ void hwptq_mix(
+    const int (&exponential)[hwptq_attention_form<C>::TILES][4], const int reciprocal[2], const int added[2], int lane,
+    const hwptq_word* values, int (&found)[hwptq_attention_form<C>::ACROSS][4], int p_sums[2]) {
+  typedef hwptq_attention_form<C> F;
+  int g = lane / 4, t = lane % 4;
+  p_sums[0] = p_sums[1] = 0;
 #pragma unroll
-  for (int i = 0; i < ACROSS; i++)
+  for (int i = 0; i < F::ACROSS; i++)
     for (int e = 0; e < 4; e++) found[i][e] = 0;
 #pragma unroll
   for (int step = 0; step < C::PADDED / 32; step++) {
@@ -90,25 +112,39 @@ static __device__ __forceinline__ void hwptq_attend(
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         int tile = step * 4 + part / 2 * 2 + e / 2;
-        one[e] = hwptq_probability(score[tile][r * 2 + e % 2], reciprocal[r]);
+        one[e] = hwptq_probability(exponential[tile][r * 2 + e % 2], reciprocal[r]);
         if (C::ALIKE && tile * 8 + t * 2 + e % 2 < C::KEYS) one[e] += added[r];
       }
       p[part] = __byte_perm(__byte_perm(one[0], one[1], 0x0040), __byte_perm(one[2], one[3], 0x0040), 0x5410);
       p_sums[r] = (int)__dp4a(p[part], 0x01010101u, (hwptq_word)p_sums[r]);
     }
 #pragma unroll
-    for (int i = 0; i < ACROSS; i++) {
-      const hwptq_word* b = values + (i * 8 + g) * VALUE + step * 8 + t;
+    for (int i = 0; i < F::ACROSS; i++) {
+      const hwptq_word* b = values + (i * 8 + g) * F::VALUE + step * 8 + t;
       hwptq_mma_unsigned(found[i], p, b[0], b[4]);
     }
   }
   if (C::V_ZERO)
     for (int r = 0; r < 2; r++) p_sums[r] = hwptq_sum(p_sums[r], 4) * C::V_ZERO;
+}
+
+// 16 queries from `begin` on, by a warp, from what lies in shared memory.
+template <class C>
+static __device__ __forceinline__ void hwptq_attend(
+    const hwptq_int8* q, const hwptq_int8* hidden, hwptq_int8* out, int begin, int lane, const hwptq_word* keys,
+    const hwptq_word* values, const int* begins, const int* lows, const int* highs, const short* table) {
+  typedef hwptq_attention_form<C> F;
+  int rows[2] = {begin + lane / 4, begin + lane / 4 + 8};
+  int score[F::TILES][4], top[2], reciprocal[2], added[2];
+  hwptq_scores<C>(q, hidden, rows, lane, keys, begins, lows, highs, score, top);
+  hwptq_exponentials<C>(score, top, table, reciprocal, added);
+  int found[F::ACROSS][4], p_sums[2];
+  hwptq_mix<C>(score, reciprocal, added, lane, values, found, p_sums);
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     if (rows[r] >= C::QUERIES) continue;
 #pragma unroll
-    for (int i = 0; i < ACROSS; i++) {
+    for (int i = 0; i < F::ACROSS; i++) {
       hwptq_pack<hwptq_int8, 2> pair;
 #pragma unroll
       for (int e = 0; e < 2; e++) {
@@ -116,7 +152,7 @@ static __device__ __forceinline__ void hwptq_attend(
         if (C::V_ZERO) acc -= p_sums[r];
         pair.at[e] = (hwptq_int8)hwptq_requantize<typename C::Values>(acc, C::Values::MULTIPLIER, C::Values::SHIFT);
       }
-      *(hwptq_pack<hwptq_int8, 2>*)(out + rows[r] * C::ROW_OF_OUT + i * 8 + t * 2) = pair;
+      *(hwptq_pack<hwptq_int8, 2>*)(out + rows[r] * C::ROW_OF_OUT + i * 8 + lane % 4 * 2) = pair;
     }
   }
 }
@@ -126,11 +162,9 @@ static __device__ __forceinline__ void hwptq_attention(
     const hwptq_int8* q, const hwptq_int8* k, const hwptq_int8* v, const hwptq_int8* hidden, const short* table,
     hwptq_int8* out) {
   constexpr int ROWS = 16 * C::WARPS * C::ROUNDS, BLOCKS = (C::QUERIES + ROWS - 1) / ROWS, THREADS = 32 * C::WARPS;
-  constexpr int KEY = C::DEPTH / 4 + 4, VALUE = C::PADDED / 4 + 4;  // words of a row: no two meet in one bank
-  constexpr int HIDDEN = -65536;
-  constexpr bool BY_ROW = C::MASKED && C::ROW_OF_HIDDEN != 0;
-  alignas(16) __shared__ hwptq_word keys[C::PADDED * KEY];
-  alignas(16) __shared__ hwptq_word values[C::DEPTH * VALUE];
+  typedef hwptq_attention_form<C> F;
+  alignas(16) __shared__ hwptq_word keys[C::PADDED * F::KEY];
+  alignas(16) __shared__ hwptq_word values[C::DEPTH * F::VALUE];
   alignas(16) __shared__ int begins[C::PADDED], lows[C::PADDED], highs[C::PADDED];  // of the sums of a key
   alignas(16) __shared__ short exponentials[C::ENTRIES + 8];
   int head = blockIdx.x / BLOCKS, first = blockIdx.x % BLOCKS * ROWS, thread = threadIdx.x;
@@ -143,13 +177,13 @@ static __device__ __forceinline__ void hwptq_attention(
     for (int i = 0; i < C::DEPTH / 16; i++) {
       hwptq_pack<hwptq_word, 4> part = {{0, 0, 0, 0}};
       if (key < C::KEYS) part = *(const hwptq_pack<hwptq_word, 4>*)(k + key * C::ROW_OF_K + i * 16);
-      *(hwptq_pack<hwptq_word, 4>*)(keys + key * KEY + i * 4) = part;
+      *(hwptq_pack<hwptq_word, 4>*)(keys + key * F::KEY + i * 4) = part;
       for (int e = 0; e < 4; e++) sum = __dp4a((int)part.at[e], 0x01010101, sum);
     }
     begins[key] = C::Q_ZERO * (C::DEPTH * C::K_ZERO - sum);
-    bool none = key >= C::KEYS || (C::MASKED && !BY_ROW && hidden[key * C::COLUMN_OF_HIDDEN] != 0);
-    lows[key] = none ? HIDDEN : C::Scores::LO;
-    highs[key] = none ? HIDDEN : C::Scores::HI;
+    bool none = key >= C::KEYS || (C::MASKED && !F::BY_ROW && hidden[key * C::COLUMN_OF_HIDDEN] != 0);
+    lows[key] = none ? HWPTQ_HIDDEN : C::Scores::LO;
+    highs[key] = none ? HWPTQ_HIDDEN : C::Scores::HI;
   }
   for (int i = thread; i < C::PADDED / 4 * (C::DEPTH / 4); i += THREADS) {
     int depth = i % (C::DEPTH / 4), four = i / (C::DEPTH / 4);
@@ -160,7 +194,7 @@ static __device__ __forceinline__ void hwptq_attention(
       row[e] = key < C::KEYS ? *(const hwptq_word*)(v + key * C::ROW_OF_V + depth * 4) : 0;
     }
     hwptq_transpose(row, column);
-    for (int e = 0; e < 4; e++) values[(depth * 4 + e) * VALUE + four] = column[e];
+    for (int e = 0; e < 4; e++) values[(depth * 4 + e) * F::VALUE + four] = column[e];
   }
   for (int i = thread; i < C::ENTRIES / 8; i += THREADS)
     ((hwptq_pack<short, 8>*)exponentials)[i] = ((const hwptq_pack<short, 8>*)table)[i];

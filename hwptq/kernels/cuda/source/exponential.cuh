@@ -2,6 +2,9 @@
 #ifndef HWPTQ_EXPONENTIAL
 #define HWPTQ_EXPONENTIAL
 
+// The score of what is hidden: below that of any int16.
+#define HWPTQ_HIDDEN (-65536)
+
 // c - ((u * f + 2^14) >> 15), given -f: so it is a sum with an upper word
 static __device__ __forceinline__ int hwptq_horner(int c, int u, int minus_f) {
   return c + ((u * minus_f + ((1 << 14) - 1)) >> 15);

@@ -17,14 +17,14 @@ static __device__ __forceinline__ void hwptq_softmax(const X* x, const hwptq_int
   for (int i = 0; i < EACH; i++) {
     int at = i * 32 + lane;
     bool shown = at < C::COUNT && (!C::MASKED || hidden[at * C::STRIDE] == 0);
-    value[i] = shown ? (int)x[at] : -65536;
+    value[i] = shown ? (int)x[at] : HWPTQ_HIDDEN;
     top = max(top, value[i]);
   }
   top = hwptq_largest(top, 32);
   int total = 0;
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
-    value[i] = value[i] == -65536 ? 0 : hwptq_exponential<C>(top - value[i]);
+    value[i] = value[i] == HWPTQ_HIDDEN ? 0 : hwptq_exponential<C>(top - value[i]);
     total += value[i];
   }
   total = hwptq_sum(total, 32);

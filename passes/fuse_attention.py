@@ -3,13 +3,14 @@
     matmul(softmax(matmul(q, transpose(k)) * factor, hidden), v)  ->  Attention(q, k, v, hidden)
 
 Keys and values that are repeated for several heads are read as they are, and those that are codes times
-scales of rows, as caches in int8 are, by their codes: AttentionOnRows, whose queries get codes too.
+scales of rows, as caches in int8 are, by their codes: AttentionOnRows, whose queries get codes too. A number
+that queries or keys are multiplied by is part of the factor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.composite import read_composite
-from hwptq.ir.dataflow import Rewriter, bindings, main_functions, op_name, rewrite, shape_of, users
+from hwptq.ir.dataflow import Rewriter, bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.movement import SAME_ORDER, order_of_axes
 from hwptq.lowering.emitter import Emitter
 from hwptq.operators.attention import Attention, AttentionOnRows
@@ -57,12 +58,17 @@ class FuseAttention:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of keys or values [batch, shared heads, positions, size]: a tensor, or codes with scales. turned:
-    how the axes of the tensor are moved to be so, None = they are."""
+    """Rows of keys or values [batch, shared heads, positions, size]: a tensor, or codes with scales, times
+    factor. turned: how the axes of the tensor are moved to be so, None = they are."""
 
     tensor: Any
     scales: Any = None
     turned: tuple[int, ...] | None = None
+    factor: float = 1.0
+
+    @property
+    def heads(self) -> int:
+        return shape_of(self.tensor)[1 if self.turned is None else self.turned[1]]
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,15 @@ def _attention(mod: tvm.IRModule, var: Any, values: Mapping[Any, Any], readers: 
     product = _product(mod, scores, values)
     if product is None or len(readers[scores]) > 1:
         return None
-    q, k = product.args
-    keys, rows = _rows(k, values, _LAST_TWO), _rows(v, values, None)
-    if keys is None or rows is None or (keys.scales is None) != (rows.scales is None):
+    keys, rows = _keys(product.args[1], values), _shared_rows(v, values)
+    if keys.heads != rows.heads or rows.factor != 1.0:
+        keys, rows = _Rows(product.args[1], None, _LAST_TWO), _Rows(v)
+    if (keys.scales is None) != (rows.scales is None):
         return None
     if hidden is not None and not _is_mask(shape_of(hidden), shape_of(scores)):
         return None
-    return _Found(q, keys, rows, hidden, product.factor, empties, (scores, shares))
+    q, own = _without_numbers(product.args[0], values)
+    return _Found(q, keys, rows, hidden, product.factor * own * keys.factor, empties, (scores, shares))
 
 
 def _product(mod: tvm.IRModule, var: Any, values: Mapping[Any, Any]) -> Any:
@@ -140,17 +148,46 @@ def _is_mask(mask: tuple[int, ...], scores: tuple[int, ...]) -> bool:
     return len(mask) <= _RANK and fits and wide[1] == 1 and wide[-1] == scores[-1]
 
 
-def _rows(expr: Any, values: Mapping[Any, Any], turned: tuple[int, ...] | None) -> _Rows | None:
-    """What stands before the repetition for heads. turned: how the axes lie, if not as rows."""
+def _keys(expr: Any, values: Mapping[Any, Any]) -> _Rows:
+    """The keys whose transpose `expr` is: what stands before the transpose, if that is all it does."""
+    product, outer = _without_numbers(expr, values)
+    value: Any = values.get(product)
+    if op_name(value) != "permute_dims":
+        return _Rows(product, None, _LAST_TWO, outer)
+    axes = order_of_axes(value)
+    turned = tuple(axes[a] for a in _LAST_TWO)
+    if turned != tuple(range(_RANK)):
+        return _Rows(value.args[0], None, turned, outer)
+    rows = _shared_rows(value.args[0], values)
+    return replace(rows, factor=outer * rows.factor)
+
+
+def _shared_rows(expr: Any, values: Mapping[Any, Any]) -> _Rows:
+    """What stands before the repetition for heads, and before numbers that multiply it."""
+    outer, factor = _without_numbers(expr, values)
+    inner, other = _without_numbers(_before_repetition(outer, values), values)
+    return replace(_codes(inner, values) or _Rows(inner), factor=factor * other)
+
+
+def _without_numbers(expr: Any, values: Mapping[Any, Any]) -> tuple[Any, float]:
+    """(x, c) of x * c, c * x or x / (1 / c), as often as there is a number; else (`expr`, 1)."""
+    factor = 1.0
+    while (found := _times_number(expr, values)) is not None:
+        expr, factor = found[0], factor * found[1]
+    return expr, factor
+
+
+def _times_number(expr: Any, values: Mapping[Any, Any]) -> tuple[Any, float] | None:
     value: Any = values.get(expr)
-    if turned is not None and op_name(value) == "permute_dims":
-        axes = order_of_axes(value)
-        moved = tuple(axes[a] for a in turned)
-        turned, expr = (None if moved == tuple(range(_RANK)) else moved), value.args[0]
-    if turned is None:
-        expr = _before_repetition(expr, values)
-        return _codes(expr, values) or _Rows(expr)
-    return _Rows(expr, None, turned)
+    kind = op_name(value)
+    pairs = {"multiply": ((0, 1), (1, 0)), "divide": ((0, 1),)}
+    for x, c in pairs.get(kind, ()):
+        number = constant(value.args[c])
+        if number is not None and number.size == 1 and number.item() != 0:
+            same = shape_of(value.args[x]) == shape_of(expr)
+            factor = float(number.item())
+            return (value.args[x], factor if kind == "multiply" else 1 / factor) if same else None
+    return None
 
 
 def _before_repetition(expr: Any, values: Mapping[Any, Any]) -> Any:

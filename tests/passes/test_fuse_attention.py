@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from relax_graphs import apply, graph, samples
 from tvm import relax
 
@@ -27,10 +28,18 @@ def repeated(emit: Any, x: Any) -> Any:
 
 def attention(kind: str = ""):
     """softmax(q kT / 2 + causal mask) v, keys and values for two heads each."""
+    half, twice = (relax.const(np.float32(n)) for n in (0.5, 2))
 
     def build(emit: Any, q: Any, k: Any, v: Any) -> Any:
         keys, values = repeated(emit, k), repeated(emit, v)
-        scores = emit(op.matmul(q, emit(op.permute_dims(keys, [0, 1, 3, 2]))), "scores")
+        if kind == "keys of their own":
+            keys = emit(op.tanh(keys))
+        if kind == "roots":
+            q, keys = emit(op.multiply(q, twice)), emit(op.divide(keys, twice))
+        keys = emit(op.permute_dims(keys, [0, 1, 3, 2]))
+        if kind == "roots":
+            q, keys = emit(op.multiply(half, q)), emit(op.multiply(keys, half))
+        scores = emit(op.matmul(q, keys), "scores")
         scores = emit(op.multiply(scores, relax.const(np.float32(0.5))))
         shares = emit(op.nn.softmax(emit(op.add(scores, relax.const(CAUSAL))), axis=-1), "shares")
         y = emit(op.matmul(shares, values), "y")
@@ -46,12 +55,17 @@ def operators(mod: Any) -> list[Any]:
     return [op for _, op, _ in integer_nodes(mod)]
 
 
-def test_one_operator_of_what_is_not_repeated() -> None:
-    mod = attention()
+@pytest.mark.parametrize(
+    ("kind", "factor", "shared"),
+    [("", 0.5, KV), ("roots", 0.125, KV), ("keys of their own", 0.5, Q)],
+)
+def test_one_operator_of_what_is_not_repeated(kind: str, factor: float, shared: tuple[int, ...]) -> None:
+    """Keys and values are read with as many heads each, whatever multiplies them."""
+    mod = attention(kind)
     fused = apply(passes.FuseAttention(TARGET), mod)
-    assert operators(fused) == [Attention(0.5, False)]
+    assert operators(fused) == [Attention(factor, False)]
     ((_, _, args),) = integer_nodes(fused)
-    assert [tuple(map(int, a.ty.shape.values)) for a in args] == [Q, KV, KV, (1, 1, 5, 5)]
+    assert [tuple(map(int, a.ty.shape.values)) for a in args] == [Q, shared, shared, (1, 1, 5, 5)]
     for sample in samples(mod, 3):
         exact, found = (Interpreter(m).run(sample)[0] for m in (mod, fused))
         assert np.linalg.norm(exact - found) <= 1e-6 * np.linalg.norm(exact)

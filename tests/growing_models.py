@@ -15,12 +15,14 @@ WORDS, WIDTH, ROWS = 13, 8, 6
 def growing(*extra: str) -> onnx.ModelProto:
     """One layer of attention [1, 2, P, 4] over what came before. extra: "mask" an input of ones; "position"
     an input; "range", "slice" positions and rows of a causal mask that follow from the length of the caches;
-    "root" a factor that does, too."""
+    "root" a factor that does, too. "moved": tokens and positions are flattened before they are looked up;
+    "copied": of caches, copies are given; "values last": caches of values have the new row in front."""
     nodes: list[Any] = []
     held: dict[str, np.ndarray] = {
         "table": normal(1, WORDS, WIDTH), "places": normal(2, ROWS, WIDTH), "out": normal(3, WIDTH, WORDS),
         "heads": np.array([1, 1, 2, 4]), "flat": np.array([1, 1, WIDTH]), "one": np.array(1),
-        "two": np.array(2), "zero": np.array([0]), "ones": np.array([1]), "least": np.float32(-1e9),
+        "two": np.array(2), "zero": np.array([0]), "ones": np.array([1]), "rest": np.array([-1, 1]),
+        "least": np.float32(-1e9),
     }  # fmt: skip
     held |= {f"w{n}": normal(4 + i, WIDTH, WIDTH) for i, n in enumerate("qkv")}
 
@@ -31,18 +33,28 @@ def growing(*extra: str) -> onnx.ModelProto:
     node("Shape", "past.k", "sizes")
     node("Gather", "sizes two", "length", axis=0)
     node("Add", "length one", "total")
-    node("Gather", "table t", "x0")
+    token, step = "t", "step"
+    if "moved" in extra:
+        token = node("Reshape", "t rest", "t0")
+        step = node("Add", f"{node('Cast', 'step', 'step0', to=TensorProto.INT64)} zero", "step1")
+    node("Gather", f"table {token}", "x0")
     x = "x0"
     if "range" in extra:
         node("Range", "length total one", "at")
         x = node("Add", f"{x} {node('Gather', 'places at', 'placed')}", "x1")
     if "position" in extra:
-        x = node("Add", f"{x} {node('Gather', 'places step', 'stepped')}", "x2")
+        x = node("Add", f"{x} {node('Gather', f'places {step}', 'stepped')}", "x2")
     for n in "qkv":
         node("MatMul", f"{x} w{n}", f"{n}0")
         node("Transpose", node("Reshape", f"{n}0 heads", f"{n}1"), n, perm=[0, 2, 1, 3])
     for n in "kv":
-        node("Concat", f"past.{n} {n}", f"present.{n}", axis=2)
+        both = f"{n} past.{n}" if "values last" in extra and n == "v" else f"past.{n} {n}"
+        if "copied" in extra:
+            node("Concat", both, f"whole.{n}", axis=2)
+            copied = node("Identity", f"whole.{n}", f"copy.{n}")
+            node("Cast", copied, f"present.{n}", to=TensorProto.FLOAT)
+        else:
+            node("Concat", both, f"present.{n}", axis=2)
     score = node("MatMul", f"q {node('Transpose', 'present.k', 'kt', perm=[0, 1, 3, 2])}", "score0")
     if "slice" in extra:
         held["causal"] = np.where(np.tri(ROWS, dtype=bool), 0, -1e9).astype(np.float32)

@@ -34,7 +34,18 @@ def by_growing(model: onnx.ModelProto, tokens: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("mask",), ("position",), ("range",), ("slice",), ("range", "slice", "mask")], ids="+".join
+    "extra",
+    [
+        (),
+        ("mask",),
+        ("position",),
+        ("range",),
+        ("slice",),
+        ("range", "slice", "mask"),
+        ("copied",),
+        ("position", "moved"),
+    ],
+    ids="+".join,
 )
 def test_steps_give_what_growing_caches_give(extra: tuple[str, ...]) -> None:
     model, tokens = growing(*extra), [3, 1, 4, 1, 5, 9]
@@ -54,6 +65,11 @@ def test_steps_give_what_growing_caches_give(extra: tuple[str, ...]) -> None:
 def test_what_depends_on_the_length_otherwise_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"'n_score3'.*depends on how many rows"):
         read_model(growing("root"), {"P": 5})
+
+
+def test_caches_that_grow_otherwise_beside_others_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"input 'past.v' is as long as the caches, but no output"):
+        read_model(growing("values last"), {"P": 5})
 
 
 @pytest.mark.parametrize("axes", [["P", 4], [3, 4]])

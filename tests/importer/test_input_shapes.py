@@ -45,6 +45,33 @@ def test_a_missing_size_is_asked_for_by_name():
         input_shapes([value("x", "N", 3, "H")], {})
 
 
+def test_an_axis_that_is_a_sum_of_others_follows_from_them():
+    """As exports of language models have it; "new" is asked for once."""
+    inputs = [
+        value("ids", "batch", "new"),
+        value("mask", "batch", "past + new"),
+        value("k", "2*batch", 4, "past"),
+    ]
+    found = {"ids": (1, 1), "mask": (1, 8), "k": (2, 4, 7)}
+    assert input_shapes(inputs, {"new": 1, "past": 7}) == found
+    assert input_shapes(inputs, {"new": 1, "past": 7, "mask.1": 9}) == {**found, "mask": (1, 9)}
+    assert input_shapes(inputs, {"new": 1, "past": 7, "past + new": 9}) == {**found, "mask": (1, 9)}
+    with pytest.raises(UnsupportedError) as error:
+        input_shapes(inputs, {})
+    assert str(error.value) == (
+        "input 'ids': axis 1 is symbolic, as are axes of 2 more inputs; give the size: --axis new=SIZE "
+        "--axis past=SIZE"
+    )
+
+
+@pytest.mark.parametrize(
+    "symbol", ["a.b", "past +", "new - 1", "1 / new", "new // 0", "f(new)", "other + new"]
+)
+def test_what_is_no_sum_of_known_axes_is_asked_for_by_place(symbol: str):
+    with pytest.raises(UnsupportedError, match="input 'mask': axis 1 is symbolic"):
+        input_shapes([value("ids", "batch", "new"), value("mask", "batch", symbol)], {"new": 1})
+
+
 def test_a_size_that_names_no_axis_is_refused():
     with pytest.raises(InputError, match=r"--axis T: no symbolic axis has this name; there is N, S, x\.2"):
         input_shapes([value("x", "N", "S", "?"), value("y", "N", "S")], {"T": 7})

@@ -28,6 +28,8 @@ _HIDDEN = np.float32(-3e38)
 #: Operands that are sizes, and may depend on the number of rows: the result has another shape then.
 _SIZES = {"Reshape": (1,), "Expand": (1,), "ConstantOfShape": (0,), "Tile": (1,), "Slice": (2,)}
 _POSITION = "position"
+#: What an exporter writes between an integer and the table that it looks up; and a number may be added.
+_MOVES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Identity", "Cast")
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,52 @@ def with_fixed_caches(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.Mode
     plain = _Fixed(model, shapes, caches, rows.pop())
     if not plain.looked_up():
         return model, shapes  # a part of a stream, say, before the next one
+    _check_others(model.graph, caches)
     fixed = replace(plain, follows=plain.dependent())
     fixed.check()
     return fixed.masked(), fixed.shapes
 
 
 def _growing(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[_Cache]:
-    given = {o.name for o in graph.output}
+    made = {out: node for node in graph.node for out in node.output}
     dims = {v.name: v.type.tensor_type.shape.dim for v in graph.input}
     found = []
-    for node in graph.node:
-        if node.op_type == "Concat" and len(node.input) == 2 and node.output[0] in given:
+    for output in graph.output:
+        node = made.get(output.name)
+        while node is not None and _is_copy(node):
+            node = made.get(node.input[0])
+        if node is not None and node.op_type == "Concat" and len(node.input) == 2:
             past, new = node.input
             if past in shapes:
                 axis = int(attribute(node, "axis")) % len(shapes[past])
                 if not dims[past][axis].HasField("dim_value"):
                     found.append(_Cache(past, new, node.output[0], axis))
     return found
+
+
+def _is_copy(node: onnx.NodeProto) -> bool:
+    """Of a tensor of floats, which are all float32 here."""
+    return node.op_type == "Identity" or (
+        node.op_type == "Cast" and attribute(node, "to") == TensorProto.FLOAT
+    )
+
+
+def _check_others(graph: onnx.GraphProto, caches: Sequence[_Cache]) -> None:
+    """Raise UnsupportedError for an input of floats that grows as caches do, but is none."""
+    dims = {v.name: v.type.tensor_type.shape.dim for v in graph.input}
+    names = {dims[c.past][c.axis].dim_param for c in caches} - {""}
+    known = {c.past for c in caches}
+    for value in graph.input:
+        symbols = {d.dim_param for d in dims[value.name]}
+        if (
+            value.type.tensor_type.elem_type == TensorProto.FLOAT
+            and value.name not in known
+            and names & symbols
+        ):
+            raise UnsupportedError(
+                f"input {value.name!r} is as long as the caches, but no output is it with a row behind: "
+                "export the caches alike"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,14 +128,20 @@ class _Fixed:
         return max(self.looked_up())[1]
 
     def looked_up(self) -> list[tuple[int, str]]:
-        """(the size of a table, the input of one integer that its rows are looked up by)."""
-        sizes = {t.name: int(np.prod(t.dims)) for t in self.model.graph.initializer}
-        one = self._ones()
-        return [
-            (sizes.get(n.input[0], 0), n.input[1])
-            for n in self.model.graph.node
-            if n.op_type == "Gather" and n.input[1] in one
-        ]
+        """(the size of a table, the input of one integer that its rows are looked up by), whatever moves it
+        on the way."""
+        graph = self.model.graph
+        sizes = {t.name: int(np.prod(t.dims)) for t in graph.initializer}
+        fixed = {*sizes, *(n.output[0] for n in graph.node if n.op_type == "Constant")}
+        source, found = {name: name for name in self._ones()}, []
+        for node in graph.node:
+            if node.op_type == "Gather" and node.input[1] in source:
+                found.append((sizes.get(node.input[0], 0), source[node.input[1]]))
+            moved = [i for i in node.input if i in source]
+            others = fixed.issuperset(i for i in node.input if i not in source)
+            if moved and (node.op_type in _MOVES or (node.op_type in ("Add", "Sub") and others)):
+                source[node.output[0]] = source[moved[0]]
+        return found
 
     def _ones(self) -> list[str]:
         """Inputs of one integer."""

@@ -16,7 +16,8 @@ def growing(*extra: str) -> onnx.ModelProto:
     """One layer of attention [1, 2, P, 4] over what came before. extra: "mask" an input of ones; "position"
     an input; "range", "slice" positions and rows of a causal mask that follow from the length of the caches;
     "root" a factor that does, too. "moved": tokens and positions are flattened before they are looked up;
-    "copied": of caches, copies are given; "values last": caches of values have the new row in front."""
+    "copied": of caches, copies are given; "chosen": the mask is gathered from a column; "values last": caches
+    of values have the new row in front."""
     nodes: list[Any] = []
     held: dict[str, np.ndarray] = {
         "table": normal(1, WORDS, WIDTH), "places": normal(2, ROWS, WIDTH), "out": normal(3, WIDTH, WORDS),
@@ -63,7 +64,14 @@ def growing(*extra: str) -> onnx.ModelProto:
         node("Slice", "causal begin end zero", "causal0")
         score = node("Add", f"{score} {node('Slice', 'causal0 zero end ones', 'causal1')}", "score1")
     if "mask" in extra:
-        node("Where", f"{node('Cast', 'mask', 'seen', to=TensorProto.BOOL)} {score} least", "score2")
+        shown = "mask"
+        if "chosen" in extra:
+            held["every"] = np.arange(ROWS)[None, None, None]
+            node("Reshape", f"mask {node('Constant', '', 'column', value_ints=[ROWS, 1])}", "mask0")
+            shown = node("Reshape", f"{node('Gather', 'mask0 every', 'mask1', axis=0)} here", "mask2")
+            held["here"] = np.array([1, 1, 1, ROWS])
+        seen = node("Cast", shown, "seen", to=TensorProto.BOOL)
+        node("Where", f"{seen} {score} least", "score2")
         score = "score2"
     if "root" in extra:
         node("Div", f"{score} {node('Cast', 'total', 'root', to=TensorProto.FLOAT)}", "score3")

@@ -58,9 +58,25 @@ def reading(mod: tvm.IRModule, value: Any) -> Reading | None:
     if name == "strided_slice":
         cut = [_from_end(value, a) for a in slice_bounds(value)[0]]
         return Reading((value.args[0],), lambda axis: None if axis in cut else (axis,))
+    if name == "take" and constant(value.args[1]) is not None and value.attrs.axis is not None:
+        return _of_choice(value)
     if name in _OVER_AXES:
         return _over_axes(value, name)
     return None
+
+
+def _of_choice(value: Any) -> Reading:
+    """Constant places of an axis, which those of the indices stand for in the result."""
+    x, rank, many = value.args[0], len(shape_of(value)), len(shape_of(value.args[1]))
+    own = int(value.attrs.axis) % len(shape_of(x))
+
+    def along(axis: int) -> tuple[int | None, ...] | None:
+        place = rank + axis
+        if place < own:
+            return (place - len(shape_of(x)),)
+        return (axis,) if place >= own + many else None
+
+    return Reading((x,), along)
 
 
 def _over_axes(value: Any, name: str) -> Reading | None:

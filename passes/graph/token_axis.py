@@ -218,6 +218,11 @@ def _over_the_same_axes(value: Any) -> Callable[[list[Any], list[Any]], Any] | N
         return lambda tensors, rest: make(
             *tensors, *rest, axes=ends(value.attrs.axes), epsilon=value.attrs.epsilon
         )
+    if name == "take":
+        own = ends(value.attrs.axis)[0]
+        return lambda tensors, rest: relax.op.take(
+            *tensors, *rest, axis=len(shape_of(tensors[0])) + own, mode=value.attrs.mode
+        )
     if name == "nn.softmax":
         return lambda tensors, rest: relax.op.nn.softmax(*tensors, axis=ends(value.attrs.axis)[0])
     if name in REDUCTIONS:

@@ -75,7 +75,11 @@ def test_prompts_are_steps(kind: str, data: st.DataObject) -> None:
         assert np.array_equal(run.held[name], held), name
 
 
-@pytest.mark.parametrize("extra", [(), ("mask",), ("position",), ("range", "slice", "mask")], ids="+".join)
+@pytest.mark.parametrize(
+    "extra",
+    [(), ("mask",), ("position",), ("range", "slice", "mask"), ("mask", "chosen")],
+    ids="+".join,
+)
 def test_caches_that_grew_by_concat(extra: tuple[str, ...]) -> None:
     axes = {"P": ROWS - 1, **({"all": ROWS} if "mask" in extra else {})}
     mod = integer_step(growing(*extra), activations="dynamic", axes=axes)

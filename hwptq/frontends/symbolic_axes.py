@@ -37,8 +37,9 @@ class _SymbolicAxis:
     def names(self) -> set[str]:
         """What it follows from: the names in its symbol, if that is more than one name."""
         tree = _parsed(self.symbol)
-        none = tree is None or isinstance(tree, ast.Name)
-        return set() if none else {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        if tree is None or isinstance(tree, ast.Name):
+            return set()
+        return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
 
 
 def bound_shapes(

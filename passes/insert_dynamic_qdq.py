@@ -121,12 +121,12 @@ class _Rounded:
 
     def __init__(self, formats: GroupChoice, mapped: bool):
         self._formats, self._mapped = formats, mapped
-        self._shared: list[tuple[np.ndarray, GroupedRows]] = []
+        self._shared: list[tuple[np.ndarray, GroupedRows]] = []  # by the array itself
 
     def rows(self, weight: GroupedWeight) -> GroupedRows:
         """Those of a layer or of a table, in the dtype that was chosen for it."""
         for known, rows in self._shared if weight.shared else ():
-            if np.array_equal(known, weight.rows):
+            if known is weight.rows:
                 return rows
         how = self._formats.of(weight)
         rows = own_rows(weight.rows, *how) or nearest_rows(weight.rows, *how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,7 +103,8 @@ def group_formats(
 class GroupedWeight:
     """A weight as rows [R, K], the products of inputs along a row: those of a dense layer, or of a table.
 
-    label: of the node that reads it; shared: whether a dense layer and a look-up read the same rows.
+    label: of the node that reads it; rows: one array for all weights of a function that are equal; shared:
+    whether a dense layer and a look-up read the same rows, whose codes are stored once then.
     """
 
     label: str
@@ -120,17 +121,32 @@ def grouped_weights(mod: tvm.IRModule, func: Any) -> dict[Any, GroupedWeight]:
     """
     found = dict(_weights(mod, func))
     turning = _factors(func, found)
-    found = {var: weight for var, weight in found.items() if var not in turning}
+    left = {var: weight for var, weight in found.items() if var not in turning}
     named = origins(func)
-    last = _last_layers(func, {var for var, (_, is_table) in found.items() if not is_table})
-    tables = [rows for rows, is_table in found.values() if is_table]
-    layers = [rows for rows, is_table in found.values() if not is_table]
+    last = _last_layers(func, {var for var, (_, is_table) in left.items() if not is_table})
+    alike = dict(zip(left, _each_once([rows for rows, _ in left.values()]), strict=True))
+    readers = {(id(rows), left[var][1]) for var, rows in alike.items()}
 
-    def described(var: Any, rows: np.ndarray, is_table: bool) -> GroupedWeight:
-        shared = any(np.array_equal(rows, other) for other in (layers if is_table else tables))
-        return GroupedWeight(named[var].label, rows, is_table, is_table or shared or var in last, shared)
+    def described(var: Any, is_table: bool) -> GroupedWeight:
+        shared = (id(alike[var]), not is_table) in readers
+        at_end = is_table or shared or var in last
+        return GroupedWeight(named[var].label, alike[var], is_table, at_end, shared)
 
-    return {var: described(var, *weight) for var, weight in found.items()}
+    return {var: described(var, is_table) for var, (_, is_table) in left.items()}
+
+
+def _each_once(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each array the first that equals it. By values: exporters write a table that is the head too once,
+    or twice, straight or transposed, and all of them can be stored once."""
+    known: dict[tuple[Any, ...], list[np.ndarray]] = {}
+    found = []
+    for array in arrays:
+        same = known.setdefault((array.shape, (array[:1] + 0.0).tobytes()), [])  # -0.0 equals 0.0
+        first = next((other for other in same if np.array_equal(other, array)), None)
+        if first is None:
+            same.append(array)
+        found.append(array if first is None else first)
+    return found
 
 
 def _weights(mod: tvm.IRModule, func: Any) -> Iterator[tuple[Any, tuple[np.ndarray, bool]]]:

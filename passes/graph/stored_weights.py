@@ -50,14 +50,10 @@ class StoredWeight:
 
 def stored_weights(mod: tvm.IRModule, function: str) -> list[StoredWeight]:
     """Those of a function, in its order; nodes that read equal rows share one."""
-    alike: list[list[tuple[Any, GroupedWeight]]] = []
+    alike: dict[int, list[tuple[Any, GroupedWeight]]] = {}
     for var, weight in grouped_weights(mod, mod[function]).items():
-        known = next((k for k in alike if np.array_equal(k[0][1].rows, weight.rows)), None)
-        if known is None:
-            alike.append([(var, weight)])
-        else:
-            known.append((var, weight))
-    return [StoredWeight(tuple(readers)) for readers in alike]
+        alike.setdefault(id(weight.rows), []).append((var, weight))
+    return [StoredWeight(tuple(readers)) for readers in alike.values()]
 
 
 def groupings(target: Descriptor, depth: int, size: int | None = None) -> list[Grouping]:

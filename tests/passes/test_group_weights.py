@@ -14,7 +14,8 @@ from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import format_of
 from hwptq.ir.dataflow import constant
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
-from hwptq.passes.graph.group_plan import GroupFormats, group_formats
+from hwptq.passes.graph.group_plan import GroupFormats, group_formats, grouped_weights
+from hwptq.passes.graph.stored_weights import stored_weights
 from hwptq.qdq_export import export_qdq
 from hwptq.report.coverage import bits, coverage, integer_nodes
 from hwptq.targets import load_target
@@ -90,6 +91,19 @@ def test_a_table_and_a_head_of_the_same_rows_stay_the_same() -> None:
     (_, table), (_, head) = of_kind(integer, GroupEmbedding)[0], of_kind(integer, GroupDense)[-1]
     for a, b in zip(table[1:], head[1:], strict=True):
         np.testing.assert_array_equal(constant(a), constant(b))
+
+
+def test_equal_rows_are_one_array_and_others_are_their_own() -> None:
+    mod = language_model()
+    table, up, down, head = grouped_weights(mod, mod["main"]).values()
+    assert head.rows is table.rows
+    assert (table.is_table, head.is_table) == (True, False)
+    assert [w.shared for w in (table, up, down, head)] == [True, False, False, True]
+    assert len({id(w.rows) for w in (table, up, down)}) == 3
+    stored = stored_weights(mod, "main")
+    assert [[weight.label for _, weight in each.readers] for each in stored] == [
+        [table.label, head.label], [up.label], [down.label]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("weight", "error"), [("int8", 0.03), ("int4", 0.3), ("int3", 0.6)])

@@ -33,6 +33,7 @@ from hwptq.tir.builder import (
     start_of,
     workspace,
 )
+from hwptq.tir.float_steps import fma
 from hwptq.tir.kernel import PREVIOUS, Step, TensorType
 from hwptq.tir.layout import PLAIN
 from hwptq.tir.packed_codes import short_scale
@@ -43,6 +44,7 @@ from .pack_codes import Unit, codes_above, levels_of, pack_codes, pack_group_sca
 from .pack_input import Packing, pack_input
 from .pack_weights import vector_count
 from .register_tile import Turns, blocks, even
+from .staggered import staggered
 from .tile_instructions import K, clear, configure, move, multiply, release
 
 _NAME = "group_tile_registers"
@@ -87,8 +89,7 @@ class TileGroupPlan:
     @property
     def accumulators(self) -> int:
         """Groups on their way at a time: two registers each hold activations and weights."""
-        most = self.kernel.registers - 4
-        return max(n for n in range(1, most + 1) if self.groups % n == 0)
+        return self.kernel.registers - 4
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -113,17 +114,19 @@ class TileGroupPlan:
 def takes_tile_groups(
     op: GroupDense | GroupEmbedding, constants: Sequence[np.ndarray], kernel: TileRegistersKernel
 ) -> bool:
-    """Whether the groups fill registers evenly, and levels less zeros are bytes."""
+    """Whether the groups fill registers evenly, and levels less zeros are bytes; of a table without zeros."""
     codes, _, *zeros = constants
     unit = unit_of_bits(op.weight_bits)
     if unit is None or op.size % (unit.operands * K) or op.depth % op.size:
+        return False
+    if zeros and isinstance(op, GroupEmbedding):
         return False
     registers = -(-op.size // kernel.row_bytes)
     levels = levels_of(op.weight)
     least, most = (int(f(zeros[0])) if zeros else 0 for f in (np.min, np.max))
     return (
         op.size % (registers * K) == 0
-        and kernel.registers > 4
+        and kernel.registers > 5
         and len(codes) >= kernel.columns
         and levels[0] - most >= -_BYTE
         and levels[-1] - least < _BYTE
@@ -157,7 +160,7 @@ def _emit(plan: TileGroupPlan, unit: VectorUnit) -> Callable[..., None]:
         def part(own: Part) -> None:
             configure(plan.kernel, plan.sizes)
             rows = workspace(plan.op.depth * plan.lanes, "int8")
-            sums = workspace(plan.accumulators * plan.rows * plan.lanes, "int32")
+            sums = workspace(plan.accumulators * (plan.rows + 1) * plan.lanes, "int32")
             vector = _Vector(plan, x, codes, scales, zeros, y, rows, sums)
             for first, many, together in blocks(plan.vectors, plan.together):
                 begin, count = own.of(many, turn=first)
@@ -225,25 +228,33 @@ class _Vector:
         for total in totals:
             total.store(0, constant(0.0, "float32", lanes), lanes)
 
-        def several(n: Expr) -> None:
-            first = n * plan.accumulators
-            for number in range(plan.accumulators):
-                self._multiply(number, token, first + number)
-            size = plan.rows * lanes
-            for number in range(plan.accumulators):
-                move(plan.kernel.store, number, self.sums.address(number * size), lanes * 4)
-            for number in range(plan.accumulators):
-                scale = T.bind(short_scale(self.scales, self._place(turns, first + number), lanes))
-                for row, total in enumerate(totals):
-                    found = cast(self.sums.load(number * size + row * lanes, lanes), "float32", lanes)
-                    terms = found, scale, total.load(0, lanes)
-                    fma = T.call_llvm_pure_intrin(dtype_of("float32", lanes), "llvm.fma", *terms)
-                    total.store(0, fma, lanes)
+        def add(group: Expr, number: int) -> None:
+            scale = T.bind(short_scale(self.scales, self._place(turns, group), lanes))
+            self._add(scale, number, totals)
 
-        loop(plan.groups // plan.accumulators, several)
+        def product(group: Expr, number: int) -> None:
+            self._multiply(number, token, group)
+
+        staggered(plan.groups, plan.accumulators, [product, self._store, add])
         channel = start_of(turns.first + turns.at, lanes, plan.channels)
         for row, total in enumerate(totals):
             self.y.store((token + row) * plan.channels + channel, total.load(0, lanes), lanes)
+
+    def _sums(self, accumulator: int) -> int:
+        """Where those of an accumulator are stored."""
+        return accumulator * (self.plan.rows * self.plan.lanes + self.plan.lanes)
+
+    def _store(self, _: Expr, accumulator: int) -> None:
+        """The sums of a group to memory, from where they can't be read at once."""
+        address = self.sums.address(self._sums(accumulator))
+        move(self.plan.kernel.store, accumulator, address, self.plan.lanes * 4)
+
+    def _add(self, scale: Expr, accumulator: int, totals: Sequence[Flat]) -> None:
+        """The sums of a group, times their scales, to those of the tile."""
+        lanes, first = self.plan.lanes, self._sums(accumulator)
+        for row, total in enumerate(totals):
+            found = cast(self.sums.load(first + row * lanes, lanes), "float32", lanes)
+            total.store(0, fma(found, scale, total.load(0, lanes), lanes), lanes)
 
     def _multiply(self, accumulator: int, token: Expr, group: Expr) -> None:
         """The sums of a group in a register."""

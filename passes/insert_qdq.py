@@ -3,7 +3,7 @@ floats; around a tensor in bfloat16, casts (graph/qdq.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,65 +53,71 @@ class InsertQDQ:
             QuantizationPlan(mod, str(gv.name_hint), self.target, self.stats, self._choices(f))
             for gv, f in main_functions(mod)
         ]
-        quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
-        weights = {v: w for plan in plans for v, w in plan.weights.items()}
-        tables = {v: w for plan in plans for v, w in embedding_tables(plan).items()}
-
-        narrow = {v: q for plan in plans for v, q in plan.narrow.items()}
-        bytes_read = {v for plan in plans for v in plan.values if plan.reads_bytes(v)}
-        kinds = {v: kind for plan in plans for v, kind in plan.kinds.items()}
-        unrounded: dict[Any, Any] = {}  # what operators in float, and the graph's user, read as it is
-        narrowed: dict[Any, Any] = {}  # wide tensors as products read them
-
-        def begin(r: Any) -> None:
-            for p in r.func.params:
-                if p in quantized:
-                    unrounded[p] = p
-                    r.env[p] = _activation(r, p, r.origins[p], quantized[p])
-                    keep_narrow(r, p, r.env[p], r.origins[p])
-
-        def keep_narrow(r: Any, var: Any, real: Any, origin: Origin) -> None:
-            if var in narrow:
-                narrowed[var] = _activation(r, real, origin, narrow[var])
-
-        def visit(r: Any, var: Any, value: Any) -> Any:
-            in_float = kinds[var] is None
-            with r.reading(unrounded if in_float else narrowed if var in bytes_read else {}):
-                new = r.keep(value)
-            if var in weights:
-                weight = _weight(r, weights[var])
-                new = relax.Call(new.op, [new.args[0], weight, *new.args[2:]], new.attrs, new.ty_args)
-            if var in tables:
-                rows = _weight(r, tables[var])
-                new = relax.Call(new.op, [rows, *new.args[1:]], new.attrs, new.ty_args)
-            if var not in quantized:
-                return new
-            tensor = r.emit(new, r.origin)
-            if in_float:
-                unrounded[var] = tensor
-            real = _activation(r, tensor, r.origin, quantized[var])
-            keep_narrow(r, var, real, r.origin)
-            return real
-
-        def result(r: Any) -> Any:
-            with r.reading(unrounded):
-                return r.get(r.func.body.body)
-
+        writer = _Writer(plans)
         reasons = {plan.function: plan.reasons for plan in plans}
-        dtypes = {plan.function: _dtypes(plan) for plan in plans}
         groups = {
             plan.function: {plan.labels[v]: w.group for v, w in plan.weights.items() if w.group}
             for plan in plans
         }
-        out = with_weight_groups(with_float_reasons(rewrite(mod, visit, begin, result), reasons), groups)
-        out = with_layer_dtypes(out, dtypes)
-        zero_points = any(w.from_zero for w in weights.values())
+        out = rewrite(mod, writer.visit, writer.begin, writer.result)
+        out = with_weight_groups(with_float_reasons(out, reasons), groups)
+        out = with_layer_dtypes(out, {plan.function: _dtypes(plan) for plan in plans})
+        zero_points = any(w.from_zero for w in writer.weights.values())
         return tvm.ir.transform.Sequential([FitIntegers()])(out) if zero_points else out
 
     def _choices(self, func: Any) -> Choices:
         if self.choices.assignment is not None:
             return self.choices
         return replace(self.choices, assignment=assignment(func))
+
+
+class _Writer:
+    """The new functions, binding by binding. unrounded: what operators in float, and the graph's user, read
+    as it is; narrowed: wide tensors as products read them."""
+
+    def __init__(self, plans: Sequence[QuantizationPlan]):
+        self.quantized = {v: q for plan in plans for v, q in plan.qparams.items()}
+        self.weights = {v: w for plan in plans for v, w in plan.weights.items()}
+        self.tables = {v: w for plan in plans for v, w in embedding_tables(plan).items()}
+        self.narrow = {v: q for plan in plans for v, q in plan.narrow.items()}
+        self.bytes_read = {v for plan in plans for v in plan.values if plan.reads_bytes(v)}
+        self.kinds = {v: kind for plan in plans for v, kind in plan.kinds.items()}
+        self.unrounded: dict[Any, Any] = {}
+        self.narrowed: dict[Any, Any] = {}
+
+    def begin(self, r: Any) -> None:
+        for p in r.func.params:
+            if p in self.quantized:
+                self.unrounded[p] = p
+                r.env[p] = self._rounded(r, p, p, r.origins[p])
+
+    def visit(self, r: Any, var: Any, value: Any) -> Any:
+        in_float = self.kinds[var] is None
+        with r.reading(self.unrounded if in_float else self.narrowed if var in self.bytes_read else {}):
+            new = r.keep(value)
+        if var in self.weights:
+            weight = _weight(r, self.weights[var])
+            new = relax.Call(new.op, [new.args[0], weight, *new.args[2:]], new.attrs, new.ty_args)
+        if var in self.tables:
+            rows = _weight(r, self.tables[var])
+            new = relax.Call(new.op, [rows, *new.args[1:]], new.attrs, new.ty_args)
+        if var not in self.quantized:
+            return new
+        tensor = r.emit(new, r.origin)
+        if in_float:
+            self.unrounded[var] = tensor
+        return self._rounded(r, var, tensor, r.origin)
+
+    def result(self, r: Any) -> Any:
+        with r.reading(self.unrounded):
+            return r.get(r.func.body.body)
+
+    def _rounded(self, r: Any, var: Any, tensor: Any, origin: Origin) -> Any:
+        """DQ(Q(tensor)), and the same in bytes where products read those."""
+        real = _activation(r, tensor, origin, self.quantized[var])
+        if var in self.narrow:
+            self.narrowed[var] = _activation(r, real, origin, self.narrow[var])
+        return real
 
 
 def _check_statistics(mod: tvm.IRModule, stats: Stats) -> None:

@@ -179,51 +179,63 @@ class _Fixed:
         """The new model, but for the masks of its softmaxes."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        graph, total = model.graph, self.rows + 1
+        graph = model.graph
+        nodes, constants = self._of_position()
+        for node in graph.node:
+            if node.output[0] not in self.follows.ranges:
+                instead, more = self._rewritten(node)
+                nodes += instead
+                constants |= more
+        nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        for part, new in ((graph.input, self._inputs(graph)), (graph.node, nodes)):
+            kept = [type(x).FromString(x.SerializeToString()) for x in new]
+            del part[:]
+            part.extend(kept)
+        graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
+        return model
+
+    def _inputs(self, graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+        """Those of the new model: without masks, of the new sizes, with the position."""
         inputs = [v for v in graph.input if v.name not in self.masks]
         for value in inputs:
             for dim, size in zip(value.type.tensor_type.shape.dim, self.shapes[value.name], strict=True):
                 dim.dim_value = size
         if self.position is None:
             inputs.append(helper.make_tensor_value_info(_POSITION, TensorProto.INT64, [1]))
-        masks = {v.name: v.type.tensor_type.elem_type for v in graph.input if v.name in self.masks}
+        return inputs
+
+    def _of_position(self) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+        """What follows from the position, masks and what does so in the file: nodes, and their constants."""
+        kinds = {v.name: v.type.tensor_type.elem_type for v in self.model.graph.input}
         nodes = [
             _node("Reshape", [self.position or _POSITION, "fixed.one"], "fixed.at#0"),
             _node("Cast", ["fixed.at#0"], "fixed.at", to=TensorProto.INT64),
             _node("LessOrEqual", ["fixed.places", "fixed.at"], "fixed.seen"),
         ]
-        constants = {"fixed.one": np.array([1]), "fixed.places": np.arange(total)[None]}
-        for name, kind in masks.items():
-            nodes.append(_node("Cast", ["fixed.seen"], name, to=kind))
+        constants = {"fixed.one": np.array([1]), "fixed.places": np.arange(self.rows + 1)[None]}
+        nodes += [_node("Cast", ["fixed.seen"], name, to=kinds[name]) for name in self.masks]
         first = {**self.follows.ranges, **{f"{n}.row": row for n, (row, _) in self.follows.slices.items()}}
         for name, start in first.items():
             constants[f"{name}.start"] = start
             nodes.append(_node("Add", [f"{name}.start", "fixed.at"], name))
-        writes = {c.present: c for c in self.caches}
-        for node in graph.node:
-            if node.output[0] in self.follows.ranges:
-                continue
-            if node.output[0] in writes:
-                cache = writes[node.output[0]]
-                rank = len(self.given[cache.past])
-                shape = [total if i == cache.axis else 1 for i in range(rank)]
-                here = f"{cache.present}.here"
-                constants[f"{here}.places"] = np.arange(total).reshape(shape)
-                nodes.append(_node("Equal", [f"{here}.places", "fixed.at"], here))
-                nodes.append(
-                    helper.make_node("Where", [here, cache.new, cache.past], [cache.present], node.name)
-                )
-            elif node.op_type == "Shape" and node.input[0] in self.given:
-                constants[node.output[0]] = np.array(self.given[node.input[0]])
-            else:
-                nodes.append(self._row(node))
-        nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
-        for part, new in ((graph.input, inputs), (graph.node, nodes)):
-            kept = [type(x).FromString(x.SerializeToString()) for x in new]
-            del part[:]
-            part.extend(kept)
-        graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
-        return model
+        return nodes, constants
+
+    def _rewritten(self, node: onnx.NodeProto) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+        """What stands for a node of the file, and constants: for one that makes a cache longer what writes a
+        row of it, for a size of an input a constant alone."""
+        cache = next((c for c in self.caches if c.present == node.output[0]), None)
+        if cache is not None:
+            rank, here = len(self.given[cache.past]), f"{cache.present}.here"
+            shape = [self.rows + 1 if i == cache.axis else 1 for i in range(rank)]
+            places, chosen = f"{here}.places", [here, cache.new, cache.past]
+            writing = [
+                _node("Equal", [places, "fixed.at"], here),
+                helper.make_node("Where", chosen, [cache.present], node.name),
+            ]
+            return writing, {places: np.arange(self.rows + 1).reshape(shape)}
+        if node.op_type == "Shape" and node.input[0] in self.given:
+            return [], {node.output[0]: np.array(self.given[node.input[0]])}
+        return [self._row(node)], {}
 
     def _row(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """A Slice of the row that the position says is a Gather."""

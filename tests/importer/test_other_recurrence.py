@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx_models import model, node, normal
 
+from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.frontends.onnx.importer import import_proto
 
@@ -121,3 +122,16 @@ def test_outputs(
 def _bent(names: list[str]) -> int:
     """The gate whose function has parameters."""
     return next((i for i, n in enumerate(names) if n not in ("Relu", "Sigmoid", "Softsign", "Tanh")), -1)
+
+
+@pytest.mark.parametrize("computed", ["w", "r", "b", "p"])
+def test_weights_that_are_computed_are_refused(computed: str) -> None:
+    """They passed for none where they were biases or peepholes."""
+    shapes = {"w": (1, 4 * H, WIDTH), "r": (1, 4 * H, H), "b": (1, 8 * H), "p": (1, 3 * H)}
+    constants = {
+        name: normal(i, *shape) for i, (name, shape) in enumerate(shapes.items()) if name != computed
+    }
+    lstm = node("LSTM", "x w r b - - - p", "y", "lstm", hidden_size=H, activations=["Relu", "Tanh", "Tanh"])
+    proto = model([lstm], {"x": [T, 1, WIDTH], computed: list(shapes[computed])}, constants)
+    with pytest.raises(UnsupportedError, match=r"node 'lstm' \(LSTM\): its weights, .* are computed"):
+        import_proto(proto, "model")

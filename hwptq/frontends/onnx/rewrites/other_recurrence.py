@@ -40,7 +40,8 @@ _Function = Callable[[str], str]
 def other_recurrence(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     """Y [steps, directions, batch, hidden], Y_h and, of an LSTM, Y_c; None where one operator does it.
 
-    Raises UnsupportedError for unknown functions, and for more steps than can be written.
+    Raises UnsupportedError for unknown functions, for computed weights, and for more steps than can be
+    written.
     """
     cell, lengths = node.op_type, given(node, 4)
     peepholes = around.constant(given(node, 7)) if given(node, 7) else None
@@ -52,9 +53,14 @@ def other_recurrence(around: Surroundings, node: onnx.NodeProto) -> list[onnx.No
     bounded = attribute(node, "clip", 0.0) or attribute(node, "input_forget", 0)
     if usual and not bounded and (peepholes is None or not peepholes.any()):
         return None
-    shape, weights = around.shape(node.input[0]), [around.constant(node.input[i]) for i in (1, 2)]
-    if shape is None or lengths or any(w is None for w in weights):
+    shape, numbers = around.shape(node.input[0]), filter(None, (given(node, i) for i in (1, 2, 3, 7)))
+    if shape is None or lengths:
         return None  # refused by the importer
+    if any(around.constant(name) is None for name in numbers):
+        raise UnsupportedError(
+            f"node {node.name!r} ({cell}): its weights, biases or peepholes are computed; they must be "
+            "constants of the file"
+        )
     batch_first = bool(attribute(node, "layout", 0))
     steps = shape[1 if batch_first else 0]
     if steps * len(backwards) > _MOST_STEPS:

@@ -93,6 +93,17 @@ def test_broken_models(tmp_path: Path, kind: str):
         import_onnx(path)
 
 
+@pytest.mark.parametrize("text", ["conv", "Conv", "x"])
+def test_texts_that_are_none(tmp_path: Path, text: str):
+    """Of a name, an operator, and of what is read."""
+    whole = broken(lambda m: None).SerializeToString()
+    spoilt = text[:-1].encode() + b"\xd2"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(whole.replace(text.encode(), spoilt, 1))
+    with pytest.raises(InputError, match=r"b'.*\\xd2.*' is no text in UTF-8"):
+        import_onnx(path)
+
+
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [

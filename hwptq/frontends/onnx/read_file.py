@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import Message
 
 from hwptq.errors import InputError
 
@@ -48,7 +50,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 def check_onnx(path: str, proto: onnx.ModelProto, check: Callable[[onnx.ModelProto], None]) -> None:
     """Raise InputError where a model is not well formed; check: what ONNX finds."""
-    problem = next(_problems(proto.graph), None)
+    problem = next(itertools.chain(_no_texts(proto), _problems(proto.graph)), None)
     if problem:
         raise InputError(f"{path}: {problem}")
     try:
@@ -71,6 +73,20 @@ def _refuse_others(path: Path) -> None:
     for offset, magic, what in _OTHERS:
         if start[offset:].startswith(magic):
             raise InputError(f"{path}: not an ONNX model: it {what}")
+
+
+def _no_texts(proto: onnx.ModelProto) -> Iterator[str]:
+    """Texts that are no UTF-8: protobuf gives their bytes, which code takes for texts."""
+    waiting: list[Message] = [proto]
+    while waiting:
+        for field, value in waiting.pop().ListFields():
+            if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+                continue
+            for part in [value] if isinstance(value, str | bytes | Message) else value:
+                if isinstance(part, Message):
+                    waiting.append(part)
+                elif isinstance(part, bytes):
+                    yield f"{field.name} {part!r} is no text in UTF-8; export the model anew"
 
 
 def _problems(graph: onnx.GraphProto) -> Iterator[str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .place import On
 from .progress_display import TerminalProgress
 from .talk import Talk
+
+if TYPE_CHECKING:
+    from hwptq.text import Tokenizer
 
 
 def generate_command(
@@ -46,26 +50,30 @@ def generate_command(
     model = load(folder, on, trust_descriptor)
     with closing(model):
         ends = frozenset(words.token(name) for name in stop or [])
-        chosen = Sampling(temperature, top, seed)
-        made = Generation(model, words.encode(prompt), tokens, chosen, ends)
-        if talk.shows:
-            print(prompt, end="", flush=True)
-        text, found = "", []
-        for token in made.tokens():
-            found.append(token)
-            whole = words.decode(found)
-            if talk.shows and not whole.endswith("\N{REPLACEMENT CHARACTER}"):
-                print(whole[len(text) :], end="", flush=True)
-                text = whole
-    text = words.decode(found)
+        made = Generation(model, words.encode(prompt), tokens, Sampling(temperature, top, seed), ends)
+        found = _shown(made.tokens(), words, prompt) if talk.shows else list(made.tokens())
     rate = made.steps / made.seconds if made.seconds else None
     read = len(made.prompt) / made.prompt_seconds if made.prompt_seconds else None
     executor = model.running.description
     talk.tell({
-        "executor": executor, "prompt": prompt, "text": text, "tokens": found, "tokens_a_second": rate,
-        "prompt_tokens": len(made.prompt), "prompt_tokens_a_second": read,
+        "executor": executor, "prompt": prompt, "text": words.decode(found), "tokens": found,
+        "tokens_a_second": rate, "prompt_tokens": len(made.prompt), "prompt_tokens_a_second": read,
     })  # fmt: skip
     if talk.shows:
         speed = f", {rate:.1f} tokens a second" if rate is not None else ""
         before = f"; {len(made.prompt)} of the prompt" + (f", {read:.1f} a second" if read else "")
         print(f"\n{len(found)} tokens{speed}{before}; {executor}")
+
+
+def _shown(tokens: Iterable[int], words: Tokenizer, prompt: str) -> list[int]:
+    """All tokens; their text is printed as they come, behind the prompt, a letter once all of its bytes are
+    there."""
+    print(prompt, end="", flush=True)
+    text, found = "", list[int]()
+    for token in tokens:
+        found.append(token)
+        whole = words.decode(found)
+        if not whole.endswith("\N{REPLACEMENT CHARACTER}"):
+            print(whole[len(text) :], end="", flush=True)
+            text = whole
+    return found

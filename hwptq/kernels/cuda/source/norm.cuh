@@ -51,21 +51,25 @@ static __device__ __forceinline__ int hwptq_upper(int twice, int multiplier) {
   return (int)(((hwptq_wide)twice * multiplier + 0x80000000LL) >> 32);
 }
 
-template <class C, class X, class A, class Y>
-static __device__ __forceinline__ void hwptq_norm(
-    const X* x, const A* other, const int* multiplier, const int* bias, short* sum, Y* y, hwptq_int8* bytes) {
-  constexpr int N = C::COUNT % 4 ? 1 : C::COUNT % 8 ? 4 : 8, EACH = (C::COUNT + C::LANES * N - 1) / (C::LANES * N);
+// What follows from C: the neighbours that a lane takes at once, and how often it takes some.
+template <class C>
+struct hwptq_norm_form {
+  static constexpr int N = C::COUNT % 4 ? 1 : C::COUNT % 8 ? 4 : 8;
+  static constexpr int EACH = (C::COUNT + C::LANES * N - 1) / (C::LANES * N);
+};
+
+// The values of a lane, those of x or of the sum, which is stored where it is kept; their sum and that of squares.
+template <class C, class X, class A>
+static __device__ __forceinline__ void hwptq_norm_values(
+    const X* x, const A* other, short* sum, hwptq_wide number, bool exists,
+    int (&value)[hwptq_norm_form<C>::EACH * hwptq_norm_form<C>::N], int& total, hwptq_wide& squares) {
+  constexpr int N = hwptq_norm_form<C>::N;
   typedef hwptq_pack<X, N> Source;
   typedef hwptq_pack<A, N> Other;
-  typedef hwptq_pack<int, N> Factors;
   int lane = threadIdx.x % C::LANES;
-  hwptq_wide number = (blockIdx.x * (32 * C::WARPS) + threadIdx.x) / C::LANES;
-  bool exists = number < C::ROWS;  // all lanes of a warp meet where sums are exchanged
-  if (!exists) number = 0;
-  int value[EACH * N], total = 0;
-  hwptq_wide squares = 0;
+  total = 0, squares = 0;
 #pragma unroll
-  for (int i = 0; i < EACH; i++) {
+  for (int i = 0; i < hwptq_norm_form<C>::EACH; i++) {
     int at = (i * C::LANES + lane) * N;
     bool inside = at < C::COUNT;
     Source found;
@@ -92,6 +96,20 @@ static __device__ __forceinline__ void hwptq_norm(
       *(hwptq_pack<short, N>*)(sum + number * C::COUNT + at) = stored;
     }
   }
+}
+
+template <class C, class X, class A, class Y>
+static __device__ __forceinline__ void hwptq_norm(
+    const X* x, const A* other, const int* multiplier, const int* bias, short* sum, Y* y, hwptq_int8* bytes) {
+  constexpr int N = hwptq_norm_form<C>::N, EACH = hwptq_norm_form<C>::EACH;
+  typedef hwptq_pack<int, N> Factors;
+  int lane = threadIdx.x % C::LANES;
+  hwptq_wide number = (blockIdx.x * (32 * C::WARPS) + threadIdx.x) / C::LANES;
+  bool exists = number < C::ROWS;  // all lanes of a warp meet where sums are exchanged
+  if (!exists) number = 0;
+  int value[EACH * N], total;
+  hwptq_wide squares;
+  hwptq_norm_values<C>(x, other, sum, number, exists, value, total, squares);
   total = C::CENTERED ? hwptq_sum(total, C::LANES) : 0;
   hwptq_row row = hwptq_row_of<C>(total, hwptq_wide_sum(squares, C::LANES));
   if (!exists) return;

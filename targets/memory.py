@@ -37,6 +37,15 @@ class Memory:
         default=0,
         metadata=about("bytes behind every tensor that kernels may read, never write", low=0, high=4096),
     )
+    first_cache: int = field(
+        default=2**15,
+        metadata=about(
+            "bytes of the first cache of data: where weights of a depthwise layer by dot products take more "
+            "than half of it, vectors share them",
+            low=0,
+            high=2**30,
+        ),
+    )
     scratchpad: int = field(
         default=0,
         metadata=about("bytes of workspace a kernel may use; 0 = no limit", low=0, high=2**40),

@@ -19,8 +19,6 @@ from hwptq.tir.builder import Expr
 
 from .depthwise_plan import ROWS, Plan
 
-_LARGE = 2**14  # bytes of weights: half of a usual first cache
-
 
 @dataclass(frozen=True)
 class Entries:
@@ -33,7 +31,7 @@ class Entries:
         plan = self.plan
         blocks = len(plan.first_channels) * self._span
         size = blocks * plan.block * plan.conv.kernel[1] * plan.groups * plan.outputs * ROWS
-        return size > _LARGE and len(self._block_channels) < blocks
+        return size > plan.first_cache // 2 and len(self._block_channels) < blocks
 
     @property
     def bytes(self) -> int:

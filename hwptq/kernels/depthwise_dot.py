@@ -112,7 +112,7 @@ def depthwise_dot(
         return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit, schedule)
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel, unit.masked), unit)
     conv = describe(op, packing.read, weight.shape, out)
-    plan = _plan(conv, kernel, unit.masked, schedule.tile)
+    plan = replace(_plan(conv, kernel, unit.masked, schedule.tile), first_cache=schedule.first_cache)
     emit_part = partial(_emit, kernel=kernel, bounds=op.bounds, out=out, unit=unit)
     packed = None
     if schedule.scratchpad and packing.needed:

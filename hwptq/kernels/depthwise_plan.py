@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.targets.memory import Memory
 from hwptq.tir.builder import Expr
 
 from .convolution import Convolution
@@ -27,6 +28,7 @@ class Plan:
     pixels: int = 1
     block: int = 16  # bytes within which the device interleaves vectors
     by_rows: bool = False
+    first_cache: int = Memory.first_cache  # bytes
 
     @property
     def line(self) -> int:

@@ -112,7 +112,9 @@ def test_avx512(random):
 @settings(max_examples=30, deadline=None)
 @given(randoms)
 def test_depthwise_by_dot_products(random):
-    check(depthwise_case(random), VNNI)
+    """Also where no weights fit half of the first cache, so that vectors share them wherever they can."""
+    memory = replace(VNNI.memory, first_cache=random.choice((0, VNNI.memory.first_cache)))
+    check(depthwise_case(random), replace(VNNI, memory=memory))
 
 
 @needs_vnni
@@ -129,6 +131,11 @@ def test_depthwise_whose_vectors_share_constants(channels: int, width: int):
     assert isinstance(taps, np.ndarray)
     assert taps.nbytes < 12 * weight.size
     check(case, VNNI)
+    large = replace(VNNI, memory=replace(VNNI.memory, first_cache=2**30))
+    apart = case.steps(large)[-1].args[1]
+    assert isinstance(apart, np.ndarray)
+    assert apart.nbytes > taps.nbytes
+    check(case, large)
 
 
 @needs_vnni

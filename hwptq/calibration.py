@@ -14,6 +14,7 @@ from hwptq.formats import INT8, Format
 from hwptq.workers.workers import Here, Task, Workers, shards
 
 from .errors import InputError
+from .evaluate.hidden_tokens import SEARCHED, HiddenTokens, hidden_tokens
 from .evaluate.interpret import UnfitSample, observe_all
 from .ir.dataflow import main_functions
 from .ir.provenance import Origin, origins
@@ -107,18 +108,20 @@ def calibrate(
     method: str = "minmax",
     axis: int | None = None,
     group: int = 1,
+    hidden: HiddenTokens | None = None,
 ) -> CalibrationStats:
     """Stats of `mod` over `batches` (dicts of input name -> array). Memory does not grow with their number.
 
     Of several functions, those run whose inputs a batch has all of, and what they call.
-    method: minmax | moving-average | percentile | mse | entropy | auto; axis, group: see CalibrationStats.
+    method: minmax | moving-average | percentile | mse | entropy | auto; axis, group: see CalibrationStats;
+    hidden: tokens that don't count.
     Raises InputError for an empty data set, for a batch that no function takes, and for NaN or Inf in any
     tensor.
     """
     _check_dtypes(mod)
     stats = CalibrationStats(method, axis, group)
     try:
-        stats.samples = observe_all(mod, batches, stats.observe)
+        stats.samples = observe_all(mod, batches, stats.observe, hidden.watching if hidden else None)
     except UnfitSample as error:
         raise InputError(f"calibration: {error}") from error
     if not stats.samples:
@@ -133,13 +136,14 @@ class _ShardOfStats(Task[tuple[int, "int | None"], CalibrationStats]):
     module: tvm.IRModule
     data: Dataset
     observer: type[Observer]  # itself, so that a worker has it too
+    hidden: HiddenTokens | None = None
     tick: Ticks | None = None
 
     def bench(self) -> None:
         return None
 
     def work(self, bench: None, item: tuple[int, int | None]) -> CalibrationStats:
-        return calibrate(self.module, self._inputs(item), self.observer.method)
+        return calibrate(self.module, self._inputs(item), self.observer.method, hidden=self.hidden)
 
     def sent(self) -> _ShardOfStats:
         return replace(self, tick=None)
@@ -154,14 +158,17 @@ class _ShardOfStats(Task[tuple[int, "int | None"], CalibrationStats]):
 def calibrate_shards(
     mod: tvm.IRModule, data: Dataset, observer: type[Observer], workers: Workers, progress: Progress
 ) -> CalibrationStats:
-    """The same as `calibrate` of the data's inputs, by whoever works: stats of shards merge exactly.
+    """The same as `calibrate` of the data's inputs, by whoever works: stats of shards merge exactly. Tokens
+    that a mask hides don't count.
 
     Data that can't be divided is one shard, and stays here.
     """
     workers = workers if data.divisible else Here()
     tick = Ticks(progress.track, data.count)
     parts = shards(data.count if data.divisible else None)
-    found = workers.map(_ShardOfStats(mod, data, observer, tick), parts)
+    first = () if data.once else data.take(SEARCHED)
+    hidden = hidden_tokens(mod, (sample.inputs for sample in first))
+    found = workers.map(_ShardOfStats(mod, data, observer, hidden, tick), parts)
     stats: CalibrationStats | None = None
     for shard in found:
         stats = shard if stats is None else stats.merge(shard)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import tvm
 
+from hwptq.evaluate.hidden_tokens import SEARCHED, HiddenTokens, hidden_in
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.formats import format_of, holds_floats
 from hwptq.ir.dataflow import bindings, constant, entry_functions
@@ -100,22 +101,24 @@ class RoundWeights:
         integer = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         entries = entry_functions(integer)
         needed = max(live_bytes(self.float_module[f]) + live_bytes(integer[f]) for f in entries)
-        most = min(self.options.memory // needed, _enough(layers))
+        hidden, rest = hidden_in(self.float_module, self.samples)
+        first = list(islice(rest, SEARCHED)) if hidden else []
+        most = min(self.options.memory // needed, int(_enough(layers) / _shown_part(hidden, first)))
         if _sums_floats(integer):
             most = min(most, FLOAT_SAMPLES)
-        samples = list(islice(self.samples, max(1, most)))
+        samples = list(islice(chain(first, rest), max(1, most)))
         if not samples:
             raise ValueError("RoundWeights needs at least one sample")
         new: dict[Place, LayerConstants] = {}
         for function in entries:
             fitting = [s for s in samples if all(str(p.name) in s for p in integer[function].params)]
             if fitting:
-                new |= self._function(layers, integer, function, fitting)
+                new |= self._function(layers, integer, function, fitting, hidden)
         return with_layer_constants(mod, new)
 
     def _function(
         self, layers: dict[Place, QuantizedLayer], integer: tvm.IRModule, function: str,
-        samples: list[dict[str, np.ndarray]],
+        samples: list[dict[str, np.ndarray]], hidden: HiddenTokens | None,
     ) -> dict[Place, LayerConstants]:  # fmt: skip
         """Round the layers of a function in their order."""
         exact = Lockstep(self.float_module, samples, function)
@@ -135,7 +138,8 @@ class RoundWeights:
         for var, value, op, place in self.track(steps, len(steps)):
             quantized.run_to(var)
             if self.options.rounds(place):
-                new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized)
+                shown = _shown(hidden, place, samples)
+                new[place] = self._layer(layers[place], op, value, exact, floats[place], quantized, shown)
             else:
                 self._pass_on(layers[place], op, exact, floats[place], quantized)
         return new
@@ -153,17 +157,17 @@ class RoundWeights:
 
     def _layer(
         self, layer: QuantizedLayer, op: Any, value: Any, exact: Lockstep, reference_layer: tuple[Any, Any],
-        quantized: Lockstep,
+        quantized: Lockstep, shown: Sequence[np.ndarray | None],
     ) -> LayerConstants:  # fmt: skip
-        """Round one layer and evaluate it, in both walks."""
+        """Round one layer and evaluate it, in both walks. shown: the tokens of each sample that count."""
         var, call = reference_layer
         exact.run_to(var)
         source = value.args[1].fields[0]
         columns = LayerColumns(layer, op, len(quantized.values))
         results = []
-        for env, ints in zip(exact.values, quantized.values, strict=True):
+        for env, ints, tokens in zip(exact.values, quantized.values, shown, strict=True):
             unclamped, result = float_layer(exact.interpreter, call, env)
-            columns.add(ints[source], unclamped)
+            columns.add(ints[source], unclamped, tokens)
             results.append(result)
         exact.settle(results)
         weight = constant(call.args[1])
@@ -181,6 +185,20 @@ def _enough(layers: Mapping[Place, QuantizedLayer]) -> int:
     """So many samples that more tell little new: tokens and pixels count as much as samples do."""
     columns = [layer.columns for layer in layers.values()] or [1]
     return min(-(-ENOUGH // min(columns)), max(FEWEST_SAMPLES, MOST // max(columns)))
+
+
+def _shown_part(hidden: HiddenTokens | None, samples: Iterable[Mapping[str, np.ndarray]]) -> float:
+    """How much of the samples' tokens is no padding: the others are no columns."""
+    return float(np.mean([hidden.shown(s).mean() for s in samples])) if hidden else 1.0
+
+
+def _shown(
+    hidden: HiddenTokens | None, place: Place, samples: Sequence[Mapping[str, np.ndarray]]
+) -> list[np.ndarray | None]:
+    """Of each sample the tokens of a layer's result that a mask doesn't hide; None: all count."""
+    if hidden is None or place not in hidden.axes:
+        return [None] * len(samples)
+    return [hidden.shown(sample) for sample in samples]
 
 
 def _sums_floats(integer: tvm.IRModule) -> bool:

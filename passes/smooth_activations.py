@@ -20,6 +20,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.evaluate.hidden_tokens import hidden_in
 from hwptq.evaluate.interpret import observe_all
 from hwptq.formats import INT8, INT16, Pair, format_of
 from hwptq.ir.dataflow import bindings, constant, main_functions, rewrite
@@ -237,14 +238,15 @@ def _layer_inputs(mod: tvm.IRModule, points: list[Divisible]) -> dict[Any, tuple
 def _observed(
     mod: tvm.IRModule, tensors: set[tuple[str, str]], samples: Iterable[dict[str, np.ndarray]]
 ) -> dict[tuple[str, str], _Rows]:
-    """What `samples` hold in tensors, given by function and label."""
+    """What `samples` hold in tensors, given by function and label, but for tokens that a mask hides."""
     found = {tensor: _Rows(ROWS // 16) for tensor in tensors}
 
     def observe(function: str, origin: Origin, value: np.ndarray) -> None:
         if (function, origin.label) in found:
             found[function, origin.label].add(value)
 
-    observe_all(mod, samples, observe)
+    hidden, samples = hidden_in(mod, samples)
+    observe_all(mod, samples, observe, hidden.watching if hidden else None)
     if not all(rows.parts for rows in found.values()):
         raise ValueError("SmoothActivations needs at least one sample")
     return found

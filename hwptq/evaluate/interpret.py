@@ -37,6 +37,8 @@ from .numpy_operators import prepare
 
 #: Sees a tensor: the name of its function, its origin, its value.
 Observe = Callable[[str, Origin, np.ndarray], None]
+#: Makes of an observer one that is shown what counts of a sample's tensors.
+Watch = Callable[[Mapping[str, np.ndarray], Observe], Observe]
 
 #: Gives what stands for a tensor from there on: its origin, its value.
 Instead = Callable[[Origin, np.ndarray], np.ndarray]
@@ -234,9 +236,12 @@ class UnfitSample(ValueError):
     """A sample that lacks inputs of the model, or has them in other shapes."""
 
 
-def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], observe: Observe) -> int:
+def observe_all(
+    mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], observe: Observe, watch: Watch | None = None
+) -> int:  # fmt: skip
     """Run every function of a module that a batch has the inputs of, those aside that others call; `observe`
-    sees all tensors. Returns the number of batches. Raises UnfitSample for one that no function takes.
+    sees all tensors, or what `watch` shows it. Returns the number of batches. Raises UnfitSample for one that
+    no function takes.
     """
     interpreters = [Interpreter(mod, function) for function in entry_functions(mod)]
     inputs = [{str(p.name) for p in interpreter.func.params} for interpreter in interpreters]
@@ -248,7 +253,7 @@ def observe_all(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], obs
             raise UnfitSample(f"a sample holds {', '.join(batch)}; the model takes {wanted}")
         for interpreter in fitting:
             _check_shapes(interpreter.func, batch)
-            interpreter.run(batch, observe)
+            interpreter.run(batch, watch(batch, observe) if watch else observe)
         number += 1
     return number
 

@@ -52,10 +52,13 @@ class LayerColumns:
         self._x: list[np.ndarray] = []
         self._y: list[np.ndarray] = []
 
-    def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """x: the operator's int8 input [N,H,W,I] or [..., K]; y: the float layer, [N,O,OH,OW] or [..., O]."""
+    def add(self, x: np.ndarray, y: np.ndarray, tokens: np.ndarray | None = None) -> None:
+        """x: the operator's int8 input [N,H,W,I] or [..., K]; y: the float layer, [N,O,OH,OW] or [..., O].
+        tokens: the rows of a matrix that count, all if None."""
         if self._layer.values.ndim == 2:
             x_rows, y_rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+            if tokens is not None and len(tokens) == len(x_rows):
+                x_rows, y_rows = x_rows[tokens], y_rows[tokens]
             chosen = self._choose(len(x_rows))
             columns, results = x_rows[chosen].astype(np.int16) - self._layer.x_zero, y_rows[chosen]
         else:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import tvm
 from tvm import relax
 from tvm_ffi import structural_equal
 
+import hwptq
 from hwptq import Options, Recipe
 from hwptq.calibration import calibrate, calibrate_shards
 from hwptq.data.dataset import from_batches
@@ -135,3 +139,17 @@ def test_what_stands_in_padding_decides_nothing() -> None:
     first = quantized(LOUD, 0)
     assert structural_equal(first, quantized(2, 0))
     assert not structural_equal(first, quantized(2, 100))
+
+
+def test_layers_of_the_report_are_measured_on_tokens_that_are_shown(tmp_path: Path) -> None:
+    def layers(padding: int) -> list[dict[str, Any]]:
+        samples = [sample(1 + i % LENGTH, i) for i in range(24)]
+        for one in samples:
+            one["ids"][one["mask"] == 0] = padding
+        model = hwptq.compile(
+            encoder(), "x86-64-avx2", calibration_data=samples, evaluation_data=samples[:8],
+            output=tmp_path / str(padding),
+        )  # fmt: skip
+        return [{k: row[k] for k in ("name", "sqnr_db")} for row in model.report["layers"]]
+
+    assert layers(LOUD) == layers(2)

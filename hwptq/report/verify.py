@@ -17,6 +17,7 @@ from tvm import relax
 from hwptq.backends.backend import backend_of
 from hwptq.backends.program import Program
 from hwptq.data.dataset import Dataset, Sample
+from hwptq.evaluate.hidden_tokens import HiddenTokens, hidden_tokens
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.steps import Steps
 from hwptq.executors.executor import Executor, executor_for
@@ -203,9 +204,12 @@ _GIVES_REAL = (DenseFloat, RowRescale)
 
 
 class _Watch:
-    """Runs the float and the reference graph, and compares them layer by layer on the first samples."""
+    """Runs the float and the reference graph, and compares them layer by layer on the first samples, but for
+    tokens that a mask hides: nothing keeps their noise small, and nobody reads it."""
 
     def __init__(self, graphs: Graphs, evidence: Evidence):
+        self._module = graphs.float32
+        self._hidden: HiddenTokens | None = None
         self.float32, self.integer = Steps(graphs.float32), Steps(graphs.integer)
         self.scales = _scales(graphs.qdq)
         named = origins(graphs.integer["main"])
@@ -219,6 +223,7 @@ class _Watch:
         if self.evidence.position >= LAYER_SAMPLES:
             self.exact = self.float32.run(sample.inputs)
             return self.integer.run(sample.inputs)
+        self._hidden = self._hidden or hidden_tokens(self._module, [sample.inputs])
         real: dict[Origin, np.ndarray] = {}
         self.exact = self.float32.run(sample.inputs, lambda _, origin, value: real.update({origin: value}))
         for result in self.scales:
@@ -231,7 +236,7 @@ class _Watch:
                 origin.with_part(Part.REAL), real.get(result)
             )  # a QDQ model may clamp by quantizing
             if origin in self.real and exact is not None:
-                self.evidence.measure(layer, exact, q)
+                self._measure(layer, exact, q, sample)
             final = origin.part in (Part.CODES, Part.IMAGE)
             if final and result in self.scales and exact is not None and holds_codes(str(q.dtype)):
                 scale, zero, dtype = self.scales[result]
@@ -240,9 +245,15 @@ class _Watch:
                 value = (q.astype(np.float32) - zero) * scale
                 value = value.transpose(0, 3, 1, 2) if origin.part is Part.IMAGE else value
                 if value.shape == exact.shape:  # else a moved form of the tensor
-                    self.evidence.measure(layer, exact, value)
+                    self._measure(layer, exact, value, sample)
 
         return self.integer.run(sample.inputs, compare)
+
+    def _measure(self, layer: str, exact: np.ndarray, value: np.ndarray, sample: Sample) -> None:
+        """Compare what counts of a tensor."""
+        if self._hidden:
+            exact, value = (self._hidden.without("main", layer, x, sample.inputs) for x in (exact, value))
+        self.evidence.measure(layer, exact, value)
 
 
 def _scales(qdq: tvm.IRModule) -> dict[Origin, tuple[float, int, str]]:

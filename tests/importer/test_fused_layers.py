@@ -114,6 +114,24 @@ def test_a_clip_behind_a_convolution(opset: int) -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("axis", [-1, 2, 1, -2])
+def test_root_mean_squares_over_the_last_axes(axis: int) -> None:
+    x = normal(0, 1, L, H)
+    over = (1, 2) if axis in (1, -2) else (2,)
+    scale = normal(1, *(x.shape[a] for a in over))
+    [found] = run("SimplifiedLayerNormalization", "x g", {"x": x}, {"g": scale}, axis=axis, epsilon=1e-3)
+    wanted = x / np.sqrt((x.astype(np.float64) ** 2).mean(over, keepdims=True) + 1e-3) * scale
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_window_of_nothing_is_refused() -> None:
+    values = {"q": normal(0, 1, L, H), "k": normal(1, 1, L, H), "v": normal(2, 1, L, H)}
+    constants = {"s": np.array([L - 1], np.int32), "t": np.array(L, np.int32)}
+    heads = {"num_heads": HEADS, "kv_num_heads": HEADS, "local_window_size": 0}
+    with pytest.raises(UnsupportedError, match="a window of 0 is not supported"):
+        run("GroupQueryAttention", "q k v - - s t", values, constants, **heads)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_attention_of_three(bias: bool) -> None:
     q, k, v = normal(0, 1, L, H), normal(1, 1, 9, H), normal(2, 1, 9, H)

@@ -15,9 +15,10 @@ OPSET_OF_LAYER_NORM = 17
 
 
 def simplified_layer_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """x / sqrt(mean x^2 + epsilon) * scale over the last axis, as exporters write an RMS norm."""
+    """x / sqrt(mean x^2 + epsilon) * scale over the last axes, as exporters write an RMS norm. Raises
+    UnsupportedError where it can't be told which these are."""
     parts = Parts(around, node)
-    _rms_norm(parts, node, node.input[0], node.input[1])
+    _rms_norm(parts, node, node.input[0], node.input[1], _last_axes(around, node))
     return parts.nodes
 
 
@@ -30,7 +31,7 @@ def skip_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto
         terms = [parts.op("Add", terms), bias]
     x = parts.op("Add", terms, total)
     if simplified:
-        _rms_norm(parts, node, x, node.input[2])
+        _rms_norm(parts, node, x, node.input[2], [-1])
         return parts.nodes
     write_layer_norm(parts, x, node.input[2], given(node, 3), _epsilon(node))
     return parts.nodes
@@ -38,7 +39,7 @@ def skip_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto
 
 def layer_norm(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Over the last axis, in a model older than the standard's own. Raises UnsupportedError for others."""
-    if attribute(node, "axis", -1) != -1 or made(node, 1):
+    if _last_axes(around, node) != [-1] or made(node, 1):
         text = "over other axes than the last, or with its mean, is not supported before opset 17"
         raise UnsupportedError(f"node {node.name!r} ({node.op_type}) {text}; export with opset 17 or newer")
     parts = Parts(around, node)
@@ -63,9 +64,18 @@ def write_layer_norm(parts: Parts, x: str, scale: str, bias: str, epsilon: float
         parts.op("Mul", [normal, scale], output)
 
 
-def _rms_norm(parts: Parts, node: onnx.NodeProto, x: str, scale: str) -> None:
+def _last_axes(around: Surroundings, node: onnx.NodeProto) -> list[int]:
+    """From `axis` on, counted from the end. Raises UnsupportedError where that needs an unknown rank."""
+    axis, rank = int(attribute(node, "axis", -1)), around.rank(node.input[0])
+    if axis >= 0 and rank is None:
+        text = f"axis {axis} of a tensor of unknown rank is not supported; count it from the end"
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): {text}")
+    return list(range(axis if axis < 0 or rank is None else axis - rank, 0))
+
+
+def _rms_norm(parts: Parts, node: onnx.NodeProto, x: str, scale: str, axes: list[int]) -> None:
     squared = parts.op("Pow", [x, parts.constant(2.0)])
-    mean = parts.reduced("ReduceMean", squared, [-1])
+    mean = parts.reduced("ReduceMean", squared, axes)
     root = parts.op("Sqrt", [parts.op("Add", [mean, parts.constant(_epsilon(node))])])
     parts.op("Mul", [parts.op("Div", [x, root]), scale], node.output[0])
 

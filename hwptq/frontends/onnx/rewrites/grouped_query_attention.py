@@ -29,6 +29,8 @@ def grouped_query_attention(around: Surroundings, node: onnx.NodeProto) -> list[
     for name in ("smooth_softmax", "qk_output", "kv_cache_bit_width"):
         if attribute(node, name, 0):
             raise UnsupportedError(f"node {node.name!r} ({node.op_type}): {name} is not supported")
+    if attribute(node, "local_window_size", -1) == 0:  # nothing says what it shows
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): a window of 0 is not supported")
     parts = Parts(around, node)
     heads, shared = int(attribute(node, "num_heads")), int(attribute(node, "kv_num_heads"))
     query, key, value = _heads(parts, node, heads, shared)

@@ -160,6 +160,29 @@ def test_operators_of_one_code(tmp_path: Path, op: str, attributes: dict[str, An
     assert np.abs(found - wanted).max() <= 1.01 / 128
 
 
+@pytest.mark.parametrize(
+    ("opset", "axis", "over"), [(11, 1, (1, 2, 3)), (11, 2, (2, 3)), (13, 1, (1,)), (13, 2, (2,))]
+)
+def test_a_softmax_of_codes_says_itself_which_one_it_is(
+    tmp_path: Path, opset: int, axis: int, over: tuple[int, ...]
+) -> None:
+    """Before opset 13 it is over all axes from one on."""
+    nodes = [
+        node("QuantizeLinear", "x xs xz", "xq"),
+        _of_microsoft("QLinearSoftmax", "xq xs xz ys yz", "yq", "op", axis=axis),
+        node("DequantizeLinear", "yq ys yz", "y"),
+    ]
+    nodes[1].attribute.append(helper.make_attribute("opset", opset))
+    constants = INPUT | {"ys": np.float32(1 / 256), "yz": np.uint8(0)}
+    x = normal(2, *SHAPE, spread=3)
+    real = (np.clip(np.rint(x / INPUT["xs"]) + 120, 0, 255) - 120) * np.float64(INPUT["xs"])
+    powers = np.exp(real - real.max(over, keepdims=True))
+    wanted = powers / powers.sum(over, keepdims=True)
+    found = _run(_imported(_model(nodes, {"x": SHAPE}, constants), tmp_path), x=x)
+    assert found.shape == tuple(SHAPE)
+    assert np.abs(found - wanted).max() <= 1.01 / 256  # 1 is beyond the last code
+
+
 def test_concat_and_product_with_a_bias_of_codes(tmp_path: Path) -> None:
     nodes = [
         node("QuantizeLinear", "x xs xz", "xq"),
@@ -407,7 +430,7 @@ def _packed(codes: np.ndarray, bits: int) -> np.ndarray:
 
 @settings(deadline=None, max_examples=12)
 @given(
-    bits=st.sampled_from([4, 8]), zeros=st.sampled_from(["none", "codes", "real"]), bias=st.booleans(),
+    bits=st.sampled_from([2, 4, 8]), zeros=st.sampled_from(["none", "codes", "real"]), bias=st.booleans(),
     depth=st.integers(17, 70), columns=st.integers(1, 7),
 )  # fmt: skip
 def test_products_with_packed_blocks(
@@ -457,6 +480,25 @@ def test_tables_with_packed_blocks(tmp_path: Path, packed: bool) -> None:
     indices = np.array([[8, 0, 3, 3]])
     wanted = ((codes.astype(np.float32) - 8) * np.repeat(scale, 16, 1))[indices]
     np.testing.assert_allclose(_run(_imported(proto, tmp_path), i=indices), wanted, rtol=1e-6)
+
+
+def test_tables_of_bytes_have_their_zero_in_the_middle(tmp_path: Path) -> None:
+    codes, scale = (
+        _codes(1, 9, 32, dtype=np.uint8, low=0, high=255),
+        np.abs(normal(2, 9, 2)) + np.float32(0.1),
+    )
+    gather = _of_microsoft("GatherBlockQuantized", "w i s", "y", "rows", block_size=16, bits=8)
+    proto = _model([gather], {"i": [1, 4]}, {"w": codes, "s": scale}, TensorProto.INT64)
+    indices = np.array([[8, 0, 3, 3]])
+    wanted = ((codes.astype(np.float32) - 128) * np.repeat(scale, 16, 1))[indices]
+    np.testing.assert_allclose(_run(_imported(proto, tmp_path), i=indices), wanted, rtol=1e-6)
+
+
+def test_codes_that_do_not_fill_bytes_are_refused(tmp_path: Path) -> None:
+    product = _of_microsoft("MatMulNBits", "x w s", "y", "dense", K=16, N=2, bits=3, block_size=16)
+    constants = {"w": np.zeros((2, 1, 6), np.uint8), "s": np.ones(2, np.float32)}
+    with pytest.raises(UnsupportedError, match=r"'dense' \(MatMulNBits\): 3 bits; use 2, 4 or 8"):
+        _imported(_model([product], {"x": [1, 16]}, constants), tmp_path)
 
 
 @pytest.mark.parametrize("channels", [1, 16])

@@ -26,6 +26,8 @@ def matmul_nbits(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodePr
         raise UnsupportedError(
             f"node {node.name!r} ({node.op_type}): g_idx; quantize without activation order"
         )
+    if 8 % bits:
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): {bits} bits; use 2, 4 or 8")
     packed, scales = (_constant(around, node, i) for i in (1, 2))
     blocks = -(-depth // block)
     codes = _unpacked(packed.reshape(columns, -1), bits)[:, : blocks * block]
@@ -57,7 +59,7 @@ def gather_block_quantized(around: Surroundings, node: onnx.NodeProto) -> list[o
             f"node {node.name!r} ({node.op_type}): packed along another axis than the last"
         )
     codes = _unpacked(data, bits) if packed else data.astype(_DIFFERENCE)
-    if given(node, 3) or packed:
+    if given(node, 3) or packed or (data.dtype == np.uint8 and bits == 8):
         zeros = _zeros(around, node, 3, bits, scales.shape)
         codes = codes - np.repeat(zeros, block, axis).take(range(codes.shape[axis]), axis)
     parts = CodeParts(around, node)
@@ -90,7 +92,7 @@ def _zeros(
 
 
 def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
-    """Codes in bytes [..., n], the first in the lowest bits: int16 [..., 8 n / bits]."""
+    """Codes in bytes [..., n], the first in the lowest bits: int16 [..., 8 n / bits]; bits divide 8."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     codes = (packed.astype(np.uint8)[..., None] >> shifts) & np.uint8(2**bits - 1)
     return codes.reshape(*packed.shape[:-1], -1).astype(_DIFFERENCE)

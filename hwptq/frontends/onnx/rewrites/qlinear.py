@@ -16,7 +16,8 @@ from .code_parts import CodeParts, attributes_of
 from .parts import given
 from .surroundings import Rule, Surroundings, attribute
 
-_OURS = ("channels_last", "opset")  # attributes that the operators on real values don't have
+_OURS = ("channels_last",)  # the attribute that operators on real values don't have
+_ALONG_ONE_AXIS = 13  # the opset from which on a softmax is
 
 
 def qlinear_conv(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -73,6 +74,19 @@ def _of(op: str, triples: int) -> Rule:
     return rule
 
 
+def _softmax(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Over one axis, or as the operator of before opset 13, which it says itself: over all from `axis` on."""
+    parts, axis = CodeParts(around, node), int(attribute(node, "axis", -1))
+    x = parts.real(*node.input[:3])
+    if int(attribute(node, "opset", _ALONG_ONE_AXIS)) >= _ALONG_ONE_AXIS or axis == -1:
+        y = parts.layer("Softmax", [x], axis=axis)
+    else:
+        flat = parts.layer("Softmax", [parts.op("Flatten", [x], axis=axis)], axis=-1)
+        y = parts.op("Reshape", [flat, parts.op("Shape", [x])])
+    parts.codes(y, node.input[3:5], node.output[0])
+    return parts.nodes
+
+
 def _concat(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """The scale and zero point of the output come first."""
     parts = CodeParts(around, node)
@@ -120,7 +134,7 @@ QLINEAR: Mapping[str, Callable[[Surroundings, onnx.NodeProto], list[onnx.NodePro
     "QLinearMul": _of("Mul", 2),
     "QLinearSigmoid": _of("Sigmoid", 1),
     "QLinearLeakyRelu": _of("LeakyRelu", 1),
-    "QLinearSoftmax": _of("Softmax", 1),
+    "QLinearSoftmax": _softmax,
     "QLinearGlobalAveragePool": _of("GlobalAveragePool", 1),
     "QLinearAveragePool": _of("AveragePool", 1),
     "QLinearConcat": _concat,

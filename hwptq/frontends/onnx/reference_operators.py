@@ -250,6 +250,10 @@ class Resize(op_resize.Resize):
             roi, scales, coordinate_transformation_mode, nearest_mode = None, roi, "asymmetric", "floor"
         stretched = keep_aspect_ratio_policy in (None, "stretch")
         known = mode in ("nearest", "linear") and coordinate_transformation_mode in _COORDINATES
+        if coordinate_transformation_mode == "align_corners" and scales is not None and len(scales):
+            along = range(x.ndim) if axes is None else axes  # whole sizes count, which onnx does not cut
+            whole = [np.floor(x.shape[a] * np.float32(s)) for a, s in zip(along, scales, strict=True)]
+            scales, sizes = None, np.array(whole, np.int64)
         if antialias or not stretched or not known:
             refuse_large(x, "Resize")
             return super()._run(

@@ -44,6 +44,8 @@ def resize_matrices(around: Surroundings, node: onnx.NodeProto) -> list[onnx.Nod
     exact = np.array(shape, np.float32) * (1 if scales is None else scales)
     if not attribute(node, "antialias", 0) and np.array_equal(exact, np.round(exact)):
         return None
+    if scales is not None and _by_corners(node):
+        scales, wanted = None, np.floor(exact).astype(np.int64)
     parts, x = Parts(around, node), node.input[0]
     changes = [a for a, v in enumerate(wanted) if v != (shape[a] if scales is None else 1)]
     for axis in changes:
@@ -66,6 +68,12 @@ def _value(around: Surroundings, node: onnx.NodeProto, index: int) -> np.ndarray
     name = given(node, index)
     value = around.constant(name) if name else None
     return value if value is not None and value.size else None
+
+
+def _by_corners(node: onnx.NodeProto) -> bool:
+    """Whether the first and the last pixels lie on each other: then whole sizes count, as in PyTorch and ONNX
+    Runtime, and no scale; onnx.reference goes by the size before it is cut to a whole one."""
+    return bool(attribute(node, "coordinate_transformation_mode", "half_pixel") == "align_corners")
 
 
 def _matrix(node: onnx.NodeProto, size: int, wanted: float, by_scale: bool) -> np.ndarray:

@@ -58,6 +58,12 @@ def reading(mod: tvm.IRModule, value: Any) -> Reading | None:
     if name == "strided_slice":
         cut = [_from_end(value, a) for a in slice_bounds(value)[0]]
         return Reading((value.args[0],), lambda axis: None if axis in cut else (axis,))
+    if name == "tile":
+        times = [int(n) for n in value.attrs.repeats]
+        return Reading((value.args[0],), lambda axis: (axis,) if padded(times, axis)[axis] == 1 else None)
+    if name == "gather_elements":  # places of an axis, each of its own
+        chosen = _from_end(value, value.attrs.axis)
+        return Reading(tuple(value.args), lambda axis: (None, axis) if axis == chosen else None)
     if name == "take" and constant(value.args[1]) is not None and value.attrs.axis is not None:
         return _of_choice(value)
     if name in _OVER_AXES:

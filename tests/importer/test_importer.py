@@ -248,6 +248,11 @@ def test_control_flow(tmp_path: Path):
     proto = model([*nodes, node("If", "c", "out", **branches)], {"x": [1]})
     with pytest.raises(UnsupportedError, match="its condition is computed"):
         import_onnx(save(proto, tmp_path))
+    proto.graph.node.insert(0, node("NonZero", "x", "places"))
+    with pytest.raises(
+        UnsupportedError, match=r"'places' \(NonZero\): the size of its result depends on values"
+    ):
+        import_onnx(save(proto, tmp_path))
 
 
 @pytest.mark.parametrize("sizes", [(10, 12), (7, 3), (5, 20)])

@@ -222,6 +222,44 @@ def test_tokens_may_be_on_any_axis(data: st.DataObject) -> None:
     assert np.array_equal(found, expected)
 
 
+PLACES = np.array([[2, 0], [1, 1]])
+TABLE = np.random.default_rng(1).standard_normal((5, 2, 3)).astype(np.float32)
+#: What is chosen of a tensor [1, 2, 3], or by it, in Relax and in numpy.
+CHOICES: dict[str, tuple[Callable[[Any], Any], Callable[[np.ndarray], np.ndarray]]] = {
+    "places of the last axis": (
+        lambda x: relax.op.take(x, relax.const(PLACES), axis=2, mode="clip"),
+        lambda x: np.take(x, PLACES, axis=2),
+    ),
+    "repetitions": (lambda x: relax.op.tile(x, (1, 2, 3)), lambda x: np.tile(x, (1, 2, 3))),
+    "elements of a table": (
+        lambda x: relax.op.gather_elements(relax.const(TABLE), x, axis=0),
+        lambda x: np.take_along_axis(TABLE, x, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+@pytest.mark.parametrize("start", [-3, -4])
+def test_what_is_chosen_for_each_token(kind: str, start: int) -> None:
+    make, expected = CHOICES[kind]
+    value = np.random.default_rng(0).integers(0, 5, (4, 1, 2, 3))
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType(value.shape, "int64"))
+    one = relax.Var("one", relax.TensorType(value.shape[1:], "int64"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            growing_to = Growing(builder.get(), builder, 4)
+            expr = growing_to.placed(Tokens(x, (1, 2, 3), -4), start)
+            typed = relax.BlockBuilder().normalize(make(one))
+            tensors = [a for a in typed.args if isinstance(a, relax.Var | relax.Constant)]
+            held = [Tokens(expr, (1, 2, 3), start) if a.same_as(one) else a for a in tensors]
+            found = growing_to.grown(relax.Var("z", typed.ty), typed, held)
+            out = builder.emit_output(growing_to.placed(found, -len(found.shape) - 1))
+        builder.emit_func_output(out)
+    (many,) = Interpreter(builder.get()).run({"x": value})
+    assert np.array_equal(many.reshape(4, -1), np.stack([expected(v).ravel() for v in value]))
+
+
 def grown(growing_to: Growing, value: Any, tokens: Tokens) -> Tokens:
     """A movement, as a step has it, for all tokens."""
     typed = relax.BlockBuilder().normalize(value)

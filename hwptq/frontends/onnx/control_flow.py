@@ -12,6 +12,7 @@ from .fold_shapes import static_shapes
 from .read_file import node_name
 from .rewrites.known_branches import take_known_branches
 from .rewrites.unrolled import unroll_known_loops
+from .without_code import refuse_sized_by_values
 
 _UNKNOWN = {
     "If": "its condition is computed from the inputs; give the input that decides (--fix NAME=VALUE), export "
@@ -38,5 +39,7 @@ def without_control_flow(
             node.name = node.name or node.output[0]
         shapes = static_shapes(model) if "Scan" in nodes else {}
         if not (take_known_branches(model.graph) or unroll_known_loops(model, shapes)):
+            for node in model.graph.node:  # what a branch behind detections depends on
+                refuse_sized_by_values(node, node_name(node))
             op, node = next(iter(nodes.items()))
             raise UnsupportedError(f"{node_name(node)}: {_UNKNOWN[op]}")

@@ -24,12 +24,17 @@ def refuse_without_code(graph: onnx.GraphProto, known: Container[str], path: str
             raise UnsupportedError(
                 f"{at}: this operator of domain {node.domain} is not known; export the model without it"
             )
-        if node.op_type in _SIZED_BY_VALUES:
-            raise UnsupportedError(
-                f"{at}: the size of its result depends on values, and code has fixed sizes; cut the model "
-                f"before it, and do the rest in the program that calls the code"
-            )
+        refuse_sized_by_values(node, at)
         if node.op_type not in known:
             raise UnsupportedError(
                 f"{at}: this operator is not known; write it with others, or cut the model there"
             )
+
+
+def refuse_sized_by_values(node: onnx.NodeProto, at: str) -> None:
+    """Raise UnsupportedError for one of those, which an error calls `at`."""
+    if node.op_type in _SIZED_BY_VALUES:
+        raise UnsupportedError(
+            f"{at}: the size of its result depends on values, and code has fixed sizes; cut the model "
+            f"before it, and do the rest in the program that calls the code"
+        )

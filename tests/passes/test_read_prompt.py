@@ -20,7 +20,7 @@ from hwptq import passes
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.steps import Steps
 from hwptq.ir.caches import Cache, Caches, with_caches
-from hwptq.ir.dataflow import Rewriter, bindings, op_name, rewrite
+from hwptq.ir.dataflow import Constant, Rewriter, bindings, op_name, rewrite
 from hwptq.ir.operator import integer_operator
 from hwptq.operators.attention import Attention
 from hwptq.operators.dense import DenseFloat
@@ -251,7 +251,7 @@ def test_what_is_chosen_for_each_token(kind: str, start: int) -> None:
             growing_to = Growing(builder.get(), builder, 4)
             expr = growing_to.placed(Tokens(x, (1, 2, 3), -4), start)
             typed = relax.BlockBuilder().normalize(make(one))
-            tensors = [a for a in typed.args if isinstance(a, relax.Var | relax.Constant)]
+            tensors = [a for a in typed.args if isinstance(a, relax.Var | Constant)]
             held = [Tokens(expr, (1, 2, 3), start) if a.same_as(one) else a for a in tensors]
             found = growing_to.grown(relax.Var("z", typed.ty), typed, held)
             out = builder.emit_output(growing_to.placed(found, -len(found.shape) - 1))

@@ -79,7 +79,10 @@ def modelopt(model: str, samples: list[dict[str, np.ndarray]], out: str) -> None
     from modelopt.onnx.quantization import quantize
 
     data = {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}
-    quantize(model, calibration_data=data, output_path=out, calibration_eps=["cpu"])
+    # in float32 else: ONNX Runtime's QuantizeLinear truncates what is float16
+    quantize(
+        model, calibration_data=data, output_path=out, calibration_eps=["cpu"], high_precision_dtype="fp32"
+    )
 
 
 TOOLS: dict[str, Callable[[str, list[dict[str, np.ndarray]], str], None]] = {

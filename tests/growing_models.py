@@ -91,3 +91,28 @@ def growing(*extra: str) -> onnx.ModelProto:
         [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in held.items()],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def grouped_query() -> onnx.ModelProto:
+    """The same with ONNX Runtime's operator for the attention, as its generators of models write it."""
+    model = growing("mask")
+    graph = model.graph
+    kept = [n for n in graph.node if n.output[0] in ("x0", "q0", "k0", "v0", "sum", "y")]
+    mask = [
+        helper.make_node("ReduceSum", ["mask", "ones"], ["shown"], "n_shown"),
+        helper.make_node("Sub", ["shown", "ones"], ["last"], "n_last"),
+        helper.make_node("Cast", ["last"], ["lens"], "n_lens", to=TensorProto.INT32),
+    ]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(ROWS, np.int32), "most"))
+    attention = helper.make_node(
+        "GroupQueryAttention", ["q0", "k0", "v0", "past.k", "past.v", "lens", "most"],
+        ["mixed1", "present.k", "present.v"], "attention", domain="com.microsoft", num_heads=2,
+        kv_num_heads=2, scale=1.0,
+    )  # fmt: skip
+    nodes = [
+        onnx.NodeProto.FromString(n.SerializeToString()) for n in (*kept[:4], *mask, attention, *kept[4:])
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model

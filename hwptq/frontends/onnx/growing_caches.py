@@ -18,8 +18,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hwptq.errors import UnsupportedError
+from hwptq.notices import Warning
 
 from .fold_shapes import fold_shapes, static_shapes
+from .fused_operators import unfused
+from .qdq_form import in_qdq_form
 from .rewrites.surroundings import attribute
 from .weights.external_weights import array_of
 
@@ -40,25 +43,31 @@ class _Cache:
     axis: int
 
 
-def with_fixed_caches(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.ModelProto, Shapes]:
-    """The model and the shapes of its inputs, both as they are where no cache grows, or nothing is a token.
+def with_fixed_caches(
+    model: onnx.ModelProto, shapes: Shapes
+) -> tuple[onnx.ModelProto, Shapes, list[Warning]]:
+    """The model and the shapes of its inputs, both as they are where no cache grows, or nothing is a token;
+    and what its user should know. Operators of ONNX Runtime, whose shapes ONNX does not infer, are standard
+    nodes in what is changed.
 
     Raises UnsupportedError where the caches differ in length, or something depends on it in a way that no
     position stands for.
     """
+    given, model = model, unfused(model)  # ONNX Runtime's attention joins caches within
     caches = _growing(model.graph, shapes)
     if not caches:
-        return model, shapes
+        return given, shapes, []
     rows = {shapes[c.past][c.axis] for c in caches}
     if len(rows) > 1:
         raise UnsupportedError(f"caches of {sorted(rows)} rows grow together: give them one length")
+    model, warned = in_qdq_form(model)
     plain = _Fixed(model, shapes, caches, rows.pop())
     if not plain.looked_up():
-        return model, shapes  # a part of a stream, say, before the next one
+        return given, shapes, []  # a part of a stream, say, before the next one
     _check_others(model.graph, caches)
     fixed = replace(plain, follows=plain.dependent())
     fixed.check()
-    return fixed.masked(), fixed.shapes
+    return fixed.masked(), fixed.shapes, warned
 
 
 def _growing(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[_Cache]:

@@ -70,7 +70,7 @@ def import_proto(
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
     shapes = fix_inputs(proto, shapes, fixed or {})
-    proto, shapes = with_fixed_caches(proto, shapes)
+    proto, shapes, replaced = with_fixed_caches(proto, shapes)
     fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
     simple, rounded = _simplified(proto, shapes, path)
@@ -78,7 +78,9 @@ def import_proto(
     odd = imported.check_shapes()
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)
-    return Model(name, module, inputs, outputs, (*warned, *rounded, *odd), imported.check_values, source)
+    return Model(
+        name, module, inputs, outputs, (*warned, *replaced, *rounded, *odd), imported.check_values, source
+    )
 
 
 def _source(proto: onnx.ModelProto, axes: Mapping[str, int], fixed: Mapping[str, float]) -> Source:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from growing_models import ROWS, growing, grouped_query
+from growing_models import ROWS, grouped_query, growing
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import normal

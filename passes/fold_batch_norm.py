@@ -17,6 +17,7 @@ from hwptq.formats import INT8
 from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite, shape_of, users
 from hwptq.ir.provenance import Part, label_of
 
+from .graph.affine_of_parts import move_affine
 from .graph.canonical import canonical
 from .graph.channel_affine import fold_channel_affine
 
@@ -35,7 +36,8 @@ class FoldBatchNorm:
     """Fold BatchNorm into the convolution or matmul before it, with or without a bias between them.
 
     Only where the chain has no other reader, and weights and statistics are constants. Any other BatchNorm
-    in inference becomes a multiplication and an addition per channel. One that TVM decomposed is folded too.
+    in inference becomes a multiplication and an addition per channel, before a concatenation that it stands
+    behind, and in the table of a look-up. One that TVM decomposed is folded too.
     A weight of int8 codes keeps them, but for the sign, and has other scales.
     """
 
@@ -74,7 +76,7 @@ class FoldBatchNorm:
                 y = r.emit(relax.op.add(y, relax.const(shift.reshape(spread))), r.origin)
             return relax.Tuple([y, relax.const(np.zeros(1, "float32")), relax.const(np.zeros(1, "float32"))])
 
-        return fold_channel_affine(rewrite(mod, visit))
+        return fold_channel_affine(move_affine(rewrite(mod, visit)))
 
 
 def _affine(var: Any, call: Any) -> tuple[Any, Any]:

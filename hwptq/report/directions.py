@@ -1,7 +1,8 @@
 """What a tensor keeps of the directions that it has in float, and the verdict: fine, degraded or collapsed.
 
 A wrong scale or a shift leaves the directions; few bits may lose them, and then no layer behind it, and no
-calibration, brings them back. Rows x (float) and y (what stands for them), each over the size of x, become
+calibration, brings them back. Rows x (float) and y (what stands for them), over the size of x where that is
+among the largest of their tensor, else over the least of these, become
 A = x P and B = y P by the same random directions P, at most 32. What is kept is the share of the variance of
 A that the best affine map of B explains, corrected for the number of rows: R^2 of a regression, adjusted.
 Independent noise of s dB leaves about 1 / (1 + 10^(-s/10)).
@@ -22,6 +23,7 @@ _DIRECTIONS = 32
 _ROWS = 256  # of a sample
 _LEAST_ROWS = 3  # for each direction
 _FAR = 1e6  # times the size of a row: what lies beyond is as wrong, and its square would be all there is
+_LARGE = 0.9  # share of the rows that are smaller than the largest ones
 _STILL = 1e-9  # part of the power that varies, below which a tensor is a constant
 
 
@@ -41,7 +43,7 @@ class Directions:
         a, b = _rows(x), _rows(y)
         there = np.isfinite(a).all(axis=1)
         a, b = a[there], b[there]
-        size = np.sqrt(np.mean(a * a, axis=1, keepdims=True)) + 1e-30
+        size = _unit(a)
         axes = self._axes.setdefault(a.shape[1], _random(a.shape[1]))
         if self._sums is not None and len(self._sums) != 2 * axes.shape[1]:
             return  # its size is not fixed
@@ -91,6 +93,13 @@ class Directions:
         if kept is None:
             return None
         return FINE if kept >= LEAST_FINE else DEGRADED if kept >= LEAST_KEPT else COLLAPSED
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """What each row is divided by, [rows, 1]: no row counts for much more than others, and one that is next
+    to nothing, as of a channel that a ReLU cuts off, counts for as little."""
+    size = np.sqrt(np.mean(rows * rows, axis=1, keepdims=True)) + 1e-30
+    return np.maximum(size, np.quantile(size, _LARGE)) if len(size) else size
 
 
 def _rows(x: np.ndarray) -> np.ndarray:

@@ -165,3 +165,43 @@ def test_a_negative_variance_is_named():
     )
     with pytest.raises(ValueError, match="a variance of this batch norm is negative"):
         apply(FoldBatchNorm(), mod)
+
+
+def test_behind_a_concatenation_it_goes_to_the_parts() -> None:
+    """Into the weights of one, beside the other; a constant part holds its own."""
+
+    def build(emit: Any, x: Any) -> Any:
+        y = emit(nn.conv2d(x, const(6, 4, 1, 1)), "conv")
+        fixed = relax.const(normal(7, 1, 2, 7, 8))
+        return batch_norm(emit, emit(op.concat([y, x, fixed], axis=1), "concat"), 12)
+
+    fold(graph(build, x=(1, 4, 7, 8)), ["nn.conv2d", "add", "multiply", "add", "concat"])
+
+
+def test_parts_that_others_read_stay() -> None:
+    def build(emit: Any, x: Any) -> Any:
+        joined = emit(op.concat([x, emit(nn.relu(x))], axis=1), "concat")
+        return emit(op.add(batch_norm(emit, joined, 8), joined))
+
+    fold(graph(build, x=(1, 4, 7, 8)), ["nn.relu", "concat", "multiply", "add", "add"])
+
+
+@pytest.mark.parametrize("links", [("multiply",), ("subtract", "divide", "add")])
+def test_behind_a_look_up_it_goes_into_the_table(links: tuple[str, ...]) -> None:
+    given = {name: const(6, seed=i + 4) for i, name in enumerate(links)}
+
+    def build(emit: Any, x: Any) -> Any:
+        y = emit(op.take(const(9, 6), emit(op.astype(emit(op.abs(x)), "int32")), axis=0), "rows")
+        for name in links:
+            y = emit(getattr(op, name)(y, given[name]))
+        return y
+
+    fold(graph(build, x=(3, 5)), ["abs", "astype", "take"])
+
+
+def test_a_number_behind_a_look_up_stays_beside_a_table_that_others_may_share() -> None:
+    def build(emit: Any, x: Any) -> Any:
+        y = emit(op.take(const(9, 6), emit(op.astype(emit(op.abs(x)), "int32")), axis=0))
+        return emit(op.multiply(y, relax.const(np.float32(3))))
+
+    fold(graph(build, x=(3, 5)), ["abs", "astype", "take", "multiply"])

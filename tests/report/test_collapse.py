@@ -48,6 +48,23 @@ def test_planted_cases(case: str, shape: tuple[int, ...]) -> None:
     assert found.verdict == verdict, found.kept
 
 
+def test_a_single_probability_is_no_direction_but_a_number() -> None:
+    found, rng = Directions(), np.random.default_rng(1)
+    for _ in range(6):
+        x = 1 / (1 + np.exp(-20 * rng.standard_normal((64, 1))))
+        found.add(x, np.round(x * 255) / 255)
+    assert found.verdict == FINE, found.kept
+
+
+def test_rows_that_are_next_to_nothing_count_for_nothing() -> None:
+    """As the channels that a ReLU cuts off, where channels come before positions."""
+    found, rng = Directions(), np.random.default_rng(1)
+    for _ in range(6):
+        x = rng.standard_normal((1, 60, 21)) * np.where(np.arange(60) < 30, 1, 1e-3)[:, None]
+        found.add(x, noise(30)(x, rng))
+    assert found.verdict == FINE, found.kept
+
+
 def test_few_rows_and_constants_have_no_verdict() -> None:
     found, still = Directions(), Directions()
     found.add(np.ones((1, 4, 8)), np.ones((1, 4, 8)))

@@ -5,14 +5,14 @@
 for layer norms, RMS norms and any product with a constant vector; and where a dense layer made the tensor,
 its own weights are divided: the values of an attention before its output layer, the linear side of a gated
 block. The result of a function by table (GELU) is multiplied by 1 / s, where the target holds it in more
-than a byte before that. Outputs stay the same; what is quantized is flatter. How s is chosen:
-quant/smoothing.py.
+than a byte before that, and so are the parts of a concatenation, and in float an input of the model. Outputs
+stay the same; what is quantized is flatter. How s is chosen: quant/smoothing.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -23,20 +23,23 @@ from tvm import relax
 from hwptq.evaluate.hidden_tokens import hidden_in
 from hwptq.evaluate.interpret import observe_all
 from hwptq.formats import INT8, INT16, Pair, format_of
-from hwptq.ir.dataflow import bindings, constant, main_functions, rewrite
+from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewrite
 from hwptq.ir.provenance import Origin, origins
 from hwptq.lowering.operand import constant_operand
 from hwptq.lowering.rules import family_of
 from hwptq.quant.smoothing import WORTH_A_PRODUCT, Product, best_factors, factors
 
+from .graph.affine_of_parts import move_affine
 from .graph.channel_links import Reader
-from .graph.divisible import Divisible, divisible, multipliable, multiplied
+from .graph.divisible import Divisible, divisible, multipliable, multiplied, side_by_side
 from .graph.own_integers import own_integers
+from .graph.quantizable import with_float_reasons
 from .graph.stream_dtypes import holds_wide_products
 
 #: Samples that are looked at, and rows that are kept of a tensor, over all of them.
 SAMPLES = 128
 ROWS = 512
+_OF_INPUT = "channels of an input are made alike before they are rounded"
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.SmoothActivations")
@@ -74,12 +77,16 @@ class SmoothActivations:
         seen = _observed(mod, set(inputs.values()), islice(self.samples, SAMPLES))
         weights = _Weights(bound)
         chosen: dict[Any, tuple[Divisible, np.ndarray]] = {}
-        for point in sorted(points, key=lambda p: not weights.is_layer(p)):  # layers before norms
+        whole: set[Any] = set()  # layers that a concatenation serves, or an input
+        for point in sorted(points, key=weights.turn):
+            if not whole.isdisjoint(r.var for r in point.readers):
+                continue
             s = self._factors(point, weights, {r.var: seen[inputs[r.var]] for r in point.readers})
             if np.any(s != 1):
                 s = s if point.constants else _held(s)
                 chosen[point.var] = point, s
                 weights.smooth(point, s)
+                whole |= {r.var for r in point.readers} if weights.turn(point) == 0 else set()
         return _smoothed(mod, chosen, weights)
 
     def _points(self, mod: tvm.IRModule, func: Any) -> list[Divisible]:
@@ -89,9 +96,9 @@ class SmoothActivations:
         if self.target is None or read.is_float or read.bits > INT8.bits:
             return points
         kinds = [family_of(mod, value) for _, value in bindings(func)]
-        if not holds_wide_products(kinds, self.target):
-            return points
-        return [multiplied(p) for p in points] + multipliable(mod, func, points)
+        if holds_wide_products(kinds, self.target):
+            points = [multiplied(p) for p in points] + multipliable(mod, func, points)
+        return side_by_side(mod, func) + points
 
     def _factors(self, point: Divisible, weights: _Weights, seen: dict[Any, _Rows]) -> np.ndarray:
         """s of each channel of a tensor."""
@@ -144,9 +151,16 @@ class _Weights:
         assert weight is not None
         return weight
 
+    def turn(self, point: Divisible) -> int:
+        """Concatenations and inputs come first: their parts are to be alike. Layers come before norms."""
+        value = self._values.get(point.var)
+        if value is None or op_name(value) == "concat":
+            return 0
+        return 1 if self.is_layer(point) else 2
+
     def is_layer(self, point: Divisible) -> bool:
         """Whether a dense layer made the tensor, so that its weight is among the constants."""
-        return isinstance(self._values[point.var].op, tvm.ir.GlobalVar)
+        return isinstance(getattr(self._values.get(point.var), "op", None), tvm.ir.GlobalVar)
 
     def smooth(self, point: Divisible, s: np.ndarray) -> None:
         """Multiply the rows of the readers, divide the columns of the layer that made the tensor."""
@@ -164,7 +178,8 @@ def _spread(reader: Reader, s: np.ndarray) -> np.ndarray:
 def _smoothed(
     mod: tvm.IRModule, chosen: dict[Any, tuple[Divisible, np.ndarray]], weights: _Weights
 ) -> tvm.IRModule:  # fmt: skip
-    """The module with the chosen tensors divided, beside what they were where others read that too."""
+    """The module with the chosen tensors divided, beside what they were where others read that too. What
+    divides an input is left in float, so that bytes hold what it gives."""
     copies: dict[Any, Any] = {}  # tensor -> its divided copy
     copied = {r.var: v for v, (p, _) in chosen.items() if not p.alone for r in p.readers}
 
@@ -192,7 +207,18 @@ def _smoothed(
             args[0] = copies[copied[var]] if var in copied else args[0]
         return relax.Call(new.op, args, new.attrs, new.ty_args, new.span) if args else new
 
-    return rewrite(mod, visit)
+    inputs: dict[str, dict[str, str]] = {}  # of each function
+
+    def begin(r: Any) -> None:
+        for param in r.func.params:
+            if param in chosen:
+                origin = replace(r.origins[param], step=1)
+                inverse = relax.const((1 / chosen[param][1]).astype(np.float32))
+                r.env[param] = r.emit(relax.op.multiply(param, inverse), origin)
+                inputs.setdefault(r.name, {})[r.emitted[r.env[param]].label] = _OF_INPUT
+
+    smoothed = move_affine(rewrite(mod, visit, begin))
+    return with_float_reasons(smoothed, inputs) if inputs else smoothed
 
 
 def _divided(expr: Any, s: np.ndarray) -> Any:

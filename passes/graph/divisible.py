@@ -71,6 +71,23 @@ def multipliable(mod: tvm.IRModule, func: Any, points: Sequence[Divisible]) -> l
     return [p for p in followed if p and taken.isdisjoint(reader.var for reader in p.readers)]
 
 
+def side_by_side(mod: tvm.IRModule, func: Any) -> list[Divisible]:
+    """Concatenations, and inputs of the function, that dense layers alone read: what stands side by side
+    there may be of any size."""
+    found = layers(mod, func)
+    dense = {var for var, unit in found.items() if _is_dense(unit)}
+    follower = Follower(mod, func, found)
+    joined = [var for var, value in bindings(func) if op_name(value) == "concat"]
+    starts = [v for v in (*joined, *func.params) if str(v.ty.dtype) == "float32" and shape_of(v)]
+    points: list[Divisible] = []
+    for var in starts:
+        point = _followed(var, (), follower, dense)
+        taken = {reader.var for p in points for reader in p.readers}
+        if point is not None and taken.isdisjoint(reader.var for reader in point.readers):
+            points.append(point)
+    return points
+
+
 def multiplied(point: Divisible) -> Divisible:
     """A tensor whose divided copy, where it has one, is a product with constants."""
     return point if point.alone else replace(point, constants=())

@@ -8,10 +8,12 @@ from relax_graphs import apply, const, graph, operators, outputs_preserved, samp
 from tvm import relax
 
 from hwptq import passes
+from hwptq.evaluate.interpret import Interpreter
 from hwptq.formats import INT16
 from hwptq.ir.dataflow import bindings, constant, op_name
 from hwptq.lowering.operand import constant_operand
 from hwptq.passes.graph.divisible import divisible
+from hwptq.passes.graph.quantizable import float_reasons
 from hwptq.passes.smooth_activations import SmoothActivations
 from hwptq.targets import load_target
 
@@ -218,3 +220,57 @@ def test_what_it_is_multiplied_with_is_held_exactly():
     held = constant_operand(inverse, INT16)
     np.testing.assert_allclose(held.tensor * float(held.scale), inverse, rtol=1e-6)
     assert held.tensor.min() >= 1
+
+
+def side_by_side(ratio: float, joined: bool, elsewhere: bool = False):
+    """A dense layer on channels of which some are `ratio` times as large as others, and as little needed."""
+
+    def build(emit, x):
+        sizes = np.where(np.arange(8) < 5, 1, ratio).astype(np.float32)
+        y = x
+        if joined:
+            left = emit(nn.relu(emit(op.matmul(x, const(8, 5, seed=1)))), "left")
+            right = emit(op.matmul(x, relax.const(ratio * np.eye(8, 3, dtype=np.float32))), "right")
+            y = emit(op.concat([left, right], axis=-1), "joined")
+        weight = constant(const(8, 6, seed=2)) / sizes[:, None]
+        out = emit(op.matmul(y, relax.const(weight.astype(np.float32))), "dense")
+        return emit(op.concat([out, y], axis=-1)) if elsewhere else out
+
+    return apply(passes.FuseConvRelu(), graph(build, x=(1, 5, 8)))
+
+
+def unlike(mod, ratio: float, joined: bool):
+    """Samples of it."""
+    sizes = 1 if joined else np.where(np.arange(8) < 5, 1, ratio).astype(np.float32)
+    return [{"x": s["x"] * sizes} for s in samples(mod, 12)]
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["concatenation", "input"])
+def test_channels_side_by_side_become_alike(joined: bool):
+    mod, target = side_by_side(1000, joined), load_target("x86-64-vnni")
+    data = unlike(mod, 1000, joined)
+    after = apply(SmoothActivations(data, target=target), mod)
+    for sample in data[:3]:
+        was, now = (Interpreter(m).run(sample)[0] for m in (mod, after))
+        np.testing.assert_allclose(now, was, rtol=1e-4, atol=1e-3 * np.abs(was).max())
+
+    def lost(module) -> float:
+        """Noise of the integers, by the power of the result."""
+        qdq = apply(passes.InsertQDQ(target, stats_of(module, data)), module)
+        pairs = [[Interpreter(m).run(s)[0] for m in (mod, qdq)] for s in data]
+        return sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(a**2) for a, _ in pairs)
+
+    assert lost(after) < 0.01 < 0.1 < lost(mod)
+
+
+def test_the_product_of_an_input_is_left_in_float():
+    mod = side_by_side(1000, joined=False)
+    after = apply(SmoothActivations(unlike(mod, 1000, False), target=load_target("x86-64-vnni")), mod)
+    assert list(float_reasons(after["main"])) == ["x#1"]
+
+
+@pytest.mark.parametrize(("ratio", "elsewhere"), [(1, False), (1000, True)], ids=["alike", "read elsewhere"])
+def test_what_stands_side_by_side_and_stays(ratio: float, elsewhere: bool):
+    mod = side_by_side(ratio, joined=True, elsewhere=elsewhere)
+    after = apply(SmoothActivations(unlike(mod, ratio, True), target=load_target("x86-64-vnni")), mod)
+    assert "multiply" not in operators(after)

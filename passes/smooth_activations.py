@@ -27,7 +27,7 @@ from hwptq.ir.dataflow import bindings, constant, main_functions, op_name, rewri
 from hwptq.ir.provenance import Origin, origins
 from hwptq.lowering.operand import constant_operand
 from hwptq.lowering.rules import family_of
-from hwptq.quant.smoothing import WORTH_A_PRODUCT, Product, best_factors, factors
+from hwptq.quant.smoothing import WORTH_A_FLOAT_PRODUCT, WORTH_A_PRODUCT, Product, best_factors, factors
 
 from .graph.affine_of_parts import move_affine
 from .graph.channel_links import Reader
@@ -117,7 +117,8 @@ class SmoothActivations:
         qmax = int(dtype.qmax) if not dtype.is_float else INT8.qmax
         if point.constants or not point.alone:
             return best_factors(reach, largest, products, self.per_token, qmax)
-        return best_factors(reach, largest, products, self.per_token, qmax, WORTH_A_PRODUCT)
+        worth = WORTH_A_FLOAT_PRODUCT if weights.is_input(point) else WORTH_A_PRODUCT
+        return best_factors(reach, largest, products, self.per_token, qmax, worth)
 
 
 def _held(s: np.ndarray) -> np.ndarray:
@@ -153,14 +154,18 @@ class _Weights:
 
     def turn(self, point: Divisible) -> int:
         """Concatenations and inputs come first: their parts are to be alike. Layers come before norms."""
-        value = self._values.get(point.var)
-        if value is None or op_name(value) == "concat":
+        if self.is_input(point) or op_name(self._values[point.var]) == "concat":
             return 0
         return 1 if self.is_layer(point) else 2
 
+    def is_input(self, point: Divisible) -> bool:
+        """Whether the tensor is one of the function's inputs."""
+        return point.var not in self._values
+
     def is_layer(self, point: Divisible) -> bool:
         """Whether a dense layer made the tensor, so that its weight is among the constants."""
-        return isinstance(getattr(self._values.get(point.var), "op", None), tvm.ir.GlobalVar)
+        made = self._values.get(point.var)
+        return isinstance(made, relax.Call) and isinstance(made.op, tvm.ir.GlobalVar)
 
     def smooth(self, point: Divisible, s: np.ndarray) -> None:
         """Multiply the rows of the readers, divide the columns of the layer that made the tensor."""

@@ -19,6 +19,8 @@ _ACTIVATION_STEPS = 255
 _WORTH = 0.97  # what is left of the error where smoothing is worth it
 #: The same where it takes a product by element more.
 WORTH_A_PRODUCT = 0.6
+#: And where that is one in float.
+WORTH_A_FLOAT_PRODUCT = 0.1
 _WORTH_A_TOKEN = 0.5  # the same beside scales for each token, which bear most outliers by themselves
 
 

@@ -21,7 +21,7 @@ from hwptq.quant.qparams import QParams, activation_qparams
 from hwptq.targets.op_kinds import CONVOLUTIONS, PRODUCTS, WEIGHTED_OPS
 
 from .concat_parts import parts_of, split_ends, unlike_parts
-from .fine_sources import fine_groups
+from .fine_sources import fine_groups, head_ends
 from .float_neighbours import ELEMENTWISE, in_float, kept_in_float
 from .layer_weights import LayerWeights, QuantizedWeight
 from .nearest_layers import NearestLayers
@@ -94,6 +94,7 @@ class QuantizationPlan:
         self._scaled = scaled_groups(self.values, self.kinds, self.readers, self.groups, self._is_table)
         fine = self._wants_wide("lookup")
         self._fine = fine_groups(self.kinds, self.readers, self.groups, self._is_table) if fine else set()
+        self._ends = head_ends(self.kinds, self.groups, self._is_last) if fine else set()
         self._grid = target.numerics.grid
         self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
@@ -350,10 +351,10 @@ class QuantizationPlan:
 
     def _dtype(self, number: int, group: set[Any], asking: frozenset[int] = frozenset()) -> Format:
         """That which a node gives its result whatever reads it; else, unless layers want floats, int16 in a
-        residual stream, and int12 where tables alone read what a layer made, or what the tables give if that
-        is more; else that of the layers that read a tensor: of several a float before an integer, then the
-        more precise. Where no layer reads it, the most precise of those of the layers it comes from. Integers
-        of less than 8 bits only where every reader of every tensor is such a layer.
+        residual stream and at the end of a head, and int12 where tables alone read what a layer made, or what
+        the tables give if that is more; else that of the layers that read a tensor: of several a float before
+        an integer, then the more precise. Where no layer reads it, the most precise of those of the layers it
+        comes from. Integers of less than 8 bits only where every reader of every tensor is such a layer.
         """
         given = [f for f in map(self._given_format, group) if f]
         if given:
@@ -366,6 +367,8 @@ class QuantizationPlan:
         else:
             found = max(wanted, key=lambda d: d.precision, default=INT8)
         if (number in self._wide or number in self._scaled) and not found.is_float:
+            return INT16
+        if number in self._ends and not found.is_float:
             return INT16
         if number in self._fine and not found.is_float:
             return max(found, INT12, *self._of_tables(group, asking | {number}), key=lambda d: d.bits)

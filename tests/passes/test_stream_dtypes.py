@@ -73,6 +73,22 @@ def test_what_a_product_gives_to_the_user_is_wide_where_there_are_streams() -> N
     assert (end(normed=True), end(normed=False)) == ("int16", "int8")
 
 
+def test_the_end_of_a_head_is_wide_where_a_table_could_read_it() -> None:
+    """Of a convolution that a float operator or nobody reads; not of one that another one reads."""
+
+    def build(emit: Emit, x: Any) -> Any:
+        y = emit(nn.relu(emit(nn.conv2d(x, const(4, 3, 1, 1)))), "neck")
+        scores = emit(nn.conv2d(y, const(6, 4, 1, 1, seed=1)), "scores")
+        return emit(nn.softmax(emit(op.reshape(scores, (1, 2, 3 * 25))), axis=1))
+
+    mod = apply(FuseConvRelu(), graph(build, x=(1, 3, 5, 5)))
+    for target, end in ((ARM, "int16"), (BYTES, "int8")):
+        after = apply(InsertQDQ(target, stats_of(mod)), mod)
+        values = [value for _, value in bindings(after["main"]) if op_name(value) == "quantize"]
+        found = {str(v.args[0].name): str(v.ty.dtype) for v in values}
+        assert (found["neck"], found["scores"]) == ("int8", end)
+
+
 def test_a_target_whose_norms_read_bytes_has_no_streams() -> None:
     assert set(dtypes(BYTES).values()) == {"int8"}
 

@@ -51,8 +51,8 @@ class SmoothActivations:
     the module's inputs, of which the first ones are read; strength: 0 leaves the outliers in the activations,
     1 moves all of them into the weights; None: for each tensor the one that loses least on the samples.
     per_token: activations get a scale a row, found when they are computed. target: that of static
-    activations; without one no products are added. dtypes: of activations and weights that dense layers will
-    have, by name.
+    activations; without one products are added only per token, where they stay in float. dtypes: of
+    activations and weights that dense layers will have, by name.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class SmoothActivations:
         """The tensors of a function that may be smoothed."""
         points = divisible(mod, func)
         read = self.dtypes[0]
+        if self.per_token:
+            return side_by_side(mod, func) + points
         if self.target is None or read.is_float or read.bits > INT8.bits:
             return points
         kinds = [family_of(mod, value) for _, value in bindings(func)]

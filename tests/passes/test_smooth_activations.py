@@ -263,6 +263,21 @@ def test_channels_side_by_side_become_alike(joined: bool):
     assert lost(after) < 0.01 < 0.1 < lost(mod)
 
 
+@pytest.mark.parametrize("joined", [True, False], ids=["concatenation", "input"])
+def test_beside_scales_for_each_token_too(joined: bool):
+    """All channels of a token share its scale."""
+    mod, target = side_by_side(1000, joined), load_target("x86-64-vnni")
+    data = unlike(mod, 1000, joined)
+    after = apply(SmoothActivations(data, per_token=True), mod)
+
+    def lost(module) -> float:
+        qdq = apply(passes.InsertDynamicQDQ(target), module)
+        pairs = [[Interpreter(m).run(s)[0] for m in (mod, qdq)] for s in data]
+        return sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(a**2) for a, _ in pairs)
+
+    assert lost(after) < 0.01 < 0.1 < lost(mod)
+
+
 def test_the_product_of_an_input_is_left_in_float():
     mod = side_by_side(1000, joined=False)
     after = apply(SmoothActivations(unlike(mod, 1000, False), target=load_target("x86-64-vnni")), mod)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from .convolution import Convolution
 from .pack_weights import vector_count
-from .register_tile import Mac, Tile, blocks, even
+from .register_tile import Mac, Tile
 from .store_rows import NARROWED
+from .vector_blocks import blocks, even
 
 _LOAD_COST = 0.2  # of a multiply-accumulate
 

@@ -44,9 +44,9 @@ from hwptq.tir.vector_unit import VectorUnit
 from .choose_tile import row_pixels
 from .convolution import Convolution, describe, wanted_padding
 from .pack_weights import without_offset
-from .register_tile import even
 from .result_range import proven
 from .store_tile import store_part
+from .vector_blocks import even
 
 _COST = 8  # a multiply-accumulate here takes as long as so many of a convolution
 _ROWS = 4  # that one instruction takes

@@ -30,12 +30,12 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .cells import Held, Output
 from .epilogue import Follower, place
-from .register_tile import blocks
 from .store_tile import store_tile
 from .tile_instructions import configure, prefetch, release
 from .tile_plan import TilePlan
 from .tile_sums import Code, TileSums
 from .unpack_tiles import unpacked
+from .vector_blocks import blocks
 
 _STORED_VECTORS = 4  # vectors of int32 that are requantized together: one of int8
 

@@ -43,7 +43,8 @@ from .layer import Layer
 from .pack_codes import Unit, codes_above, levels_of, pack_codes, pack_group_scales, unit_of_bits
 from .pack_input import Packing, pack_input
 from .pack_weights import vector_count
-from .register_tile import Mac, Tile, Turns, blocks, even
+from .register_tile import Mac, Tile
+from .vector_blocks import Turns, blocks, each_block, even
 
 _NAME = "group_dot_product"
 
@@ -165,20 +166,16 @@ def _emit(plan: GroupPlan, with_terms: bool, unit: VectorUnit) -> Callable[..., 
                     y.store((first + i) * plan.channels + channel, cell.load(0, lanes), lanes)
 
         def part(own: Part) -> None:
-            for first, many, together in blocks(plan.vectors, plan.together):
-                begin, count = own.of(many, turn=first)
+            def block(v0: Expr, together: int) -> None:
+                for at, several, vectors in blocks(together, plan.tile.vectors):
+                    extents = several, -(-plan.tokens // size)
 
-                def block(c: Expr, first: int = first, together: int = together, begin: Expr = begin) -> None:
-                    v0 = first + (begin + c) * together
-                    for at, several, vectors in blocks(together, plan.tile.vectors):
-                        extents = several, -(-plan.tokens // size)
+                    def one(i: Expr, t: Expr, at: int = at, vectors: int = vectors) -> None:
+                        tile(Turns(v0, together, at + i * vectors), vectors, t)
 
-                        def one(i: Expr, t: Expr, at: int = at, vectors: int = vectors) -> None:
-                            tile(Turns(v0, together, at + i * vectors), vectors, t)
+                    nest(extents, one)
 
-                        nest(extents, one)
-
-                loop(count, block)
+            each_block(own, plan.vectors, plan.together, block)
 
         work = unit.shared(plan.op.depth * plan.tokens * plan.channels)
         in_parts(plan.vectors // plan.together, work, part)

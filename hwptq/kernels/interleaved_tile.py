@@ -18,8 +18,9 @@ from hwptq.tir.vector_unit import VectorUnit
 from .assembly_loop import IMPORT, AssemblyLoop
 from .cells import Output
 from .epilogue import Follower, place
-from .register_tile import Plan, Turns, accumulators, blocks, real_pixel, reduce_windows
+from .register_tile import Plan, accumulators, real_pixel, reduce_windows
 from .store_rows import store_rows
+from .vector_blocks import Turns, blocks
 
 
 def emit_interleaved(

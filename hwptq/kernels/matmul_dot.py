@@ -42,9 +42,10 @@ from hwptq.tir.vector_unit import VectorUnit
 from .choose_tile import fit
 from .convolution import Convolution
 from .pack_input import Packing, pack_input
-from .register_tile import Mac, Plan, Turns, accumulators, blocks, reduce_windows
+from .register_tile import Mac, Plan, accumulators, reduce_windows
 from .store_tile import Output, store_tile
 from .tiled import Tiling
+from .vector_blocks import Turns, blocks
 from .widen_channels import widen_channels
 
 _OFFSETS = {"int8": 0, "int16": 0, "uint8": 128}  # o, by the dtype of the packed activations

@@ -44,6 +44,7 @@ from .pack_weights import stored_rows, vector_count
 from .store_rows import store_rows
 from .store_tile import store_tile
 from .sums import Apart, sums
+from .vector_blocks import Turns, each_tile
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,6 @@ class Tile:
 
     pixels: int
     vectors: int
-
-
-def even(extent: int, most: int) -> int:
-    """Size of the parts when `extent` is cut evenly into parts of at most `most`: (6, 4) -> 3."""
-    parts = -(-extent // most)
-    return -(-extent // parts)
 
 
 @dataclass(frozen=True)
@@ -171,38 +166,6 @@ class Plan:
         weight = TensorType((rows, lanes * self.mac.k), "int8")
         scales = ("float32",) if out.dtype == "float32" else ("int32", "int32")
         return [x, weight, *(TensorType((self.vectors * lanes,), d) for d in ("int32", *scales)), out]
-
-
-def blocks(vectors: int, size: int) -> list[tuple[int, int, int]]:
-    """(first vector, blocks, vectors in each): blocks of `size`, and one of what is left."""
-    full, rest = divmod(vectors, size)
-    return [(0, full, size)] * (full > 0) + [(full * size, 1, rest)] * (rest > 0)
-
-
-@dataclass(frozen=True)
-class Turns:
-    """Vectors of channels whose rows of packed weights take turns, `size` of them from vector `first` on; a
-    tile computes some of them, from the one with number `at` on."""
-
-    first: Expr
-    size: int
-    at: Expr = 0
-
-
-def each_tile(vectors: int, together: int, size: int, body: Callable[[Expr, Turns, int], None]) -> None:
-    """body(number of the block, its turns, vectors) for tiles of at most `size` vectors in all blocks of
-    vectors that are packed `together`."""
-
-    def block(number: Expr, count: int) -> None:
-        for begin, many, own in blocks(count, size):
-
-            def tile(i: Expr, begin: int = begin, own: int = own) -> None:
-                body(number, Turns(number * together, count, begin + i * own), own)
-
-            loop(many, tile)
-
-    for first, many, count in blocks(vectors, together):
-        loop(many, lambda c, n=first // together, v=count: block(n + c, v))  # type: ignore[misc]
 
 
 def emit_tiled(

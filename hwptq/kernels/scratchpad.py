@@ -17,7 +17,7 @@ from hwptq.tir.stored import Stored
 
 from .convolution import Convolution
 from .pack_input import Packing
-from .register_tile import even
+from .vector_blocks import even
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ from .layer import Layer
 from .pack_codes import Unit, codes_above, levels_of, pack_codes, pack_group_scales, unit_of_bits
 from .pack_input import Packing, pack_input
 from .pack_weights import vector_count
-from .register_tile import Turns, blocks, even
 from .staggered import staggered
 from .tile_instructions import K, clear, configure, move, multiply, release
+from .vector_blocks import Turns, each_block, even
 
 _NAME = "group_tile_registers"
 _BYTE = 2**7
@@ -162,14 +162,11 @@ def _emit(plan: TileGroupPlan, unit: VectorUnit) -> Callable[..., None]:
             rows = workspace(plan.op.depth * plan.lanes, "int8")
             sums = workspace(plan.accumulators * (plan.rows + 1) * plan.lanes, "int32")
             vector = _Vector(plan, x, codes, scales, zeros, y, rows, sums)
-            for first, many, together in blocks(plan.vectors, plan.together):
-                begin, count = own.of(many, turn=first)
 
-                def block(c: Expr, first: int = first, together: int = together, begin: Expr = begin) -> None:
-                    v0 = first + (begin + c) * together
-                    loop(together, lambda at: vector.emit(Turns(v0, together, at)))
+            def block(v0: Expr, together: int) -> None:
+                loop(together, lambda at: vector.emit(Turns(v0, together, at)))
 
-                loop(count, block)
+            each_block(own, plan.vectors, plan.together, block)
             release(plan.kernel)
 
         work = unit.shared(plan.op.depth * plan.tokens * plan.channels)

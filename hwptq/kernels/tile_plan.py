@@ -12,8 +12,8 @@ from hwptq.tir.kernel import TensorType
 
 from .convolution import Convolution
 from .pack_weights import pack_weights, stored_rows, vector_count
-from .register_tile import blocks
 from .tile_instructions import K
+from .vector_blocks import blocks
 
 _PARTIAL = 1.1  # cost of results that are stored in parts of a row of registers
 

@@ -13,9 +13,11 @@ from hwptq.kernels.convolution import Convolution, flattened
 from hwptq.kernels.dot_product import mac_of
 from hwptq.kernels.pack_input import Packing, pack_input
 from hwptq.kernels.pack_weights import channels_of, pack_channels, pack_scales, pack_weights, without_offset
-from hwptq.kernels.register_tile import Tile, blocks, even, powers
+from hwptq.kernels.register_tile import Tile
 from hwptq.kernels.result_range import proven
+from hwptq.kernels.vector_blocks import blocks, even
 from hwptq.targets import load_target
+from hwptq.tir.builder import powers
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.layout import PLAIN, Layout, Padding
 from hwptq.tir.requantize import Bounds

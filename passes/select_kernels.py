@@ -17,6 +17,7 @@ from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import constant, main_functions, op_name, rewrite, shape_of
 from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import Origin, Part, label_of
+from hwptq.ir.real_operator import real_operator
 from hwptq.kernels.epilogue import Follower
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import select, selector_of
@@ -81,6 +82,9 @@ class SelectKernels:
                 out = _type(var, layouts.get(var, PLAIN))
                 step = self.selector.concatenation([_type(t) for t in parts], axis, out)
                 return emitter.emit(r, (step,), parts, var)
+            real = self._real(mod, var, value)
+            if real:
+                return emitter.emit(r, real, list(value.args[1].fields), var)
             moved = self._moved(var, value)
             if moved is not None:
                 return emitter.emit(r, (moved,), [value.args[0]], var)
@@ -96,6 +100,11 @@ class SelectKernels:
         if not isinstance(node.op, Quantize) or not _may_be_laid_out(node.var):
             return False
         return self.selector.quantizes_images(shape_of(node.activations[0]))
+
+    def _real(self, mod: tvm.IRModule, var: Any, value: Any) -> tuple[Step, ...]:
+        """The kernels of an operator on real numbers, where its own code is not for the target."""
+        real = real_operator(mod, value)
+        return self.selector.real(real, [_type(t) for t in value.args[1].fields], _type(var)) if real else ()
 
     def _moved(self, var: Any, value: Any) -> Step | None:
         """The kernel of a transpose or slice of int8 that can be vectors, else None."""

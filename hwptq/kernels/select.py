@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.ir.real_operator import RealOperator
 from hwptq.operators.dense import Dense
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
@@ -57,6 +58,10 @@ class Selector(ABC):
     def movement(self, x: TensorType, strides: Sequence[int], first: int, out: TensorType) -> Step | None:
         """The step that reads `x` from element `first` on with `strides`; None: TVM's own code is best."""
         return None
+
+    def real(self, op: RealOperator, inputs: Sequence[TensorType], out: TensorType) -> tuple[Step, ...]:
+        """The steps that compute an operator on real numbers; none: its own code is for any core."""
+        return ()
 
     def attention(self, join: AttentionJoin) -> Joined | None:
         """The kernel of a whole attention; None where its parts have kernels of their own."""

@@ -13,6 +13,7 @@ from hwptq.ir.operator import integer_operator
 
 from . import codes, functions, moves, norms, selections, windows
 from .groups import groups_as_onnx
+from .order import order_as_onnx
 from .recurrent import layer_as_onnx, results_as_onnx
 from .rows import rows_as_onnx
 from .writer import Converter, NotExportable, Writer
@@ -33,8 +34,8 @@ def write_binding(
     elif isinstance(value.op, tvm.ir.GlobalVar):
         w.names[var] = _composite(w, mod, name, value)
     else:
-        layer = layer_as_onnx(w, mod, value, name, var in coded) or results_as_onnx(w, value, name)
-        w.names[var] = layer or _operator(w, mod, name, value)
+        real = layer_as_onnx(w, mod, value, name, var in coded) or order_as_onnx(w, mod, value, name)
+        w.names[var] = real or results_as_onnx(w, value, name) or _operator(w, mod, name, value)
 
 
 def _composite(w: Writer, mod: tvm.IRModule, name: str, call: Any) -> str:

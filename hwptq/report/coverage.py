@@ -16,6 +16,7 @@ from hwptq.ir.movement import SAME_ORDER
 from hwptq.ir.operator import Operator, WeightedOperator, integer_operator
 from hwptq.ir.provenance import origins
 from hwptq.ir.qdq import dequantizes, quantizes
+from hwptq.ir.real_operator import real_operator
 from hwptq.operators.dequantize import Dequantize, FloatDequantize
 from hwptq.operators.group_dense import GroupDense
 from hwptq.operators.quantize import FloatQuantize, Quantize
@@ -144,7 +145,8 @@ def float_nodes(mod: tvm.IRModule) -> list[dict[str, str]]:
             continue  # data movement of integers
         if not any(str(getattr(t.ty, "dtype", "")).startswith("float") for t in tensors):
             continue  # arithmetic of indices and masks
-        name, op = named[var].label, operator.kind if operator else op_name(value)
+        real = operator or real_operator(mod, value)
+        name, op = named[var].label, real.kind if real else op_name(value)
         if isinstance(value.op, tvm.ir.GlobalVar):
             op = str(composite_name(mod[value.op])).removeprefix("hwptq.")
         rows.append({"name": name, "op": op, "reason": reasons.get(name, f"{op} has no integer form")})

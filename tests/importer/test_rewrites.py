@@ -293,23 +293,6 @@ def test_einsum_is_products_of_matrices(
     assert "call_tir" not in kinds
 
 
-@pytest.mark.parametrize("opset", [11, 17, 18])
-@pytest.mark.parametrize(("axis", "largest"), [(-1, 1), (1, 0)])
-def test_the_largest_are_found_one_by_one(tmp_path: Path, opset: int, axis: int, largest: int):
-    """Equal values have their order; the least float is a value like others."""
-    best = node("TopK", "x k", "values places", "best", axis=axis, largest=largest)
-    proto = model([best], {"x": [1, 5, 4]}, {"k": np.array([4])}, ["values"], opset=opset)
-    proto.graph.output.append(helper.make_tensor_value_info("places", TensorProto.INT64, None))
-    x = np.float32([3, 1, 3, 2, 0])[:, None] + np.float32([0, 0, 1, 0])
-    x[:3, 1] = np.finfo(np.float32).min
-    found = imported(proto, tmp_path, x=x[None])
-    order = np.argsort(-x[None] if largest else x[None], axis=axis, kind="stable")
-    wanted = np.take(order, range(4), axis)
-    values, places = Interpreter(found.module).run({"x": x[None]})
-    np.testing.assert_array_equal(places, wanted)
-    np.testing.assert_array_equal(values, np.take_along_axis(x[None], wanted, axis))
-
-
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_responses_of_neighbouring_channels(tmp_path: Path, size: int):
     response = node("LRN", "x", "y", "response", size=size, alpha=0.5, beta=0.7, bias=1.5)

@@ -29,7 +29,6 @@ from .rewrites.scatter import scatter
 from .rewrites.scatter_row import scatter_row
 from .rewrites.slice_ends import slice_ends
 from .rewrites.surroundings import Rule, Surroundings
-from .rewrites.top_k import top_k
 
 #: By operator; those of one operator follow each other.
 _RULES: Mapping[str, tuple[Rule, ...]] = {
@@ -54,7 +53,6 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),
     "Slice": (slice_ends,),
-    "TopK": (top_k,),
 }
 
 

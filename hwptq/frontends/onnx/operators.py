@@ -19,6 +19,7 @@ from hwptq.ir.provenance import Origin, with_origin
 from .bounded_indices import clamped
 from .recurrent_layers import converters
 from .running_sums import running_sum
+from .top_k import top_k
 from .weights.external_weights import array_of, is_apart
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -272,7 +273,7 @@ def _roi_align(inputs: Sequence[Any], attrs: Any) -> Any:
 
 
 #: Converters that emit several operators.
-_LAYERS = {**converters(), "CumSum": running_sum}
+_LAYERS = {**converters(), "CumSum": running_sum, "TopK": top_k}
 _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Cast": _cast,
     "Clip": _clip,

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from hwptq.ir.real_operator import RealOperator
 from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import Selector
+from hwptq.operators.real_order import RealOrder
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
 
 from .attention import attention_kernel
 from .concatenate import concatenation
 from .element import elementwise_kernel
+from .order import order_steps
 from .rows import norm_kernel, row_kernel
 from .tensor_cores import summed_by_step
 
@@ -39,6 +42,9 @@ class GpuSelector(Selector):
             return (Step(together, args, out, f"{op.kind}_rows"),)
         func = elementwise_kernel(op, inputs, out, {TEMPLATE: "flat"})
         return (Step(func, args, out, f"{op.kind}_flat"),)
+
+    def real(self, op: RealOperator, inputs: Sequence[TensorType], out: TensorType) -> tuple[Step, ...]:
+        return order_steps(op, inputs[0], out) if isinstance(op, RealOrder) else ()
 
     def attention(self, join: AttentionJoin) -> Joined | None:
         return attention_kernel(join, self.target.gpu)

@@ -110,7 +110,7 @@ def compile(
             imported = _with_caches(read_model(model, options.axes, options.fixed), device, options)
             data = OpenedData.opened(imported, given, options)
             if (first := data.evaluation.peek()) is not None:
-                score.check(first.label)
+                score.check(first.label, imported.first_shape)
         calibration = _whole(data.calibration, imported)
         dump, cache = IrDump(options.dump_ir), cache_of(imported, options)
         job = Job(device, calibration, options, progress, dump, cache, workers)

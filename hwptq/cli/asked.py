@@ -107,7 +107,9 @@ class Quantization:
     ] = None
     calibration_method: Annotated[
         str | None,
-        typer.Option(metavar="minmax|moving-average|percentile|mse|entropy", help="range of activations"),
+        typer.Option(
+            metavar="minmax|moving-average|percentile|mse|entropy|auto", help="range of activations"
+        ),
     ] = None
     recipe: Annotated[str, typer.Option(metavar="fast|default|best", help="set of steps")] = "default"
     steps: Annotated[

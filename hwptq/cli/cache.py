@@ -16,7 +16,7 @@ cache_app = typer.Typer(
 )
 
 
-@cache_app.command("info")
+@cache_app.command("info", short_help="Where it lies, how much of each kind, and its bytes.")
 @grouped
 def cache_info(context: typer.Context, talk: Talk) -> None:
     """Where results of earlier compilations lie, how many there are of each kind, and their bytes."""

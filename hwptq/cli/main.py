@@ -66,19 +66,20 @@ def _root(
     """Quantize an fp32 ONNX model and compile it to machine code that computes in integers."""
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "compile": compile_command,
-    "diagnose": diagnose_command,
-    "consistency": consistency_command,
-    "verify": verify_command,
-    "bench": bench_command,
-    "run": run_command,
-    "compare": compare_command,
-    "inspect": inspect_command,
-    "generate": generate_command,
-    "sweep": sweep_command,
+#: Each with what the list of commands says of it; a docstring would be cut off there.
+_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "compile": (compile_command, "Compile a model for a target, run the code, and report."),
+    "diagnose": (diagnose_command, "Say what a quantization loses, where, and what mends it."),
+    "consistency": (consistency_command, "How well two compiled towers agree on pairs."),
+    "verify": (verify_command, "Check compiled code to the bit, here or on boards."),
+    "bench": (bench_command, "Time compiled code, here or on a board."),
+    "run": (run_command, "Run compiled code on data."),
+    "compare": (compare_command, "Put several compilations of a model side by side."),
+    "inspect": (inspect_command, "Show what is in an output folder."),
+    "generate": (generate_command, "Make text with a compiled language model."),
+    "sweep": (sweep_command, "Compile many models for many targets, and compare."),
 }
-for _name, _command in _COMMANDS.items():
-    app.command(_name)(grouped(_command))
+for _name, (_command, _short) in _COMMANDS.items():
+    app.command(_name, short_help=_short)(grouped(_command))
 app.add_typer(targets_app, name="targets")
 app.add_typer(cache_app, name="cache")

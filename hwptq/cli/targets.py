@@ -51,7 +51,7 @@ def show_target(
         show(target)
 
 
-@targets_app.command("check")
+@targets_app.command("check", short_help="Say everything that is wrong with a descriptor.")
 @grouped
 def check_target(
     context: typer.Context,
@@ -78,7 +78,7 @@ def check_target(
         print(f"{name}: {descriptor.name} is valid{computed}", *trial.skipped, sep="\n  ")
 
 
-@targets_app.command("measure")
+@targets_app.command("measure", short_help="Write a descriptor with what layers cost on a board.")
 @grouped
 def measure_target(
     context: typer.Context,

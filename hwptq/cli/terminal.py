@@ -39,7 +39,7 @@ def report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     share = 100 * cover["macs_quantized"] / total if total else 0.0
     yield (
         "in integers",
-        f"{share:.1f} % of {total / 1e6:.2f} M multiply-accumulates, {cover['nodes_quantized']} nodes",
+        f"{share:.1f} % of {total / 1e6:.2f} M multiply-accumulates, {_nodes(cover['nodes_quantized'])}",
     )
     yield from _in_float(cover["nodes_float"])
     size = report["weight_bytes"]
@@ -103,6 +103,10 @@ def _tried(assignment: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "tried",
         f"points lost by {len(rows)} choices on {by[assignment.get('tried_on') or 'evaluation']}: {lost}",
     )
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _in_float(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

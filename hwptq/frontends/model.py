@@ -10,7 +10,8 @@ import numpy as np
 import tvm
 
 from hwptq.cache.content import Content, states
-from hwptq.ir.caches import Caches, caches_of, given_outputs
+from hwptq.ir.caches import Caches, caches_of, given_outputs, results
+from hwptq.ir.dataflow import shape_of
 from hwptq.ir.mapped import is_mapped
 from hwptq.notices import Warning
 
@@ -99,6 +100,12 @@ class Model:
     def given(self) -> tuple[str, ...]:
         """The outputs that are no caches."""
         return tuple(given_outputs(self.module["main"], self.outputs))
+
+    @property
+    def first_shape(self) -> tuple[int, ...]:
+        """Of the first output that is no cache."""
+        func = self.module["main"]
+        return shape_of(given_outputs(func, results(func))[0])
 
     @property
     def position(self) -> str | None:

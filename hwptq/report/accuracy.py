@@ -98,13 +98,19 @@ def channel_axis(shape: tuple[int, ...]) -> int | None:
     return 1 if len(shape) > 3 or shape[1] <= shape[2] else 2
 
 
+def names_a_class(label: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a label is the number of a class, and a first output of this shape ranks classes."""
+    return isinstance(label, int) and len(shape) == 2 and shape[0] == 1 and shape[1] > 1
+
+
 @dataclass
 class Score:
     """Accuracy of float32, reference and emitted outputs over the same samples.
 
     Measures top-1 where every label is an integer and the first output is [1, classes], the user's function
-    or the metric where one is given, else SQNR and cosine against float32. insists: top-1 or nothing. best:
-    what a custom metric gives for float32, where the same samples were scored before.
+    or the metric where one is given, else SQNR and cosine against float32. insists: top-1 or nothing. unread:
+    why labels that are there do not count. best: what a custom metric gives for float32, where the same
+    samples were scored before.
     """
 
     custom: NamedMetric | None = None
@@ -117,6 +123,7 @@ class Score:
     parts: dict[str, list[Parts]] = field(default_factory=dict)  # also
     samples: int = 0
     ranked: bool = True
+    unread: str = ""
     classes: int = 0
     best: float | None = None
 
@@ -124,8 +131,9 @@ class Score:
         """One sample: `outputs` by kind, "float32" among them."""
         self.samples += 1
         exact = outputs["float32"]
-        self.ranked &= isinstance(label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
         self.check(label, exact[0].shape)
+        if self.ranked and not names_a_class(label, exact[0].shape):
+            self.ranked, self.unread = False, _why_unread(label, exact[0].shape)
         self.classes = exact[0].shape[-1] if self.ranked else 0
         if self.custom:
             self.labels.append(label)
@@ -148,6 +156,7 @@ class Score:
         """Add what another has seen, behind the samples of this one."""
         self.samples += other.samples
         self.ranked &= other.ranked
+        self.unread = self.unread or other.unread
         self.classes = other.classes
         self.labels += other.labels
         for kind, arrays in other.kept.items():
@@ -163,13 +172,16 @@ class Score:
                 one.merge(another)
 
     def check(self, label: Any, shape: tuple[int, ...] | None = None) -> None:
-        """Raise InputError where top-1 is insisted on, but can't be measured: no class, no [1, classes]."""
+        """Raise InputError where a label is none of the classes, or top-1 is insisted on, but can't be
+        measured: no class, no [1, classes]."""
+        if self.ranked and not self.custom and shape is not None and names_a_class(label, shape):
+            _check_class(label, shape[1])
         if not self.insists:
             return
         if not isinstance(label, int):
             said = "has no label" if label is None else f"has the label {label}"
             raise InputError(f"--metric top1: a sample {said}; give the number of its class in y")
-        if shape is not None and (len(shape) != 2 or shape[0] != 1):
+        if shape is not None and not names_a_class(label, shape):
             raise InputError(f"--metric top1: the first output is {list(shape)}, not [1, classes]")
 
     def report(self) -> dict[str, Any]:
@@ -213,6 +225,26 @@ class Score:
         if not math.isfinite(score):
             raise InputError(f"--metric {self.name}: gives {score} for {kind}; it must be a finite number")
         return score
+
+
+def _check_class(label: int, classes: int) -> None:
+    """Raise InputError where a label is no number of a class: nothing could ever be right."""
+    if not 0 <= label < classes:
+        raise InputError(
+            f"a sample has the label {label}, but the first output has {classes} classes, 0 … {classes - 1}: "
+            "correct y, or remove it"
+        )
+
+
+def _why_unread(label: Any, shape: tuple[int, ...]) -> str:
+    """Why a label does not count; "" where there is none."""
+    if label is None:
+        return ""
+    if isinstance(label, np.ndarray):
+        return f"y holds arrays of {list(label.shape)}, not the numbers of classes"
+    if not isinstance(label, int):
+        return f"y holds numbers such as {label:g}, not those of classes"
+    return f"the first output is {list(shape)}, not [1, classes]"
 
 
 def drop(accuracy: dict[str, Any]) -> float | None:

@@ -24,7 +24,7 @@ def result_warnings(
 ) -> list[Warning]:
     """outputs: their names; on_calibration_data: whether the score is of the data that ranges are from."""
     return [
-        *_noise(score, outputs), *_chance(score), *_little(coverage),
+        *_noise(score, outputs), *_chance(score), *_unread(score), *_little(coverage),
         *(_own_data(score) if on_calibration_data else ()),
     ]  # fmt: skip
 
@@ -66,6 +66,16 @@ def _chance(score: Score) -> Iterator[Warning]:
             f"check the preprocess file and the labels"
         )
         yield Warning("chance", "", text, serious=True)
+
+
+def _unread(score: Score) -> Iterator[Warning]:
+    """Labels that the score does not read."""
+    if score.unread and not score.custom:
+        text = (
+            f"{score.unread}: the score is SQNR, which reads no labels; give the numbers of classes in y, "
+            f"or a --metric"
+        )
+        yield Warning("labels", "", text)
 
 
 def _little(coverage: dict[str, Any]) -> Iterator[Warning]:

@@ -28,6 +28,7 @@ from hwptq.passes.graph.group_plan import Grouping
 from hwptq.passes.graph.stored_weights import StoredWeight, stored_weights
 from hwptq.quant.group_codes import GroupedRows
 from hwptq.quant.group_rounding import fitted_rows, nearest_rows
+from hwptq.report.accuracy import names_a_class
 
 from .disturbance import Probing, divergence, noise
 
@@ -115,7 +116,7 @@ class _Bench:
 
     def _is_likelihood(self, sample: Sample, output: np.ndarray) -> bool:
         """Whether the first output tells classes, or next tokens, apart."""
-        if isinstance(sample.label, int) and output.ndim == 2 and output.shape[0] == 1:
+        if names_a_class(sample.label, output.shape):
             return True
         if self._predicts is None:
             names = list(sample.inputs)

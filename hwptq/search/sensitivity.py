@@ -27,6 +27,7 @@ from hwptq.ir.dataflow import bindings, reads
 from hwptq.ir.provenance import Part, origins
 from hwptq.passes.variants import Variants
 from hwptq.progress import Track
+from hwptq.report.accuracy import names_a_class
 from hwptq.workers.workers import Here, Workers
 
 from .disturbance import Probing, by_probe, divergence, noise, until_settled
@@ -116,7 +117,7 @@ class _Bench:
         """[probes, 2]: noise power relative to the signal, and the divergence, or NaN."""
         clean = self.network.values(sample.inputs)
         exact = self.network.outputs(clean)
-        ranked = isinstance(sample.label, int) and exact[0].ndim == 2 and exact[0].shape[0] == 1
+        ranked = names_a_class(sample.label, exact[0].shape)
         rows = []
         for var, probe in self.probes:
             outputs = self.network.outputs_with(clean, var, probe.output(clean))

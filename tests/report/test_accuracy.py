@@ -92,3 +92,29 @@ def test_top1_is_not_silently_replaced_where_it_is_asked_for(label, shape, said)
     score = load_metric(None)
     add(score, label, shape)
     assert score.report()["metric"] == "sqnr_db"
+
+
+def test_one_score_is_no_choice_among_classes():
+    """The output of a sigmoid is always its own greatest value: top-1 would be the share of label 0."""
+    score = load_metric(None)
+    add(score, 0, (1, 1))
+    assert (score.report()["metric"], score.unread) == (
+        "sqnr_db",
+        "the first output is [1, 1], not [1, classes]",
+    )
+    with pytest.raises(InputError, match=r"the first output is \[1, 1\], not"):
+        add(load_metric("top1"), 0, (1, 1))
+
+
+@pytest.mark.parametrize("label", [4, 100, -1])
+@pytest.mark.parametrize("metric", [None, "top1"])
+def test_a_label_that_is_no_class(label, metric):
+    with pytest.raises(InputError, match=f"the label {label}, but the first output has 4 classes, 0 … 3"):
+        add(load_metric(metric), label, (1, 4))
+
+
+def test_labels_of_other_metrics_are_theirs():
+    for metric in ("sqnr", lambda outputs, labels: 1.0):
+        score = load_metric(metric)
+        add(score, 100, (1, 4))
+        assert score.unread == ""

@@ -111,3 +111,13 @@ def test_a_prompt_that_nothing_compares(prompts: bool, kinds: list[str], monkeyp
     evidence, target = Evidence("", Score()), load_target("x86-64-avx2")
     verify._verify_prompt(evidence, program, target, "board")
     assert [w.kind for w in prompt_warnings(evidence.steps_alone)] == kinds
+
+
+@pytest.mark.parametrize(
+    ("label", "kinds"),
+    [(3, []), (None, []), (3.5, ["labels"]), (np.eye(10)[3], ["labels"])],
+)
+def test_labels_that_the_score_does_not_read(label: Any, kinds: list[str]):
+    x = np.eye(10, dtype=np.float32)[3:4]
+    assert [w.kind for w in result_warnings(scored(x, x, label, 20), ["y"], ALL, False)] == kinds
+    assert warned(scored(x, x, label, 20, custom=lambda outputs, labels: 1.0)) == []

@@ -44,7 +44,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     try:
         proto = load_model(path)
     except Exception as error:
-        raise InputError(f"{path}: not a readable ONNX model: {one_line(error)}") from error
+        said = one_line(error)
+        raise InputError(f"{path}: not a readable ONNX model: {said}; give an .onnx file, whole") from error
     return proto
 
 

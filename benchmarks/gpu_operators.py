@@ -18,6 +18,7 @@ from gpu_bf16_cases import bfloat16_cases
 from gpu_cases import BFLOAT16, E4M3, FLOAT32, TARGET
 from gpu_command import parser
 from gpu_operator_case import CONVS, MODEL, Case, Values
+from gpu_real_cases import real_cases
 
 from hwptq.formats import fp8
 from hwptq.operators.add import Add, FloatAdd
@@ -127,6 +128,7 @@ def cases() -> Iterator[Case]:
     yield from dense(v)
     yield from others(v)
     yield from bfloat16_cases(Values(1))
+    yield from real_cases(Values(2))
 
 
 def by_warps(case: Case) -> bool:
@@ -141,7 +143,7 @@ def codes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def build(folder: Path, part: int, parts: int) -> None:
+def build(folder: Path, part: int, parts: int, only: str) -> None:
     """The kernels of every case, what they are called with, and what the reference gives."""
     from hwptq.backends.tvm_cuda.cuda_compile import compile_kernels
     from hwptq.targets import load_target
@@ -150,7 +152,7 @@ def build(folder: Path, part: int, parts: int) -> None:
     kernels: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     plan: list[dict[str, Any]] = []
-    for case in list(cases())[part::parts]:
+    for case in [c for c in cases() if c.name.startswith(only)][part::parts]:
         _add(case, hopper, kernels, arrays, plan)
         if by_warps(case):
             _add(replace(case, name=f"{case.name}_by_warps"), ada, kernels, arrays, plan)
@@ -228,12 +230,13 @@ def _result(device: Any, module: Any, stored: Any, number: int, case: dict[str, 
 def main() -> None:
     command = parser(__doc__)
     command.add_argument("--part", default="0/1", help="build the cases i, i + n, … only, of i/n")
+    command.add_argument("--only", default="", help="build the cases whose names begin so")
     arguments = command.parse_args()
     if arguments.what == "run":
         run(arguments.folder)
     else:
         part, parts = map(int, arguments.part.split("/"))
-        build(arguments.folder, part, parts)
+        build(arguments.folder, part, parts, arguments.only)
 
 
 if __name__ == "__main__":

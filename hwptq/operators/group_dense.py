@@ -68,7 +68,7 @@ class _Grouped(Operator):
         """The number of the group of a code among those of all rows."""
         return row * group_count(self.depth, self.size) + T.floordiv(index, self.size)
 
-    def _value(self, row: Expr, index: Expr, arrays: Sequence[Flat], width: int) -> Expr:
+    def value(self, row: Expr, index: Expr, arrays: Sequence[Flat], width: int) -> Expr:
         """A weight, float32."""
         codes, scales, *zeros = arrays
         number = cast(self._level(row, index, codes, width, zeros), "float32")
@@ -175,7 +175,7 @@ class GroupEmbedding(_Grouped):
                 row = T.bind(cast(T.max(T.min(index.load(number), last), first), "int32"))
                 loop(
                     self.depth,
-                    lambda i: y.store(number * self.depth + i, self._value(row, i, arrays, width)),
+                    lambda i: y.store(number * self.depth + i, self.value(row, i, arrays, width)),
                 )
 
             loop(index.size, one)
@@ -209,7 +209,7 @@ class GroupDequantize(_Grouped):
 
             def value(row: Expr, i: Expr) -> None:
                 at = i * rows + row if self.transposed else row * self.depth + i
-                y.store(at, self._value(row, i, arrays, width))
+                y.store(at, self.value(row, i, arrays, width))
 
             nest((rows, self.depth), value)
 

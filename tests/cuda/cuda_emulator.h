@@ -37,6 +37,17 @@ static V __shfl_xor_sync(unsigned, V value, int other) {
   return found;
 }
 
+static inline void __syncwarp() { warps[threadIdx.x / 32]->arrive_and_wait(); }
+
+// Each rounds once: the compiler joins nothing without being asked to.
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __fsqrt_rn(float a) { return sqrtf(a); }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+static inline int __float_as_int(float a) { int found; memcpy(&found, &a, 4); return found; }
+static inline float __int_as_float(int a) { float found; memcpy(&found, &a, 4); return found; }
+
 static inline int __clzll(long long value) { return value ? __builtin_clzll(value) : 64; }
 
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {

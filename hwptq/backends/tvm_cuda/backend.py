@@ -17,6 +17,7 @@ class TvmCuda(Backend):
     """A library for TVM's virtual machine, and the Python program that runs it."""
 
     runtimes = ("tvm",)
+    keeps_caches = True
 
     def build(
         self, mod: tvm.IRModule, output_names: tuple[str, ...], name: str, folder: Path,
@@ -25,6 +26,9 @@ class TvmCuda(Backend):
         return build_cuda_program(mod, output_names, name, self.target, folder)
 
     build_program = build
+
+    def why_no_prompt(self, threads: int) -> str | None:
+        return "programs for a GPU read one token at a time"
 
     def why_not_run(self) -> str | None:
         device, wanted = self.target.toolchain.device_file, str(self.target.tvm.get("arch", ""))

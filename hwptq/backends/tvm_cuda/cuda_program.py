@@ -9,8 +9,9 @@ import tvm
 
 from hwptq.backends.data_files import data_file
 from hwptq.backends.identifier import identifier
-from hwptq.backends.program import Machine, Program, Tensor
+from hwptq.backends.program import Machine, Program, State, Tensor
 from hwptq.errors import HwptqError
+from hwptq.ir.caches import Caches, caches_of, fed_inputs, given_outputs
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.targets import Descriptor
 
@@ -28,14 +29,16 @@ def build_cuda_program(
         lines = str(error).strip().splitlines() or ["no message"]
         raise HwptqError(f"{target.name}: nvcc failed: {lines[-1]}") from error
     func = mod["main"]
-    inputs = tuple(Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in func.params)
+    held = caches_of(func)
+    params = [Tensor(str(p.name), shape_of(p), str(p.ty.dtype)) for p in func.params]
     result = func.body.body.ty
-    types = list(getattr(result, "fields", [result]))
+    types = given_outputs(func, list(getattr(result, "fields", [result])))
     outputs = tuple(
         Tensor(output, tuple(int(d) for d in t.shape.values), str(t.dtype))
         for output, t in zip(output_names, types, strict=True)
     )
-    program.write_text(_source(identifier(name), inputs), encoding="utf-8")
+    inputs = tuple(fed_inputs(func, params))
+    program.write_text(_source(identifier(name), params, held), encoding="utf-8")
     return Program(
         program,
         inputs,
@@ -43,15 +46,31 @@ def build_cuda_program(
         Machine(device="gpu"),
         ("python3",),
         library,
+        state=_state(params, held) if held else None,
         weight_bytes=_weight_bytes(mod),
     )
 
 
-def _source(name: str, inputs: Sequence[Tensor]) -> str:
+def _state(params: Sequence[Tensor], held: Caches) -> State:
+    """What the program keeps on the GPU."""
+    kept = tuple(params[i] for i in held.inputs)
+    fed = [i for i in range(len(params)) if i not in held.inputs]
+    position = None if held.position is None else fed.index(held.position)
+    return State(sum(t.nbytes for t in kept), kept, position, held.context)
+
+
+def _source(name: str, params: Sequence[Tensor], held: Caches | None) -> str:
     """The program, which knows its inputs itself: it runs before the rest of the folder is written."""
-    listed = repr([(t.name, t.shape, t.dtype) for t in inputs])
     assert __package__
-    return data_file(__package__, "cuda_main.py.in").replace("@NAME@", name).replace("@INPUTS@", listed)
+    caches = held.inputs if held else {}
+    listed = [(t.name, t.shape, t.dtype, caches[i].output if i in caches else None)
+              for i, t in enumerate(params)]  # fmt: skip
+    position = None if held is None or held.position is None else params[held.position].name
+    filled = {"NAME": name, "INPUTS": repr(listed), "POSITION": repr(position)}
+    text = data_file(__package__, "cuda_main.py.in")
+    for word, value in filled.items():
+        text = text.replace(f"@{word}@", value)
+    return text
 
 
 def _weight_bytes(mod: tvm.IRModule) -> int:

@@ -24,7 +24,10 @@ from hwptq.tir.loops import row_major
 
 from .flat import PIPELINE
 
-_TYPES = {"int8": "signed char", "int16": "short", "int32": "int"}
+_TYPES = {
+    "int8": "signed char", "int16": "short", "int32": "int", "uint8": "unsigned char",
+    "uint16": "unsigned short", "float32": "float",
+}  # fmt: skip
 #: A value of a struct: a number, a struct, or an expression of the variable `number`.
 Value = Any
 
@@ -46,6 +49,8 @@ def struct(name: str, values: Mapping[str, Value], indent: str = "") -> str:
         elif isinstance(value, Index):
             body = f"return {value.expression};"
             lines.append(f"{inside}static __device__ __forceinline__ int {key}(int number) {{ {body} }}")
+        elif isinstance(value, float):
+            lines.append(f"{inside}static constexpr float {key} = {value.hex()}f;")
         else:
             kind = "int" if -(2**31) <= value < 2**31 else "long long"
             number = str(int(value)) if value > -(2**31) else "-2147483647 - 1"

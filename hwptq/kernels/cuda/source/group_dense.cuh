@@ -1,0 +1,173 @@
+// Dense layers on weights with a scale for each group of inputs: hwptq/operators/group_dense.py.
+//
+// A block computes OUTS outputs of ROWS rows of x, CHUNK groups at a time: a lane the sums of a group, which go to
+// shared memory; then a thread adds up those of an output, in the order of the groups.
+//
+// C has DEPTH, SIZE, GROUPS, BITS, WIDTH (bytes of a row of codes), OUTPUTS, ALL_ROWS, OUTS, ROWS, CHUNK, WARPS, IN_WORDS
+// (whether all groups are whole and lie in words: codes are then taken 32 at a time), ZEROS, and the levels of the
+// patterns of up to 3 bits as bytes of LOW and HIGH; PLACE and BIAS, see hwptq/quant/group_codes.py.
+#ifndef HWPTQ_GROUP_DENSE
+#define HWPTQ_GROUP_DENSE
+
+template <class C>
+static __device__ __forceinline__ float hwptq_group_scale(float scale) { return scale; }
+
+template <class C, class S>
+static __device__ __forceinline__ float hwptq_group_scale(S scale) {
+  return __int_as_float(((int)scale << C::PLACE) + C::BIAS);
+}
+
+// The level of a pattern.
+template <class C>
+static __device__ __forceinline__ int hwptq_level(int pattern) {
+  if (C::BITS <= 3) return (hwptq_int8)__byte_perm(C::LOW, C::HIGH, pattern);
+  return pattern << (32 - C::BITS) >> (32 - C::BITS);
+}
+
+// 32 codes as levels, 8 words of 4 bytes: 8 bits as they lie, else those of even places of 8 and then those of odd ones.
+// Levels of 4 bits are times 16.
+template <class C>
+static __device__ __forceinline__ void hwptq_levels(const hwptq_word (&codes)[C::BITS], hwptq_word (&levels)[8]) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    if (C::BITS == 8) {
+      levels[2 * i] = codes[2 * i % C::BITS], levels[2 * i + 1] = codes[(2 * i + 1) % C::BITS];
+    } else if (C::BITS == 4) {
+      levels[2 * i] = codes[i % C::BITS] << 4 & 0xf0f0f0f0u, levels[2 * i + 1] = codes[i % C::BITS] & 0xf0f0f0f0u;
+    } else if (C::BITS == 3) {
+      int at = 24 * i / 32, by = 24 * i % 32;
+      hwptq_word eight = codes[at % C::BITS] >> by;
+      if (by > 8) eight |= codes[(at + 1) % C::BITS] << (32 - by) % 32;
+      hwptq_word even = (eight & 7) | (eight >> 2 & 0x70) | (eight >> 4 & 0x700) | (eight >> 6 & 0x7000);
+      eight >>= 3;
+      hwptq_word odd = (eight & 7) | (eight >> 2 & 0x70) | (eight >> 4 & 0x700) | (eight >> 6 & 0x7000);
+      levels[2 * i] = __byte_perm(C::LOW, C::HIGH, even), levels[2 * i + 1] = __byte_perm(C::LOW, C::HIGH, odd);
+    } else {
+      hwptq_word eight = codes[i / 2 % C::BITS] >> i % 2 * 16;
+      levels[2 * i] = __byte_perm(C::LOW, C::HIGH, eight & 0x3333);
+      levels[2 * i + 1] = __byte_perm(C::LOW, C::HIGH, eight >> 2 & 0x3333);
+    }
+  }
+}
+
+// The sum of a group of x, from memory, one by one.
+template <class C>
+static __device__ __forceinline__ int hwptq_any_group(const hwptq_int8* x, const unsigned char* codes, int group, int zero) {
+  int sum = 0, end = min(C::DEPTH, (group + 1) * C::SIZE);
+  for (int at = group * C::SIZE; at < end; at++) {
+    int place = at * C::BITS, last = (place + C::BITS - 1) / 8;
+    int both = codes[place / 8] | (last > place / 8 ? codes[last] << 8 : 0);
+    sum += x[at] * (hwptq_level<C>(both >> place % 8 & ((1 << C::BITS) - 1)) - zero);
+  }
+  return sum;
+}
+
+// Those of ROWS rows, whose words lie in shared memory as hwptq_levels has them, `stride` words from one to the next.
+template <class C>
+static __device__ __forceinline__ void hwptq_group(
+    const hwptq_word* x, int stride, const unsigned char* codes, int zero, int (&sums)[C::ROWS]) {
+  int whole[C::ROWS] = {0};
+#pragma unroll
+  for (int r = 0; r < C::ROWS; r++) sums[r] = 0;
+#pragma unroll
+  for (int piece = 0; piece < C::SIZE / 32; piece++) {
+    hwptq_word words[C::BITS], levels[8];
+    constexpr int TOGETHER = C::BITS % 4 == 0 ? 4 : C::BITS % 2 == 0 ? 2 : 1;
+    typedef hwptq_pack<hwptq_word, TOGETHER> Pack;
+#pragma unroll
+    for (int i = 0; i < C::BITS / TOGETHER; i++) {
+      Pack some = ((const Pack*)(codes + piece * 4 * C::BITS))[i];
+      for (int e = 0; e < TOGETHER; e++) words[i * TOGETHER + e] = some.at[e];
+    }
+    hwptq_levels<C>(words, levels);
+#pragma unroll
+    for (int r = 0; r < C::ROWS; r++)
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        hwptq_pack<hwptq_word, 4> four = ((const hwptq_pack<hwptq_word, 4>*)(x + r * stride + piece * 8))[i];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          sums[r] = __dp4a((int)four.at[e], (int)levels[i * 4 + e], sums[r]);
+          if (C::ZEROS) whole[r] = __dp4a((int)four.at[e], 0x01010101, whole[r]);
+        }
+      }
+  }
+#pragma unroll
+  for (int r = 0; r < C::ROWS; r++) {
+    if (C::BITS == 4) sums[r] >>= 4;
+    if (C::ZEROS) sums[r] -= zero * whole[r];
+  }
+}
+
+template <class C, class S>
+static __device__ __forceinline__ void hwptq_group_dense(
+    const hwptq_int8* x, const unsigned char* codes, const S* scales, const hwptq_int8* zeros, float* y) {
+  constexpr int ACROSS = (C::OUTPUTS + C::OUTS - 1) / C::OUTS, THREADS = 32 * C::WARPS;
+  constexpr int STRIDE = C::IN_WORDS ? C::CHUNK * C::SIZE / 4 : 4;
+  static_assert(C::OUTS * C::ROWS <= THREADS, "a thread for each output");
+  alignas(16) __shared__ hwptq_word inputs[C::ROWS * STRIDE];
+  __shared__ int sums[C::OUTS * C::ROWS][C::CHUNK + 1];
+  __shared__ float factors[C::OUTS][C::CHUNK + 1];
+  int thread = threadIdx.x, lane = thread % 32, first = blockIdx.x % ACROSS * C::OUTS, row = blockIdx.x / ACROSS * C::ROWS;
+  int own = thread % C::OUTS, own_row = thread / C::OUTS;
+  float acc = 0.0f;
+#pragma unroll 1
+  for (int begin = 0; begin < C::GROUPS; begin += C::CHUNK) {
+    if (C::IN_WORDS) {
+      int words = min(C::CHUNK, C::GROUPS - begin) * C::SIZE / 4;
+      for (int i = thread; i < C::ROWS * (STRIDE / 2); i += THREADS) {
+        int r = i / (STRIDE / 2), at = i % (STRIDE / 2) * 2;
+        if (at >= words) continue;
+        typedef hwptq_pack<hwptq_word, 2> Pair;
+        hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH + begin * C::SIZE + at * 4;
+        Pair found = *(const Pair*)(x + source), kept = found;
+        if (C::BITS != 8) {
+          kept.at[0] = __byte_perm(found.at[0], found.at[1], 0x6420);
+          kept.at[1] = __byte_perm(found.at[0], found.at[1], 0x7531);
+        }
+        *(Pair*)(inputs + r * STRIDE + at) = kept;
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int part = 0; part < C::OUTS / C::WARPS; part++) {
+      int o = thread / 32 + part * C::WARPS, output = min(first + o, C::OUTPUTS - 1);
+      const unsigned char* own_codes = codes + (hwptq_wide)output * C::WIDTH;
+#pragma unroll
+      for (int g = 0; g < C::CHUNK; g += 32) {
+        int group = begin + g + lane;
+        if (group >= C::GROUPS) continue;
+        int found[C::ROWS], number = output * C::GROUPS + group, zero = C::ZEROS ? zeros[number] : 0;
+        if (C::IN_WORDS) {
+          hwptq_group<C>(
+              inputs + (g + lane) * (C::SIZE / 4), STRIDE, own_codes + group * (C::SIZE / 8 * C::BITS), zero, found);
+        } else {
+          for (int r = 0; r < C::ROWS; r++) {
+            hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH;
+            found[r] = hwptq_any_group<C>(x + source, own_codes, group, zero);
+          }
+        }
+        factors[o][g + lane] = hwptq_group_scale<C>(scales[number]);
+#pragma unroll
+        for (int r = 0; r < C::ROWS; r++) sums[r * C::OUTS + o][g + lane] = found[r];
+      }
+    }
+    __syncthreads();
+    if (own_row < C::ROWS) {
+      int count = min(C::CHUNK, C::GROUPS - begin);
+#pragma unroll 8
+      for (int g = 0; g < count; g++) acc = __fmaf_rn((float)sums[thread][g], factors[own][g], acc);
+    }
+    __syncthreads();
+  }
+  if (own_row < C::ROWS && row + own_row < C::ALL_ROWS && first + own < C::OUTPUTS)
+    y[(hwptq_wide)(row + own_row) * C::OUTPUTS + first + own] = acc;
+}
+
+template <class C, class S>
+static __device__ __forceinline__ void hwptq_group_dense_without_zeros(
+    const hwptq_int8* x, const unsigned char* codes, const S* scales, float* y) {
+  hwptq_group_dense<C>(x, codes, scales, (const hwptq_int8*)0, y);
+}
+
+#endif

@@ -1,0 +1,119 @@
+// Attention in float32 with one order of its sums: hwptq/quant/float_attention.py.
+//
+// A block takes QUERIES rows of queries of one head. A thread scores one position at a time for all of them; then a
+// warp makes the exponentials of a row, and a thread the mean of values of a channel, position by position.
+//
+// C has BATCH, HEADS, SHARED (heads of keys), ROWS, POSITIONS, DEPTH, WIDTH, QUERIES, THREADS, EMPTIES, FACTOR;
+// MASK_BATCH and MASK_ROW, the strides of what hides.
+#ifndef HWPTQ_REAL_ATTENTION
+#define HWPTQ_REAL_ATTENTION
+
+// Queries, keys and values in float32.
+struct hwptq_reals {
+  const float *q, *k, *v;
+  typedef float Sums[HWPTQ_LANES];
+
+  template <class C>
+  __device__ __forceinline__ float score(hwptq_wide query, hwptq_wide key) const {
+    Sums sums = {0};
+    const float *a = q + query * C::DEPTH, *b = k + key * C::DEPTH;
+#pragma unroll
+    for (int at = 0; at < C::DEPTH; at++) sums[at % HWPTQ_LANES] = __fmaf_rn(a[at], b[at], sums[at % HWPTQ_LANES]);
+    return __fmul_rn(hwptq_by_halves(sums), C::FACTOR);
+  }
+  __device__ __forceinline__ float share(float e, hwptq_wide) const { return e; }
+  __device__ __forceinline__ float value(hwptq_wide at) const { return v[at]; }
+};
+
+// Codes of rows that have a scale each.
+struct hwptq_rows_of_codes {
+  const hwptq_int8 *q, *k, *v;
+  const float *q_scale, *k_scale, *v_scale;
+
+  template <class C>
+  __device__ __forceinline__ float score(hwptq_wide query, hwptq_wide key) const {
+    int sum = 0;
+    const hwptq_int8 *a = q + query * C::DEPTH, *b = k + key * C::DEPTH;
+#pragma unroll
+    for (int at = 0; at < C::DEPTH; at++) sum += (int)a[at] * b[at];
+    return __fmul_rn(__fmul_rn((float)sum, k_scale[key]), __fmul_rn(q_scale[query], C::FACTOR));
+  }
+  __device__ __forceinline__ float share(float e, hwptq_wide key) const { return __fmul_rn(e, v_scale[key]); }
+  __device__ __forceinline__ float value(hwptq_wide at) const { return (float)v[at]; }
+};
+
+template <class C, class T>
+static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, const hwptq_int8* hidden, float* y) {
+  constexpr int TILES = (C::ROWS + C::QUERIES - 1) / C::QUERIES, WARPS = C::THREADS / 32;
+  __shared__ float scores[C::QUERIES][C::POSITIONS];
+  __shared__ float wholes[C::QUERIES];
+  __shared__ int ends[C::QUERIES];
+  int tile = blockIdx.x % TILES, head = blockIdx.x / TILES % C::HEADS, batch = blockIdx.x / TILES / C::HEADS;
+  int first = tile * C::QUERIES, thread = threadIdx.x, lane = thread % 32;
+  hwptq_wide queries = ((hwptq_wide)batch * C::HEADS + head) * C::ROWS;
+  hwptq_wide keys = ((hwptq_wide)batch * C::SHARED + head / (C::HEADS / C::SHARED)) * C::POSITIONS;
+  hidden += (hwptq_wide)batch * C::MASK_BATCH;
+
+  for (int j = thread; j < C::POSITIONS; j += C::THREADS)
+    for (int r = 0; r < C::QUERIES; r++) {
+      int row = min(first + r, C::ROWS - 1);
+      bool shown = hidden[(hwptq_wide)row * C::MASK_ROW + j] == 0;
+      scores[r][j] = shown ? tensors.template score<C>(queries + row, keys + j) : -INFINITY;
+    }
+  __syncthreads();
+
+  for (int r = thread / 32; r < C::QUERIES; r += WARPS) {
+    float top = -INFINITY, total = 0.0f;
+    int end = 0;
+    for (int j = lane; j < C::POSITIONS; j += 32) {
+      top = fmaxf(top, scores[r][j]);
+      if (scores[r][j] != -INFINITY) end = j + 1;
+    }
+    top = hwptq_real_largest(top, 32);
+    end = hwptq_largest(end, 32);
+    bool none = end == 0;
+    end = none ? C::POSITIONS : end;
+    for (int j = lane; j < end; j += 32) {
+      float s = scores[r][j];
+      scores[r][j] = none ? 1.0f : s == -INFINITY ? 0.0f : hwptq_real_exponential(__fadd_rn(s, -top));
+    }
+    __syncwarp();
+    if (lane < HWPTQ_LANES)
+      for (int j = lane; j < end; j += HWPTQ_LANES) total = __fadd_rn(total, scores[r][j]);
+    total = hwptq_real_sum(total);
+    if (lane == 0) {
+      wholes[r] = none && C::EMPTIES ? 0.0f : __fdiv_rn(1.0f, total);
+      ends[r] = end;
+    }
+    __syncwarp();
+    for (int j = lane; j < end; j += 32) scores[r][j] = tensors.share(scores[r][j], keys + j);
+  }
+  __syncthreads();
+
+  for (int at = thread; at < C::QUERIES * C::WIDTH; at += C::THREADS) {
+    int r = at / C::WIDTH, channel = at % C::WIDTH;
+    if (first + r >= C::ROWS) break;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int j = 0; j < ends[r]; j++) {
+      float e = scores[r][j];
+      if (e != 0.0f) sum = __fmaf_rn(e, tensors.value((keys + j) * C::WIDTH + channel), sum);
+    }
+    y[(queries + first + r) * C::WIDTH + channel] = __fmaf_rn(sum, wholes[r], 0.0f);
+  }
+}
+
+template <class C>
+static __device__ __forceinline__ void hwptq_attention_in_float(
+    const float* q, const float* k, const float* v, const hwptq_int8* hidden, float* y) {
+  hwptq_real_attention<C>(hwptq_reals{q, k, v}, hidden, y);
+}
+
+template <class C>
+static __device__ __forceinline__ void hwptq_attention_on_rows(
+    const hwptq_int8* q, const hwptq_int8* k, const hwptq_int8* v, const hwptq_int8* hidden, const float* q_scale,
+    const float* k_scale, const float* v_scale, float* y) {
+  hwptq_real_attention<C>(hwptq_rows_of_codes{q, k, v, q_scale, k_scale, v_scale}, hidden, y);
+}
+
+#endif

@@ -68,7 +68,7 @@ def build(folder: Path) -> None:
 
 def run(folder: Path) -> None:
     """Print how many sums differ from those of each candidate, by kind of data, the best ones first."""
-    from gpu_run import Device
+    from gpu_device import Device
 
     device = Device()
     module = device.tvm.runtime.load_module(str(folder / "bf16_sums.so"))

@@ -1,11 +1,12 @@
 """Every operator that runs on a GPU, in e4m3, int8, bf16 and between them, against its reference, bit by bit.
 
-python benchmarks/gpu_operators.py build FOLDER      on a machine with nvcc; writes operators.so and .npz
-python benchmarks/gpu_operators.py run FOLDER        on the machine with the GPU, with TVM's runtime
+python benchmarks/gpu_operators.py FOLDER            on a machine with nvcc; writes operators.so and .npz
+python benchmarks/gpu_operators_run.py FOLDER        on the machine with the GPU, with TVM's runtime
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 from gpu_bf16_cases import bfloat16_cases
 from gpu_cases import BFLOAT16, E4M3, FLOAT32, TARGET
-from gpu_command import parser
 from gpu_operator_case import CONVS, MODEL, Case, Values
 from gpu_real_cases import real_cases
 
@@ -182,61 +182,15 @@ def _add(case: Case, target: Any, kernels: Any, arrays: Any, plan: list[dict[str
     plan.append({"name": case.name, "inputs": [str(a.dtype) for a in case.activations], "steps": steps})
 
 
-def run(folder: Path) -> None:
-    """Count the bytes that differ."""
-    from gpu_run import Device
-
-    device = Device()
-    cases = size = wrong = 0
-    for library in sorted(folder.glob("operators*.so")):
-        module = device.tvm.runtime.load_module(str(library))
-        stored = np.load(library.with_suffix(".npz"))
-        plan = json.loads(str(stored["plan"]))
-        for number, case in enumerate(plan):
-            expected = stored[f"{case['name']}/out"]
-            expected = np.ascontiguousarray(expected).view(np.uint8)
-            differ = int(
-                (_result(device, module, stored, number, case).reshape(expected.shape) != expected).sum()
-            )
-            cases, size, wrong = cases + 1, size + expected.size, wrong + differ
-            if differ:
-                print(case["name"], differ, "of", expected.size, "bytes differ")
-    print(f"operators: {cases} cases, {size} bytes, {wrong} differ")
-
-
-def _put(device: Any, array: np.ndarray, dtype: str) -> Any:
-    """What `codes` made of an array, as a tensor of its dtype."""
-    tensor = device.put(array)
-    return tensor.view(getattr(device.torch, dtype)) if dtype in (E4M3, BFLOAT16) else tensor
-
-
-def _result(device: Any, module: Any, stored: Any, number: int, case: dict[str, Any]) -> np.ndarray:
-    """The bytes of the last step's output."""
-    name = case["name"]
-    inputs = [_put(device, stored[f"{name}/in{i}"], d) for i, d in enumerate(case["inputs"])]
-    results: list[Any] = []
-    for i, step in enumerate(case["steps"]):
-        args = [
-            _put(device, stored[f"{name}/{i}/{j}"], a) if isinstance(a, str)
-            else results[a] if a < 0 else inputs[a]
-            for j, a in enumerate(step["args"])
-        ]  # fmt: skip
-        results.append(device.empty(tuple(step["shape"]), step["dtype"]))
-        module[f"k{number}_{i}"](*(device.take(t) for t in [*args, results[-1]]))
-    device.torch.cuda.synchronize()
-    return results[-1].contiguous().view(device.torch.uint8).cpu().numpy()
-
-
 def main() -> None:
-    command = parser(__doc__)
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    command.add_argument("folder", type=Path)
     command.add_argument("--part", default="0/1", help="build the cases i, i + n, … only, of i/n")
     command.add_argument("--only", default="", help="build the cases whose names begin so")
     arguments = command.parse_args()
-    if arguments.what == "run":
-        run(arguments.folder)
-    else:
-        part, parts = map(int, arguments.part.split("/"))
-        build(arguments.folder, part, parts, arguments.only)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    part, parts = map(int, arguments.part.split("/"))
+    build(arguments.folder, part, parts, arguments.only)
 
 
 if __name__ == "__main__":

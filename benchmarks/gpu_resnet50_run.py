@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_run import load_runtime
+from gpu_device import load_runtime
 
 BATCHES = (1, 128)
 Run = Callable[[], Any]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,30 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from hwptq.operators.conv2d import FloatConv2d
-from hwptq.quant.float_values import clamp
-from hwptq.quant.fma import fma
-
-os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
 from gpu_cases import E4M3, FLOAT32, Case, data, equality_cases, speed_cases
+from gpu_device import Device
 
 from hwptq.data.dataset import open_dataset
 from hwptq.data.preprocess import load_preprocess
 from hwptq.formats import fp8
 from hwptq.kernels.cuda.packing import filled, packed_weights
+from hwptq.operators.conv2d import FloatConv2d
+from hwptq.quant.float_values import clamp
+from hwptq.quant.fma import fma
 from hwptq.quant.fp8_accumulate import Accumulator, product
-
-
-def load_runtime() -> Any:
-    """TVM's runtime with CUDA."""
-    import tvm
-    import tvm.libinfo
-    from tvm_ffi import libinfo
-
-    for name in ("tvm_runtime_extra", "tvm_runtime_cuda"):
-        libinfo.load_lib_ctypes("apache-tvm", name, "RTLD_GLOBAL", tvm.libinfo.package_lib_paths())
-    return tvm
 
 
 def operands(case: Case, kind: str) -> dict[str, np.ndarray]:
@@ -104,41 +90,15 @@ def expected(case: Case, o: dict[str, np.ndarray]) -> np.ndarray:
     return fp8.as_codes(y) if case.out == E4M3 else y
 
 
-class Device:
-    """Tensors on the GPU, as torch holds them and TVM takes them."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self.torch, self.tvm = torch, load_runtime()
-
-    def put(self, array: np.ndarray, float8: bool = False) -> Any:
-        tensor = self.torch.from_numpy(np.ascontiguousarray(array)).cuda()
-        return tensor.view(self.torch.float8_e4m3fn) if float8 else tensor
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """A tensor filled with NaN, so that a value nobody wrote is seen."""
-        if dtype == E4M3:
-            return self.torch.full(shape, fp8.NAN, dtype=self.torch.uint8, device="cuda").view(
-                self.torch.float8_e4m3fn
-            )
-        unwritten = 77 if dtype == "int8" else float("nan")
-        return self.torch.full(shape, unwritten, dtype=getattr(self.torch, dtype), device="cuda")
-
-    def take(self, tensor: Any) -> Any:
-        from tvm_ffi import from_dlpack
-
-        return from_dlpack(tensor)
-
-    def arguments(self, case: Case, o: dict[str, np.ndarray]) -> list[Any]:
-        t, p = case.tiling, case.tiling.problem
-        groups = o["w"].reshape(p.groups_of_weights, p.outputs, p.taps, p.images[3])
-        w = np.concatenate([fp8.as_codes(packed_weights(fp8.as_float8(g), t)) for g in groups])
-        residual = o["residual"] if case.residual else np.zeros((1, 1), np.uint8)
-        return [
-            self.put(o["x"], True), self.put(residual, True), self.put(o["factor"]), self.put(w, True),
-            self.put(filled(o["scale"], t)), self.put(filled(o["bias"], t)),
-        ]  # fmt: skip
+def kernel_arguments(device: Device, case: Case, o: dict[str, np.ndarray]) -> list[Any]:
+    t, p = case.tiling, case.tiling.problem
+    groups = o["w"].reshape(p.groups_of_weights, p.outputs, p.taps, p.images[3])
+    w = np.concatenate([fp8.as_codes(packed_weights(fp8.as_float8(g), t)) for g in groups])
+    residual = o["residual"] if case.residual else np.zeros((1, 1), np.uint8)
+    return [
+        device.put(o["x"], True), device.put(residual, True), device.put(o["factor"]), device.put(w, True),
+        device.put(filled(o["scale"], t)), device.put(filled(o["bias"], t)),
+    ]  # fmt: skip
 
 
 def _expected(job: tuple[Case, str]) -> np.ndarray:
@@ -155,7 +115,7 @@ def equality(folder: Path) -> dict[str, Any]:
     rows = []
     for (case, kind), reference in zip(jobs, references, strict=True):
         y = device.empty((case.tiling.problem.rows, case.tiling.problem.outputs), case.out)
-        arguments = device.arguments(case, operands(case, kind))
+        arguments = kernel_arguments(device, case, operands(case, kind))
         module[case.name](*(device.take(a) for a in [*arguments, y]))
         device.torch.cuda.synchronize()
         found = y.view(device.torch.uint8).cpu().numpy() if case.out == E4M3 else y.cpu().numpy()

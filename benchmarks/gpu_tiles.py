@@ -49,7 +49,8 @@ def build(folder: Path) -> None:
 
 def run(folder: Path) -> None:
     """A line for each tile: microseconds, how they compare with cuBLASLt, and the bits that differ."""
-    from gpu_run import Device, gemm_libraries, medians_us, speed_tensors
+    from gpu_device import Device
+    from gpu_run import gemm_libraries, medians_us, speed_tensors
 
     device = Device()
     module = device.tvm.runtime.load_module(str(folder / "tiles.so"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_models as om
 import pytest
+import step_models
 
 import hwptq
 from hwptq.backends import backend
@@ -86,6 +88,24 @@ def test_a_target_that_was_never_run_says_so(tmp_path: Path) -> None:
     result = hwptq.compile(small_model(tmp_path), "nvidia-ada-fp8", SAMPLES, output=tmp_path / "out")
     assert result.report["caution"].startswith("compiled, never run on this chip")
     assert "never run on this chip" in (tmp_path / "out" / "report.html").read_text()
+
+
+@needs_nvcc
+@pytest.mark.parametrize("weights", [{}, {"weight_granularity": "group", "group": 8}], ids=["int8", "groups"])
+def test_a_step_of_a_language_model_keeps_its_caches(weights: dict[str, Any], tmp_path: Path) -> None:
+    step_models.step_model(tmp_path / "step.onnx")
+    data = [{"t": np.array([[i % step_models.WORDS]]), "at": np.array([i])} for i in range(4)]
+    result = hwptq.compile(
+        tmp_path / "step.onnx", TARGET.name, evaluation_data=data, output=tmp_path / "out",
+        activations="dynamic", **weights,
+    )  # fmt: skip
+    state = result.program.state
+    assert state is not None
+    assert [c.name for c in state.caches] == ["past.k"]
+    assert [t.name for t in result.program.inputs] == ["t", "at"]
+    assert [t.name for t in result.program.outputs] == ["y"]
+    assert state.position == 1
+    assert result.report["coverage"]["macs_quantized"] == result.report["coverage"]["macs_total"]
 
 
 def test_code_for_another_gpu_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import step_models
 
 from hwptq.backends.program import Program
 from hwptq.backends.tvm_cuda import cuda_program
 from hwptq.executors.run_program import run_program
 from hwptq.frontends.onnx.importer import import_onnx
+from hwptq.passes import CarryCaches
 from hwptq.targets import load_target
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"
@@ -62,21 +64,40 @@ class NoExecutable:
         Path(path).touch()
 
 
-@pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    for name, text in RUNTIME.items():
-        file = tmp_path / "site" / name
+#: The same with a step, whose output is the sum of all tokens so far: its cache has them.
+STEP = """
+    import numpy as np
+    from . import Tensor
+    def main(t, at, past):
+        kept = past.array.copy()
+        kept[..., at.array, :] = t.array
+        return [Tensor(np.full((1, 1, 11), kept.sum() / 8, np.float32)), Tensor(kept)]
+    class VirtualMachine(dict):
+        def __init__(self, module, device): self["main"] = main
+"""
+
+
+def built(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mod: Any, outputs: tuple[str, ...], main: str
+) -> Program:
+    """The program of a module in an empty folder, beside a stand-in for TVM whose machine is `main`."""
+    for name, text in {**RUNTIME, "tvm/runtime/vm.py": main}.items():
+        file = folder / "site" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dedent(text))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
     monkeypatch.setattr(cuda_program, "compile_cuda", lambda mod, target: NoExecutable())
+    out = folder / "out"
+    out.mkdir()
+    found = cuda_program.build_cuda_program(mod, outputs, "digits", load_target("nvidia-hopper-fp8"), out)
+    assert sorted(p.name for p in out.iterdir()) == ["digits.py", "model.so"]
+    return found
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     model = import_onnx(DEMO / "digits.onnx")
-    folder = tmp_path / "out"
-    folder.mkdir()
-    target = load_target("nvidia-hopper-fp8")
-    built = cuda_program.build_cuda_program(model.module, model.outputs, "digits", target, folder)
-    assert sorted(p.name for p in folder.iterdir()) == ["digits.py", "model.so"]
-    return built
+    return built(tmp_path, monkeypatch, model.module, model.outputs, RUNTIME["tvm/runtime/vm.py"])
 
 
 def samples(program: Program, count: int) -> list[dict[str, np.ndarray]]:
@@ -97,6 +118,17 @@ def test_samples_stream_through_it(program: Program) -> None:
     assert len(found) == 3
     for sample, (output,) in zip(stream, found, strict=True):
         np.testing.assert_array_equal(output, answer(sample))
+
+
+def test_caches_stay_on_the_gpu_until_a_text_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step_models.step_model(tmp_path / "step.onnx")
+    model = import_onnx(tmp_path / "step.onnx")
+    mod = CarryCaches()(model.module)
+    program = built(tmp_path, monkeypatch, mod, model.outputs[:1], STEP)
+    text = [{"t": np.array([[t]]), "at": np.array([i])} for i, t in enumerate((3, 5, 7))]
+    command = [sys.executable, str(program.program)]
+    found = run_program(command, program.inputs, program.outputs, [*text, *text[:2]])
+    assert [float(y.ravel()[0]) for (y,) in found] == [3, 8, 15, 3, 8]
 
 
 def test_the_middle_of_a_sample_is_an_error(program: Program) -> None:

@@ -102,7 +102,7 @@ def scalar_nodes(kernels: tvm.IRModule) -> list[dict[str, str]]:
             rows.append({"name": named[var].label, "op": op.kind})
         moves = isinstance(value.op, tvm.ir.Op) and op_name(value) not in ("call_tir", *SAME_ORDER)
         if moves and holds_codes(str(getattr(var.ty, "dtype", ""))):
-            rows.append({"name": named[reads(value)[0]].label, "op": op_name(value)})
+            rows.append({"name": named[next(iter(reads(value)), var)].label, "op": op_name(value)})
     return rows
 
 

@@ -228,3 +228,46 @@ def test_an_output_without_a_type(tmp_path: Path) -> None:
     proto = model([node("Relu", "x", "y")], {"x": [2, 3]})
     proto.graph.output[0].ClearField("type")
     assert import_onnx(save(proto, tmp_path)).check({"x": normal(1, 2, 3)}).difference == 0
+
+
+def test_an_order_may_turn_on_values_that_are_near_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    """Rows change places by the noise of float32, and no node is wrong; a node that is wrong is named."""
+    nodes = [
+        node("Relu", "x", "a", "first"), node("TopK", "a k", "best places", "order", axis=1),
+        node("Gather", "table places", "y", "rows"),
+    ]  # fmt: skip
+    constants = {"k": np.array([8]), "table": normal(0, 8, 3)}
+    path = save(model(nodes, {"x": [1, 8]}, constants), tmp_path)
+    x = np.float32(1) + np.arange(8, dtype=np.float32)[None] * np.float32(1e-6)
+    for noise, slope in ((0.0, None), (-2e-6, "near each other"), (-1.0, "first")):
+        tilt = np.arange(8, dtype=np.float32)[None] * np.float32(noise)
+        sabotaged(monkeypatch, "Relu", lambda given, attrs, t=tilt: relax.op.add(given[0], relax.const(t)))
+        found = import_onnx(path)
+        if slope == "first":
+            with pytest.raises(UnsupportedError, match=r"'first' \(Relu\) was imported wrongly"):
+                found.check({"x": x})
+        else:
+            assert (slope or "None") in str(found.check({"x": x}).row()["reason"])
+
+
+def test_places_along_a_long_axis_are_evaluated(tmp_path: Path):
+    nodes = [
+        node("Cast", "x", "i", to=TensorProto.INT64),
+        node("GatherElements", "t i", "y", "rows", axis=-2),
+    ]
+    proto = model(nodes, {"x": [1, 5, 2]}, {"t": normal(0, 1, 100, 3)})
+    x = np.float32([[[0, 1], [-1, 99], [70, -100], [3, 3], [65, 64]]])
+    row = import_onnx(save(proto, tmp_path)).check({"x": x}).row()
+    assert (row["difference"], row["reason"]) == (0.0, None)
+
+
+def test_truth_values_are_compared(tmp_path: Path):
+    nodes = [
+        node("Cast", "x", "b", to=TensorProto.BOOL),
+        node("Equal", "b t", "e", "same"),
+        node("Cast", "e", "y", to=1),
+    ]
+    found = import_onnx(save(model(nodes, {"x": [1, 2]}, {"t": np.array([True, True])}), tmp_path))
+    np.testing.assert_array_equal(Interpreter(found.module).run({"x": np.float32([[0, 2]])})[0], [[0, 1]])

@@ -35,6 +35,9 @@ _NOISE, _NOISE_OF_CODES = 1e-3, 5e-2
 _NOISE_OF_ROUNDING = 0.3
 #: Why outputs may differ that are right.
 _NEAR_TIES = "its nodes agree one by one, but near-ties of its codes come to other values at the outputs"
+_NEAR_TIES_IN_ORDER = (
+    "its nodes agree one by one, but values that it orders are near each other, and rows change places"
+)
 #: The share of a tensor of integers or truth values that near-ties explain.
 _TIES = 0.1
 _FLOAT32_MAX = np.finfo(np.float32).max
@@ -112,21 +115,27 @@ class Imported:
         everywhere = (
             by_reference(self.proto, inputs, SECONDS) if not peer.reason and largest > noise else peer
         )
-        self._compare_nodes(inputs, everywhere, noise)
+        orders = any(node.op_type == "TopK" for node in self.proto.graph.node)
+        tied = _NEAR_TIES if noise > _NOISE else _NEAR_TIES_IN_ORDER if orders else ""
+        self._compare_nodes(inputs, everywhere, noise, bool(tied))
         self._check_undeclared(peer.values)
-        if largest > noise and noise > _NOISE and not everywhere.reason:
-            return ImportCheck(everywhere.name, largest, _NEAR_TIES)
+        if largest > noise and tied and not everywhere.reason:
+            return ImportCheck(everywhere.name, largest, tied)
+        if largest > noise and orders:
+            return ImportCheck(everywhere.name, None, everywhere.reason)
         if largest > noise:
             raise UnsupportedError(
                 _disagreement(f"output {names[int(np.argmax(differences))]!r}", largest, peer.name)
             )
         return ImportCheck(peer.name if peer.values else "", None, peer.reason)
 
-    def _compare_nodes(self, inputs: Mapping[str, np.ndarray], peer: Peer, noise: float) -> None:
+    def _compare_nodes(
+        self, inputs: Mapping[str, np.ndarray], peer: Peer, noise: float, each: bool
+    ) -> None:  # fmt: skip
         """Raise UnsupportedError at the first node one of whose results differs.
 
-        Where there are codes, each node gets what the other evaluator gives for its inputs: from one near-tie
-        on two right evaluators may go different ways.
+        each: a node gets what the other evaluator gives for its inputs, as where there are codes or an order:
+        from one near-tie on two right evaluators may go different ways.
         """
         seen: dict[Origin, np.ndarray] = {}
         named = origins(self.raw["main"])
@@ -142,7 +151,7 @@ class Imported:
             self.raw,
             inputs,
             lambda _, origin, value: seen.update({origin: value}),
-            given if noise > _NOISE else None,
+            given if each else None,
         )
         read = {i for node in self.proto.graph.node for i in node.input}
         read |= {o.name for o in self.proto.graph.output}

@@ -232,6 +232,14 @@ def _folded(operator: Callable[[Any, Any], Any]) -> Callable[[Sequence[Any], Any
     return convert
 
 
+def _equal(inputs: Sequence[Any], attrs: Any) -> Any:
+    """Equal of truth values, which LLVM has no comparison of floats for; else None."""
+    if str(inputs[0].ty.dtype) != "bool":
+        return None
+    whole = [relax.op.astype(x, "int32") for x in inputs[:2]]
+    return relax.op.equal(*whole)
+
+
 def _resize(inputs: Sequence[Any], attrs: Any) -> Any:
     """Upsample, and Resize of opset 10, whose second and last input are the scales; else None.
 
@@ -279,6 +287,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any], Any], Any]] = {
     "Clip": _clip,
     "DequantizeLinear": _dequantize,
     "Dropout": _dropout,
+    "Equal": _equal,
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _group_norm,
     "Gather": _gather,

@@ -17,6 +17,7 @@ from onnx.reference.ops import op_resize, op_roi_align
 
 from .reference_loops import Loop, Scan
 from .reference_recurrent import GRU, LSTM, RNN
+from .reference_selections import GatherElements
 
 #: Elements of an image that an operator of onnx gets which takes them one by one.
 _MOST_PIXELS = 2**14
@@ -373,5 +374,5 @@ class RoiAlign(op_roi_align.RoiAlign):
 OPERATORS: list[type[OpRun]] = [
     *(Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, BatchNormalization, LpNormalization),
     *(Softmax, LogSoftmax, Hardmax, Resize, Upsample, QuantizeLinear, DequantizeLinear),
-    *(LRN, RoiAlign, Loop, Scan, LSTM, GRU, RNN),
+    *(LRN, RoiAlign, Loop, Scan, LSTM, GRU, RNN, GatherElements),
 ]

@@ -431,37 +431,66 @@ def _packed(codes: np.ndarray, bits: int) -> np.ndarray:
 @settings(deadline=None, max_examples=12)
 @given(
     bits=st.sampled_from([2, 4, 8]), zeros=st.sampled_from(["none", "codes", "real"]), bias=st.booleans(),
-    depth=st.integers(17, 70), columns=st.integers(1, 7),
+    depth=st.integers(17, 70), columns=st.integers(1, 7), order=st.sampled_from(["none", "other", "unequal"]),
 )  # fmt: skip
 def test_products_with_packed_blocks(
-    tmp_path_factory: pytest.TempPathFactory, bits: int, zeros: str, bias: bool, depth: int, columns: int
-) -> None:
+    tmp_path_factory: pytest.TempPathFactory, bits: int, zeros: str, bias: bool, depth: int, columns: int,
+    order: str,
+) -> None:  # fmt: skip
     rng, block = np.random.default_rng(depth), 16
     blocks = -(-depth // block)
     codes = rng.integers(0, 2**bits, (columns, blocks * block))
     scale = rng.uniform(0.01, 0.1, (columns, blocks)).astype(np.float32)
     zero = np.full((columns, blocks), 2 ** (bits - 1), np.float32)
     constants = {"w": _packed(codes, bits).reshape(columns, blocks, -1), "s": scale.reshape(-1)}
-    inputs = "x w s"
+    inputs, of_input = ["x", "w", "s", "", "", ""], np.arange(depth) // block
+    if order != "none":
+        of_input = rng.permutation(of_input) if order == "other" else rng.integers(0, blocks, depth)
+        constants["g"], inputs[4] = of_input.astype(np.int32), "g"
     if zeros == "codes":
         zero = rng.integers(0, 2**bits, (columns, blocks)).astype(np.float32)
-        constants["z"], inputs = _packed(zero.astype(int), bits).reshape(-1), "x w s z"
+        constants["z"], inputs[3] = _packed(zero.astype(int), bits).reshape(-1), "z"
     elif zeros == "real":
         zero = rng.uniform(1, 9, (columns, blocks)).astype(np.float32)
-        constants["z"], inputs = zero, "x w s z"
+        constants["z"], inputs[3] = zero, "z"
     if bias:
-        constants["b"], inputs = normal(3, columns), f"{inputs} {'' if zeros != 'none' else '- '}- b"
+        constants["b"], inputs[5] = normal(3, columns), "b"
     product = _of_microsoft(
-        "MatMulNBits", inputs, "y", "dense", K=depth, N=columns, bits=bits, block_size=block
+        "MatMulNBits",
+        " ".join(i or "-" for i in inputs).rstrip(" -"),
+        "y",
+        "dense",
+        K=depth,
+        N=columns,
+        bits=bits,
+        block_size=block,
     )
     proto, x = _model([product], {"x": [2, depth]}, constants), normal(4, 2, depth)
-    weight = ((codes.reshape(columns, blocks, block) - zero[..., None]) * scale[..., None]).reshape(
-        columns, -1
-    )
-    wanted = x @ weight[:, :depth].T + (constants["b"] if bias else 0)
+    weight = (codes[:, :depth] - zero[:, of_input]) * scale[:, of_input]
+    wanted = x @ weight.T + (constants["b"] if bias else 0)
     found = _imported(proto, tmp_path_factory.mktemp("nbits"))
     np.testing.assert_allclose(_run(found, x=x), wanted, rtol=1e-4, atol=1e-4)
-    assert [w.kind for w in found.warnings] == ([] if zeros == "real" else ["weights"])
+    in_blocks = np.array_equal(np.sort(of_input), np.arange(depth) // block)
+    assert [w.kind for w in found.warnings] == (["weights"] if zeros != "real" and in_blocks else [])
+
+
+def test_a_zero_point_alone_in_its_byte_has_its_own_bits(tmp_path: Path) -> None:
+    """One block of 16, codes of 4 bits: what stands in the upper half of the byte is nothing."""
+    codes, constants = _codes(1, 2, 16, low=0, high=15), {"s": np.ones(2, np.float32)}
+    constants |= {"w": _packed(codes, 4).reshape(2, 1, 8), "z": np.array([0xF3, 0x0B], np.uint8)}
+    product = _of_microsoft("MatMulNBits", "x w s z", "y", "dense", K=16, N=2, bits=4, block_size=16)
+    proto, x = _model([product], {"x": [1, 16]}, constants), normal(2, 1, 16)
+    wanted = x @ (codes - np.array([[3], [11]])).T.astype(np.float32)
+    np.testing.assert_allclose(_run(_imported(proto, tmp_path), x=x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("of_input", [[0] * 17 + [2], [0] * 17 + [-1], [0] * 5])
+def test_inputs_of_no_block_are_refused(tmp_path: Path, of_input: list[int]) -> None:
+    constants = {"w": np.zeros((2, 2, 8), np.uint8), "s": np.ones(4, np.float32)}
+    constants["g"] = np.array(of_input, np.int32)
+    product = _of_microsoft("MatMulNBits", "x w s - g", "y", "dense", K=18, N=2, bits=4, block_size=16)
+    with pytest.raises(UnsupportedError, match=r"'dense' \(MatMulNBits\): g_idx names no block"):
+        _imported(_model([product], {"x": [1, 18]}, constants), tmp_path)
 
 
 @pytest.mark.parametrize("packed", [False, True])

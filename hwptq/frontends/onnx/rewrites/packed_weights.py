@@ -18,31 +18,43 @@ _DIFFERENCE = np.int16
 def matmul_nbits(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """A product with a matrix [K, N] in blocks along K: of (code - zero point) * scale.
 
-    Its accuracy_level, how ONNX Runtime may round the other operand, is no part of the model.
+    Where g_idx says which block each input is of, the inputs of a block become neighbours; blocks of unequal
+    length can't, and the values are real. Its accuracy_level, how ONNX Runtime may round the other operand,
+    is no part of the model.
     """
     depth, columns = (int(attribute(node, key)) for key in ("K", "N"))
     bits, block = int(attribute(node, "bits", 4)), int(attribute(node, "block_size"))
-    if given(node, 4):
-        raise UnsupportedError(
-            f"node {node.name!r} ({node.op_type}): g_idx; quantize without activation order"
-        )
     if 8 % bits:
         raise UnsupportedError(f"node {node.name!r} ({node.op_type}): {bits} bits; use 2, 4 or 8")
     packed, scales = (_constant(around, node, i) for i in (1, 2))
     blocks = -(-depth // block)
-    codes = _unpacked(packed.reshape(columns, -1), bits)[:, : blocks * block]
     scales = scales.reshape(columns, blocks)
     zeros = _zeros(around, node, 3, bits, (columns, blocks))
-    parts = CodeParts(around, node)
-    centred = codes.reshape(columns, blocks, block) - zeros[..., None]
-    centred = centred.reshape(columns, -1)[:, :depth].T
-    weight = _blocked(parts, centred, scales.T, 0, block)
-    product = [node.input[0], weight]
-    if given(node, 5):
-        parts.op("Add", [parts.layer("MatMul", product), node.input[5]], node.output[0])
+    of_input = _block_of_input(around, node, depth, block)
+    centred = _unpacked(packed.reshape(columns, -1), bits)[:, :depth] - zeros[:, of_input]
+    order = np.argsort(of_input, kind="stable")
+    parts, read = CodeParts(around, node), node.input[0]
+    if np.array_equal(of_input[order], np.arange(depth) // block):
+        if np.any(order != np.arange(depth)):
+            read = parts.op("Gather", [read, parts.constant(order, np.int64)], axis=-1)
+        weight = _blocked(parts, centred[:, order].T, scales.T, 0, block)
     else:
-        parts.layer("MatMul", product, node.output[0])
+        weight = parts.constant((centred * scales[:, of_input]).T)
+    if given(node, 5):
+        parts.op("Add", [parts.layer("MatMul", [read, weight]), node.input[5]], node.output[0])
+    else:
+        parts.layer("MatMul", [read, weight], node.output[0])
     return parts.nodes
+
+
+def _block_of_input(around: Surroundings, node: onnx.NodeProto, depth: int, block: int) -> np.ndarray:
+    """The block that each of the inputs has its scale from: g_idx, else neighbours are of one."""
+    if not given(node, 4):
+        return np.arange(depth) // block
+    found = _constant(around, node, 4).reshape(-1)[:depth]
+    if len(found) < depth or found.min() < 0 or found.max() >= -(-depth // block):
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): g_idx names no block for some inputs")
+    return found
 
 
 def gather_block_quantized(around: Surroundings, node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -86,8 +98,12 @@ def _zeros(
     zeros = _constant(around, node, index)
     if zeros.dtype.kind == "f":
         return zeros.reshape(shape).astype(np.float32)
-    if zeros.dtype == np.uint8 and bits < 8 and zeros.size != np.prod(shape):
-        zeros = _unpacked(zeros.reshape(*shape[:-1], -1), bits)[..., : shape[-1]]
+    if zeros.dtype == np.uint8 and bits < 8:
+        if zeros.size != np.prod(shape):
+            zeros = _unpacked(zeros.reshape(*shape[:-1], -1), bits)[..., : shape[-1]]
+        zeros = zeros & np.array(
+            2**bits - 1, zeros.dtype
+        )  # a byte of a single one may hold anything above it
     return zeros.reshape(shape).astype(_DIFFERENCE)
 
 

@@ -38,7 +38,6 @@ from .artifact import CompiledModel, load
 from .backends.arena_budget import check_arena
 from .backends.backend import backend_of
 from .bitwidths.budget import ARENA
-from .blas import one_blas_thread
 from .cache.cache import Cache
 from .errors import AccuracyError, HwptqError, InputError, MismatchError, UnsupportedError
 from .notices import Warning, refuse
@@ -62,13 +61,14 @@ from .pipeline.stages import (
 from .pipeline.step import Job, first_tile
 from .progress import Progress
 from .targets import Descriptor, load_target
+from .turn import turn
 from .user_cache import open_cache
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@one_blas_thread()
+@turn()
 def compile(
     model: Any,
     target: str | Path,

@@ -20,7 +20,6 @@ from hwptq.search.group_widths import group_widths
 from hwptq.search.wishes import check_wishes, searches
 
 from . import passes
-from .blas import one_blas_thread
 from .errors import InputError
 from .flow import cache_of, of_passes
 from .open_workers import open_workers
@@ -30,12 +29,13 @@ from .pipeline.stages import prepare, prepare_dynamic
 from .pipeline.step import Job
 from .progress import Progress
 from .targets import load_target
+from .turn import turn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@one_blas_thread()
+@turn()
 def plan(
     model: Any,
     target: str | Path,
@@ -68,7 +68,7 @@ def plan(
         return Chooser(prepare(imported.module, job), job).choose(options.dtype_budget).report()
 
 
-@one_blas_thread()
+@turn()
 def diagnose(
     model: Any,
     target: str | Path,
@@ -91,7 +91,7 @@ def diagnose(
         return diagnosis.diagnose(imported.module, job, evaluation, imported.outputs)
 
 
-@one_blas_thread()
+@turn()
 def repair(
     model: Any,
     target: str | Path,

@@ -116,3 +116,31 @@ def grouped_query() -> onnx.ModelProto:
     graph.node.extend(nodes)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return model
+
+
+def merged(*extra: str) -> onnx.ModelProto:
+    """The step as one branch of an If on `use_cache_branch`, whose other one fills `cross` from `hidden`."""
+    step = growing(*extra)
+    kinds = {"y": [1, 1, WORDS], "present.k": [1, 2, "Q", 4], "present.v": [1, 2, "Q", 4]}
+    made = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in kinds.items()]
+    cross = helper.make_tensor_value_info("cross", TensorProto.FLOAT, ["H", WIDTH])
+    tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in step.graph.initializer]
+    empty = onnx.numpy_helper.from_array(np.zeros((0, WIDTH), np.float32), "cross")
+    later = helper.make_graph(step.graph.node, "later", [], [*made, cross], [*tensors, empty])
+    nodes = [
+        helper.make_node("Gather", ["table0", "t"], ["x"], "n_first"),
+        helper.make_node("MatMul", ["x", "out0"], ["y"], "n_words"),
+        *(helper.make_node("Identity", [f"past.{n}"], [f"present.{n}"], f"n_{n}") for n in "kv"),
+        helper.make_node("Relu", ["hidden"], ["cross"], "n_cross"),
+    ]
+    held = {"table0": normal(1, WORDS, WIDTH), "out0": normal(3, WIDTH, WORDS)}
+    own = [onnx.numpy_helper.from_array(v, k) for k, v in held.items()]
+    first = helper.make_graph(nodes, "first", [], [*made, cross], own)
+    choice = helper.make_node(
+        "If", ["use_cache_branch"], [o.name for o in (*made, cross)], "choice",
+        then_branch=later, else_branch=first,
+    )  # fmt: skip
+    hidden = helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["H", WIDTH])
+    chosen = helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1])
+    graph = helper.make_graph([choice], "merged", [*step.graph.input, hidden, chosen], [*made, cross])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -42,7 +42,7 @@ X = normal(3, 1, 4)
 @pytest.mark.parametrize(("rate", "weights"), [(16000, "a"), (8000, "b")])
 def test_a_fixed_input_decides_a_branch(rate: int, weights: str):
     proto = _branches()
-    with pytest.raises(UnsupportedError, match=r"'choice'.*--fix NAME=VALUE"):
+    with pytest.raises(UnsupportedError, match=r"'choice'.*--fix rate=VALUE"):
         read_model(proto)
     found = read_model(proto, None, {"rate": rate})
     assert list(found.inputs) == ["x"]

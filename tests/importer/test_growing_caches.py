@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from growing_models import ROWS, grouped_query, growing
+from growing_models import ROWS, grouped_query, growing, merged
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import normal
@@ -56,10 +56,25 @@ def test_caches_that_grow_within_an_attention_of_onnx_runtime() -> None:
     compare(grouped_query(), growing("mask"), {"P": ROWS - 1, "all": ROWS}, "position")
 
 
-def compare(model: onnx.ModelProto, plain: onnx.ModelProto, axes: dict[str, int], place: str) -> None:
+def test_the_step_of_a_merged_decoder_is_the_branch_with_caches() -> None:
+    """Without what the other branch reads, and what is empty in this one."""
+    axes, fixed = {"P": ROWS - 1, "H": 3}, {"use_cache_branch": 1}
+    compare(merged("range"), growing("range"), axes, "position", fixed)
+    [warning] = read_model(merged(), axes, fixed).warnings
+    assert "left out: cross" in warning.text
+    first = read_model(merged(), axes, {"use_cache_branch": 0})
+    assert first.outputs == ("y", "present.k", "present.v", "cross")
+    with pytest.raises(UnsupportedError, match="--fix use_cache_branch=true or --fix use_cache_branch=false"):
+        read_model(merged(), axes)
+
+
+def compare(
+    model: onnx.ModelProto, plain: onnx.ModelProto, axes: dict[str, int], place: str,
+    fixed: dict[str, float] | None = None,
+) -> None:  # fmt: skip
     """Steps of a model, with the caches fixed, are those of a plain one that computes the same."""
     tokens = [3, 1, 4, 1, 5, 9]
-    read = read_model(model, axes)
+    read = read_model(model, axes, fixed)
     noted = replace(read, module=passes.CarryCaches()(read.module))
     assert list(noted.fed) == ["t", place]
     assert (noted.caches.context, len(noted.caches.pairs), noted.position) == (ROWS, 2, place)

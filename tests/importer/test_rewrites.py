@@ -384,3 +384,18 @@ def test_sequences_are_reversed_as_far_as_they_go(time: int, batch: int, tmp_pat
 def test_slices_before_opset_10(attributes: dict[str, list[int]], tmp_path: Path) -> None:
     proto = model([node("Slice", "x", "y", **attributes)], {"x": [2, 3, 4, 6]}, opset=9)
     imported(proto, tmp_path)
+
+
+def test_the_logarithm_of_an_integer_is_finite(tmp_path: Path):
+    """Also of what is computed from it; of other numbers it is what it was."""
+    nodes = [
+        node("Cast", "x", "i", to=TensorProto.INT64), node("Cast", "i", "f", to=TensorProto.FLOAT),
+        node("Div", "f n", "d"), node("Log", "d", "a", "bucket"), node("Log", "x", "b", "plain"),
+        node("Concat", "a b", "y", axis=0),
+    ]  # fmt: skip
+    x = np.float32([[0, -3, 8]])
+    module = import_onnx(save(model(nodes, {"x": [1, 3]}, {"n": np.float32(4)}), tmp_path)).module
+    (y,) = Interpreter(module).run({"x": x})
+    assert np.isfinite(y[0]).all()
+    np.testing.assert_allclose(y[0, 2], np.log(2), rtol=1e-6)
+    assert y[1, 0] == -np.inf

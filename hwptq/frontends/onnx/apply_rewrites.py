@@ -16,6 +16,7 @@ from .rewrites.einsum import einsum
 from .rewrites.evaluation_mode import refuse_training
 from .rewrites.explicit_padding import explicit_padding, same_padding
 from .rewrites.finite_constants import finite_constants
+from .rewrites.finite_logarithms import finite_logarithms
 from .rewrites.grouped_norm import with_grouped_norms
 from .rewrites.height_one import with_height
 from .rewrites.one_hot import one_hot
@@ -59,6 +60,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
 def apply_rewrites(model: onnx.ModelProto) -> None:
     """Change `model` in place. Raises UnsupportedError for what no rule can make right."""
     finite_constants(model.graph)
+    finite_logarithms(model)
     _each(model, _RULES)
     with_grouped_norms(model.graph, Surroundings(model.graph, static_shapes(model)))
     with_height(model.graph, Surroundings(model.graph, static_shapes(model)))

@@ -15,9 +15,9 @@ from .rewrites.unrolled import unroll_known_loops
 from .without_code import refuse_sized_by_values
 
 _UNKNOWN = {
-    "If": "its condition is computed from the inputs; give the input that decides (--fix NAME=VALUE), export "
+    "If": "its condition is computed from the inputs; give the input that decides ({fix}), export "
     "the wanted branch, or write it with Where",
-    "Loop": "how often it turns is computed from the inputs; give the input that decides (--fix NAME=VALUE), "
+    "Loop": "how often it turns is computed from the inputs; give the input that decides ({fix}), "
     "or export it with a fixed count and no condition",
     "Scan": "the size of what it scans is not known; give it with --axis, or export with fixed sizes",
 }
@@ -42,4 +42,25 @@ def without_control_flow(
             for node in model.graph.node:  # what a branch behind detections depends on
                 refuse_sized_by_values(node, node_name(node))
             op, node = next(iter(nodes.items()))
-            raise UnsupportedError(f"{node_name(node)}: {_UNKNOWN[op]}")
+            raise UnsupportedError(f"{node_name(node)}: {_UNKNOWN[op].format(fix=_fix(model.graph, node))}")
+
+
+def _fix(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
+    """The option that decides the course of a node, as far as one input of one element does."""
+    made = {o: n for n in graph.node for o in n.output}
+    inputs = {i.name: i.type.tensor_type for i in graph.input}
+    waiting, found = list(node.input[: 1 + (node.op_type == "Loop")]), set[str]()
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        found |= {name} & inputs.keys()
+        waiting += made[name].input if name in made else ()
+    if len(found) == 1:
+        (name,) = found
+        if all(d.dim_value == 1 for d in inputs[name].shape.dim):
+            truth = inputs[name].elem_type == onnx.TensorProto.BOOL
+            return f"--fix {name}=true or --fix {name}=false" if truth else f"--fix {name}=VALUE"
+    return "--fix NAME=VALUE"

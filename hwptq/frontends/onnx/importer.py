@@ -22,6 +22,7 @@ from hwptq.notices import Warning
 from ..model import Model, Source
 from .bounded_indices import with_bounded_indices
 from .check_import import Imported
+from .chosen_branch import choose_branches
 from .constant_codes import fold_constant_codes
 from .fixed_inputs import fix_inputs
 from .float_nodes import with_float_nodes
@@ -70,6 +71,7 @@ def import_proto(
     fed = [i for i in proto.graph.input if i.name not in weights]
     shapes = input_shapes(fed, axes or {})
     shapes = fix_inputs(proto, shapes, fixed or {})
+    shapes, empty = choose_branches(proto, shapes)
     proto, shapes, replaced = with_fixed_caches(proto, shapes)
     fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
@@ -79,7 +81,13 @@ def import_proto(
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)
     return Model(
-        name, module, inputs, outputs, (*warned, *replaced, *rounded, *odd), imported.check_values, source
+        name,
+        module,
+        inputs,
+        outputs,
+        (*warned, *empty, *replaced, *rounded, *odd),
+        imported.check_values,
+        source,
     )
 
 

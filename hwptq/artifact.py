@@ -113,10 +113,6 @@ class CompiledModel:
         return sample
 
 
-_NO_OUTPUT = "no output folder of hwptq"
-_GIVE = "give the folder that --output of hwptq compile named"
-
-
 def load(folder: str | Path, executor: str | None = None, trust: bool = False) -> CompiledModel:
     """The model in an output folder of `hwptq compile`; executor: see CompiledModel.
 
@@ -127,11 +123,11 @@ def load(folder: str | Path, executor: str | None = None, trust: bool = False) -
     folder = Path(folder)
     try:
         text = check_no_device(folder / METADATA).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        why = f"has no {METADATA}" if folder.is_dir() else "no such folder"
-        raise InputError(f"{folder}: {_NO_OUTPUT} ({why}); {_GIVE}") from error
-    except NotADirectoryError as error:
-        raise InputError(f"{folder}: {_NO_OUTPUT} (it is a file); {_GIVE}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        why = f"has no {METADATA}" if folder.is_dir() else "is a file" if folder.exists() else "is not there"
+        raise InputError(
+            f"{folder}: no output folder of hwptq ({why}); give the one that --output of hwptq compile named"
+        ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: {_NO_OUTPUT} ({error})") from error
+        raise InputError(f"{folder}: no output folder of hwptq ({error})") from error
     return CompiledModel(folder, program_of(folder, text, trust), executor)

@@ -23,7 +23,8 @@ def data_warnings(calibration: Dataset | None, evaluation: Dataset) -> list[Warn
     found = []
     for use, data in used.items():
         if data is not None and data.count is not None and data.count < FEW:
-            text = f"{data.count} {use} samples are few: give {FEW} or more, some hundreds if you have them"
+            are = "sample is" if data.count == 1 else "samples are"
+            text = f"{data.count} {use} {are} few: give {FEW} or more, some hundreds if you have them"
             found.append(Warning("few-samples", "", text))
     if calibration is not None and not calibration.once:
         found += _constant(calibration)

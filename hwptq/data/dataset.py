@@ -21,8 +21,9 @@ import numpy as np
 from hwptq.cache.digest import digest
 from hwptq.errors import InputError
 
+from .images import ImageFolder
 from .preprocess import InputTransform, Preprocess, fit
-from .sources import ArrayFile, Batches, ImageFolder, Inputs, RawSample, Source, is_function, user_function
+from .sources import ArrayFile, Batches, Inputs, RawSample, Source, is_function, user_function
 
 Label = int | float | np.ndarray | None
 

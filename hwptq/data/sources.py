@@ -1,11 +1,10 @@
-"""Where raw samples come from: array files, folders of images, batches in memory, functions of the user.
+"""Where raw samples come from: array files, batches in memory, functions of the user; images.py has folders.
 
 Each source yields RawSample after RawSample, with one of them in memory at a time.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -23,11 +22,10 @@ from hwptq.errors import HwptqError, InputError
 from hwptq.no_device import check_no_device
 from hwptq.user_code import user_object
 
-from .preprocess import batch_of, read_image, sample_shape
+from .preprocess import batch_of, sample_shape
+from .said import one_line
 
 Inputs = Mapping[str, tuple[tuple[int, ...], str]]  # graph input -> (shape with batch 1, dtype)
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class ArrayFile:
         try:
             file = stack.enter_context(check_no_device(self._path).open("rb"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.name}: can't be read ({_line(error)})") from error
+            raise InputError(f"{self.name}: can't be read ({one_line(error)})") from error
         if self._path.suffix == ".npz":
             return self._open_members(file, stack)
         if len(self._names) > 1:
@@ -103,7 +101,7 @@ class ArrayFile:
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
         except Exception as error:  # zipfile and zlib raise a dozen classes for damaged files
-            raise InputError(f"{self.name}: not an .npz, or cut short ({_line(error)})") from error
+            raise InputError(f"{self.name}: not an .npz, or cut short ({one_line(error)})") from error
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         chosen = {name: _key(name, self._names, members, self.name) for name in self._names}
         if "y" in members and "y" not in chosen:
@@ -114,7 +112,7 @@ class ArrayFile:
             try:
                 opened[name] = _Member(stack.enter_context(archive.open(members[key])), where)
             except Exception as error:
-                raise InputError(f"{where}: can't be read ({_line(error)}): save it anew") from error
+                raise InputError(f"{where}: can't be read ({one_line(error)}): save it anew") from error
         return opened
 
 
@@ -145,45 +143,17 @@ class _Member:
                 return np.lib.format.read_array_header_1_0(self._stream)
             return np.lib.format.read_array_header_2_0(self._stream)
         except Exception as error:
-            raise InputError(f"{self._where}: not a numpy array, or cut short ({_line(error)})") from error
+            raise InputError(f"{self._where}: not a numpy array, or cut short ({one_line(error)})") from error
 
     def _take(self, shape: tuple[int, ...], order: Any, index: int) -> np.ndarray:
         size = math.prod(shape) * self._dtype.itemsize
         try:
             data = self._stream.read(size)
         except Exception as error:
-            raise InputError(f"{self._where}: damaged at sample {index} ({_line(error)})") from error
+            raise InputError(f"{self._where}: damaged at sample {index} ({one_line(error)})") from error
         if len(data) < size:
             raise InputError(f"{self._where}: cut short at sample {index}: copy or save the file anew")
         return np.frombuffer(data, self._dtype).reshape(shape, order=order)
-
-
-class ImageFolder:
-    """The images of a folder in the order of their names, with the labels of labels.csv where it exists."""
-
-    once = False
-
-    def __init__(self, folder: Path, name: str, mode: str) -> None:
-        self.name, self._input, self._mode = str(folder), name, mode
-        try:
-            self._files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        except OSError as error:
-            raise InputError(f"{folder}: can't be read ({_line(error)})") from error
-        self.count: int | None = len(self._files)
-        self._labels = _read_labels(folder / "labels.csv", {file.name for file in self._files})
-
-    def __iter__(self) -> Iterator[RawSample]:
-        return self.part(0, None)
-
-    def part(self, first: int, end: int | None) -> Iterator[RawSample]:
-        for file in self._files[first:end]:
-            pixels = read_image(file, self._mode)
-            yield RawSample({self._input: pixels}, self._labels.get(file.name), str(file))
-
-    @property
-    def identity(self) -> str | None:
-        files = [(file.name, file_digest(file)) for file in self._files]
-        return digest(files, self._labels, self._input, self._mode)
 
 
 class Batches:
@@ -246,7 +216,7 @@ class Batches:
         try:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{where}, input '{name}': not an array ({_line(error)})") from error
+            raise InputError(f"{where}, input '{name}': not an array ({one_line(error)})") from error
         if array.ndim not in (len(shape), len(shape) + 1):
             problem = f"has shape {array.shape}, the graph expects {batch_of(shape)}"
             raise InputError(f"{where}, input '{name}': {problem}")
@@ -263,7 +233,7 @@ def user_function(spec: str) -> Callable[[], Iterator[Any]]:
     try:
         function = user_object(spec)
     except Exception as error:
-        raise InputError(f"{spec}: can't be imported ({type(error).__name__}: {_line(error)})") from error
+        raise InputError(f"{spec}: can't be imported ({type(error).__name__}: {one_line(error)})") from error
     if not callable(function):
         raise InputError(f"{spec}: is of type {type(function).__name__}, not a function")
 
@@ -273,40 +243,9 @@ def user_function(spec: str) -> Callable[[], Iterator[Any]]:
         except HwptqError:
             raise
         except Exception as error:
-            raise InputError(f"{spec}: raised {type(error).__name__}: {_line(error)}") from error
+            raise InputError(f"{spec}: raised {type(error).__name__}: {one_line(error)}") from error
 
     return batches
-
-
-def _read_labels(path: Path, images: set[str]) -> dict[str, int | float]:
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: can't be read ({_line(error)})") from error
-    if header != ["file", "label"]:
-        raise InputError(f"{path}: the first line must be file,label, not {','.join(header)}")
-    labels = {}
-    for row in rows:
-        if len(row) != 2 or (label := _number(row[1])) is None:
-            raise InputError(f"{path}: '{','.join(row)}' is not a file name and a number")
-        if row[0] not in images:
-            raise InputError(f"{path}: names '{row[0]}', but there is no such image in the folder")
-        if row[0] in labels:
-            raise InputError(f"{path}: labels '{row[0]}' twice")
-        labels[row[0]] = label
-    if missing := sorted(images - labels.keys()):
-        raise InputError(f"{path}: {len(missing)} of {len(images)} images lack a label, such as {missing[0]}")
-    return labels
-
-
-def _number(text: str) -> int | float | None:
-    try:
-        return int(text) if text.lstrip("+-").isdigit() else float(text)
-    except ValueError:
-        return None
 
 
 def _equal(counts: Mapping[str, int], where: str) -> int:
@@ -327,12 +266,3 @@ def _key(name: str, names: list[str], present: Iterable[str], where: str) -> str
     raise InputError(
         f"{where}: no array {wanted} for that graph input; it has {', '.join(present) or 'none'}"
     )
-
-
-#: What Python's parser of headers says of a part that it doesn't take.
-_OBJECT = re.compile(r": <[^<>]* object at 0x[0-9a-f]+>")
-
-
-def _line(error: BaseException) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return " ".join(_OBJECT.sub("", text).split()) or type(error).__name__

@@ -231,6 +231,51 @@ def test_images_in_the_order_of_their_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(dataset)[:, :, 0, 0], [[1, 20, 30], [0, 20, 30]])
 
 
+def by_class(path: Path, images: dict[str, list[str]]) -> Path:
+    for name, files in images.items():
+        (path / name).mkdir()
+        for file in files:
+            Image.new("RGB", (5, 4), (len(name), 20, 30)).save(path / name / file)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["cat", "dög", "a fish"], {"a fish": 0, "cat": 1, "dög": 2}),
+        (["2", "10", "1"], {"1": 1, "2": 2, "10": 10}),
+    ],
+)
+def test_a_folder_for_each_class(tmp_path: Path, names: list[str], labels: dict[str, int]) -> None:
+    """The first of each class, then the second; hidden files and folders are nobody's."""
+    path = by_class(
+        tmp_path, {names[0]: ["b.png", "a.png", "c.png"], names[1]: ["a.png"], names[2]: ["a.png"]}
+    )
+    (path / ".cache").mkdir()
+    (path / names[0] / "._a.png").write_text("of another system")
+    dataset = open_dataset(path, IMAGE)
+    assert len(dataset) == 5
+    assert [sample.label for sample in dataset][:3] == [labels[name] for name in sorted(names)]
+    assert [sample.label for sample in dataset][3:] == [labels[names[0]]] * 2
+    assert [sample.label for sample in dataset.part(3, 4)] == [labels[names[0]]]
+    before = dataset.identity
+    (path / names[1]).rename(path / "0")
+    assert open_dataset(path, IMAGE).identity != before
+
+
+def test_labels_of_images_in_folders(tmp_path: Path) -> None:
+    path = by_class(tmp_path, {"x": ["a.png"], "y": ["a.png"]})
+    (path / "labels.csv").write_text("file,label\nx/a.png,7\ny/a.png,5\n")
+    assert [sample.label for sample in open_dataset(path, IMAGE)] == [7, 5]
+
+
+def test_a_folder_beside_those_of_classes(tmp_path: Path) -> None:
+    """It would shift the numbers of the classes behind it."""
+    path = by_class(tmp_path, {"cat": ["a.png"], "dog": ["a.png"]})
+    (path / "annotations").mkdir()
+    assert "annotations: holds no image, but the folders" in error_of(lambda: open_dataset(path, IMAGE))
+
+
 def test_images_without_labels_grey_and_nhwc(tmp_path: Path) -> None:
     dataset = open_dataset(folder(tmp_path, labels=None), {"x": ((1, 4, 5, 1), "uint8")})
     sample = next(iter(dataset))
@@ -262,7 +307,7 @@ def test_labels_in_another_encoding(tmp_path: Path) -> None:
 
 
 def test_wrong_folder(tmp_path: Path) -> None:
-    assert "holds no samples" in error_of(lambda: open_dataset(tmp_path, IMAGE))
+    assert "holds no images" in error_of(lambda: open_dataset(tmp_path, IMAGE))
     folder(tmp_path, size=(6, 4))
     assert "bring it to that size" in error_of(lambda: open_dataset(tmp_path, IMAGE))
     assert "images fill one input" in error_of(lambda: open_dataset(tmp_path, TWO))

@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 
 from hwptq.formats import INT8, Pair, format_of
-from hwptq.ir.dataflow import main_functions
+from hwptq.ir.dataflow import data_of, main_functions, shape_of
 from hwptq.ir.macs import node_macs
 
 from .graph.drowned import Losses, Rounded
@@ -26,8 +26,10 @@ from .variants import is_wide
 
 #: Noise power at the outputs, relative to the signal's, from which on a tensor is worth more bits: 33 dB.
 WORTH = 10**-3.3
-#: The part of a model's multiply-accumulates that may read more than bytes: they take several times as long.
-MOST_MACS = 0.04
+#: How much longer a model may take for it, by the costs of the descriptor.
+MOST_WORK = 0.28
+#: How many times as long as bytes int16 may take where tensors are widened whatever they lose on the samples.
+CHEAP = 2.5
 
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.WidenActivations")
@@ -37,8 +39,9 @@ class WidenActivations:
     Each tensor that layers would read as bytes is rounded alone. Of those that drown the most of what their
     layers give, the ones that alone cost the outputs WORTH are widened, the most noise for the least work
     first, where the target offers it; with a tensor those that share its scale, and the layers that read
-    them. stats: of calibration; samples: dicts of the module's inputs, of which the first few are read
-    (graph/drowned.py); granularity and exclude as for InsertQDQ. Layers that have dtypes keep them.
+    them. So are products of two tensors, as a gate makes them, where int16 takes hardly longer. stats: of
+    calibration; samples: dicts of the module's inputs, of which the first few are read (graph/drowned.py);
+    granularity and exclude as for InsertQDQ. Layers that have dtypes keep them.
     """
 
     def __init__(
@@ -68,7 +71,8 @@ class _Tied:
 
     tensors: tuple[Rounded, ...]
     pairs: Mapping[str, Pair]  # by label
-    macs: int
+    work: float  # that they would add, in multiply-accumulates of bytes
+    gated: bool  # whether they are products of two tensors, and it takes hardly longer
 
 
 def _tied(plan: QuantizationPlan) -> list[_Tied]:
@@ -83,9 +87,26 @@ def _tied(plan: QuantizationPlan) -> list[_Tied]:
         narrow = all(d.bits <= INT8.bits and not d.is_float for d in dtypes)
         if readers and len(offered) == len(readers) and narrow and plan.narrow.keys().isdisjoint(group):
             tensors = [Rounded(v, plan.qparams[v].rounded, tuple(of)) for v, of in layers.items() if of]
-            macs = sum(node_macs(plan.mod, plan.values[u]) for u in readers)
-            found.append(_Tied(tuple(tensors), offered, macs))
+            more = {u: _more(plan, u, offered[plan.labels[u]]) for u in readers}
+            work = sum(more[u] * node_macs(plan.mod, plan.values[u]) for u in readers)
+            gated = 1 + max(more.values()) <= CHEAP and any(_gated(plan, v) for v in group)
+            found.append(_Tied(tuple(tensors), offered, work, gated))
     return found
+
+
+def _gated(plan: QuantizationPlan, var: Any) -> bool:
+    """Whether a tensor is a product by element of two that data makes, as in a gated block: it has the tails
+    of both, so that data which calibration has not seen exceeds its range by far."""
+    value = plan.values.get(var)
+    if plan.kinds.get(var) != "mul" or value is None:
+        return False
+    return len({shape_of(v) for v in data_of(value)}) == 1 and len(set(data_of(value))) == 2
+
+
+def _more(plan: QuantizationPlan, var: Any, pair: Pair) -> float:
+    """How many times as long a layer takes with a pair of dtypes, less the one it takes as it is."""
+    kind = str(plan.kinds[var])
+    return max(plan.target.cost_of(kind, pair) / plan.target.cost_of(kind, plan.pair(var)) - 1, 0.0)
 
 
 def _layers(plan: QuantizationPlan, var: Any) -> list[Any]:
@@ -104,10 +125,10 @@ def _wide(plan: QuantizationPlan, var: Any) -> Pair | None:
 def _pairs(plan: QuantizationPlan, tied: Iterable[_Tied], noise: Mapping[Any, float]) -> dict[str, Pair]:
     """The dtypes of the layers that are to read more than bytes. noise: at the outputs, by tensor."""
     costs = [(sum(noise.get(t.var, 0.0) for t in group.tensors), group) for group in tied]
-    room = MOST_MACS * sum(node_macs(plan.mod, value) for value in plan.values.values())
+    room = MOST_WORK * sum(node_macs(plan.mod, value) for value in plan.values.values())
     pairs: dict[str, Pair] = {}
-    for cost, group in sorted(costs, key=lambda c: -c[0] / max(c[1].macs, 1)):
-        if cost >= WORTH and group.macs <= room:
-            room -= group.macs
+    for cost, group in sorted(costs, key=lambda c: -c[0] / max(c[1].work, 1)):
+        if (group.gated or cost >= WORTH) and group.work <= room:
+            room -= group.work
             pairs |= group.pairs
     return pairs

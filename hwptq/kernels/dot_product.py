@@ -6,6 +6,7 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.formats import INT8
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.operators.matmul import MatMul
 from hwptq.targets.templates.dot_product import DotProductKernel
@@ -14,6 +15,7 @@ from hwptq.tir.kernel import Step
 
 from .group_dot import group_dot, takes_groups
 from .group_lookup import group_lookup
+from .halfword_bytes import splits
 from .layer import Layer
 from .matmul_dot import fits, matmul_dot
 from .register_tile import Mac, Tile
@@ -37,6 +39,10 @@ class DotProduct(Tiled[DotProductKernel]):
         if isinstance(layer.op, GroupDense | GroupEmbedding):
             return takes_groups(layer, self._weights_first)
         return not isinstance(layer.op, MatMul) or fits(layer.activations, self.tiling.mac, self.unit)
+
+    def takes_halfwords(self, layer: Layer) -> bool:
+        plain = not self.kernel.aligned and not self.schedule.scratchpad
+        return plain and self.kernel.operand_bits == INT8.bits and splits(layer)
 
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         if isinstance(layer.op, MatMul):

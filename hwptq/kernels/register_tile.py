@@ -21,6 +21,7 @@ from hwptq.tir.builder import (
     Parts,
     cast,
     constant,
+    dtype_of,
     in_parts,
     loop,
     nest,
@@ -103,6 +104,7 @@ class Plan:
     weight_group: int = 0  # elements of a run that share a factor of their int4 weights; 0 = no factors
     gathered: bool = False  # a window is one run, whose elements are gathered
     packed: int = 0  # vectors whose weights are packed together; 0 = those of a tile
+    lower: int = 0  # elements from the upper bytes of int16 activations to the lower ones; 0 = they are bytes
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -191,8 +193,11 @@ def emit_tiled(
 
         def tile(turns: Turns, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0, v0 = start_of(t, size, plan.row_pixels), turns.first + turns.at
-            acc = accumulators(mac, -(-size // mac.rows), vectors, bias, v0)
+            acc = accumulators(mac, -(-size // mac.rows), vectors, None if plan.lower else bias, v0)
             reduce_windows(plan, acc, x, _windows(plan, b, row, x0), weight, turns)
+            if plan.lower:
+                _move_up(mac, acc, bias, v0)
+                reduce_windows(plan, acc, x.behind(plan.lower), _windows(plan, b, row, x0), weight, turns)
             values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
 
             def pixels(border: Padding) -> list[Expr]:
@@ -227,16 +232,29 @@ def real_pixel(plan: Plan, pixel: Expr) -> Expr:
     return pixel if plan.row_pixels == last + 1 else T.min(pixel, last)
 
 
-def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat | Apart]]:
-    """[line][vector] of int32[rows][lanes], each row the bias of its channels."""
+def accumulators(
+    mac: Mac, lines: int, vectors: int, bias: Flat | None, v0: Expr
+) -> list[list[Flat | Apart]]:  # fmt: skip
+    """[line][vector] of int32[rows][lanes], each row the bias of its channels; without one 0."""
     cells = mac.rows * mac.lanes
     acc = [[sums(cells, mac.apart) for _ in range(vectors)] for _ in range(lines)]
     for j in range(vectors):
-        row = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes))
+        row = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes)) if bias else constant(0, "int32", mac.lanes)
         start = row if mac.rows == 1 else T.bind(shuffle([row] * mac.rows, range(cells)))
         for line in acc:
             line[j].store(0, start, cells)
     return acc
+
+
+def _move_up(mac: Mac, acc: Sequence[Sequence[Flat | Apart]], bias: Flat, v0: Expr) -> None:
+    """acc = 256 acc + bias, modulo 2^32: what was summed are products of upper bytes."""
+    unsigned = dtype_of("uint32", mac.lanes)
+    for j in range(len(acc[0])):
+        row = T.bind(T.reinterpret(unsigned, bias.load((v0 + j) * mac.lanes, mac.lanes)))
+        for line in acc:
+            upper = T.reinterpret(unsigned, line[j].load(0, mac.lanes))
+            moved = T.shift_left(upper, constant(8, "uint32", mac.lanes)) + row
+            line[j].store(0, T.reinterpret(dtype_of("int32", mac.lanes), moved), mac.lanes)
 
 
 def _windows(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hwptq.formats import INT16
 from hwptq.ir.real_operator import RealOperator
 from hwptq.operators.dense import Dense
+from hwptq.operators.layers import IntegerDense
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
@@ -104,7 +106,9 @@ class Selector(ABC):
     def template(self, layer: Layer, tile: int = 0) -> Template[Any] | None:
         """What the rules of the target name for a layer; None where they name nothing that takes it."""
         named = self._named(layer.op.rule(layer.constants), tile)
-        return next((template for template in named if template.takes(layer)), None)
+        wide = isinstance(layer.op, IntegerDense) and layer.activations[0].dtype == INT16.held
+        fitting = (template for template in named if template.takes(layer))
+        return next((t for t in fitting if not wide or t.takes_halfwords(layer)), None)
 
     def _named(self, kind: str, tile: int = 0) -> Iterator[Template[Any]]:
         """The templates of the tables that the target names for a kind of layers, the preferred one first."""

@@ -75,6 +75,10 @@ class Template(Maker, Generic[Table]):
         """Whether it can compute the layer, which may have groups and padding; else portable code does."""
         return True
 
+    def takes_halfwords(self, layer: Layer) -> bool:
+        """Whether it can where the layer reads int16; else portable code does."""
+        return False
+
     def beside(
         self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
     ) -> Joined | None:

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from hwptq.formats import INT16
 from hwptq.operators.conv2d import Conv2d
 from hwptq.operators.dense import Dense
 from hwptq.operators.layers import IntegerLayer
@@ -21,6 +22,7 @@ from .choose_tile import fit, tile_beside_one
 from .convolution import Convolution, describe, wanted_padding
 from .epilogue import Follower, any_border, parameters
 from .gather_bytes import FARTHEST, reordered
+from .halfword_bytes import split_bytes, without_halves
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .layer import Layer
@@ -66,6 +68,8 @@ class Tiled(Template[Table]):
         if not isinstance(layer.op, IntegerLayer):
             return super().wishes(layer)
         op, (x, *others), weight, mac = layer.op, layer.activations, layer.constants[0].shape, self.tiling.mac
+        if x.dtype == INT16.held:  # a step of its own takes it apart
+            return [Wish(PLAIN), *(ANY for _ in others)]
         interleaved = _interleaved(op, x, weight, layer.out, mac)
         exact = interleaved or _widened(x, mac)
         rest = [AS_IT_IS if exact else ANY for _ in others]
@@ -109,9 +113,9 @@ def tiled_steps(
     tile, packed = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile), 0
     if schedule.beside_one and conv.out[1] > 1:
         tile, packed = tile_beside_one(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
-    plan = Plan(
-        conv, mac, tile, bits, interleaved, unit.masked, op.weight_group, gathers(conv, mac, op), packed
-    )
+    lower = prod(x.shape) if x.dtype == INT16.held else 0
+    gathered, group = gathers(conv, mac, op), op.weight_group
+    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, group, gathered, packed, lower)
     before = () if x.layout.rows > 1 else _prepare(wide, packing, plan, bool(schedule.scratchpad))
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
@@ -128,7 +132,9 @@ def tiled_steps(
     if plan.writes_once and not schedule.scratchpad:
         attributes[OVERLAYS] = overlaid(types, range(len(types) - 1 - len(tail), len(types) - 1))
     func = primfunc(types, attributes, body)
-    if mac.activation == "uint8":
+    if plan.lower:
+        bias = without_halves(bias, weight, mac)
+    elif mac.activation == "uint8":
         bias = without_offset(bias, weight)
     args: tuple[int | np.ndarray, ...] = (
         PREVIOUS if before else 0,
@@ -184,6 +190,8 @@ def _prepare(wide: Step | None, packing: Packing, plan: Plan, in_kernel: bool) -
 
     `in_kernel`: it packs x itself.
     """
+    if plan.lower:
+        return (split_bytes(packing.x, packing.wanted, packing.unit),)
     packed = None if in_kernel else pack_input(packing)
     steps = (wide,) if wide else ()
     if packed:

@@ -29,7 +29,6 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .clamp import emit_clamped
 from .float_operator import FloatOperator, FloatProducts, stored
-from .in_bytes import reads_bytes
 from .matmul import FloatMatMul, MatMul, lower_matmul
 from .residual import with_residual
 
@@ -110,9 +109,6 @@ class Dense(_IntegerDense):
     acc_shift: int = 0
     rounding: str = STEPS
 
-    def rule(self, constants: Sequence[np.ndarray]) -> str:
-        return super().rule(constants) if reads_bytes(self) else ""
-
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
         acc = self._acc(x, w, bias)
         limits = self.out_zero_point, self.lo, self.hi, self.out, self.rounding
@@ -136,9 +132,6 @@ class DenseFloat(_IntegerDense):
     activation_bits: int = 8
     weight_group: int = 0
     acc_shift: int = 0
-
-    def rule(self, constants: Sequence[np.ndarray]) -> str:
-        return super().rule(constants) if self.activation_bits <= 8 else ""
 
     def reference(self, x, w, bias, scale) -> np.ndarray:
         return self._acc(x, w, bias).astype(np.float32) * scale

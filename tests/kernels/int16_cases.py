@@ -82,8 +82,8 @@ def conv(random: Random) -> Case:
 
 def dense(random: Random) -> Case:
     """A Dense or a DenseFloat; long ones need sums of more than 32 bits."""
-    depth, channels = random.choice((1, 7, 100, 1025)), random.choice((1, 5, 33))
-    x, weight = int16(random, *random.choice(((1,), (3,), ())), depth), int8(random, channels, depth)
+    depth, channels = random.choice((1, 7, 100, 400, 1025)), random.choice((1, 5, 33, 64))
+    x, weight = int16(random, *random.choice(((1,), (3,), (17,), ())), depth), int8(random, channels, depth)
     by, constants = _constants(random, weight, 2**15)
     if random.choice((True, False, False)):
         scale = np.float32(np.exp2(np.random.default_rng(depth).uniform(-30, 0, channels)))

@@ -82,3 +82,28 @@ def test_a_root_of_squares_that_a_byte_would_drown_is_left_in_float(tmp_path):
 def test_else_tables_of_bytes_do(tmp_path, function, words):
     """A logarithm in float needs a library, and its last bits are that library's."""
     assert not float_reasons(powers(tmp_path, function, **words).float32["main"])
+
+
+def gated(tmp_path, target: str, constant: bool):
+    """down(gate(x) * up(x)), or down(c * up(x)) with a constant."""
+    weights = {"u": normal(1, 16, 16), "g": normal(2, 16, 16), "c": normal(3, 16), "d": normal(4, 16, 8)}
+    gate = [] if constant else [node("MatMul", "x g", "b", name="gate")]
+    nodes = [
+        node("MatMul", "x u", "a", name="up"), *gate,
+        node("Mul", "a c" if constant else "a b", "m", name="product"),
+        node("MatMul", "m d", "y", name="down"),
+    ]  # fmt: skip
+    imported = import_onnx(save(model(nodes, {"x": [1, 4, 16]}, weights), tmp_path))
+    data = from_batches([{"x": normal(i, 1, 4, 16)} for i in range(4)], imported.inputs)
+    job = Job(load_target(target), data, Options(recipe=Recipe(widen=True)))
+    return prepare(imported.module, job)
+
+
+def test_what_a_gate_gives_is_int16_where_that_takes_hardly_longer(tmp_path):
+    found = gated(tmp_path, "x86-64-vnni", constant=False)
+    assert assignment(found.float32["main"]) == {"down": ("int16", "int8")}
+
+
+@pytest.mark.parametrize(("target", "constant"), [("x86-64-avx2", False), ("x86-64-vnni", True)])
+def test_it_stays_in_bytes_where_that_takes_long_or_one_factor_is_constant(tmp_path, target, constant):
+    assert not assignment(gated(tmp_path, target, constant).float32["main"])

@@ -17,6 +17,8 @@ from hwptq.errors import UnsupportedError
 from hwptq.evaluate.interpret import Interpreter
 from hwptq.evaluate.steps import Steps
 from hwptq.frontends.frontend import read_model
+from hwptq.frontends.model import Model
+from hwptq.frontends.onnx import growing_caches
 
 
 def by_growing(model: onnx.ModelProto, tokens: list[int]) -> np.ndarray:
@@ -83,6 +85,42 @@ def compare(
         steps.run({"t": np.array([[token]]), place: np.full(shape, i)})[0] for i, token in enumerate(tokens)
     ]
     np.testing.assert_allclose(np.stack(found), by_growing(plain, tokens), rtol=1e-4, atol=1e-4)
+
+
+def sample_of(read: Model) -> dict[str, np.ndarray]:
+    return {
+        name: normal(i, *shape) if dtype == "float32" else np.full(shape, 2, dtype)
+        for i, (name, (shape, dtype)) in enumerate(read.inputs.items())
+    }
+
+
+@pytest.mark.parametrize("extra", [(), ("range", "slice", "mask"), ("position", "moved"), ("copied",)])
+def test_the_check_compares_steps_with_the_growing_caches(extra: tuple[str, ...]) -> None:
+    axes = {"P": ROWS - 1, **({"all": ROWS} if "mask" in extra else {})}
+    read = read_model(growing(*extra), axes)
+    found = read.check(sample_of(read))
+    assert (found.reason, found.difference is not None) == ("", True)
+
+
+def test_the_check_sees_steps_that_read_rows_behind_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the rewrite, which the comparison with the rewritten model does not see."""
+    monkeypatch.setattr(growing_caches, "_HIDDEN", np.float32(0))
+    read = read_model(growing(), {"P": ROWS - 1})
+    with pytest.raises(UnsupportedError, match=r"output 'y' of step 1 was imported wrongly"):
+        read.check(sample_of(read))
+
+
+def test_the_check_sees_a_position_that_is_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = growing_caches._Fixed.dependent
+
+    def wrong(fixed: growing_caches._Fixed) -> growing_caches._Follows:
+        follows = right(fixed)
+        return replace(follows, ranges={name: start + 1 for name, start in follows.ranges.items()})
+
+    monkeypatch.setattr(growing_caches._Fixed, "dependent", wrong)
+    read = read_model(growing("range"), {"P": ROWS - 1})
+    with pytest.raises(UnsupportedError, match=r"of step 1 was imported wrongly"):
+        read.check(sample_of(read))
 
 
 def test_what_depends_on_the_length_otherwise_is_refused() -> None:

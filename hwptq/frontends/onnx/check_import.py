@@ -6,7 +6,7 @@ What comes after the import is compared with the imported module. So a fault of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from hwptq.ir.provenance import Origin, origins
 from hwptq.notices import Warning
 
 from ..model import ImportCheck
+from .check_growth import Growth
 from .fold_shapes import static_shapes, with_inputs
 from .importer_errors import said_by_importer
 from .peer import Peer, by_reference, by_runtime
@@ -46,13 +47,15 @@ _FLOAT32_MAX = np.finfo(np.float32).max
 @dataclass(frozen=True)
 class Imported:
     """A file (as read, but with float32 for narrower and wider floats), the module made of it, the module as
-    the importer left it, what stands in the latter for each tensor of the file, and the shapes of inputs."""
+    the importer left it, what stands in the latter for each tensor of the file, the shapes of inputs, and how
+    caches grow in the file, where they are of a fixed size here."""
 
     proto: onnx.ModelProto
     module: tvm.IRModule
     raw: tvm.IRModule
     tensors: Mapping[str, Any]
     inputs: Mapping[str, tuple[int, ...]]
+    growth: Growth | None = None
 
     def check_shapes(self) -> list[Warning]:
         """Raise UnsupportedError at the first node whose results have other shapes than ONNX infers.
@@ -93,10 +96,25 @@ class Imported:
                 )
 
     def check_values(self, inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
-        """Compare what the module and the file compute of one sample.
+        """Compare what the module and the file compute of one sample, and of some steps if its caches grow.
 
         Raises UnsupportedError that names the first node that differs by more than the noise of float32.
         """
+        found = self._compare(inputs)
+        if inputs is None or self.growth is None or not found.by:
+            return found
+        names = [o.name for o in self.proto.graph.output]
+
+        def run(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            values = _run(self.module, {name: given[name] for name in self.inputs})
+            return dict(zip(names, values, strict=True))
+
+        noise = _noise(self.proto)
+        reason = self.growth.check(run, inputs, _difference, noise, SECONDS)
+        return replace(found, difference=None, reason=reason) if reason and not found.reason else found
+
+    def _compare(self, inputs: Mapping[str, np.ndarray] | None) -> ImportCheck:
+        """check_values of one sample."""
         if inputs is None:
             self._check_undeclared({})
             return ImportCheck(reason="the data can be read only once")

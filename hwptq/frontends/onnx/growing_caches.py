@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwptq.errors import UnsupportedError
 from hwptq.notices import Warning
 
+from .check_growth import Growth
 from .fold_shapes import fold_shapes, static_shapes
 from .fused_operators import unfused
 from .qdq_form import in_qdq_form
@@ -39,16 +40,17 @@ _MOVES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Identity", "C
 class _Cache:
     past: str
     new: str
-    present: str
+    present: str  # what Concat gives
+    output: str  # of the model, a copy of it
     axis: int
 
 
 def with_fixed_caches(
     model: onnx.ModelProto, shapes: Shapes
-) -> tuple[onnx.ModelProto, Shapes, list[Warning]]:
+) -> tuple[onnx.ModelProto, Shapes, list[Warning], Growth | None]:
     """The model and the shapes of its inputs, both as they are where no cache grows, or nothing is a token;
-    and what its user should know. Operators of ONNX Runtime, whose shapes ONNX does not infer, are standard
-    nodes in what is changed.
+    what its user should know, and what its steps can be compared with. Operators of ONNX Runtime, of whose
+    results ONNX infers no shapes, are standard nodes in what is changed.
 
     Raises UnsupportedError where the caches differ in length, or something depends on it in a way that no
     position stands for.
@@ -56,18 +58,21 @@ def with_fixed_caches(
     given, model = model, unfused(model)  # ONNX Runtime's attention joins caches within
     caches = _growing(model.graph, shapes)
     if not caches:
-        return given, shapes, []
+        return given, shapes, [], None
     rows = {shapes[c.past][c.axis] for c in caches}
     if len(rows) > 1:
         raise UnsupportedError(f"caches of {sorted(rows)} rows grow together: give them one length")
+    plainly = model
     model, warned = in_qdq_form(model)
     plain = _Fixed(model, shapes, caches, rows.pop())
     if not plain.looked_up():
-        return given, shapes, []  # a part of a stream, say, before the next one
+        return given, shapes, [], None  # a part of a stream, say, before the next one
     _check_others(model.graph, caches)
     fixed = replace(plain, follows=plain.dependent())
     fixed.check()
-    return fixed.masked(), fixed.shapes, warned
+    named = tuple((c.past, c.output, c.axis) for c in caches)
+    growth = Growth(plainly, named, fixed.position or _POSITION, tuple(fixed.masks))
+    return fixed.masked(), fixed.shapes, warned, growth
 
 
 def _growing(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> list[_Cache]:
@@ -83,7 +88,7 @@ def _growing(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> l
             if past in shapes:
                 axis = int(attribute(node, "axis")) % len(shapes[past])
                 if not dims[past][axis].HasField("dim_value"):
-                    found.append(_Cache(past, new, node.output[0], axis))
+                    found.append(_Cache(past, new, node.output[0], output.name, axis))
     return found
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,11 @@ def import_proto(
     shapes = input_shapes(fed, axes or {})
     shapes = fix_inputs(proto, shapes, fixed or {})
     shapes, empty = choose_branches(proto, shapes)
-    proto, shapes, replaced = with_fixed_caches(proto, shapes)
+    proto, shapes, replaced, growth = with_fixed_caches(proto, shapes)
     fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
     simple, rounded = _simplified(proto, shapes, path)
-    imported = _to_relax(proto, simple, opset, inputs, path)
+    imported = replace(_to_relax(proto, simple, opset, inputs, path), growth=growth)
     odd = imported.check_shapes()
     outputs = tuple(o.name for o in proto.graph.output)
     module = with_float_nodes(imported.module, proto)

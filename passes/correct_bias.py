@@ -11,7 +11,7 @@ samples, so that a layer sees what the corrected layers before it give.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hwptq.evaluate.hidden_tokens import HiddenTokens, hidden_in
 from hwptq.evaluate.lockstep import Lockstep, live_bytes
 from hwptq.formats import holds_floats
 from hwptq.ir.composite import read_composite
@@ -74,11 +75,13 @@ class CorrectBias:
         lowered = tvm.ir.transform.Sequential([LowerToInteger(self.target)])(mod)
         integers, floats = {} if self.floats_only else quantized_layers(mod), _float_layers(mod)
         held = HELD_BYTES // max(1, *(live_bytes(lowered[f]) for f in entry_functions(lowered)))
-        samples = list(islice(self.batches, max(1, min(FLOAT_SAMPLES if floats else SAMPLES, held))))
+        hidden, batches = hidden_in(self.float_module, self.batches)
+        samples = list(islice(batches, max(1, min(FLOAT_SAMPLES if floats else SAMPLES, held))))
         if not samples:
             raise ValueError("CorrectBias needs at least one sample")
-        wanted = float_means(self.float_module, samples)
-        corrected = _Corrected(integers, floats, wanted, {}, {}, self.target.numerics.bias_bits)
+        wanted = float_means(self.float_module, samples, hidden)
+        bits = self.target.numerics.bias_bits
+        corrected = _Corrected(integers, floats, wanted, {}, {}, bits, hidden)
         for function in entry_functions(lowered):
             fitting = [s for s in samples if all(str(p.name) in s for p in lowered[function].params)]
             if fitting:
@@ -96,6 +99,7 @@ class _Corrected:
     biases: dict[Place, np.ndarray]
     constants: dict[Place, LayerConstants]
     bias_bits: int  # that the device has
+    hidden: HiddenTokens | None  # tokens that don't count
 
     def walk(self, lowered: tvm.IRModule, function: str, samples: list[dict[str, np.ndarray]]) -> None:
         """Correct the layers of a function in their order, each on what those before it then give."""
@@ -107,19 +111,26 @@ class _Corrected:
             if isinstance(op, IntegerLayer | LayerToFloat) and place in self.integers:
                 walk.run_to(var)
                 inputs = [env[value.args[1].fields[0]] for env in walk.values]
-                walk.settle(self._integer(place, op, value, inputs))
+                walk.settle(self._integer(place, op, value, inputs, self._shown(place, samples)))
             elif isinstance(op, FloatConv2d | FloatDense) and place in self.floats:
                 walk.run_to(var)
                 inputs = [[env[a] for a in value.args[1].fields[:-3]] for env in walk.values]
-                walk.settle(self._float(place, op, value, inputs))
+                walk.settle(self._float(place, op, value, inputs, self._shown(place, samples)))
 
-    def _integer(self, place: Place, op: Any, call: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    def _shown(self, place: Place, samples: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray | None]:
+        """Of each sample the tokens of a layer that count; None: all."""
+        return [self.hidden.rows(*place, sample) if self.hidden else None for sample in samples]
+
+    def _integer(
+        self, place: Place, op: Any, call: Any, inputs: list[np.ndarray],
+        shown: Sequence[np.ndarray | None],
+    ) -> list[np.ndarray]:  # fmt: skip
         """What a layer in integers gives once it is corrected."""
         layer = self.integers[place]
         weight, bias = (constant(a) for a in call.args[1].fields[1:3])
         assert weight is not None
         assert bias is not None
-        mean = mean_sum(op, weight, inputs, op.in_zero_point if weight.ndim == 4 else 0) + bias
+        mean = mean_sum(op, weight, inputs, shown, op.in_zero_point if weight.ndim == 4 else 0) + bias
         unit = layer.x_scale * layer.scale.astype(np.float64) / 2 ** (8 - layer.held_bits)
         own = layer.x_scale * layer.scale.astype(np.float64)
         limit = np.minimum(unit * (ACCUMULATOR_LIMIT // 4), own * (2.0 ** (self.bias_bits - 1) - 1.5))
@@ -128,14 +139,17 @@ class _Corrected:
         self.constants[place] = LayerConstants(layer.values, layer.scale, new.astype(np.float32))
         return list(map(evaluated(op, layer, self.constants[place]), inputs))
 
-    def _float(self, place: Place, op: Any, call: Any, inputs: list[list[np.ndarray]]) -> list[np.ndarray]:
+    def _float(
+        self, place: Place, op: Any, call: Any, inputs: list[list[np.ndarray]],
+        shown: Sequence[np.ndarray | None],
+    ) -> list[np.ndarray]:  # fmt: skip
         """The same of a layer in floats; `inputs`: its activations, of which the first is what it weighs."""
         weight, scale = (constant(a) for a in call.args[1].fields[-3:-1])
         assert weight is not None
         assert scale is not None
         unit = self.floats[place]
         values = (float_values.value(x).astype(np.float64) for x, *_ in inputs)
-        mean = mean_sum(op, float_values.value(weight).astype(np.float64), list(values))
+        mean = mean_sum(op, float_values.value(weight).astype(np.float64), list(values), shown)
         bias = self.wanted[place] - mean * unit
         self.biases[place] = bias.astype(np.float32)
         in_output = (bias * scale / unit).astype(np.float32)

@@ -196,9 +196,7 @@ def _shown(
     hidden: HiddenTokens | None, place: Place, samples: Sequence[Mapping[str, np.ndarray]]
 ) -> list[np.ndarray | None]:
     """Of each sample the tokens of a layer's result that a mask doesn't hide; None: all count."""
-    if hidden is None or place not in hidden.axes:
-        return [None] * len(samples)
-    return [hidden.shown(sample) for sample in samples]
+    return [hidden.rows(*place, sample) if hidden else None for sample in samples]
 
 
 def _sums_floats(integer: tvm.IRModule) -> bool:

@@ -125,15 +125,17 @@ def encoder() -> tvm.IRModule:
     return builder.get()
 
 
-def test_what_stands_in_padding_decides_nothing() -> None:
-    """Ranges, smoothing and rounded weights are the same for any padding, and other ones for other words."""
+@pytest.mark.parametrize("rounding", ["descent", "nearest"])
+def test_what_stands_in_padding_decides_nothing(rounding: str) -> None:
+    """Ranges, smoothing, rounded weights, and to the nearest ones corrected biases, are the same for any
+    padding, and other ones for other words."""
 
     def quantized(padding: int, words: int) -> tvm.IRModule:
         samples = [sample(1 + i % LENGTH, i + words) for i in range(24)]
         for one in samples:
             one["ids"][one["mask"] == 0] = padding
         data = from_batches(samples, {name: ((1, LENGTH), "int64") for name in ("ids", "mask")})
-        options = Options(recipe=Recipe.named("default"))
+        options = Options(recipe=Recipe.named("default", rounding=rounding))
         return quantize(fuse(encoder()), Job(load_target("x86-64-avx2"), data, options)).qdq
 
     first = quantized(LOUD, 0)

@@ -40,6 +40,10 @@ class HiddenTokens:
         found = np.asarray(sample[self.mask]).reshape(-1) != 0
         return found if found.any() else ~found
 
+    def rows(self, function: str, label: str, sample: Inputs) -> np.ndarray | None:
+        """Which rows of what a layer gives count; None: all."""
+        return self.shown(sample) if (function, label) in self.axes else None
+
     def without(self, function: str, label: str, value: np.ndarray, sample: Inputs) -> np.ndarray:
         """A tensor with the tokens that are shown alone."""
         axes = self.axes.get((function, label))

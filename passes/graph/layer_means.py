@@ -5,14 +5,15 @@ A layer is linear in its input window, so the mean window is all that is needed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tvm
 
-from hwptq.evaluate.interpret import observe_all
+from hwptq.evaluate.hidden_tokens import HiddenTokens
+from hwptq.evaluate.interpret import Observe, observe_all
 from hwptq.ir.composite import Composite
 from hwptq.ir.dataflow import constant, main_functions, shape_of
 from hwptq.ir.provenance import Origin, origins
@@ -43,8 +44,12 @@ class _Window:
         return np.asarray(self.total / self.count)
 
 
-def float_means(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]) -> dict[Place, np.ndarray]:
-    """The mean of W x + b of every layer of a float module over `batches`: float64 [channels]."""
+def float_means(
+    mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]], hidden: HiddenTokens | None = None
+) -> dict[Place, np.ndarray]:
+    """The mean of W x + b of every layer of a float module over `batches`: float64 [channels].
+
+    hidden: tokens of dense layers that don't count."""
     found: dict[Place, Composite] = {}
     readers: dict[Tensor, list[Place]] = {}
     for gv, func in main_functions(mod):
@@ -55,23 +60,30 @@ def float_means(mod: tvm.IRModule, batches: Iterable[dict[str, np.ndarray]]) -> 
             readers.setdefault((function, named[unit.args[0]]), []).append(place)
     windows = {place: _Window() for place in found}
 
-    def observe(function: str, origin: Origin, value: np.ndarray) -> None:
-        for place in readers.get((function, origin), ()):
-            windows[place].add(*_float_sums(found[place], value))
+    def watch(sample: Mapping[str, np.ndarray], _: Observe) -> Observe:
+        def observe(function: str, origin: Origin, value: np.ndarray) -> None:
+            for place in readers.get((function, origin), ()):
+                tokens = hidden.rows(*place, sample) if hidden else None
+                windows[place].add(*_float_sums(found[place], value, tokens))
 
-    observe_all(mod, batches, observe)
+        return observe
+
+    observe_all(mod, batches, lambda *_: None, watch)
     seen = {place: window.mean for place, window in windows.items() if window.count}
     return {place: _float_mean(found[place], mean) for place, mean in seen.items()}
 
 
-def mean_sum(op: Any, weight: np.ndarray, inputs: Sequence[np.ndarray], zero: int = 0) -> np.ndarray:
-    """The mean of sum w x over all pixels or rows of `inputs`: float64 [O]. weight [O,KH,KW,I] or [O,I];
-    inputs [N,H,W,I] or [...,I], whose padding holds `zero`.
+def mean_sum(
+    op: Any, weight: np.ndarray, inputs: Sequence[np.ndarray], shown: Sequence[np.ndarray | None],
+    zero: int = 0,
+) -> np.ndarray:  # fmt: skip
+    """The mean of sum w x over all pixels, or those rows of `inputs` that are `shown`: float64 [O]. weight
+    [O,KH,KW,I] or [O,I]; inputs [N,H,W,I] or [...,I], whose padding holds `zero`.
     """
     window = _Window()
-    for x in inputs:
+    for x, tokens in zip(inputs, shown, strict=True):
         if weight.ndim == 2:
-            window.add(*_row_sums(x))
+            window.add(*_row_sums(x, tokens))
         else:
             window.add(*patch_sums(x, weight.shape[1:3], op.strides, op.padding, op.dilation, zero))
     if weight.ndim == 2:
@@ -79,9 +91,9 @@ def mean_sum(op: Any, weight: np.ndarray, inputs: Sequence[np.ndarray], zero: in
     return conv_of_patch(weight, window.mean, op.groups)
 
 
-def _float_sums(unit: Composite, x: np.ndarray) -> tuple[np.ndarray, int]:
+def _float_sums(unit: Composite, x: np.ndarray, tokens: np.ndarray | None) -> tuple[np.ndarray, int]:
     if unit.kind == "matmul":
-        return _row_sums(x)
+        return _row_sums(x, tokens)
     attrs = unit.head.attrs
     strides, padding, dilation = ([int(v) for v in p] for p in (attrs.strides, attrs.padding, attrs.dilation))
     return patch_sums(x.transpose(0, 2, 3, 1), shape_of(unit.args[1])[2:], strides, padding, dilation)
@@ -96,6 +108,8 @@ def _float_mean(unit: Composite, mean: np.ndarray) -> np.ndarray:
     return conv_of_patch(weight.transpose(0, 2, 3, 1), mean, int(unit.head.attrs.groups)) + bias
 
 
-def _row_sums(x: np.ndarray) -> tuple[np.ndarray, int]:
+def _row_sums(x: np.ndarray, tokens: np.ndarray | None) -> tuple[np.ndarray, int]:
     rows = x.reshape(-1, x.shape[-1])
+    if tokens is not None and len(tokens) == len(rows):
+        rows = rows[tokens]
     return rows.sum(axis=0, dtype=np.float64), len(rows)

@@ -399,3 +399,27 @@ def test_the_logarithm_of_an_integer_is_finite(tmp_path: Path):
     assert np.isfinite(y[0]).all()
     np.testing.assert_allclose(y[0, 2], np.log(2), rtol=1e-6)
     assert y[1, 0] == -np.inf
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_known_choice_and_a_sum_with_nothing_are_the_operand(tmp_path: Path, known: bool):
+    """Where that operand is not broadcast, and the condition is one of all."""
+    nodes = [
+        node("Add", "zeros x", "a"), node("Where", "all a b" if known else "all b a", "c"),
+        node("Where", "some c b", "d"), node("Add", "d wide", "y"),
+    ]  # fmt: skip
+    constants = {
+        "zeros": np.zeros((1, 1), np.float32), "all": np.full((3, 1), known), "b": normal(1, 3, 4),
+        "some": np.array([True, False, True, True]), "wide": np.zeros((2, 1, 1), np.float32),
+    }  # fmt: skip
+    found = imported(model(nodes, {"x": [1, 3, 4]}, constants), tmp_path)
+    assert operators(found) == ["where", "add"]
+
+
+def test_attention_of_the_standard_is_a_softmax_between_products(tmp_path: Path):
+    """Nothing but them: no mask is added, and no row is guarded."""
+    attention = node("Attention", "q k v", "y", "attention", q_num_heads=2, kv_num_heads=2)
+    shapes = {name: [1, 5, 8] for name in "qkv"}
+    kinds = operators(imported(model([attention], shapes, opset=23), tmp_path))
+    assert not {"where", "add"} & set(kinds)
+    assert kinds.count("matmul") == 2

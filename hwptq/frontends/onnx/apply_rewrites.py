@@ -19,6 +19,7 @@ from .rewrites.finite_constants import finite_constants
 from .rewrites.finite_logarithms import finite_logarithms
 from .rewrites.grouped_norm import with_grouped_norms
 from .rewrites.height_one import with_height
+from .rewrites.known_choices import added_nothing, known_choice
 from .rewrites.one_hot import one_hot
 from .rewrites.other_recurrence import other_recurrence
 from .rewrites.parametric_relu import parametric_relu
@@ -33,6 +34,7 @@ from .rewrites.surroundings import Rule, Surroundings
 
 #: By operator; those of one operator follow each other.
 _RULES: Mapping[str, tuple[Rule, ...]] = {
+    "Add": (added_nothing,),
     "AveragePool": (same_padding,),
     "BatchNormalization": (refuse_training,),
     "Concat": (absent_inputs,),
@@ -54,6 +56,7 @@ _RULES: Mapping[str, tuple[Rule, ...]] = {
     "ScatterElements": (scatter_row, scatter),
     "ScatterND": (scatter_row, scatter),
     "Slice": (slice_ends,),
+    "Where": (known_choice,),
 }
 
 

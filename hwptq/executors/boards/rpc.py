@@ -14,7 +14,7 @@ from hwptq.backends.program import Program
 from hwptq.errors import HwptqError, InputError
 from hwptq.executors.executor import Sample
 
-from .board import Board
+from .board import Board, LostConnection
 
 _LIBRARY = "model.so"
 SECONDS = 60  # that a session may last without a word
@@ -26,6 +26,7 @@ class Rpc(Board):
     name = "rpc"
     _place = re.compile(r"(?P<host>[^/]+):(?P<port>\d+)")
     _form = "HOST:PORT"
+    _answers = "server"
 
     def __init__(self, program: Program, place: str = ""):
         super().__init__(program, place)
@@ -102,7 +103,10 @@ class Rpc(Board):
         try:
             return self._connected()
         except (RuntimeError, OSError) as error:
-            raise self._failed(error) from error
+            raise LostConnection(
+                f"{self.address}: no {self._answers} answers there: is it started, and are host and port its "
+                "own? One with a key is reached by its tracker"
+            ) from error
 
     def _connected(self) -> Any:
         from tvm import rpc
@@ -130,6 +134,7 @@ class RpcTracker(Rpc):
     name = "rpc-tracker"
     _place = re.compile(r"(?P<host>[^/]+):(?P<port>\d+)/(?P<key>.+)")
     _form = "HOST:PORT/KEY"
+    _answers = "tracker, or no free server of it,"
 
     @classmethod
     def parts(cls, on: str) -> tuple[str, int, str]:

@@ -1,4 +1,4 @@
-"""One step of a Llama with random weights as ONNX: caches of a fixed size, written by Where."""
+"""A Llama with random weights as ONNX: a step whose caches Where writes, or a text at once."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Llama:
 
 
 class _Graph:
-    def __init__(self, form: Llama):
-        self.form, self.rng = form, np.random.default_rng(0)
+    def __init__(self, form: Llama, tokens: int = 1):
+        self.form, self.tokens, self.rng = form, tokens, np.random.default_rng(0)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -56,7 +56,8 @@ class _Graph:
     def of_heads(self, x: str, inputs: int, heads: int) -> str:
         size = self.form.size
         wide = self.op(
-            "Reshape", [self.dense(x, inputs, heads * size), self.constant([1, 1, heads, size], np.int64)]
+            "Reshape",
+            [self.dense(x, inputs, heads * size), self.constant([1, self.tokens, heads, size], np.int64)],
         )
         return self.op("Transpose", [wide], perm=[0, 2, 1, 3])
 
@@ -101,7 +102,26 @@ def decoding_step(form: Llama) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def reading(form: Llama) -> onnx.ModelProto:
+    """(input_ids int64 [1,T]) -> (logits): a text of `context` tokens, without caches."""
+    g = _Graph(form, form.context)
+    angles = np.arange(form.context)[:, None] * _THETA ** (-np.arange(0, form.size, 2) / form.size)
+    cos, sin = (g.constant(np.concatenate([f(angles)] * 2, axis=1)[None, None]) for f in (np.cos, np.sin))
+    mask = g.constant(np.triu(np.full((form.context, form.context), _HIDING), 1)[None, None])
+    table = g.constant(g.rng.standard_normal((form.words, form.width), np.float32) * np.float32(0.02))
+    x = g.op("Gather", [table, "input_ids"])
+    for layer in range(form.layers):
+        x = _layer(g, x, layer, (cos, sin), "", mask)
+    g.op("MatMul", [g.norm(x), g.op("Transpose", [table], perm=[1, 0])], "logits")
+    value = helper.make_tensor_value_info
+    inputs = [value("input_ids", TensorProto.INT64, [1, form.context])]
+    outputs = [value("logits", TensorProto.FLOAT, [1, form.context, form.words])]
+    graph = helper.make_graph(g.nodes, "llama", inputs, outputs, g.constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def _layer(g: _Graph, x: str, layer: int, turns: tuple[str, str], here: str, mask: str) -> str:
+    """here: which rows of caches are written; without it there are none."""
     form = g.form
     heads = form.heads * form.size
     a = g.norm(x)
@@ -111,14 +131,16 @@ def _layer(g: _Graph, x: str, layer: int, turns: tuple[str, str], here: str, mas
         "value": g.of_heads(a, form.width, form.shared),
     }
     k, v = (
-        g.repeated(g.op("Where", [here, row, f"past.{layer}.{kind}"], f"present.{layer}.{kind}"))
+        g.repeated(
+            g.op("Where", [here, row, f"past.{layer}.{kind}"], f"present.{layer}.{kind}") if here else row
+        )
         for kind, row in new.items()
     )
     scores = g.op("MatMul", [q, g.op("Transpose", [k], perm=[0, 1, 3, 2])])
     scores = g.op("Mul", [scores, g.constant(form.size**-0.5)])
     shares = g.op("Softmax", [g.op("Add", [scores, mask])], axis=-1)
     mixed = g.op("Transpose", [g.op("MatMul", [shares, v])], perm=[0, 2, 1, 3])
-    flat = g.op("Reshape", [mixed, g.constant([1, 1, heads], np.int64)])
+    flat = g.op("Reshape", [mixed, g.constant([1, g.tokens, heads], np.int64)])
     x = g.op("Add", [x, g.dense(flat, heads, form.width)])
     a = g.norm(x)
     gate, up = (g.dense(a, form.width, form.inner) for _ in range(2))

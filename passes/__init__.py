@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .insert_dynamic_qdq import InsertDynamicQDQ as InsertDynamicQDQ
     from .insert_qdq import InsertQDQ as InsertQDQ
     from .join_kernels import JoinKernels as JoinKernels
+    from .join_real_kernels import JoinRealKernels as JoinRealKernels
     from .keep_unlisted import KeepUnlisted as KeepUnlisted
     from .lower_conv_transpose import LowerConvTranspose as LowerConvTranspose
     from .lower_to_integer import LowerToInteger as LowerToInteger
@@ -62,6 +63,7 @@ _PUBLIC = {
     "insert_dynamic_qdq": ("InsertDynamicQDQ",),
     "insert_qdq": ("InsertQDQ",),
     "join_kernels": ("JoinKernels",),
+    "join_real_kernels": ("JoinRealKernels",),
     "keep_unlisted": ("KeepUnlisted",),
     "lower_conv_transpose": ("LowerConvTranspose",),
     "lower_to_integer": ("LowerToInteger",),

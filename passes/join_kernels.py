@@ -11,7 +11,7 @@ The values stay the same, bit for bit; whether there is such a kernel the target
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -19,14 +19,9 @@ import tvm
 from tvm import relax
 
 from hwptq.ir.dataflow import (
-    Rewriter,
-    bindings,
     constant,
-    main_functions,
     op_name,
-    rewrite,
     shape_of,
-    users,
 )
 from hwptq.ir.movement import REARRANGED, order_of_axes
 from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin, View
@@ -41,8 +36,8 @@ from hwptq.operators.softmax import Softmax
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import row_major
 
+from .graph.kernel_groups import Finder, Groups, KernelGroup, join, type_of
 from .graph.views import view_of
-from .select_kernels import integer_node
 
 _MOVES = (*REARRANGED, "strided_slice")
 
@@ -55,79 +50,18 @@ class JoinKernels:
         self.selector = selector_of(target)
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
-        found: dict[Any, _Group] = {}
-        for _, func in main_functions(mod):
+        def groups_of(func: Any) -> Groups:
             finder = _Finder(mod, func, self.selector)
-            for var in finder.values:
-                group = finder.norm(var) or finder.attention(var) or finder.looked_up(var)
-                if group is not None:
-                    found[group.at] = group
-        inside = {var for group in found.values() for var in group.vars} - set(found)
+            found = (finder.norm(v) or finder.attention(v) or finder.looked_up(v) for v in finder.values)
+            return {group.at: group for group in found if group is not None}
 
-        def visit(r: Rewriter, var: Any, value: Any) -> Any:
-            if var in found:
-                return _emitted(r, found[var])
-            return None if var in inside else r.keep(value)
-
-        return rewrite(mod, visit) if found else mod
+        return join(mod, groups_of)
 
 
-@dataclass(frozen=True)
-class _Group:
-    """A kernel that stands for bindings: at the place of `at` it gives `results`, in the order of its own."""
-
-    at: Any
-    kernel: Joined
-    activations: Sequence[Any]
-    constants: Sequence[Any]
-    results: Sequence[Any]  # vars
-    vars: Sequence[Any]  # all bindings that it stands for
-    before: tuple[Joined, Any] | None = None  # what makes its first activations of another one, and that
-
-
-def _emitted(r: Rewriter, group: _Group) -> Any:
-    """The call; its results are known to the rewriter. What stands for `at`."""
-    given = [r.get(a) for a in group.activations]
-    if group.before is not None:
-        joined, x = group.before
-        wide = r.emit(_call(r, joined, [r.get(x)]))
-        given = [wide, wide, wide, *given]
-    single = len(group.kernel.results) == 1
-    made = r.emit(_call(r, group.kernel, [*given, *group.constants]), r.origins[group.at] if single else None)
-    if single:
-        r.env[group.results[0]] = made
-        return made
-    for i, var in enumerate(group.results):
-        if var is not None:
-            r.env[var] = r.emit(relax.TupleGetItem(made, i), r.origins[var])
-    return r.env.get(group.at, made)
-
-
-def _call(r: Rewriter, kernel: Joined, given: Sequence[Any]) -> Any:
-    func = r.add_function(kernel.func, f"hwptq_{kernel.name}")
-    arrays = [relax.const(a) for a in kernel.constants]
-    types = [relax.TensorType(t.shape, t.dtype) for t in kernel.results]
-    return relax.call_tir(func, [*given, *arrays], types if len(types) > 1 else types[0])
-
-
-class _Finder:
+class _Finder(Finder):
     """The joins of a function."""
 
-    def __init__(self, mod: tvm.IRModule, func: Any, selector: Any):
-        self.mod, self.selector = mod, selector
-        self.values, self.readers = dict(bindings(func)), users(func)
-
-    def node(self, var: Any, *kinds: type) -> Any:
-        """The operator of a binding with its tensors, if it is one of those."""
-        found = integer_node(self.mod, var, self.values[var]) if var in self.values else None
-        return found if found is not None and isinstance(found.op, kinds) else None
-
-    def only_reader(self, var: Any) -> Any:
-        """The one binding that reads `var`, or None; the function's result is none."""
-        readers = self.readers.get(var, [])
-        return readers[0] if len(readers) == 1 else None
-
-    def norm(self, var: Any) -> _Group | None:
+    def norm(self, var: Any) -> KernelGroup | None:
         """A norm with the sum before it and the rescale behind it."""
         norm = self.node(var, LayerNorm, RmsNorm)
         if norm is None:
@@ -144,7 +78,7 @@ class _Finder:
         operands = _operands(add) if add is not None else [x]
         if operands is None:
             return None
-        types = [_type(t) for t in operands]
+        types = [type_of(t) for t in operands]
         keeps = rescale is None or len(readers) > 1
         join = NormJoin(
             add.op if add else None, norm.op, rescale.op if rescale else None, types[0],
@@ -155,9 +89,9 @@ class _Finder:
             return None
         results = [*([x] if keeps_sum else []), var, *([rescale.var] if rescale else [])]
         inside = [*([x] if add else []), var, *([rescale.var] if rescale else [])]
-        return _Group(x if add else var, kernel, operands, norm.constants, results, inside)
+        return KernelGroup(x if add else var, kernel, operands, norm.constants, results, inside)
 
-    def attention(self, var: Any) -> _Group | None:
+    def attention(self, var: Any) -> KernelGroup | None:
         """The product of probabilities and values, with what makes the former."""
         mean: Any = self.node(var, MatMul)
         softmax: Any = self.node(mean.activations[0], Softmax) if mean else None
@@ -171,7 +105,7 @@ class _Finder:
         roots = [root for root, _ in (q, k, v)]
         hidden = list(softmax.activations[1:])
         last, out = self._stored(var)
-        mask = _type(hidden[0]) if hidden else None
+        mask = type_of(hidden[0]) if hidden else None
         join = AttentionJoin(scores.op, softmax.op, mean.op, q[1], k[1], v[1], mask, out)
         inside = [scores.var, softmax.var, var, last]
         kernel = self.selector.attention(join)
@@ -180,8 +114,8 @@ class _Finder:
         beside = self._beside(roots, join, inside)
         if beside is not None:
             wide, before = beside
-            return _Group(last, wide, hidden, (), [last], inside, before)
-        return _Group(last, kernel, [*roots, *hidden], (), [last], inside)
+            return KernelGroup(last, wide, hidden, (), [last], inside, before)
+        return KernelGroup(last, kernel, [*roots, *hidden], (), [last], inside)
 
     def _beside(
         self, roots: Sequence[Any], join: AttentionJoin, inside: Sequence[Any]
@@ -196,7 +130,7 @@ class _Finder:
             return None
         x = nodes[0].activations[0]
         arrays = [[constant(c) for c in n.constants] for n in nodes]
-        dense = self.selector.dense_beside([n.op for n in nodes], _type(x), arrays)
+        dense = self.selector.dense_beside([n.op for n in nodes], type_of(x), arrays)
         if dense is None:
             return None
         (out,) = dense.results
@@ -218,7 +152,7 @@ class _Finder:
             for u in readers
         )
 
-    def looked_up(self, var: Any) -> _Group | None:
+    def looked_up(self, var: Any) -> KernelGroup | None:
         """A table of what a dense layer gives."""
         lookup = self.node(var, Lookup)
         dense = self.node(lookup.activations[0], Dense) if lookup else None
@@ -228,8 +162,8 @@ class _Finder:
         if table is None:
             return None
         arrays = [constant(c) for c in dense.constants]
-        kernel = self.selector.dense_with_table(dense.op, _type(x), arrays, table)
-        return None if kernel is None else _Group(var, kernel, [x], (), [var], [dense.var, var])
+        kernel = self.selector.dense_with_table(dense.op, type_of(x), arrays, table)
+        return None if kernel is None else KernelGroup(var, kernel, [x], (), [var], [dense.var, var])
 
     def _stored(self, var: Any) -> tuple[Any, View]:
         """(the tensor that is stored, how `var` lies in it): its only reader may only move its axes."""
@@ -238,8 +172,8 @@ class _Finder:
             order = order_of_axes(self.values[reader])
             moved = row_major(shape_of(reader))
             strides = tuple(moved[order.index(i)] for i in range(len(shape)))
-            return reader, View(_type(reader), shape, strides)
-        return var, View(_type(var), shape, row_major(shape))
+            return reader, View(type_of(reader), shape, strides)
+        return var, View(type_of(var), shape, row_major(shape))
 
 
 def _within(view: View, stored: TensorType, first: int) -> View | None:
@@ -256,7 +190,3 @@ def _operands(add: Any) -> list[Any] | None:
     """The operands of a sum; None where the first is not as large as the result, as kernels want it."""
     a, b = add.activations
     return [a, b] if shape_of(a) == shape_of(add.var) else None
-
-
-def _type(expr: Any) -> TensorType:
-    return TensorType(shape_of(expr), str(expr.ty.dtype))

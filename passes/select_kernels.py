@@ -15,7 +15,6 @@ from tvm_ffi import StructuralKey
 
 from hwptq.formats import holds_codes
 from hwptq.ir.dataflow import constant, main_functions, op_name, rewrite, shape_of
-from hwptq.ir.operator import integer_operator
 from hwptq.ir.provenance import Origin, Part, label_of
 from hwptq.ir.real_operator import real_operator
 from hwptq.kernels.epilogue import Follower
@@ -29,7 +28,7 @@ from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import THREADS
 
-from .graph.fused_groups import Group, Node, fused_groups
+from .graph.fused_groups import Group, Node, fused_groups, integer_node
 from .graph.inlined import inlined
 from .graph.layouts import Readings, stored_layouts
 from .graph.movement import walk
@@ -144,15 +143,6 @@ def _own_size(group: Group) -> tuple[Any, ...]:
 
 def _joins(value: Any) -> bool:
     return op_name(value) == "concat"
-
-
-def integer_node(mod: tvm.IRModule, var: Any, value: Any) -> Node | None:
-    """The operator of a binding with its tensors, or None."""
-    op = integer_operator(mod, value)
-    if op is None:
-        return None
-    args, n = tuple(value.args[1].fields), op.activations
-    return Node(var, op, args[:n], args[n:])
 
 
 def layer_of(group: Group, layouts: Mapping[Any, Layout]) -> Layer:

@@ -14,14 +14,16 @@ import numpy as np
 
 from hwptq.formats import INT16
 from hwptq.ir.real_operator import RealOperator
-from hwptq.operators.dense import Dense
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.group_dense import GroupDense
 from hwptq.operators.layers import IntegerDense
+from hwptq.operators.rows import RowRescale
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
 from hwptq.tir.vector_unit import unit_of
 
-from .joins import AttentionJoin, Joined, NormJoin
+from .joins import AttentionJoin, ElementsJoin, Joined, NormJoin, RowsJoin
 from .layer import Layer
 from .schedule import schedule_of
 from .template import Template, import_kernels, template_of
@@ -72,6 +74,25 @@ class Selector(ABC):
     def norm(self, join: NormJoin) -> Joined | None:
         """The kernel of a norm together with its neighbours; None where each has one of its own."""
         return None
+
+    def rows(self, join: RowsJoin) -> Joined | None:
+        """The kernel of codes and scales of rows with what gives the rows; None: each has its own."""
+        return None
+
+    def elements(self, join: ElementsJoin) -> Joined | None:
+        """The kernel of operators element by element; None where each has one of its own."""
+        return None
+
+    def dense_rescaled(
+        self, op: DenseFloat | GroupDense, by: RowRescale, x: TensorType, constants: Sequence[np.ndarray]
+    ) -> Joined | None:
+        """The kernel (x, scales of its rows, constants…) of a dense layer and of what its sums become; None:
+        each has one of its own. constants: those of the layer, and the bias behind them; where the kernel
+        comes with constants, these stand for them."""
+        if not isinstance(op, DenseFloat):
+            return None
+        found = (template.rescaled(op, by, x, constants) for template in self._named(op.family))
+        return next((joined for joined in found if joined), None)
 
     def dense_beside(
         self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]

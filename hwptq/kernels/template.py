@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from hwptq.operators.dense import Dense
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.rows import RowRescale
 from hwptq.targets.templates.base import Kernel
 from hwptq.tir.kernel import Step, TensorType
 from hwptq.tir.layout import PLAIN, Layout
@@ -83,6 +84,12 @@ class Template(Maker, Generic[Table]):
         self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
     ) -> Joined | None:
         """The kernel of several dense layers of one tensor, whose results lie side by side; None: of none."""
+        return None
+
+    def rescaled(
+        self, op: DenseFloat, by: RowRescale, x: TensorType, constants: Sequence[np.ndarray]
+    ) -> Joined | None:
+        """The kernel of a dense layer with what its sums become: see Selector.dense_rescaled."""
         return None
 
     def with_table(

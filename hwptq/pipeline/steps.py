@@ -199,6 +199,11 @@ SELECT = (
     # integers -> the target's kernels, which compute the same
     Step("JoinKernels", lambda job, now: passes.JoinKernels(job.target)),
     Step(
+        "JoinRealKernels",
+        lambda job, now: passes.JoinRealKernels(job.target),
+        when=lambda job, now: job.options.activations == "dynamic",
+    ),
+    Step(
         "SelectKernels",
         lambda job, now: passes.SelectKernels(job.target, job.options.threads, now.tile_of),
     ),

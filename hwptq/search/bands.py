@@ -22,8 +22,8 @@ from hwptq.passes.graph.bands import (
     plain_bytes,
     stretch_bytes,
 )
+from hwptq.passes.graph.fused_groups import integer_node
 from hwptq.passes.run_in_bands import RunInBands
-from hwptq.passes.select_kernels import integer_node
 from hwptq.pipeline.stages import kernels
 from hwptq.pipeline.step import Job
 

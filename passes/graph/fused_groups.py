@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import tvm
+
 from hwptq.ir.dataflow import bindings, op_name, shape_of, users
 from hwptq.ir.movement import order_of_axes
-from hwptq.ir.operator import Operator
+from hwptq.ir.operator import Operator, integer_operator
 from hwptq.operators.add import Add
 from hwptq.operators.clamp import Clamp
 
@@ -21,6 +23,15 @@ class Node:
     op: Operator
     activations: tuple[Any, ...]
     constants: tuple[Any, ...]
+
+
+def integer_node(mod: tvm.IRModule, var: Any, value: Any) -> Node | None:
+    """The operator of a binding with its tensors, or None."""
+    op = integer_operator(mod, value)
+    if op is None:
+        return None
+    args, n = tuple(value.args[1].fields), op.activations
+    return Node(var, op, args[:n], args[n:])
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ RUNTIME = {
         class Tensor:
             def __init__(self, array): self.array = array
             def numpy(self): return self.array
+            def copyfrom(self, array): self.array[...] = array
         def tensor(array, device): return Tensor(array)
         def load_module(path):
             assert path.endswith("model.so")
@@ -69,9 +70,8 @@ STEP = """
     import numpy as np
     from . import Tensor
     def main(t, at, past):
-        kept = past.array.copy()
-        kept[..., at.array, :] = t.array
-        return [Tensor(np.full((1, 1, 11), kept.sum() / 8, np.float32)), Tensor(kept)]
+        past.array[..., at.array, :] = t.array
+        return Tensor(np.full((1, 1, 11), past.array.sum() / 8, np.float32))
     class VirtualMachine(dict):
         def __init__(self, module, device): self["main"] = main
 """
@@ -86,7 +86,7 @@ def built(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dedent(text))
     monkeypatch.setenv("PYTHONPATH", str(folder / "site"))
-    monkeypatch.setattr(cuda_program, "compile_cuda", lambda mod, target: NoExecutable())
+    monkeypatch.setattr(cuda_program, "compile_cuda", lambda mod, target, inputs: NoExecutable())
     out = folder / "out"
     out.mkdir()
     found = cuda_program.build_cuda_program(mod, outputs, "digits", load_target("nvidia-hopper-fp8"), out)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from tvm import relax
 
 from hwptq import passes
-from hwptq.backends.static_c.write_caches import WriteCachesInPlace
+from hwptq.backends.write_caches import WriteCachesInPlace
 from hwptq.evaluate.steps import Steps
 from hwptq.ir.caches import Cache, Caches, caches_of, fed_inputs, given_outputs, with_caches
 from hwptq.operators.rows import RowQuantize, RowScale

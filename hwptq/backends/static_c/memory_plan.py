@@ -13,6 +13,7 @@ from tvm import relax, s_tir, tirx
 from tvm_ffi import StructuralKey
 
 from hwptq.backends.program import State, Stay, Tensor
+from hwptq.backends.write_caches import WriteCachesInPlace
 from hwptq.ir.caches import caches_of
 from hwptq.ir.dataflow import bindings, constant, shape_of
 from hwptq.ir.provenance import label_of
@@ -21,7 +22,6 @@ from hwptq.tir.vector_unit import THREADS
 
 from .arena import Life, centred, least_bytes, packed, total_bytes
 from .constants import Constants, Laid
-from .write_caches import WriteCachesInPlace
 
 _ALLOCATION = "relax.builtin.alloc_tensor"
 

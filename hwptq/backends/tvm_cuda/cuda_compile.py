@@ -36,8 +36,11 @@ _ENVIRONMENT = {
 }
 
 
-def compile_cuda(mod: tvm.IRModule, target: Any) -> Any:
+def compile_cuda(mod: tvm.IRModule, target: Any, inputs: int | None = None) -> Any:
     """The executable of a Relax module for TVM's virtual machine; its calls are joined in a CUDA graph.
+
+    inputs: how many parameters may lie elsewhere at each call; those behind them lie where they lay at the
+    first one. None = all.
 
     Raises RuntimeError where nvcc refuses the code, HwptqError where TVM's CUDA runtime can't be loaded.
     """
@@ -48,7 +51,9 @@ def compile_cuda(mod: tvm.IRModule, target: Any) -> Any:
         gv: f.with_attr("op_pattern", _OPAQUE) if isinstance(f, tirx.PrimFunc) else f
         for gv, f in mod.functions.items()
     }
-    functions[mod.get_global_var("main")] = main.with_attr("num_input", len(main.params))
+    functions[mod.get_global_var("main")] = main.with_attr(
+        "num_input", len(main.params) if inputs is None else inputs
+    )
     graph = tvm.IRModule(functions)
     options = {"relax.backend.use_cuda_graph": True}
     with _environment(), tvm.transform.PassContext(config=options), device:

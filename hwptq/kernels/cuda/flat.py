@@ -17,7 +17,7 @@ from hwptq.tir.kernel import TensorType
 THREADS = 256
 #: The attribute of a PrimFunc that is bound to blocks and threads already, and which pipeline lowers it.
 PIPELINE = "hwptq.pipeline"
-_LIMIT = 2**31
+LIMIT = 2**31  # elements of a tensor: offsets are int32
 _INTEGERS = ("int8", "int16")
 _IN_WORDS = {"float8_e4m3fn": 4, "int8": 4, "int16": 2}  # how many of a dtype make a word of 32 bits
 
@@ -34,7 +34,7 @@ def flat_kernel(
     """
     tensors = [*inputs, out]
     for t in tensors:
-        if prod(t.shape) >= _LIMIT:
+        if prod(t.shape) >= LIMIT:
             raise ValueError(f"a tensor of shape {t.shape} is too large for 32-bit offsets")
     size = prod(out.shape)
     with IRBuilder() as builder, T.prim_func():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass, replace
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import tvm
 from tvm.script.ir_builder import tirx as T
 
 from hwptq.formats import format_of
+from hwptq.kernels.joins import Joined
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
+from hwptq.operators.rows import RowRescale
 from hwptq.quant.group_codes import BYTE_SCALE_BIAS, BYTE_SCALE_PLACE, group_count
 from hwptq.targets.gpu import Gpu
 from hwptq.tir.builder import Expr, Flat, cast, constant
@@ -23,9 +26,9 @@ from .sourced import Source, sourced_kernel
 
 _FILES = ("fixed_point.cuh", "group_dense.cuh")
 _WARPS, _LANES = 4, 32
-_OUTPUTS = 16  # of a block
+_OUTPUTS, _FEW_OUTPUTS = 16, 8  # of a block
 _MOST_ROWS = 8
-_ROUNDS = 4  # groups of a lane at once, where there is one row
+_WORDS = 32  # of codes that a lane reads at once
 _PIECE = 32  # codes that are unpacked together
 _SHORT = 3  # bits of codes whose levels are looked up
 
@@ -34,44 +37,77 @@ _SHORT = 3  # bits of codes whose levels are looked up
 def _group_dense(
     op: GroupDense, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu
 ) -> tvm.tirx.PrimFunc | None:
-    """None of formats that have more than 3 bits and are no integers."""
+    x, *weights = inputs
+    return group_dense(op, x, weights, None, gpu)
+
+
+def group_dense(
+    op: GroupDense, x: TensorType, weights: Sequence[TensorType], by: RowRescale | None, gpu: Gpu
+) -> tvm.tirx.PrimFunc | None:
+    """(x, codes, scales, zeros where there are any) -> sums; where something rescales them (x, scales of its
+    rows, codes, scales, zeros, bias) -> that. None of formats that have more than 3 bits and are no integers.
+    """
     levels = _levels(op.weight)
     if levels is None:
         return None
-    x, codes, scales, *zeros = inputs
-    groups, rows = group_count(op.depth, op.size), prod(x.shape[:-1])
+    codes, scales, *zeros = weights
+    groups, rows, outputs = group_count(op.depth, op.size), prod(x.shape[:-1]), codes.shape[0]
     in_words = op.size % _PIECE == 0 and op.depth % op.size == 0
-    at_once, chunk = _sizes(rows, groups, op.size if in_words else 0, gpu)
+    block = _block(rows, groups, op.size if in_words else 0, gpu)
+    pieces = max(1, op.size // _PIECE) * op.weight_bits
+    together = max(1, min(block.chunk // _LANES, _WORDS // pieces))
     place, bias = (BYTE_SCALE_PLACE, BYTE_SCALE_BIAS) if scales.dtype == "uint8" else (16, 0)
     constants: dict[str, Any] = {
         "DEPTH": op.depth, "SIZE": op.size, "GROUPS": groups, "BITS": op.weight_bits,
-        "WIDTH": codes.shape[1], "OUTPUTS": out.shape[-1], "ALL_ROWS": rows, "OUTS": _OUTPUTS,
-        "ROWS": at_once, "CHUNK": chunk, "WARPS": _WARPS, "IN_WORDS": in_words, "ZEROS": bool(zeros),
-        "LOW": levels[0], "HIGH": levels[1], "PLACE": place, "BIAS": bias,
+        "WIDTH": codes.shape[1], "OUTPUTS": outputs, "ALL_ROWS": rows, "OUTS": block.outs,
+        "ROWS": block.rows, "CHUNK": block.chunk, "TOGETHER": together, "WARPS": _WARPS,
+        "IN_WORDS": in_words, "ZEROS": bool(zeros),
+        "LOW": levels[0], "HIGH": levels[1], "PLACE": place, "BIAS": bias, "RESCALED": by is not None,
+        "LO": by.lo if by else -inf, "HI": by.hi if by else inf,
     }  # fmt: skip
-    name = "hwptq_group_dense" if zeros else "hwptq_group_dense_without_zeros"
-    blocks = -(-out.shape[-1] // _OUTPUTS) * -(-rows // at_once)
-    return sourced_kernel(
-        Source(name, _FILES), constants, inputs, [out], blocks, _LANES * _WARPS, "group_dense"
-    )
+    inputs = [x, *weights]
+    if by is not None:
+        of_rows = TensorType((*x.shape[:-1], 1), "float32"), TensorType((outputs,), "float32")
+        inputs = [x, of_rows[0], *weights, of_rows[1]]
+    name = f"hwptq_group_dense{'_zeros' if zeros else ''}{'_rescaled' if by else ''}"
+    source = Source(name if zeros or by else f"{name}_alone", _FILES)
+    blocks, threads = -(-outputs // block.outs) * -(-rows // block.rows), _LANES * _WARPS
+    out = TensorType((*x.shape[:-1], outputs), "float32")
+    return sourced_kernel(source, constants, inputs, [out], blocks, threads, "group_dense")
 
 
-def _sizes(rows: int, groups: int, words: int, gpu: Gpu) -> tuple[int, int]:
-    """(rows, groups) that a block takes at once, so that their sums and inputs fit its shared memory.
+def rescaled_group_dense(
+    op: GroupDense, by: RowRescale, x: TensorType, constants: Sequence[np.ndarray], gpu: Gpu
+) -> Joined | None:
+    """The kernel of a layer with the rescale behind it."""
+    *weights, _ = (TensorType(c.shape, str(c.dtype)) for c in constants)
+    func = group_dense(op, x, weights, by, gpu)
+    out = TensorType((*x.shape[:-1], weights[0].shape[0]), "float32")
+    return None if func is None else Joined(func, (), [out], "group_dense_rescaled")
 
-    words: bytes of a group of x that lie there.
-    """
-    at_once, rounds = min(rows, _MOST_ROWS), min(-(-groups // _LANES), _ROUNDS if rows == 1 else 1)
 
-    def size() -> int:
-        chunk = rounds * _LANES
-        return at_once * chunk * words + 4 * (chunk + 1) * _OUTPUTS * (at_once + 1)
+@dataclass(frozen=True)
+class _Block:
+    """outs: outputs, rows: of x, chunk: groups, that a block takes at once."""
 
-    while size() > gpu.shared_memory and rounds > 1:
-        rounds -= 1
-    while size() > gpu.shared_memory and at_once > 1:
-        at_once //= 2
-    return at_once, rounds * _LANES
+    outs: int
+    rows: int
+    chunk: int
+
+    def bytes(self, words: int) -> int:
+        """Shared memory. words: bytes of a group of x that lie there."""
+        return self.rows * self.chunk * words + 8 * (self.chunk + 1) * self.outs * self.rows
+
+
+def _block(rows: int, groups: int, words: int, gpu: Gpu) -> _Block:
+    """Of one row a block takes few outputs and many groups: so many loads are under way at once."""
+    chunk = -(-groups // _LANES) * _LANES
+    found = _Block(_FEW_OUTPUTS, 1, chunk) if rows == 1 else _Block(_OUTPUTS, min(rows, _MOST_ROWS), _LANES)
+    while found.bytes(words) > gpu.shared_memory and found.chunk > _LANES:
+        found = replace(found, chunk=found.chunk - _LANES)
+    while found.bytes(words) > gpu.shared_memory and found.rows > 1:
+        found = replace(found, rows=found.rows // 2)
+    return found
 
 
 def _levels(weight: str) -> tuple[int, int] | None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from hwptq.kernels.joins import Joined
 from hwptq.operators.conv2d import Conv2d, Conv2dToFloat
-from hwptq.operators.dense import Dense
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.rows import RowRescale
 from hwptq.quant.fixed_point import STEPS
 from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.builder import TEMPLATE
@@ -83,6 +84,22 @@ def dense_with_table(
     scale = np.concatenate([filled(s, tiling) for s in (multiplier, shift)])
     epilogue = replace(_epilogue(op, out), table=len(table))
     return _joined(op, tiling, epilogue, x, (table, NO_RESIDUAL[1], weight, scale, bias), out)
+
+
+def dense_rescaled(
+    op: DenseFloat, by: RowRescale, x: TensorType, constants: Sequence[np.ndarray], kernel: WgmmaKernel
+) -> Joined | None:
+    """A dense layer of rows with a scale each, whose sums become real numbers; None where that can't be."""
+    weight, bias, scale, offset = constants
+    plain = (op.weight_bits, op.activation_bits, op.acc_shift) == (8, 8, 0) and x.dtype == "int8"
+    if not plain or x.shape[-1] % kernel.channel_alignment or len(weight) % STORE:
+        return None
+    out = TensorType((*x.shape[:-1], len(weight)), "float32")
+    tiling = choose(_dense(x, out), kernel)
+    scales = np.concatenate([filled(s, tiling) for s in (scale, offset)])
+    step = wgmma_step(op, tiling, Epilogue(out.dtype, by.lo, by.hi, rescaled=True), x, (), out)
+    packed = packed_weights(weight.reshape(len(weight), 1, -1), tiling)
+    return Joined(step.func, (NO_RESIDUAL[1], packed, scales, filled(bias, tiling)), [out], step.name)
 
 
 def _is_plain(op: Dense, x: TensorType, kernel: WgmmaKernel) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
+from hwptq.kernels.joins import Joined, RowsJoin
 from hwptq.operators.attention import Attention, AttentionOnRows
 from hwptq.operators.real_norm import RealLayerNorm, RealRmsNorm
 from hwptq.operators.rows import LEAST, MOST, QMAX, RowScale
@@ -23,6 +24,9 @@ _REAL = ("fixed_point.cuh", "real.cuh")
 _WARPS = 4
 _THREADS = 128  # of attention
 _MOST_QUERIES = 4  # that a block of attention takes
+_MOST_THREADS, _EACH, _ROOM = 512, 8, 64  # of a row with its codes: elements of a thread, words beside it
+_LIMITS = {"LEAST": float(LEAST), "MOST": float(MOST), "QMAX": float(QMAX)}
+_NO_NORM = {"SIZE": 1.0, "SHARE": 1.0, "EPS": 0.0}
 _PER_QUERY = 16  # bytes beside its scores
 
 
@@ -30,11 +34,36 @@ _PER_QUERY = 16  # bytes beside its scores
 def _row_scale(op: RowScale, inputs: Sequence[TensorType], out: TensorType, gpu: Gpu) -> tvm.tirx.PrimFunc:
     rows, count = prod(out.shape), inputs[0].shape[-1]
     constants: dict[str, Any] = {
-        "COUNT": count, "ROWS": rows, "WARPS": _WARPS, "LEAST": float(LEAST), "MOST": float(MOST),
-        "QMAX": float(QMAX),
+        "COUNT": count, "ROWS": rows, "WARPS": _WARPS, **_LIMITS
     }  # fmt: skip
     source = Source("hwptq_row_scale", (*_REAL, "row_scale.cuh"))
     return sourced_kernel(source, constants, inputs, [out], -(-rows // _WARPS), 32 * _WARPS, "row_scale")
+
+
+def rows_kernel(join: RowsJoin, gpu: Gpu) -> Joined | None:
+    """Codes and scales of rows with what gives the rows; None where a row of a norm does not fit shared
+    memory, and for sums without a norm."""
+    *lead, count = join.x.shape
+    if (join.norm and 4 * (count + _ROOM) > gpu.shared_memory) or (join.adds and not join.norm):
+        return None
+    threads = min(_MOST_THREADS, -(-count // (_EACH * 32)) * 32)
+    constants: dict[str, Any] = {
+        "COUNT": count, "THREADS": threads, "ADDS": join.adds,
+        "NORM": 0 if join.norm is None else 1 + join.norm.centered, "KEEPS_SUM": join.keeps_sum,
+        "KEEPS": join.keeps, **_LIMITS, **(_norm_constants(join.norm, count) if join.norm else _NO_NORM),
+    }  # fmt: skip
+    each = TensorType((count,), "float32")
+    inputs = [join.x] * (1 + join.adds) + [each] * (0 if join.norm is None else 1 + join.norm.centered)
+    results = [join.x] * (join.keeps_sum + join.keeps)
+    results += [TensorType(join.x.shape, "int8"), TensorType((*lead, 1), "float32")]
+    source = Source("hwptq_row_codes_of", (*_REAL, "row_codes.cuh"))
+    func = sourced_kernel(source, constants, inputs, results, prod(lead), threads, "row_codes")
+    return Joined(func, (), results, "row_codes")
+
+
+def _norm_constants(op: RealRmsNorm | RealLayerNorm, count: int) -> dict[str, float]:
+    share = float(np.float32(1) / np.float32(count))
+    return {"SIZE": float(count), "SHARE": share, "EPS": float(np.float32(op.eps))}
 
 
 @row_kernel.register(RealRmsNorm)
@@ -45,8 +74,7 @@ def _norm(
     *lead, count = out.shape
     rows = prod(lead)
     constants: dict[str, Any] = {
-        "COUNT": count, "ROWS": rows, "WARPS": _WARPS, "SIZE": float(count),
-        "SHARE": float(np.float32(1) / np.float32(count)), "EPS": float(np.float32(op.eps)),
+        "COUNT": count, "ROWS": rows, "WARPS": _WARPS, **_norm_constants(op, count)
     }  # fmt: skip
     source = Source(f"hwptq_{op.kind}", (*_REAL, "real_norm.cuh"))
     blocks = -(-rows * LANES // (32 * _WARPS))

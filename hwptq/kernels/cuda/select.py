@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from hwptq.ir.real_operator import RealOperator
-from hwptq.kernels.joins import AttentionJoin, Joined, NormJoin
+from hwptq.kernels.joins import AttentionJoin, ElementsJoin, Joined, NormJoin, RowsJoin
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.select import Selector
+from hwptq.operators.dense import DenseFloat
+from hwptq.operators.group_dense import GroupDense
 from hwptq.operators.real_order import RealOrder
+from hwptq.operators.rows import RowRescale
 from hwptq.tir.builder import TEMPLATE
 from hwptq.tir.kernel import Step, TensorType
 
 from .attention import attention_kernel
 from .concatenate import concatenation
 from .element import elementwise_kernel
+from .elements import elements_kernel
+from .group_dense import rescaled_group_dense
 from .order import order_steps
+from .real_rows import rows_kernel
 from .rows import norm_kernel, row_kernel
 from .tensor_cores import summed_by_step
 
@@ -51,6 +59,19 @@ class GpuSelector(Selector):
 
     def norm(self, join: NormJoin) -> Joined | None:
         return norm_kernel(join, self.target.gpu)
+
+    def rows(self, join: RowsJoin) -> Joined | None:
+        return rows_kernel(join, self.target.gpu)
+
+    def elements(self, join: ElementsJoin) -> Joined | None:
+        return elements_kernel(join)
+
+    def dense_rescaled(
+        self, op: DenseFloat | GroupDense, by: RowRescale, x: TensorType, constants: Sequence[np.ndarray]
+    ) -> Joined | None:
+        if isinstance(op, GroupDense):
+            return rescaled_group_dense(op, by, x, constants, self.target.gpu)
+        return super().dense_rescaled(op, by, x, constants)
 
     def concatenation(self, inputs: Sequence[TensorType], axis: int, out: TensorType) -> Step:
         func = concatenation(inputs, axis, out, {TEMPLATE: "concatenate"})

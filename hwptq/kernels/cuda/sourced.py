@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import tvm
@@ -50,7 +50,8 @@ def struct(name: str, values: Mapping[str, Value], indent: str = "") -> str:
             body = f"return {value.expression};"
             lines.append(f"{inside}static __device__ __forceinline__ int {key}(int number) {{ {body} }}")
         elif isinstance(value, float):
-            lines.append(f"{inside}static constexpr float {key} = {value.hex()}f;")
+            number = f"{value.hex()}f" if isfinite(value) else f"{'-' if value < 0 else ''}INFINITY"
+            lines.append(f"{inside}static constexpr float {key} = {number};")
         else:
             kind = "int" if -(2**31) <= value < 2**31 else "long long"
             number = str(int(value)) if value > -(2**31) else "-2147483647 - 1"

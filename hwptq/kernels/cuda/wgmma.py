@@ -44,17 +44,20 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
     """(x, residual, its factor, w, scale, bias) -> y, the last three packed as packing.py does.
 
     `x_shape` and `y_shape` are the shapes of x and y outside, of the same elements as those of the problem.
-    A residual has y's shape, or [1,1] where the epilogue has none; in its place stands the epilogue's table.
+    A residual has y's shape, or [1,1] where the epilogue has none; in its place stands the epilogue's table,
+    or the scales of rows.
     An epilogue in fixed point takes multipliers, shifts, and its zero points if it has some, one behind the
     other, for the scale. It is scheduled; TIRx's passes lower it.
     """
     p, dtype = t.problem, t.problem.operand.dtype
     y_size, fixed = p.rows * p.outputs, epilogue.fixed_point(t)
-    scale_dtype, scales = ("int32", 2 + epilogue.zero_points) if fixed else ("float32", 1)
+    scale_dtype, scales = ("int32", 2 + epilogue.zero_points) if fixed else ("float32", 1 + epilogue.rescaled)
     entries = epilogue.table // 4  # words
     r_shape, r_dtype = (y_shape if epilogue.residual else (1, 1)), epilogue.residual_dtype
     if entries:
         r_shape, r_dtype = (epilogue.table,), "int8"
+    if epilogue.rescaled:
+        r_shape, r_dtype = (*y_shape[:-1], 1), "float32"
     x_layout, w_layout = map_arguments(t)
     load, consume = loader(t), _consumer(t, epilogue)
     summand_bytes = item_bytes(epilogue.residual_dtype)
@@ -80,6 +83,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
         y = T.decl_buffer((y_size,), epilogue.dtype, data=Y.data)
         words = T.decl_buffer((max(1, y_size // 4),), "uint32", data=Y.data)
         summand = T.decl_buffer((y_size,), r_dtype, data=R.data)
+        row_scales = T.decl_buffer((p.rows,), r_dtype, data=R.data)
         summand_words = T.decl_buffer((max(1, y_size * summand_bytes // 4),), "uint32", data=R.data)
         block = T.cta_id([t.blocks])
         group = T.warpgroup_id([workers + 1])
@@ -105,7 +109,7 @@ def wgmma_kernel(t: Tiling, epilogue: Epilogue, x_shape: Shape, y_shape: Shape) 
                     load(ring, xs, ws, x_map, w_map, block, warp if t.rings > 1 else 0)
         else:
             T.ptx.setmaxnreg.inc.sync.aligned.u32(registers)
-            outside = T.meta_var(Outside(S, B, summand, summand_words, F, y, words, table))
+            outside = T.meta_var(Outside(S, B, summand, summand_words, F, y, words, table, row_scales))
             consume(ring, xs, ws, outside, block, (group, warp, lane))
 
     attributes = {"tirx.is_scheduled": True, PIPELINE: "tirx", TEMPLATE: "wgmma"}

@@ -9,12 +9,13 @@ import numpy as np
 from hwptq.kernels.joins import Joined
 from hwptq.kernels.layer import Layer
 from hwptq.kernels.template import Template
-from hwptq.operators.dense import Dense
+from hwptq.operators.dense import Dense, DenseFloat
+from hwptq.operators.rows import RowRescale
 from hwptq.targets.templates.wgmma import WgmmaKernel
 from hwptq.tir.kernel import Step, TensorType
 
 from .float_products import product_steps
-from .int8_products import dense_beside, dense_with_table, int8_product_steps
+from .int8_products import dense_beside, dense_rescaled, dense_with_table, int8_product_steps
 from .tensor_cores import in_integers, summed_by_step
 
 
@@ -36,6 +37,11 @@ class Wgmma(Template[WgmmaKernel]):
         self, ops: Sequence[Dense], x: TensorType, constants: Sequence[Sequence[np.ndarray]]
     ) -> Joined | None:
         return dense_beside(ops, x, constants, self.kernel)
+
+    def rescaled(
+        self, op: DenseFloat, by: RowRescale, x: TensorType, constants: Sequence[np.ndarray]
+    ) -> Joined | None:
+        return dense_rescaled(op, by, x, constants, self.kernel)
 
     def with_table(
         self, op: Dense, x: TensorType, constants: Sequence[np.ndarray], table: np.ndarray

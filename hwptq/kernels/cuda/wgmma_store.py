@@ -28,7 +28,9 @@ class Epilogue:
     multiplier and a shift, as fixed_point.requantize has it, in any other dtype a float32 scale, a clamp,
     and `dtype`.
     Such an integer may have a zero point of its channel, behind multipliers and shifts, and may become what a
-    table of so many bytes has for it, the entry of 0 in the middle.
+    table of so many bytes has for it, the entry of 0 in the middle. A float32 of int8 may be `rescaled`
+    before its clamp: fma(that, scale of its row, offset of its channel), as operators/rows.py says; the
+    offsets stand behind the scales.
     """
 
     dtype: str
@@ -40,6 +42,7 @@ class Epilogue:
     residual_zero_point: int = 0
     zero_points: bool = False
     table: int = 0
+    rescaled: bool = False
 
     def fixed_point(self, t: Tiling) -> bool:
         """Whether an int32 becomes an int8 or int16 without a float32 between."""
@@ -58,6 +61,7 @@ class Outside:
     y: Any
     words: Any
     table: Any = None
+    row_scales: Any = None
 
 
 def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
@@ -65,7 +69,7 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     outputs, at_tile, width = t.problem.outputs, Places(t), t.problem.width
     fixed, sums = epilogue.fixed_point(t), t.problem.operand.sums
     dtype, shifted = ("int32", width) if fixed else ("float32", 1)
-    own_zeros = fixed and epilogue.zero_points
+    own_zeros, rescaled = fixed and epilogue.zero_points, epilogue.rescaled
     rows, across = 2 * t.tile.strips, t.columns // (4 * width)
     finish, write, fetch = _values(t, epilogue), _write(t, epilogue), _fetch(t, epilogue)
     summands, size = rows * across * width if epilogue.residual else 4, item_bytes(epilogue.residual_dtype)
@@ -79,12 +83,16 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         halves = T.alloc_local([shifted], "int32")
         zeros = T.alloc_local([shifted if own_zeros else 1], "int32")
         biases = T.alloc_local([width], sums)
+        offsets = T.alloc_local([width if rescaled else 1], "float32")
+        row_scales = T.alloc_local([rows if rescaled else 1], "float32")
         begins = T.alloc_local([rows], "int32")
         for r in T.unroll(rows):
             row = T.meta_var(first + r // 2 * STRIP + warp * 16 + lane // 4 + r % 2 * 8)
             pixel = T.meta_var(at_tile.pixel(tile[0], row))
             begins[r] = T.if_then_else(pixel[1], pixel[0] * outputs, -1)
-        constants = T.meta_var((scales, shifts, biases, halves, zeros))
+            if rescaled:
+                row_scales[r] = T.if_then_else(pixel[1], outside.row_scales[pixel[0]], T.float32(0))
+        constants = T.meta_var((scales, shifts, biases, halves, zeros, offsets, row_scales))
         words = T.alloc_local([summands * size // 4], "uint32")
         codes = T.decl_buffer((summands,), epilogue.residual_dtype, data=words.data, scope="local")
         fetch(words, outside, begins, tile, lane)
@@ -100,6 +108,9 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                     if own_zeros:
                         for e in T.vectorized(4):
                             zeros[j * 4 + e] = outside.scale[2 * t.weight_rows + column + j * 4 + e]
+                    if rescaled:
+                        for e in T.vectorized(4):
+                            offsets[j * 4 + e] = outside.scale[t.weight_rows + column + j * 4 + e]
                     for e in T.vectorized(4):
                         biases[j * 4 + e] = outside.bias[column + j * 4 + e]
                 if fixed:
@@ -120,6 +131,7 @@ def finisher(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
                             outside,
                             begins[r] + column,
                             column,
+                            r,
                         )
                         write(value, outside, begins[r] + column, column)
 
@@ -159,6 +171,7 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     """(value, total, its first sum, constants, …): neighbouring channels of a pixel."""
     if epilogue.fixed_point(t):
         return _fixed(t, epilogue)
+    rescaled = epilogue.rescaled
     width, integer, with_residual = t.problem.width, t.problem.operand.sums == "int32", epilogue.residual
     add = _residual(t, epilogue)
     with_lo, with_hi = epilogue.lo > -float("inf"), epilogue.hi < float("inf")
@@ -170,9 +183,12 @@ def _values(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         return _fma(total, scale, bias)
 
     @inline
-    def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
+    def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column, row):
         for j in T.unroll(width):
             value[j] = scaled(total[_at(at_sum, j)], constants[0][j], constants[2][j])
+        if rescaled:
+            for j in T.unroll(width):
+                value[j] = _fma(value[j], constants[6][row], constants[5][j])
         if with_residual:
             add(value, codes, at_code, outside, at_y, column)
         for j in T.unroll(width):
@@ -237,7 +253,7 @@ def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
     width = t.problem.width
 
     def requantized(total: Any, constants: Any, j: Any) -> Any:
-        multipliers, shifts, biases, halves, zeros = constants
+        multipliers, shifts, biases, halves, zeros, *_ = constants
         args = T.reinterpret("int32", total), biases[j], multipliers[j], shifts[j], halves[j]
         scaled = T.cuda.func_call("hwptq_scaled", *args, source_code=_SCALED, return_type="int32")
         shifted = scaled + (zeros[j] if epilogue.zero_points else bounds.zero_point)
@@ -250,7 +266,7 @@ def _fixed(t: Tiling, epilogue: Epilogue) -> Callable[..., Any]:
         return T.cuda.func_call("hwptq_entry", *args, source_code=_ENTRY, return_type="int32")
 
     @inline
-    def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column):
+    def finish(value, total, at_sum, constants, codes, at_code, outside, at_y, column, row):
         for j in T.unroll(width):
             value[j] = looked_up(requantized(total[_at(at_sum, j)], constants, j), outside)
 

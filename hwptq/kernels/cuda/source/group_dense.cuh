@@ -3,9 +3,11 @@
 // A block computes OUTS outputs of ROWS rows of x, CHUNK groups at a time: a lane the sums of a group, which go to
 // shared memory; then a thread adds up those of an output, in the order of the groups.
 //
-// C has DEPTH, SIZE, GROUPS, BITS, WIDTH (bytes of a row of codes), OUTPUTS, ALL_ROWS, OUTS, ROWS, CHUNK, WARPS, IN_WORDS
+// C has DEPTH, SIZE, GROUPS, BITS, WIDTH (bytes of a row of codes), OUTPUTS, ALL_ROWS, OUTS, ROWS, CHUNK (a multiple of
+// 32), TOGETHER (groups whose codes a lane reads before it sums), WARPS, IN_WORDS
 // (whether all groups are whole and lie in words: codes are then taken 32 at a time), ZEROS, and the levels of the
-// patterns of up to 3 bits as bytes of LOW and HIGH; PLACE and BIAS, see hwptq/quant/group_codes.py.
+// patterns of up to 3 bits as bytes of LOW and HIGH; PLACE and BIAS, see hwptq/quant/group_codes.py; RESCALED, whether a
+// sum is multiplied by the scale of its row, added to a bias and clamped to [LO, HI] (hwptq/operators/rows.py).
 #ifndef HWPTQ_GROUP_DENSE
 #define HWPTQ_GROUP_DENSE
 
@@ -62,24 +64,35 @@ static __device__ __forceinline__ int hwptq_any_group(const hwptq_int8* x, const
   return sum;
 }
 
-// Those of ROWS rows, whose words lie in shared memory as hwptq_levels has them, `stride` words from one to the next.
+// A piece of a group: 32 codes in words, read past the first level of caches.
+template <class C>
+struct hwptq_piece {
+  hwptq_word words[C::BITS];
+
+  __device__ __forceinline__ void load(const unsigned char* codes) {
+    constexpr int TOGETHER = C::BITS % 4 == 0 ? 4 : C::BITS % 2 == 0 ? 2 : 1;
+    typedef hwptq_pack<hwptq_word, TOGETHER> Pack;
+#pragma unroll
+    for (int i = 0; i < C::BITS / TOGETHER; i++) {
+      Pack some = ((const Pack*)codes)[i];
+#pragma unroll
+      for (int e = 0; e < TOGETHER; e++) words[i * TOGETHER + e] = some.at[e];
+    }
+  }
+};
+
+// The sums of a group of ROWS rows, whose words lie in shared memory as hwptq_levels has them, `stride` words from one to
+// the next.
 template <class C>
 static __device__ __forceinline__ void hwptq_group(
-    const hwptq_word* x, int stride, const unsigned char* codes, int zero, int (&sums)[C::ROWS]) {
+    const hwptq_word* x, int stride, const hwptq_piece<C> (&pieces)[C::SIZE / 32], int zero, int (&sums)[C::ROWS]) {
   int whole[C::ROWS] = {0};
 #pragma unroll
   for (int r = 0; r < C::ROWS; r++) sums[r] = 0;
 #pragma unroll
   for (int piece = 0; piece < C::SIZE / 32; piece++) {
-    hwptq_word words[C::BITS], levels[8];
-    constexpr int TOGETHER = C::BITS % 4 == 0 ? 4 : C::BITS % 2 == 0 ? 2 : 1;
-    typedef hwptq_pack<hwptq_word, TOGETHER> Pack;
-#pragma unroll
-    for (int i = 0; i < C::BITS / TOGETHER; i++) {
-      Pack some = ((const Pack*)(codes + piece * 4 * C::BITS))[i];
-      for (int e = 0; e < TOGETHER; e++) words[i * TOGETHER + e] = some.at[e];
-    }
-    hwptq_levels<C>(words, levels);
+    hwptq_word levels[8];
+    hwptq_levels<C>(pieces[piece].words, levels);
 #pragma unroll
     for (int r = 0; r < C::ROWS; r++)
 #pragma unroll
@@ -99,75 +112,121 @@ static __device__ __forceinline__ void hwptq_group(
   }
 }
 
+// The words of ROWS rows of x from group `begin` on into shared memory.
+template <class C>
+static __device__ __forceinline__ void hwptq_stage(const hwptq_int8* x, int row, int begin, hwptq_word* inputs) {
+  constexpr int STRIDE = C::CHUNK * C::SIZE / 4, THREADS = 32 * C::WARPS;
+  typedef hwptq_pack<hwptq_word, 2> Pair;
+  int words = min(C::CHUNK, C::GROUPS - begin) * C::SIZE / 4;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < C::ROWS * (STRIDE / 2); i += THREADS) {
+    int r = i / (STRIDE / 2), at = i % (STRIDE / 2) * 2;
+    if (at >= words) continue;
+    hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH + begin * C::SIZE + at * 4;
+    Pair found = *(const Pair*)(x + source), kept = found;
+    if (C::BITS != 8) {
+      kept.at[0] = __byte_perm(found.at[0], found.at[1], 0x6420);
+      kept.at[1] = __byte_perm(found.at[0], found.at[1], 0x7531);
+    }
+    *(Pair*)(inputs + r * STRIDE + at) = kept;
+  }
+}
+
 template <class C, class S>
 static __device__ __forceinline__ void hwptq_group_dense(
-    const hwptq_int8* x, const unsigned char* codes, const S* scales, const hwptq_int8* zeros, float* y) {
-  constexpr int ACROSS = (C::OUTPUTS + C::OUTS - 1) / C::OUTS, THREADS = 32 * C::WARPS;
-  constexpr int STRIDE = C::IN_WORDS ? C::CHUNK * C::SIZE / 4 : 4;
+    const hwptq_int8* x, const float* row_scales, const unsigned char* codes, const S* scales, const hwptq_int8* zeros,
+    const float* bias, float* y) {
+  constexpr int ACROSS = (C::OUTPUTS + C::OUTS - 1) / C::OUTS, THREADS = 32 * C::WARPS, PIECES = C::SIZE / 32;
+  constexpr int STRIDE = C::IN_WORDS ? C::CHUNK * C::SIZE / 4 : 4, ROUNDS = C::CHUNK / 32;
   static_assert(C::OUTS * C::ROWS <= THREADS, "a thread for each output");
+  typedef hwptq_pack<float, 2> Term;  // the sum of a group and its scale
   alignas(16) __shared__ hwptq_word inputs[C::ROWS * STRIDE];
-  __shared__ int sums[C::OUTS * C::ROWS][C::CHUNK + 1];
-  __shared__ float factors[C::OUTS][C::CHUNK + 1];
+  __shared__ Term terms[C::OUTS * C::ROWS][C::CHUNK + 1];
   int thread = threadIdx.x, lane = thread % 32, first = blockIdx.x % ACROSS * C::OUTS, row = blockIdx.x / ACROSS * C::ROWS;
   int own = thread % C::OUTS, own_row = thread / C::OUTS;
   float acc = 0.0f;
 #pragma unroll 1
   for (int begin = 0; begin < C::GROUPS; begin += C::CHUNK) {
     if (C::IN_WORDS) {
-      int words = min(C::CHUNK, C::GROUPS - begin) * C::SIZE / 4;
-      for (int i = thread; i < C::ROWS * (STRIDE / 2); i += THREADS) {
-        int r = i / (STRIDE / 2), at = i % (STRIDE / 2) * 2;
-        if (at >= words) continue;
-        typedef hwptq_pack<hwptq_word, 2> Pair;
-        hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH + begin * C::SIZE + at * 4;
-        Pair found = *(const Pair*)(x + source), kept = found;
-        if (C::BITS != 8) {
-          kept.at[0] = __byte_perm(found.at[0], found.at[1], 0x6420);
-          kept.at[1] = __byte_perm(found.at[0], found.at[1], 0x7531);
-        }
-        *(Pair*)(inputs + r * STRIDE + at) = kept;
-      }
+      hwptq_stage<C>(x, row, begin, inputs);
       __syncthreads();
     }
-#pragma unroll
-    for (int part = 0; part < C::OUTS / C::WARPS; part++) {
-      int o = thread / 32 + part * C::WARPS, output = min(first + o, C::OUTPUTS - 1);
+#pragma unroll 1
+    for (int o = thread / 32; o < C::OUTS; o += C::WARPS) {
+      int output = min(first + o, C::OUTPUTS - 1);
       const unsigned char* own_codes = codes + (hwptq_wide)output * C::WIDTH;
+#pragma unroll 1
+      for (int some = 0; some < ROUNDS; some += C::TOGETHER) {
+        hwptq_piece<C> pieces[C::TOGETHER][PIECES ? PIECES : 1];
+        S of_group[C::TOGETHER];
+        int zero[C::TOGETHER];
 #pragma unroll
-      for (int g = 0; g < C::CHUNK; g += 32) {
-        int group = begin + g + lane;
-        if (group >= C::GROUPS) continue;
-        int found[C::ROWS], number = output * C::GROUPS + group, zero = C::ZEROS ? zeros[number] : 0;
-        if (C::IN_WORDS) {
-          hwptq_group<C>(
-              inputs + (g + lane) * (C::SIZE / 4), STRIDE, own_codes + group * (C::SIZE / 8 * C::BITS), zero, found);
-        } else {
-          for (int r = 0; r < C::ROWS; r++) {
-            hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH;
-            found[r] = hwptq_any_group<C>(x + source, own_codes, group, zero);
-          }
+        for (int g = 0; g < C::TOGETHER; g++) {  // all that is read, before anything is written
+          int group = min(begin + (some + g) * 32 + lane, C::GROUPS - 1), number = output * C::GROUPS + group;
+          of_group[g] = scales[number], zero[g] = C::ZEROS ? zeros[number] : 0;
+#pragma unroll
+          for (int piece = 0; C::IN_WORDS && piece < PIECES; piece++)
+            pieces[g][piece].load(own_codes + (group * PIECES + piece) * (4 * C::BITS));
         }
-        factors[o][g + lane] = hwptq_group_scale<C>(scales[number]);
 #pragma unroll
-        for (int r = 0; r < C::ROWS; r++) sums[r * C::OUTS + o][g + lane] = found[r];
+        for (int g = 0; g < C::TOGETHER; g++) {
+          int at = (some + g) * 32 + lane, group = begin + at, found[C::ROWS];
+          if (group >= C::GROUPS || at >= C::CHUNK) continue;
+          if constexpr (C::IN_WORDS) {
+            hwptq_group<C>(inputs + at * (C::SIZE / 4), STRIDE, pieces[g], zero[g], found);
+          } else {
+            for (int r = 0; r < C::ROWS; r++) {
+              hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH;
+              found[r] = hwptq_any_group<C>(x + source, own_codes, group, zero[g]);
+            }
+          }
+          float scale = hwptq_group_scale<C>(of_group[g]);
+#pragma unroll
+          for (int r = 0; r < C::ROWS; r++) terms[r * C::OUTS + o][at] = Term{{(float)found[r], scale}};
+        }
       }
     }
     __syncthreads();
     if (own_row < C::ROWS) {
       int count = min(C::CHUNK, C::GROUPS - begin);
-#pragma unroll 8
-      for (int g = 0; g < count; g++) acc = __fmaf_rn((float)sums[thread][g], factors[own][g], acc);
+#pragma unroll 16
+      for (int g = 0; g < count; g++) acc = __fmaf_rn(terms[thread][g].at[0], terms[thread][g].at[1], acc);
     }
     __syncthreads();
   }
-  if (own_row < C::ROWS && row + own_row < C::ALL_ROWS && first + own < C::OUTPUTS)
-    y[(hwptq_wide)(row + own_row) * C::OUTPUTS + first + own] = acc;
+  if (own_row >= C::ROWS || row + own_row >= C::ALL_ROWS || first + own >= C::OUTPUTS) return;
+  if (C::RESCALED) {
+    acc = __fmaf_rn(acc, row_scales[row + own_row], bias[first + own]);
+    if (C::HI < INFINITY) acc = fminf(acc, C::HI);
+    if (C::LO > -INFINITY) acc = fmaxf(acc, C::LO);
+  }
+  y[(hwptq_wide)(row + own_row) * C::OUTPUTS + first + own] = acc;
 }
 
 template <class C, class S>
-static __device__ __forceinline__ void hwptq_group_dense_without_zeros(
+static __device__ __forceinline__ void hwptq_group_dense_alone(
     const hwptq_int8* x, const unsigned char* codes, const S* scales, float* y) {
-  hwptq_group_dense<C>(x, codes, scales, (const hwptq_int8*)0, y);
+  hwptq_group_dense<C>(x, (const float*)0, codes, scales, (const hwptq_int8*)0, (const float*)0, y);
+}
+
+template <class C, class S>
+static __device__ __forceinline__ void hwptq_group_dense_zeros(
+    const hwptq_int8* x, const unsigned char* codes, const S* scales, const hwptq_int8* zeros, float* y) {
+  hwptq_group_dense<C>(x, (const float*)0, codes, scales, zeros, (const float*)0, y);
+}
+
+template <class C, class S>
+static __device__ __forceinline__ void hwptq_group_dense_rescaled(
+    const hwptq_int8* x, const float* row_scales, const unsigned char* codes, const S* scales, const float* bias,
+    float* y) {
+  hwptq_group_dense<C>(x, row_scales, codes, scales, (const hwptq_int8*)0, bias, y);
+}
+
+template <class C, class S>
+static __device__ __forceinline__ void hwptq_group_dense_zeros_rescaled(
+    const hwptq_int8* x, const float* row_scales, const unsigned char* codes, const S* scales, const hwptq_int8* zeros,
+    const float* bias, float* y) {
+  hwptq_group_dense<C>(x, row_scales, codes, scales, zeros, bias, y);
 }
 
 #endif

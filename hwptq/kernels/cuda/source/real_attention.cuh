@@ -8,6 +8,9 @@
 #ifndef HWPTQ_REAL_ATTENTION
 #define HWPTQ_REAL_ATTENTION
 
+// Values that a thread reads before it adds them up.
+#define HWPTQ_AHEAD 32
+
 // Queries, keys and values in float32.
 struct hwptq_reals {
   const float *q, *k, *v;
@@ -94,10 +97,18 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
     int r = at / C::WIDTH, channel = at % C::WIDTH;
     if (first + r >= C::ROWS) break;
     float sum = 0.0f;
-#pragma unroll 4
-    for (int j = 0; j < ends[r]; j++) {
-      float e = scores[r][j];
-      if (e != 0.0f) sum = __fmaf_rn(e, tensors.value((keys + j) * C::WIDTH + channel), sum);
+    int end = ends[r];
+#pragma unroll 1
+    for (int begin = 0; begin < end; begin += HWPTQ_AHEAD) {
+      float value[HWPTQ_AHEAD];
+#pragma unroll
+      for (int j = 0; j < HWPTQ_AHEAD; j++)
+        value[j] = tensors.value((keys + min(begin + j, end - 1)) * C::WIDTH + channel);
+#pragma unroll
+      for (int j = 0; j < HWPTQ_AHEAD; j++) {
+        float e = begin + j < end ? scores[r][begin + j] : 0.0f;
+        sum = e != 0.0f ? __fmaf_rn(e, value[j], sum) : sum;
+      }
     }
     y[(queries + first + r) * C::WIDTH + channel] = __fmaf_rn(sum, wholes[r], 0.0f);
   }

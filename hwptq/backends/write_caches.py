@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -16,14 +17,21 @@ from hwptq.tir.builder import TEMPLATE, Expr, Flat, nest, primfunc
 from hwptq.tir.kernel import TensorType
 from hwptq.tir.loops import broadcast_strides, merged, row_major
 
+#: Types of (here, new, past) -> a PrimFunc that writes past[i] = new[i] wherever here[i].
+Writer = Callable[[TensorType, TensorType, TensorType], tvm.tirx.PrimFunc]
+
 
 @tvm.transform.module_pass(opt_level=0, name="hwptq.WriteCachesInPlace")
 class WriteCachesInPlace:
     """where(here, new, past) of a cache, or WriteRows of a prompt, becomes a kernel that writes into the
     cache what is new.
 
-    Only where nothing else reads the past. A module without caches stays as it is.
+    Only where nothing else reads the past. A module without caches stays as it is. writer: what makes the
+    kernel (here, new, past) of that where, one for a processor by default.
     """
+
+    def __init__(self, writer: Writer | None = None):
+        self.writer = writer or write_where
 
     def transform_module(self, mod: tvm.IRModule, ctx: Any) -> tvm.IRModule:
         func = mod["main"]
@@ -43,28 +51,27 @@ class WriteCachesInPlace:
         def visit(r: Any, var: Any, value: Any) -> Any:
             if var not in written:
                 return r.keep(value)
-            args, kernel = _writer(mod, value)
+            args, kernel = self._kernel(mod, value)
             kind = relax.TensorType(shape_of(args[-1]), args[-1].ty.dtype)
             new = [r.get(a) for a in args]
             return relax.op.call_tir_inplace(r.add_function(kernel, "write_cache"), new, [len(new) - 1], kind)
 
         return rewrite(mod, visit)
 
-
-def _writer(mod: tvm.IRModule, value: Any) -> tuple[list[Any], Any]:
-    """What writes into a cache, the last of its arguments."""
-    op = integer_operator(mod, value)
-    if isinstance(op, WriteRows):
-        past, *others = value.args[1].fields
-        return [*others, past], op.in_place([_type(past), *map(_type, others)])
-    return list(value.args), _writes(*map(_type, value.args))
+    def _kernel(self, mod: tvm.IRModule, value: Any) -> tuple[list[Any], Any]:
+        """What writes into a cache, the last of its arguments."""
+        op = integer_operator(mod, value)
+        if isinstance(op, WriteRows):
+            past, *others = value.args[1].fields
+            return [*others, past], op.in_place([_type(past), *map(_type, others)])
+        return list(value.args), self.writer(*map(_type, value.args))
 
 
 def _type(expr: Any) -> TensorType:
     return TensorType(shape_of(expr), str(expr.ty.dtype))
 
 
-def _writes(here: TensorType, new: TensorType, past: TensorType) -> Any:
+def write_where(here: TensorType, new: TensorType, past: TensorType) -> Any:
     """past[i] = new[i] wherever here[i]; both spread over the shape of `past`."""
     told, given = broadcast_strides(here.shape, past.shape), broadcast_strides(new.shape, past.shape)
     every, axes = row_major(past.shape), range(len(past.shape))

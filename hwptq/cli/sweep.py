@@ -58,7 +58,7 @@ def sweep_command(
 
 
 def _show(rows: list[dict[str, Any]], output: Path) -> None:
-    right = ("", "float32", "kB of weights")
+    right = ("emitted", "float32", "kB of weights")
     table = Table("model", "target", "recipe", *(Column(name, justify="right") for name in right))
     for row in rows:
         cells = [row["model"], row["target"], row["recipe"]]

@@ -14,7 +14,7 @@ from onnx_models import model, node, normal, save
 
 from hwptq.errors import InputError, ManyErrors
 from hwptq.options import Options
-from hwptq.page.charts.pareto import pareto
+from hwptq.page.charts.pareto import pareto, pareto_chart
 from hwptq.sweep import sweep as sweeping
 from hwptq.sweep.matrix import Run, read_matrix
 from hwptq.sweep.page import sweep_page, write_sweep
@@ -128,3 +128,14 @@ def test_the_page_draws_what_was_measured() -> None:
     assert "&lt;title&gt;" in text
     assert text.count("none is better in both") == 1
     assert "<svg" in text or "not drawn" in text
+
+
+def test_a_plot_of_equal_scores_says_which_they_are() -> None:
+    """98.5 stood at a mark called 99, the only one of an axis without a height."""
+    row = {"score": 98.5, "target": "t", "recipe": "a", "weight_bytes": 2000}
+    drawn = pareto_chart([row, {**row, "recipe": "b", "weight_bytes": 1000}], "top1")
+    if "not drawn" in drawn:
+        pytest.skip(drawn)
+    assert ">98.4<" in drawn
+    assert ">98.6<" in drawn
+    assert ">99<" not in drawn

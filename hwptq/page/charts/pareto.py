@@ -17,6 +17,13 @@ def pareto(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
     return [not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points) for x, y in points]
 
 
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The range of scores that is drawn, which has a height also where all are the same."""
+    scores = [row["score"] for row in rows]
+    margin = 0.05 * (max(scores) - min(scores)) or 0.01 * abs(scores[0]) or 1.0
+    return [min(scores) - margin, max(scores) + margin]
+
+
 def pareto_chart(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
     """Rows with "weight_bytes", "score", "target" and "recipe"; a line through those that none beats."""
     best = pareto(rows)
@@ -30,7 +37,7 @@ def pareto_chart(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
     ]  # fmt: skip
     targets = list(dict.fromkeys(point["target"] for point in points))
     x = {"field": "kB", "type": "quantitative", "title": "kB of weights", "scale": {"zero": False}}
-    y = {"field": "score", "type": "quantitative", "title": metric, "scale": {"zero": False}}
+    y = {"field": "score", "type": "quantitative", "title": metric, "scale": {"domain": _shown(rows)}}
     spec = {
         "data": {"values": points}, "width": 640, "height": 280,
         "layer": [

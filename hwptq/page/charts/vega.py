@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from .engine import why_not_drawn
 
+#: Legends stand below each other: the font of a page may be wider than the one that they are measured in.
 _CONFIG = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
@@ -22,6 +23,7 @@ _CONFIG = {
     "legend": {
         "labelColor": "var(--ink)", "titleColor": "var(--soft)", "titleFontWeight": "normal",
         "labelFontSize": 11, "titleFontSize": 11, "orient": "top", "columnPadding": 26,
+        "layout": {"top": {"direction": "vertical", "anchor": "start"}},
     },
 }  # fmt: skip
 #: Colours of categories, in the order in which they are given away.

@@ -24,17 +24,17 @@ from common import parser, paths
 import hwptq
 from hwptq.progress import Progress
 
-#: Processor seconds of the stages of one compilation (resnet20 for x86-64-vnni, --budget weights=0.8x, on two
-#: cores that others used too; verification of 1,000 images by qemu for arm-cortex-a), and into how many parts
+#: Processor seconds of the stages of one compilation (resnet20 for arm-cortex-a, --budget weights=0.8x, 1,000
+#: images by qemu, on two cores that others used too; --measure on 30 November 2026), and into how many parts
 #: each is divided; 1 stays with one worker.
 STAGES: tuple[tuple[str, float, int], ...] = (
-    ("import and check", 1.3, 1),
-    ("calibrate", 2.1, 8),
-    ("sensitivity", 9.4, 64),
-    ("round weights", 8.5, 1),
-    ("lower, select, build", 9.1, 1),
-    ("verify", 37.7, 16),
-    ("report", 1.4, 1),
+    ("import and check", 1.2, 1),
+    ("calibrate", 4.9, 8),
+    ("sensitivity", 11.8, 64),
+    ("round weights", 9.6, 1),
+    ("lower, select, build", 2.7, 1),
+    ("verify", 41.9, 16),
+    ("report", 1.2, 1),
 )
 #: What the stages of a flow (hwptq/progress.py) are here; those that are missing take next to nothing.
 NAMES = {

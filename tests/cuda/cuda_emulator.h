@@ -48,6 +48,11 @@ static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c);
 static inline int __float_as_int(float a) { int found; memcpy(&found, &a, 4); return found; }
 static inline float __int_as_float(int a) { float found; memcpy(&found, &a, 4); return found; }
 
+static inline int __any_sync(unsigned mask, int value) {
+  for (int other = 16; other; other /= 2) value |= __shfl_xor_sync(mask, value, other);
+  return value;
+}
+
 static inline int __clzll(long long value) { return value ? __builtin_clzll(value) : 64; }
 
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {

@@ -64,7 +64,7 @@ static __device__ __forceinline__ int hwptq_any_group(const hwptq_int8* x, const
   return sum;
 }
 
-// A piece of a group: 32 codes in words, read past the first level of caches.
+// A piece of a group: 32 codes in words.
 template <class C>
 struct hwptq_piece {
   hwptq_word words[C::BITS];
@@ -132,19 +132,48 @@ static __device__ __forceinline__ void hwptq_stage(const hwptq_int8* x, int row,
   }
 }
 
+// The groups whose codes a lane reads before it sums any: of one output after the other, numbered through.
+template <class C, class S>
+struct hwptq_groups {
+  static constexpr int PIECES = C::SIZE / 32, ROUNDS = C::CHUNK / 32;
+  static constexpr int ITEMS = (C::OUTS + C::WARPS - 1) / C::WARPS * ROUNDS;  // of a lane in a chunk
+  hwptq_piece<C> pieces[C::TOGETHER][PIECES ? PIECES : 1];
+  S scales[C::TOGETHER];
+  int zeros[C::TOGETHER];
+
+  static __device__ __forceinline__ int output(int item) { return threadIdx.x / 32 + item / ROUNDS * C::WARPS; }
+  static __device__ __forceinline__ int at(int item) { return item % ROUNDS * 32 + threadIdx.x % 32; }
+
+  __device__ __forceinline__ void load(
+      const unsigned char* codes, const S* all_scales, const hwptq_int8* all_zeros, int first, int begin, int item) {
+#pragma unroll
+    for (int i = 0; i < C::TOGETHER; i++) {
+      int o = min(first + output(item + i), C::OUTPUTS - 1), group = min(begin + at(item + i), C::GROUPS - 1);
+      int number = o * C::GROUPS + group;
+      scales[i] = all_scales[number], zeros[i] = C::ZEROS ? all_zeros[number] : 0;
+#pragma unroll
+      for (int piece = 0; C::IN_WORDS && piece < PIECES; piece++)
+        pieces[i][piece].load(codes + (hwptq_wide)o * C::WIDTH + (group * PIECES + piece) * (4 * C::BITS));
+    }
+  }
+};
+
 template <class C, class S>
 static __device__ __forceinline__ void hwptq_group_dense(
     const hwptq_int8* x, const float* row_scales, const unsigned char* codes, const S* scales, const hwptq_int8* zeros,
     const float* bias, float* y) {
-  constexpr int ACROSS = (C::OUTPUTS + C::OUTS - 1) / C::OUTS, THREADS = 32 * C::WARPS, PIECES = C::SIZE / 32;
-  constexpr int STRIDE = C::IN_WORDS ? C::CHUNK * C::SIZE / 4 : 4, ROUNDS = C::CHUNK / 32;
+  typedef hwptq_groups<C, S> Groups;
+  constexpr int ACROSS = (C::OUTPUTS + C::OUTS - 1) / C::OUTS, THREADS = 32 * C::WARPS;
+  constexpr int STRIDE = C::IN_WORDS ? C::CHUNK * C::SIZE / 4 : 4;
   static_assert(C::OUTS * C::ROWS <= THREADS, "a thread for each output");
   typedef hwptq_pack<float, 2> Term;  // the sum of a group and its scale
   alignas(16) __shared__ hwptq_word inputs[C::ROWS * STRIDE];
   __shared__ Term terms[C::OUTS * C::ROWS][C::CHUNK + 1];
-  int thread = threadIdx.x, lane = thread % 32, first = blockIdx.x % ACROSS * C::OUTS, row = blockIdx.x / ACROSS * C::ROWS;
+  int thread = threadIdx.x, first = blockIdx.x % ACROSS * C::OUTS, row = blockIdx.x / ACROSS * C::ROWS;
   int own = thread % C::OUTS, own_row = thread / C::OUTS;
   float acc = 0.0f;
+  Groups next;
+  next.load(codes, scales, zeros, first, 0, 0);
 #pragma unroll 1
   for (int begin = 0; begin < C::GROUPS; begin += C::CHUNK) {
     if (C::IN_WORDS) {
@@ -152,38 +181,26 @@ static __device__ __forceinline__ void hwptq_group_dense(
       __syncthreads();
     }
 #pragma unroll 1
-    for (int o = thread / 32; o < C::OUTS; o += C::WARPS) {
-      int output = min(first + o, C::OUTPUTS - 1);
-      const unsigned char* own_codes = codes + (hwptq_wide)output * C::WIDTH;
-#pragma unroll 1
-      for (int some = 0; some < ROUNDS; some += C::TOGETHER) {
-        hwptq_piece<C> pieces[C::TOGETHER][PIECES ? PIECES : 1];
-        S of_group[C::TOGETHER];
-        int zero[C::TOGETHER];
+    for (int item = 0; item < Groups::ITEMS; item += C::TOGETHER) {
+      Groups now = next;
+      bool last = item + C::TOGETHER >= Groups::ITEMS;
+      next.load(codes, scales, zeros, first, last ? begin + C::CHUNK : begin, last ? 0 : item + C::TOGETHER);
 #pragma unroll
-        for (int g = 0; g < C::TOGETHER; g++) {  // all that is read, before anything is written
-          int group = min(begin + (some + g) * 32 + lane, C::GROUPS - 1), number = output * C::GROUPS + group;
-          of_group[g] = scales[number], zero[g] = C::ZEROS ? zeros[number] : 0;
-#pragma unroll
-          for (int piece = 0; C::IN_WORDS && piece < PIECES; piece++)
-            pieces[g][piece].load(own_codes + (group * PIECES + piece) * (4 * C::BITS));
-        }
-#pragma unroll
-        for (int g = 0; g < C::TOGETHER; g++) {
-          int at = (some + g) * 32 + lane, group = begin + at, found[C::ROWS];
-          if (group >= C::GROUPS || at >= C::CHUNK) continue;
-          if constexpr (C::IN_WORDS) {
-            hwptq_group<C>(inputs + at * (C::SIZE / 4), STRIDE, pieces[g], zero[g], found);
-          } else {
-            for (int r = 0; r < C::ROWS; r++) {
-              hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH;
-              found[r] = hwptq_any_group<C>(x + source, own_codes, group, zero[g]);
-            }
+      for (int i = 0; i < C::TOGETHER; i++) {
+        int o = Groups::output(item + i), at = Groups::at(item + i), group = begin + at, found[C::ROWS];
+        if (group >= C::GROUPS || o >= C::OUTS || item + i >= Groups::ITEMS) continue;
+        if constexpr (C::IN_WORDS) {
+          hwptq_group<C>(inputs + at * (C::SIZE / 4), STRIDE, now.pieces[i], now.zeros[i], found);
+        } else {
+          const unsigned char* own_codes = codes + (hwptq_wide)min(first + o, C::OUTPUTS - 1) * C::WIDTH;
+          for (int r = 0; r < C::ROWS; r++) {
+            hwptq_wide source = (hwptq_wide)min(row + r, C::ALL_ROWS - 1) * C::DEPTH;
+            found[r] = hwptq_any_group<C>(x + source, own_codes, group, now.zeros[i]);
           }
-          float scale = hwptq_group_scale<C>(of_group[g]);
-#pragma unroll
-          for (int r = 0; r < C::ROWS; r++) terms[r * C::OUTS + o][at] = Term{{(float)found[r], scale}};
         }
+        float scale = hwptq_group_scale<C>(now.scales[i]);
+#pragma unroll
+        for (int r = 0; r < C::ROWS; r++) terms[r * C::OUTS + o][at] = Term{{(float)found[r], scale}};
       }
     }
     __syncthreads();

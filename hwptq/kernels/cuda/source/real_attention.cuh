@@ -1,7 +1,8 @@
 // Attention in float32 with one order of its sums: hwptq/quant/float_attention.py.
 //
-// A block takes QUERIES rows of queries of one head. A thread scores one position at a time for all of them; then a
-// warp makes the exponentials of a row, and a thread the mean of values of a channel, position by position.
+// A block takes QUERIES rows of queries of one head. 16 lanes score a position for all of them, each its sum of those
+// that the order asks for; then a warp makes the exponentials of a row, and a thread the mean of values of a channel,
+// position by position.
 //
 // C has BATCH, HEADS, SHARED (heads of keys), ROWS, POSITIONS, DEPTH, WIDTH, QUERIES, THREADS, EMPTIES, FACTOR;
 // MASK_BATCH and MASK_ROW, the strides of what hides.
@@ -11,35 +12,65 @@
 // Values that a thread reads before it adds them up.
 #define HWPTQ_AHEAD 32
 
-// Queries, keys and values in float32.
+// Queries, keys and values in float32. A lane holds the elements lane, lane + 16, … of a row.
+template <class C>
 struct hwptq_reals {
+  static constexpr int EACH = (C::DEPTH + HWPTQ_LANES - 1) / HWPTQ_LANES;
   const float *q, *k, *v;
-  typedef float Sums[HWPTQ_LANES];
+  struct Row {
+    float at[EACH];
+  };
 
-  template <class C>
-  __device__ __forceinline__ float score(hwptq_wide query, hwptq_wide key) const {
-    Sums sums = {0};
-    const float *a = q + query * C::DEPTH, *b = k + key * C::DEPTH;
+  static __device__ __forceinline__ Row read(const float* row, int lane) {
+    Row found;
 #pragma unroll
-    for (int at = 0; at < C::DEPTH; at++) sums[at % HWPTQ_LANES] = __fmaf_rn(a[at], b[at], sums[at % HWPTQ_LANES]);
-    return __fmul_rn(hwptq_by_halves(sums), C::FACTOR);
+    for (int i = 0; i < EACH; i++) {
+      int at = i * HWPTQ_LANES + lane;
+      found.at[i] = at < C::DEPTH ? row[at] : 0.0f;
+    }
+    return found;
+  }
+  __device__ __forceinline__ Row query(hwptq_wide row, int lane) const { return read(q + row * C::DEPTH, lane); }
+  __device__ __forceinline__ Row key(hwptq_wide row, int lane) const { return read(k + row * C::DEPTH, lane); }
+  __device__ __forceinline__ float score(const Row& a, const Row& b, hwptq_wide, hwptq_wide, int lane) const {
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+      if (i * HWPTQ_LANES + lane < C::DEPTH) sum = __fmaf_rn(a.at[i], b.at[i], sum);
+    return __fmul_rn(hwptq_real_sum(sum), C::FACTOR);
   }
   __device__ __forceinline__ float share(float e, hwptq_wide) const { return e; }
   __device__ __forceinline__ float value(hwptq_wide at) const { return v[at]; }
 };
 
 // Codes of rows that have a scale each.
+template <class C>
 struct hwptq_rows_of_codes {
+  static constexpr int EACH = (C::DEPTH + HWPTQ_LANES - 1) / HWPTQ_LANES;
   const hwptq_int8 *q, *k, *v;
   const float *q_scale, *k_scale, *v_scale;
+  struct Row {
+    int at[EACH];
+  };
 
-  template <class C>
-  __device__ __forceinline__ float score(hwptq_wide query, hwptq_wide key) const {
-    int sum = 0;
-    const hwptq_int8 *a = q + query * C::DEPTH, *b = k + key * C::DEPTH;
+  static __device__ __forceinline__ Row read(const hwptq_int8* row, int lane) {
+    Row found;
 #pragma unroll
-    for (int at = 0; at < C::DEPTH; at++) sum += (int)a[at] * b[at];
-    return __fmul_rn(__fmul_rn((float)sum, k_scale[key]), __fmul_rn(q_scale[query], C::FACTOR));
+    for (int i = 0; i < EACH; i++) {
+      int at = i * HWPTQ_LANES + lane;
+      found.at[i] = at < C::DEPTH ? row[at] : 0;
+    }
+    return found;
+  }
+  __device__ __forceinline__ Row query(hwptq_wide row, int lane) const { return read(q + row * C::DEPTH, lane); }
+  __device__ __forceinline__ Row key(hwptq_wide row, int lane) const { return read(k + row * C::DEPTH, lane); }
+  __device__ __forceinline__ float score(
+      const Row& a, const Row& b, hwptq_wide query, hwptq_wide key, int) const {
+    int sum = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) sum += a.at[i] * b.at[i];
+    float real = (float)hwptq_sum(sum, HWPTQ_LANES);
+    return __fmul_rn(__fmul_rn(real, k_scale[key]), __fmul_rn(q_scale[query], C::FACTOR));
   }
   __device__ __forceinline__ float share(float e, hwptq_wide key) const { return __fmul_rn(e, v_scale[key]); }
   __device__ __forceinline__ float value(hwptq_wide at) const { return (float)v[at]; }
@@ -57,12 +88,33 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
   hwptq_wide keys = ((hwptq_wide)batch * C::SHARED + head / (C::HEADS / C::SHARED)) * C::POSITIONS;
   hidden += (hwptq_wide)batch * C::MASK_BATCH;
 
-  for (int j = thread; j < C::POSITIONS; j += C::THREADS)
+  constexpr int TEAMS = C::THREADS / HWPTQ_LANES;
+  int own = thread % HWPTQ_LANES;
+  typename T::Row asked[C::QUERIES];
+#pragma unroll
+  for (int r = 0; r < C::QUERIES; r++) asked[r] = tensors.query(queries + min(first + r, C::ROWS - 1), own);
+#pragma unroll 4
+  for (int begin = 0; begin < C::POSITIONS; begin += TEAMS) {
+    int j = begin + thread / HWPTQ_LANES, key = min(j, C::POSITIONS - 1);
+    bool any = false, shown[C::QUERIES];
+#pragma unroll
     for (int r = 0; r < C::QUERIES; r++) {
-      int row = min(first + r, C::ROWS - 1);
-      bool shown = hidden[(hwptq_wide)row * C::MASK_ROW + j] == 0;
-      scores[r][j] = shown ? tensors.template score<C>(queries + row, keys + j) : -INFINITY;
+      shown[r] = hidden[(hwptq_wide)min(first + r, C::ROWS - 1) * C::MASK_ROW + key] == 0;
+      any = any || shown[r];
     }
+    if (!__any_sync(HWPTQ_ALL, any)) {
+#pragma unroll
+      for (int r = 0; r < C::QUERIES; r++)
+        if (own == 0 && j < C::POSITIONS) scores[r][j] = -INFINITY;
+      continue;
+    }
+    typename T::Row row = tensors.key(keys + key, own);
+#pragma unroll
+    for (int r = 0; r < C::QUERIES; r++) {
+      float score = tensors.score(asked[r], row, queries + min(first + r, C::ROWS - 1), keys + key, own);
+      if (own == 0 && j < C::POSITIONS) scores[r][j] = shown[r] ? score : -INFINITY;
+    }
+  }
   __syncthreads();
 
   for (int r = thread / 32; r < C::QUERIES; r += WARPS) {
@@ -117,14 +169,14 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
 template <class C>
 static __device__ __forceinline__ void hwptq_attention_in_float(
     const float* q, const float* k, const float* v, const hwptq_int8* hidden, float* y) {
-  hwptq_real_attention<C>(hwptq_reals{q, k, v}, hidden, y);
+  hwptq_real_attention<C>(hwptq_reals<C>{q, k, v}, hidden, y);
 }
 
 template <class C>
 static __device__ __forceinline__ void hwptq_attention_on_rows(
     const hwptq_int8* q, const hwptq_int8* k, const hwptq_int8* v, const hwptq_int8* hidden, const float* q_scale,
     const float* k_scale, const float* v_scale, float* y) {
-  hwptq_real_attention<C>(hwptq_rows_of_codes{q, k, v, q_scale, k_scale, v_scale}, hidden, y);
+  hwptq_real_attention<C>(hwptq_rows_of_codes<C>{q, k, v, q_scale, k_scale, v_scale}, hidden, y);
 }
 
 #endif

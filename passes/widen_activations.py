@@ -17,6 +17,7 @@ import tvm
 from hwptq.formats import INT8, Pair, format_of
 from hwptq.ir.dataflow import data_of, main_functions, shape_of
 from hwptq.ir.macs import node_macs
+from hwptq.targets.op_kinds import WEIGHTED_OPS
 
 from .graph.drowned import Losses, Rounded
 from .graph.drowned_functions import drowned_functions
@@ -28,6 +29,10 @@ from .variants import is_wide
 WORTH = 10**-3.3
 #: How much longer a model may take for it, by the costs of the descriptor.
 MOST_WORK = 0.28
+#: And the part of its multiply-accumulates that may read more than bytes, however long they take.
+MOST_MACS = 0.04
+#: What a layer on int16 takes longer than on bytes, at the least: it moves twice as many.
+_LEAST = 0.5
 #: How many times as long as bytes int16 may take where tensors are widened whatever they lose on the samples.
 CHEAP = 2.5
 
@@ -71,6 +76,7 @@ class _Tied:
 
     tensors: tuple[Rounded, ...]
     pairs: Mapping[str, Pair]  # by label
+    macs: int
     work: float  # that they would add, in multiply-accumulates of bytes
     gated: bool  # whether they are products of two tensors, and it takes hardly longer
 
@@ -88,9 +94,10 @@ def _tied(plan: QuantizationPlan) -> list[_Tied]:
         if readers and len(offered) == len(readers) and narrow and plan.narrow.keys().isdisjoint(group):
             tensors = [Rounded(v, plan.qparams[v].rounded, tuple(of)) for v, of in layers.items() if of]
             more = {u: _more(plan, u, offered[plan.labels[u]]) for u in readers}
-            work = sum(more[u] * node_macs(plan.mod, plan.values[u]) for u in readers)
+            macs = {u: node_macs(plan.mod, plan.values[u]) for u in readers}
+            work = sum(more[u] * macs[u] for u in readers)
             gated = 1 + max(more.values()) <= CHEAP and any(_gated(plan, v) for v in group)
-            found.append(_Tied(tuple(tensors), offered, work, gated))
+            found.append(_Tied(tuple(tensors), offered, sum(macs.values()), work, gated))
     return found
 
 
@@ -100,13 +107,29 @@ def _gated(plan: QuantizationPlan, var: Any) -> bool:
     value = plan.values.get(var)
     if plan.kinds.get(var) != "mul" or value is None:
         return False
-    return len({shape_of(v) for v in data_of(value)}) == 1 and len(set(data_of(value))) == 2
+    factors = list(dict.fromkeys(data_of(value)))
+    if len(factors) != 2 or shape_of(factors[0]) != shape_of(factors[1]):
+        return False
+    one, other = (_sources(plan, factor) for factor in factors)
+    return one.isdisjoint(other)
+
+
+def _sources(plan: QuantizationPlan, var: Any) -> set[Any]:
+    """A tensor and those that it is a function of by element: x * sigmoid(x) is a function, and no gate."""
+    found = {var}
+    while (value := plan.values.get(var)) is not None and plan.kinds.get(var) not in WEIGHTED_OPS:
+        data = set(data_of(value))
+        if len(data) != 1 or shape_of(*data) != shape_of(var):
+            break
+        (var,) = data
+        found.add(var)
+    return found
 
 
 def _more(plan: QuantizationPlan, var: Any, pair: Pair) -> float:
     """How many times as long a layer takes with a pair of dtypes, less the one it takes as it is."""
     kind = str(plan.kinds[var])
-    return max(plan.target.cost_of(kind, pair) / plan.target.cost_of(kind, plan.pair(var)) - 1, 0.0)
+    return max(plan.target.cost_of(kind, pair) / plan.target.cost_of(kind, plan.pair(var)) - 1, _LEAST)
 
 
 def _layers(plan: QuantizationPlan, var: Any) -> list[Any]:
@@ -125,10 +148,12 @@ def _wide(plan: QuantizationPlan, var: Any) -> Pair | None:
 def _pairs(plan: QuantizationPlan, tied: Iterable[_Tied], noise: Mapping[Any, float]) -> dict[str, Pair]:
     """The dtypes of the layers that are to read more than bytes. noise: at the outputs, by tensor."""
     costs = [(sum(noise.get(t.var, 0.0) for t in group.tensors), group) for group in tied]
-    room = MOST_WORK * sum(node_macs(plan.mod, value) for value in plan.values.values())
+    total = sum(node_macs(plan.mod, value) for value in plan.values.values())
     pairs: dict[str, Pair] = {}
+    macs, work = 0, 0.0
     for cost, group in sorted(costs, key=lambda c: -c[0] / max(c[1].work, 1)):
-        if (group.gated or cost >= WORTH) and group.work <= room:
-            room -= group.work
+        fits = work + group.work <= MOST_WORK * total or macs + group.macs <= MOST_MACS * total
+        if fits and (group.gated or cost >= WORTH):
+            macs, work = macs + group.macs, work + group.work
             pairs |= group.pairs
     return pairs

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.formats import INT8
 from hwptq.operators.conv2d import Conv2d
 from hwptq.targets.templates.depthwise import DepthwiseKernel
 from hwptq.tir.builder import (
@@ -57,10 +58,18 @@ class Depthwise(Template[DepthwiseKernel]):
 
     def wishes(self, layer: Layer) -> list[Wish]:
         assert isinstance(layer.op, Conv2d)
-        return [Wish(Layout(wanted_padding(layer.op)))]
+        return [Wish(wanted_layout(layer.op, layer.activations[0]))]
 
     def writes(self, layer: Layer, layout: Layout) -> bool:
         return layout.rows == 1
+
+    def takes_halfwords(self, layer: Layer) -> bool:
+        return isinstance(layer.op, Conv2d) and layer.op.acc_shift == 0 and not self.kernel.pairs
+
+
+def wanted_layout(op: Conv2d, x: TensorType) -> Layout:
+    """What the kernel reads: x with its border."""
+    return Layout(wanted_padding(op), x.dtype)
 
 
 def depthwise(
@@ -74,9 +83,10 @@ def depthwise(
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
     weight, *rest = constants
-    packing = Packing(x, Layout(wanted_padding(op)), unit)
+    packing = Packing(x, wanted_layout(op, x), unit)
     conv = describe(op, packing.read, weight.shape, out)
-    bands = plan_bands(packing, conv, schedule.scratchpad) if schedule.scratchpad and packing.needed else None
+    banded = schedule.scratchpad and packing.needed and x.dtype == INT8.held
+    bands = plan_bands(packing, conv, schedule.scratchpad) if banded else None
     packed = None if bands else pack_input(packing)
     taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0), dtype=np.int16)
     taps = pack_pairs(taps) if kernel.pairs else taps

@@ -23,6 +23,7 @@ from math import prod
 import numpy as np
 from tvm.script.ir_builder import tirx as T
 
+from hwptq.formats import INT8, INT16
 from hwptq.operators.conv2d import Conv2d
 from hwptq.quant.fixed_point import MAX_SHIFT
 from hwptq.targets.templates.depthwise import DepthwiseKernel
@@ -56,6 +57,8 @@ from .depthwise import depthwise
 from .depthwise_buffer import depthwise_buffer, fits, writes_interleaved
 from .depthwise_constants import Entries, pack_factors, pack_taps
 from .depthwise_plan import ROWS, Plan
+from .halfword_bytes import biases_of_halves, lower_from, split_bytes
+from .halfword_sums import begin_lower
 from .layer import Layer
 from .pack_input import Packing, pack_input
 from .pack_weights import without_offset
@@ -87,7 +90,12 @@ class DepthwiseDot(Template[DepthwiseDotKernel]):
     def wishes(self, layer: Layer) -> list[Wish]:
         op, x, weight = layer.op, layer.activations[0], layer.constants[0].shape
         assert isinstance(op, Conv2d)
+        if x.dtype == INT16.held:  # no producer takes it apart
+            return [Wish(PLAIN)]
         return [Wish(wanted_layout(op, x, weight, layer.out, self.kernel, self.unit.masked))]
+
+    def takes_halfwords(self, layer: Layer) -> bool:
+        return isinstance(layer.op, Conv2d) and layer.op.acc_shift == 0
 
     def writes(self, layer: Layer, layout: Layout) -> bool:
         op, x, weight = layer.op, layer.activations[0], layer.constants[0].shape
@@ -105,35 +113,49 @@ def depthwise_dot(
     schedule: Schedule,
 ) -> tuple[Step, ...]:
     """The steps of a Conv2d with groups == I == O; `constants` are its weight, bias, multiplier and shift."""
-    weight, bias, multiplier, shift = constants
-    if fits(op, x, weight.shape, kernel):
+    weight = constants[0]
+    wide = x.dtype == INT16.held
+    if _buffered(op, x, weight.shape, kernel):
         return depthwise_buffer(op, x, constants, out, kernel, unit, schedule.tile)
     if weight.shape[1] == 1:
         return depthwise(op, x, constants, out, DepthwiseKernel(unit.lanes), unit, schedule)
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, kernel, unit.masked), unit)
     conv = describe(op, packing.read, weight.shape, out)
     plan = replace(_plan(conv, kernel, unit.masked, schedule.tile), first_cache=schedule.first_cache)
+    if wide:
+        plan = replace(plan, lower=lower_from(x, packing.wanted))
     emit_part = partial(_emit, kernel=kernel, bounds=op.bounds, out=out, unit=unit)
     packed = None
-    if schedule.scratchpad and packing.needed:
+    if schedule.scratchpad and packing.needed and not wide:
         plan, body = _from_scratchpad(plan, packing, schedule.scratchpad, emit_part)
     else:
-        packed = pack_input(packing)
+        packed = split_bytes(x, packing.wanted, unit) if wide else pack_input(packing)
         body = emit_part(plan, parts=unit.shared(_COST * prod(out.shape) * prod(conv.kernel)))
-    if kernel.unsigned_activation:
-        bias = without_offset(bias, weight)
-    taps, entries = weight.reshape(weight.shape[0], *conv.kernel), Entries(plan)
-    arrays = [
-        pack_taps(taps, entries),
-        *(
-            pack_factors(v, entries, extra)
-            for v, extra in ((bias, 0), (multiplier, 2**30), (shift, MAX_SHIFT))
-        ),
-    ]
-    types = [packing.read if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
+    entries = Entries(plan)
+    arrays = [pack_taps(weight.reshape(weight.shape[0], *conv.kernel), entries)]
+    for factors, surplus in _factors(op, constants, kernel, wide):
+        arrays.append(pack_factors(factors, entries, surplus))
+    types = [packed.out if packed else x, *(TensorType(a.shape, str(a.dtype)) for a in arrays), out]
     func = primfunc(types, {TEMPLATE: kernel.template}, body)
     step = Step(func, (PREVIOUS if packed else 0, *arrays), out, f"{op.kind}_{kernel.template}")
     return (packed, step) if packed else (step,)
+
+
+def _buffered(op: Conv2d, x: TensorType, weight: Sequence[int], kernel: DepthwiseDotKernel) -> bool:
+    """Whether depthwise_buffer computes it."""
+    return x.dtype == INT8.held and fits(op, x, weight, kernel)
+
+
+def _factors(
+    op: Conv2d, constants: Sequence[np.ndarray], kernel: DepthwiseDotKernel, wide: bool
+) -> list[tuple[np.ndarray, int]]:
+    """The factors of channels that the kernel reads, each with a value for surplus lanes."""
+    weight, bias, multiplier, shift = constants
+    others = [(multiplier, 2**30), (shift, MAX_SHIFT)]
+    if wide:
+        lower, upper = biases_of_halves(op, bias, weight, kernel.unsigned_activation)
+        return [(lower, 0), *others, (upper, 0)]
+    return [(without_offset(bias, weight) if kernel.unsigned_activation else bias, 0), *others]
 
 
 def _from_scratchpad(
@@ -175,7 +197,7 @@ def wanted_layout(
     masked: bool,
 ) -> Layout:  # fmt: skip
     """What the kernel reads: `weight` is the shape of the weights; `masked`: see VectorUnit."""
-    if fits(op, x, weight, kernel):
+    if _buffered(op, x, weight, kernel):
         return PLAIN
     if weight[1] == 1:
         return Layout(wanted_padding(op))
@@ -207,12 +229,17 @@ def _emit(
     plan: Plan, kernel: DepthwiseDotKernel, bounds: Bounds, out: TensorType, unit: VectorUnit,
     parts: Parts = WHOLE, border: Border | None = None,
 ) -> Emit:  # fmt: skip
-    """Code of (x packed, taps, bias, multiplier, shift, y); `border` is that which x does not have."""
+    """Code of (x packed, taps, bias, multiplier, shift, y); `border` is that which x does not have.
+
+    Of int16 there are biases of the sums over upper bytes before y, and `bias` is of those over lower ones.
+    """
     conv, lanes, entries = plan.conv, kernel.lanes, Entries(plan)
     height = conv.out[0]
     pairs = -(-height // plan.outputs)
 
-    def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, y: Flat) -> None:
+    def emit(x: Flat, taps: Flat, bias: Flat, multiplier: Flat, shift: Flat, *rest: Flat) -> None:
+        *uppers, y = rest
+
         def tile(b: Expr, pair: Expr, i: Expr, column: Expr, bordered: bool = False) -> None:
             row = start_of(pair, plan.outputs, height)
             x0 = start_of(column, plan.pixels, conv.out[1]) if not plan.by_rows else 0
@@ -223,9 +250,14 @@ def _emit(
                 offsets = [entries.offset(entry, q, ROWS, size) for q in range(ROWS)]
                 return [T.bind(array.load(offset, lanes)) for offset in offsets]
 
-            acc = _accumulators(plan, operands(bias), lanes)
+            acc = _accumulators(plan, operands(uppers[0] if uppers else bias), lanes)
             read = reader(plan, start, border if bordered else None)
             _sum_taps(plan, kernel, acc, x, read, conv.window(b, row, x0), taps, entry, bordered)
+            if uppers:
+                lower, first = x.behind(plan.lower), operands(bias)
+                for line in acc.values():
+                    begin_lower(line, first, lanes, 0)
+                _sum_taps(plan, kernel, acc, lower, read, conv.window(b, row, x0), taps, entry, bordered)
             multipliers, shifts = operands(multiplier), operands(shift)
             for (r, p), line in acc.items():
                 values = [T.bind(cell.load(0, lanes)) for cell in line]

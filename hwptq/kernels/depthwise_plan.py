@@ -29,6 +29,7 @@ class Plan:
     block: int = 16  # bytes within which the device interleaves vectors
     by_rows: bool = False
     first_cache: int = Memory.first_cache  # bytes
+    lower: int = 0  # elements from the upper bytes of int16 activations to the lower ones; 0 = they are bytes
 
     @property
     def line(self) -> int:

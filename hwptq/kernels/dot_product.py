@@ -6,7 +6,7 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.formats import INT8
+from hwptq.formats import INT16
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.operators.matmul import MatMul
 from hwptq.targets.templates.dot_product import DotProductKernel
@@ -15,7 +15,6 @@ from hwptq.tir.kernel import Step
 
 from .group_dot import group_dot, takes_groups
 from .group_lookup import group_lookup
-from .halfword_bytes import splits
 from .layer import Layer
 from .matmul_dot import fits, matmul_dot
 from .register_tile import Mac, Tile
@@ -39,10 +38,6 @@ class DotProduct(Tiled[DotProductKernel]):
         if isinstance(layer.op, GroupDense | GroupEmbedding):
             return takes_groups(layer, self._weights_first)
         return not isinstance(layer.op, MatMul) or fits(layer.activations, self.tiling.mac, self.unit)
-
-    def takes_halfwords(self, layer: Layer) -> bool:
-        plain = not self.kernel.aligned and not self.schedule.scratchpad
-        return plain and self.kernel.operand_bits == INT8.bits and splits(layer)
 
     def steps(self, layer: Layer) -> tuple[Step, ...]:
         if isinstance(layer.op, MatMul):
@@ -102,4 +97,5 @@ def mac_of(kernel: DotProductKernel, weights_first: bool = False) -> Mac:
         pick=pick,
         accumulate=accumulate,
         aligned=kernel.aligned,
+        halfwords=kernel.operand_bits == INT16.bits,
     )

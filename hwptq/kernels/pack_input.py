@@ -5,7 +5,7 @@ It takes a pass over the image where its producer could not write that layout at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from hwptq.tir.builder import TEMPLATE, WHOLE, Expr, Flat, Parts, loop, primfunc, share, unravel
@@ -19,7 +19,7 @@ _COST = 60  # multiply-accumulates that take as long as moving a byte, also to a
 
 @dataclass(frozen=True)
 class Packing:
-    """int8 x [N,H,W,C] (any rank without borders) -> the same in the layout `wanted`."""
+    """int8 or int16 x [N,H,W,C] (any rank without borders) -> the same in the layout `wanted`."""
 
     x: TensorType
     wanted: Layout
@@ -28,7 +28,7 @@ class Packing:
     @property
     def needed(self) -> bool:
         """Whether x can't serve as it is."""
-        return not self.x.layout.serves(self.wanted)
+        return not replace(self.x.layout, dtype=self.x.stored.dtype).serves(self.wanted)
 
     @property
     def out(self) -> TensorType:

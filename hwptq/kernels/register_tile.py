@@ -21,7 +21,6 @@ from hwptq.tir.builder import (
     Parts,
     cast,
     constant,
-    dtype_of,
     in_parts,
     loop,
     nest,
@@ -40,6 +39,7 @@ from .cells import Output
 from .convolution import Convolution
 from .epilogue import Follower, place
 from .gather_bytes import gathered
+from .halfword_sums import begin_lower, both
 from .pack_groups import factor_rows
 from .pack_weights import stored_rows, vector_count
 from .store_rows import store_rows
@@ -68,6 +68,7 @@ class Mac:
     assembly: str = ""  # the instruction in assembly language
     unroll: int = 1  # groups of k that one turn of the loop takes, at the least
     apart: bool = False  # each lane is a scalar of its own, to which `accumulate` adds k products
+    halfwords: bool = False  # activations may be int16
     gather: str = ""  # loads elements from anywhere, see gather_bytes; "" = it can't
 
     def groups_of(self, run: int) -> int:
@@ -104,7 +105,8 @@ class Plan:
     weight_group: int = 0  # elements of a run that share a factor of their int4 weights; 0 = no factors
     gathered: bool = False  # a window is one run, whose elements are gathered
     packed: int = 0  # vectors whose weights are packed together; 0 = those of a tile
-    lower: int = 0  # elements from the upper bytes of int16 activations to the lower ones; 0 = they are bytes
+    lower: int = 0  # elements from the upper bytes of int16 activations to the lower ones; 0 = x is whole
+    shortened: int = 0  # bits that the sums of both are shortened by
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -167,7 +169,9 @@ class Plan:
         rows = self.vectors * self.stored_rows + factor_rows(self.vectors * self.factors, self.mac.k)
         weight = TensorType((rows, lanes * self.mac.k), "int8")
         scales = ("float32",) if out.dtype == "float32" else ("int32", "int32")
-        return [x, weight, *(TensorType((self.vectors * lanes,), d) for d in ("int32", *scales)), out]
+        channels = self.vectors * lanes
+        biases = 2 * self.vectors * self.mac.lanes if self.lower else channels
+        return [x, weight, TensorType((biases,), "int32"), *(TensorType((channels,), d) for d in scales), out]
 
 
 def emit_tiled(
@@ -193,12 +197,12 @@ def emit_tiled(
 
         def tile(turns: Turns, vectors: int, b: Expr, row: Expr, t: Expr) -> None:
             x0, v0 = start_of(t, size, plan.row_pixels), turns.first + turns.at
-            acc = accumulators(mac, -(-size // mac.rows), vectors, None if plan.lower else bias, v0)
-            reduce_windows(plan, acc, x, _windows(plan, b, row, x0), weight, turns)
+            windows, lines = _windows(plan, b, row, x0), -(-size // mac.rows)
+            acc = accumulators(mac, lines, vectors, bias, v0 + plan.vectors if plan.lower else v0)
+            reduce_windows(plan, acc, x, windows, weight, turns)
+            values = _held(plan, acc)
             if plan.lower:
-                _move_up(mac, acc, bias, v0)
-                reduce_windows(plan, acc, x.behind(plan.lower), _windows(plan, b, row, x0), weight, turns)
-            values = [[cell.load(0, plan.cells) for cell in line] for line in acc]
+                values = _with_lower(plan, acc, x, windows, weight, turns, bias)
 
             def pixels(border: Padding) -> list[Expr]:
                 return [conv.pixel(b, row, real_pixel(plan, x0 + i), border) for i in range(size)]
@@ -232,29 +236,37 @@ def real_pixel(plan: Plan, pixel: Expr) -> Expr:
     return pixel if plan.row_pixels == last + 1 else T.min(pixel, last)
 
 
-def accumulators(
-    mac: Mac, lines: int, vectors: int, bias: Flat | None, v0: Expr
-) -> list[list[Flat | Apart]]:  # fmt: skip
-    """[line][vector] of int32[rows][lanes], each row the bias of its channels; without one 0."""
+def accumulators(mac: Mac, lines: int, vectors: int, bias: Flat, v0: Expr) -> list[list[Flat | Apart]]:
+    """[line][vector] of int32[rows][lanes], each row the bias of its channels."""
     cells = mac.rows * mac.lanes
     acc = [[sums(cells, mac.apart) for _ in range(vectors)] for _ in range(lines)]
-    for j in range(vectors):
-        row = T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes)) if bias else constant(0, "int32", mac.lanes)
-        start = row if mac.rows == 1 else T.bind(shuffle([row] * mac.rows, range(cells)))
+    for j, start in enumerate(_biases(mac, vectors, bias, v0)):
         for line in acc:
             line[j].store(0, start, cells)
     return acc
 
 
-def _move_up(mac: Mac, acc: Sequence[Sequence[Flat | Apart]], bias: Flat, v0: Expr) -> None:
-    """acc = 256 acc + bias, modulo 2^32: what was summed are products of upper bytes."""
-    unsigned = dtype_of("uint32", mac.lanes)
-    for j in range(len(acc[0])):
-        row = T.bind(T.reinterpret(unsigned, bias.load((v0 + j) * mac.lanes, mac.lanes)))
-        for line in acc:
-            upper = T.reinterpret(unsigned, line[j].load(0, mac.lanes))
-            moved = T.shift_left(upper, constant(8, "uint32", mac.lanes)) + row
-            line[j].store(0, T.reinterpret(dtype_of("int32", mac.lanes), moved), mac.lanes)
+def _biases(mac: Mac, vectors: int, bias: Flat, v0: Expr) -> list[Expr]:
+    """Of `vectors` from v0: the bias of a row's channels, for all rows."""
+    rows = [T.bind(bias.load((v0 + j) * mac.lanes, mac.lanes)) for j in range(vectors)]
+    every = range(mac.rows * mac.lanes)
+    return rows if mac.rows == 1 else [T.bind(shuffle([row] * mac.rows, every)) for row in rows]
+
+
+def _held(plan: Plan, acc: Sequence[Sequence[Flat | Apart]]) -> list[list[Expr]]:
+    return [[cell.load(0, plan.cells) for cell in line] for line in acc]
+
+
+def _with_lower(
+    plan: Plan, acc: Sequence[Sequence[Flat | Apart]], x: Flat, windows: list[Expr], weight: Flat,
+    turns: Turns, bias: Flat,
+) -> list[list[Expr]]:  # fmt: skip
+    """The sums over all of x, of which `acc` holds those over upper bytes."""
+    start = _biases(plan.mac, len(acc[0]), bias, turns.first + turns.at)
+    upper = [begin_lower(line, start, plan.cells, plan.shortened) for line in acc]
+    reduce_windows(plan, acc, x.behind(plan.lower), windows, weight, turns)
+    lower = _held(plan, acc)
+    return [both(*lines, plan.cells, plan.shortened) for lines in zip(lower, upper, strict=True)]
 
 
 def _windows(plan: Plan, b: Expr, row: Expr, x0: Expr) -> list[Expr]:

@@ -16,7 +16,7 @@ from hwptq.formats import INT16
 from hwptq.ir.real_operator import RealOperator
 from hwptq.operators.dense import Dense, DenseFloat
 from hwptq.operators.group_dense import GroupDense
-from hwptq.operators.layers import IntegerDense
+from hwptq.operators.layers import IntegerLayer
 from hwptq.operators.rows import RowRescale
 from hwptq.targets.schema import Descriptor
 from hwptq.tir.kernel import Step, TensorType
@@ -127,7 +127,7 @@ class Selector(ABC):
     def template(self, layer: Layer, tile: int = 0) -> Template[Any] | None:
         """What the rules of the target name for a layer; None where they name nothing that takes it."""
         named = self._named(layer.op.rule(layer.constants), tile)
-        wide = isinstance(layer.op, IntegerDense) and layer.activations[0].dtype == INT16.held
+        wide = isinstance(layer.op, IntegerLayer) and layer.activations[0].dtype == INT16.held
         fitting = (template for template in named if template.takes(layer))
         return next((t for t in fitting if not wide or t.takes_halfwords(layer)), None)
 

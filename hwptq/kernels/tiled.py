@@ -22,7 +22,7 @@ from .choose_tile import fit, tile_beside_one
 from .convolution import Convolution, describe, wanted_padding
 from .epilogue import Follower, any_border, parameters
 from .gather_bytes import FARTHEST, reordered
-from .halfword_bytes import split_bytes, without_halves
+from .halfword_bytes import biases_of_halves, lower_from, split_bytes, splits
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .layer import Layer
@@ -68,7 +68,7 @@ class Tiled(Template[Table]):
         if not isinstance(layer.op, IntegerLayer):
             return super().wishes(layer)
         op, (x, *others), weight, mac = layer.op, layer.activations, layer.constants[0].shape, self.tiling.mac
-        if x.dtype == INT16.held:  # a step of its own takes it apart
+        if x.dtype == INT16.held:  # no producer takes it apart
             return [Wish(PLAIN), *(ANY for _ in others)]
         interleaved = _interleaved(op, x, weight, layer.out, mac)
         exact = interleaved or _widened(x, mac)
@@ -85,6 +85,13 @@ class Tiled(Template[Table]):
 
     def takes_followers(self, layer: Layer) -> bool:
         return isinstance(layer.op, Conv2d | Dense)
+
+    def takes_halfwords(self, layer: Layer) -> bool:
+        op, x, mac = layer.op, layer.activations[0], self.tiling.mac
+        if not isinstance(op, IntegerLayer) or _widened(x, mac):
+            return False
+        interleaved = _interleaved(op, x, layer.constants[0].shape, layer.out, mac)
+        return not interleaved and (_whole(op, mac) or splits(op, layer.constants))
 
 
 def tiled_steps(
@@ -113,33 +120,38 @@ def tiled_steps(
     tile, packed = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile), 0
     if schedule.beside_one and conv.out[1] > 1:
         tile, packed = tile_beside_one(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
-    lower = prod(x.shape) if x.dtype == INT16.held else 0
     gathered, group = gathers(conv, mac, op), op.weight_group
-    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, group, gathered, packed, lower)
-    before = () if x.layout.rows > 1 else _prepare(wide, packing, plan, bool(schedule.scratchpad))
+    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, group, gathered, packed)
+    if x.dtype == INT16.held and not _whole(op, mac):
+        plan = replace(plan, lower=lower_from(x, packing.wanted), shortened=op.acc_shift)
+    in_kernel = bool(schedule.scratchpad) and not plan.lower
+    before = () if x.layout.rows > 1 else _prepare(wide, packing, plan, in_kernel)
     tail, tail_args = parameters(followers, 1, lambda v: pack_channels(v, plan.stored_lanes))
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
     parts = unit.shared(prod(out.shape) * weight[0].size)
-    bounds = proven(op.bounds, constants)
+    bounds = proven(op.bounds, constants, x.dtype, op.acc_shift)
     if interleaved:
         body = emit_interleaved(plan, bounds, unit, schedule.assembly, parts, followers)
     else:
         body = emit_tiled(plan, bounds, out, unit, parts, followers)
-    if schedule.scratchpad and packing.needed:
+    if in_kernel and packing.needed:
         bands = plan_bands(packing, conv, schedule.scratchpad)
         body = emit_bands(bands, conv, emit_tiled(replace(plan, conv=bands.conv), bounds, out, unit))
     attributes = {TEMPLATE: tiling.name}
-    if plan.writes_once and not schedule.scratchpad:
+    if plan.writes_once and not in_kernel:
         attributes[OVERLAYS] = overlaid(types, range(len(types) - 1 - len(tail), len(types) - 1))
     func = primfunc(types, attributes, body)
+    unsigned = mac.activation == "uint8"
     if plan.lower:
-        bias = without_halves(bias, weight, mac)
-    elif mac.activation == "uint8":
-        bias = without_offset(bias, weight)
+        biases = biases_of_halves(op, bias, weight, unsigned)
+        packed_bias = np.concatenate([pack_channels(b, mac.lanes) for b in biases])
+    else:
+        bias = without_offset(bias, weight) if unsigned else bias
+        packed_bias = pack_channels(bias, plan.stored_lanes)
     args: tuple[int | np.ndarray, ...] = (
         PREVIOUS if before else 0,
         _packed(weight, plan),
-        pack_channels(bias, plan.stored_lanes),
+        packed_bias,
         *pack_scales(scales, plan.stored_lanes),
         *tail_args,
     )
@@ -150,9 +162,15 @@ def wanted_layout(
     op: IntegerLayer, x: TensorType, weight: Sequence[int], out: TensorType, mac: Mac
 ) -> Layout:
     """What the kernel reads, or what is interleaved before it; `weight` is the shape of the weights."""
-    layout = Layout(wanted_padding(op), mac.activation)
+    halfwords = x.dtype == INT16.held and _whole(op, mac)
+    layout = Layout(wanted_padding(op), INT16.held if halfwords else mac.activation)
     conv = describe(op, replace(x, layout=layout), weight, out)
     return layout if interleaves(mac, conv) else replace(layout, slack=mac.slack(conv.run))
+
+
+def _whole(op: IntegerLayer, mac: Mac) -> bool:
+    """Whether int16 activations enter an instruction as they are, and not by upper and lower bytes."""
+    return mac.halfwords and op.acc_shift == 0
 
 
 def gathers(conv: Convolution, mac: Mac, op: IntegerLayer) -> bool:

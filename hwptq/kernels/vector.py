@@ -35,7 +35,7 @@ def mac_of(kernel: VectorKernel) -> Mac:
     def accumulate(acc: Expr, activation: Expr, weight: Expr) -> Expr:
         return acc + activation * cast(weight, "int32", lanes)
 
-    return Mac(1, lanes, 1, 1, "int8", "int8", pick, accumulate, unroll=kernel.unroll)
+    return Mac(1, lanes, 1, 1, "int8", "int8", pick, accumulate, unroll=kernel.unroll, halfwords=True)
 
 
 def _alone(value: Expr) -> Expr:

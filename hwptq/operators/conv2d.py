@@ -35,7 +35,6 @@ from hwptq.tir.windows import inside, leaves_image, when
 
 from .clamp import emit_clamped
 from .float_operator import FloatOperator, FloatProducts, stored
-from .in_bytes import reads_bytes
 from .residual import with_residual
 
 
@@ -91,10 +90,6 @@ class Conv2d(_Convolution):
     out: str = "int8"
     acc_shift: int = 0
     rounding: str = STEPS
-
-    def rule(self, constants: Sequence[np.ndarray]) -> str:
-        """Kernels of descriptors read bytes."""
-        return super().rule(constants) if reads_bytes(self) else ""
 
     def reference(self, x, w, bias, multiplier, shift) -> np.ndarray:
         acc = shortened(convolution_sum(self, x, w, bias), self.acc_shift)

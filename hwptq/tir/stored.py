@@ -1,4 +1,4 @@
-"""Code that reads and writes the elements of an int8 tensor, whatever its layout."""
+"""Code that reads and writes the elements of an int8 tensor, or of int16, whatever its layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .vector_unit import VectorUnit
 
 @dataclass(frozen=True)
 class Stored:
-    """An array, and the int8 tensor that it holds."""
+    """An array, and the int8 tensor that it holds; or one of int16, as it is."""
 
     flat: Flat
     tensor: TensorType
@@ -31,16 +31,23 @@ class Stored:
         padding, (image, line, pixel) = self.tensor.layout.padding, self.strides
         return b * image + (row + padding.top) * line + (col + padding.left) * pixel
 
+    @property
+    def _plain(self) -> bool:
+        """Whether elements are the values."""
+        return self.flat.dtype == self.tensor.dtype
+
     def load(self, offset: Expr, lanes: int = 1) -> Expr:
-        """`lanes` int8 values from `offset` on."""
-        return decoded(self.flat.load(offset, lanes), self.flat.dtype, lanes)
+        """`lanes` values from `offset` on."""
+        value = self.flat.load(offset, lanes)
+        return value if self._plain else decoded(value, self.flat.dtype, lanes)
 
     def store(self, offset: Expr, value: Expr, lanes: int = 1, count: int | None = None) -> None:
-        """Write `lanes` int8 values, or the first `count` of them."""
-        self.flat.store(offset, encoded(value, self.flat.dtype, lanes), lanes, count)
+        """Write `lanes` values, or the first `count` of them."""
+        stored = value if self._plain else encoded(value, self.flat.dtype, lanes)
+        self.flat.store(offset, stored, lanes, count)
 
     def fill(self, at: Expr, count: int, value: int, unit: VectorUnit) -> None:
-        """Write an int8 value `count` times."""
+        """Write a value `count` times."""
         if count:
             stored = value + 128 if self.flat.dtype == "uint8" else value
             unit.cover(

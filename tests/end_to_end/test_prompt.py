@@ -127,7 +127,7 @@ int main(void) {
     [
         ("x86-64-avx2", {"threads": 2}, "its threads share the kernels of steps alone"),
         ("arm-cortex-m55", {}, "its programs run without a C library"),
-        ("nvidia-ada-fp8", {}, "its programs keep no caches"),
+        ("nvidia-ada-fp8", {}, "programs for a GPU read one token at a time"),
     ],
 )
 def test_targets_that_can_not_say_why(

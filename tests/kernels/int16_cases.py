@@ -27,7 +27,7 @@ from hwptq.quant.window import conv_output_shape
 
 _CHANNELS = (1, 3, 8, 17, 33)
 #: Groups, input channels of each, output channels of each.
-_GROUPS = ((1, 5, 7), (1, 16, 16), (3, 1, 1), (2, 8, 3), (17, 1, 1), (64, 1, 1))
+_GROUPS = ((1, 5, 7), (1, 16, 16), (1, 67, 33), (3, 1, 1), (2, 8, 3), (17, 1, 1), (64, 1, 1), (80, 1, 1))
 
 
 def int16(random: Random, *shape: int) -> np.ndarray:
@@ -64,10 +64,11 @@ def _constants(random: Random, weight: np.ndarray, most: int) -> tuple[int, tupl
 def conv(random: Random) -> Case:
     """A Conv2d, grouped or not; x is int16, or int8 where the result is int16."""
     groups, per_group, multiple = random.choice(_GROUPS)
-    kernel, strides = random.choice(((1, 1), (3, 3), (2, 3))), random.choice(((1, 1), (2, 2)))
+    kernel, strides = random.choice(((1, 1), (3, 3), (2, 3), (1, 5))), random.choice(((1, 1), (2, 2)))
     padding = random.choice(((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 2, 0)))
+    dilation = random.choice(((1, 1), (1, 1), (2, 1)))
     weight = int8(random, groups * multiple, *kernel, per_group)
-    shape = random.choice((1, 2)), random.randint(3, 6), random.randint(3, 6), groups * per_group
+    shape = random.choice((1, 2)), random.randint(5, 9), random.randint(5, 20), groups * per_group
     zero, lo, hi, out = _output(random)
     if out == INT16.name and random.choice((True, False)):
         x, bits, in_zero = int8(random, *shape), 8, random.choice((-128, 5))
@@ -75,7 +76,7 @@ def conv(random: Random) -> Case:
         x, bits, in_zero = int16(random, *shape), 16, 0
     by, constants = _constants(random, weight, 2 ** (bits - 1))
     op = Conv2d(
-        strides, padding, (1, 1), groups, in_zero, zero, lo, hi, activation_bits=bits, out=out, acc_shift=by
+        strides, padding, dilation, groups, in_zero, zero, lo, hi, activation_bits=bits, out=out, acc_shift=by
     )
     return Case(op, (x,), (weight, *constants))
 

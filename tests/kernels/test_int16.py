@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int16_cases import KINDS
+from int16_cases import KINDS, conv, dense
 from integer_targets import HOSTED_TARGETS
 from kernel_cases import check
 from program_batch import run_batch
@@ -33,5 +33,14 @@ def test_random_operators(kind: Callable, random: Random) -> None:
 def test_a_batch_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
     target = load_target(runnable(name))
     cases = [kind(Random(seed)) for seed in range(3) for kind in KINDS]
+    for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
+        np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))
+
+
+@pytest.mark.parametrize("name", HOSTED_TARGETS)
+def test_layers_on_every_target(runnable: Callable[[str], str], name: str, tmp_path: Path) -> None:
+    """By kernels for bytes, upper and lower ones, or for int16: more shapes than the batch above has."""
+    target = load_target(runnable(name))
+    cases = [kind(Random(seed)) for seed in range(10, 26) for kind in (conv, dense)]
     for case, result in zip(cases, run_batch(cases, target, tmp_path), strict=True):
         np.testing.assert_array_equal(result, case.expected(), err_msg=str(case))

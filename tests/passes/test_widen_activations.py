@@ -104,6 +104,6 @@ def test_what_a_gate_gives_is_int16_where_that_takes_hardly_longer(tmp_path):
     assert assignment(found.float32["main"]) == {"down": ("int16", "int8")}
 
 
-@pytest.mark.parametrize(("target", "constant"), [("x86-64-avx2", False), ("x86-64-vnni", True)])
+@pytest.mark.parametrize(("target", "constant"), [("x86-64-amx", False), ("x86-64-vnni", True)])
 def test_it_stays_in_bytes_where_that_takes_long_or_one_factor_is_constant(tmp_path, target, constant):
     assert not assignment(gated(tmp_path, target, constant).float32["main"])

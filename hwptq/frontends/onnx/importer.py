@@ -25,6 +25,7 @@ from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .chosen_branch import choose_branches
 from .constant_codes import fold_constant_codes
+from .dropped_windows import drop_windows
 from .fixed_inputs import fix_inputs
 from .float_nodes import with_float_nodes
 from .float_types import widen_floats, widen_nibbles
@@ -73,6 +74,7 @@ def import_proto(
     shapes = input_shapes(fed, axes or {})
     shapes = fix_inputs(proto, shapes, fixed or {})
     shapes, empty = choose_branches(proto, shapes)
+    drop_windows(proto, shapes)
     proto, shapes, replaced, growth = with_fixed_caches(proto, shapes)
     fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}

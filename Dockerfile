@@ -3,6 +3,8 @@
 FROM python:3.12-slim-bookworm
 
 # The compilers and emulators that the descriptors of CPUs name; tests/docs/test_container.py compares the lists.
+# The base names their release; versions pinned within it would be gone with its next point release.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         clang \
@@ -30,7 +32,7 @@ COPY targets targets
 RUN pip install --no-cache-dir . && rm -rf /src
 
 RUN useradd --create-home --uid 1000 hwptq
-USER hwptq
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["hwptq"]
 CMD ["--help"]

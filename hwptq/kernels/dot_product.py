@@ -6,7 +6,7 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from hwptq.formats import INT16
+from hwptq.formats import INT8, INT16
 from hwptq.operators.group_dense import GroupDense, GroupEmbedding
 from hwptq.operators.matmul import MatMul
 from hwptq.targets.templates.dot_product import DotProductKernel
@@ -54,7 +54,10 @@ class DotProduct(Tiled[DotProductKernel]):
         together = kernel.dense_vectors if self.schedule.beside_one else most.vectors
         if isinstance(layer.op, GroupEmbedding):
             return group_lookup(layer, kernel.lanes, kernel.k, together)
-        unsigned = kernel.unsigned_activation
+        assert isinstance(layer.op, GroupDense)
+        # codes that leave the sign of an operand free need no step that subtracts from each of them
+        positive = kernel.operand_bits == INT8.bits and layer.op.weight_bits < INT8.bits
+        unsigned = kernel.unsigned_activation or positive
         return group_dot(layer, self._weights_first, unsigned, most, self.unit, together)
 
     @property

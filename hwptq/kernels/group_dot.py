@@ -2,9 +2,9 @@
 
 A tile of tokens x vectors of channels has two sets of registers: the int32 sums of a group, and the float32
 that they are added to by an fma, times the scales, at the end of the group. Codes are unpacked once for all
-tokens of a tile. An instruction of an unsigned operand takes the weights as that one: a code is the level
-less the lowest one, and the sums of a group begin with lowest * (sum of the activations). With zeros it is
-(lowest - zero) * that sum.
+tokens of a tile. An instruction of an unsigned operand takes the weights as that one, one of signed bytes
+takes codes of less than 8 bits so too: a code is the level less the lowest one, and the sums of a group begin
+with lowest * (sum of the activations). With zeros it is (lowest - zero) * that sum.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _NAME = "group_dot_product"
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """A layer with the instruction and the tile that compute it; unsigned: of the instruction's weights."""
+    """A layer with the instruction and tile that compute it; unsigned: weights as levels less the lowest."""
 
     op: GroupDense
     tokens: int
@@ -117,7 +117,7 @@ def group_dot(
     plan = GroupPlan(op, tokens, channels, mac, tile, unsigned, together)
     packed = pack_input(Packing(x, Layout(dtype=mac.activation), unit))
     read = packed.out if packed else x
-    terms = _terms(plan, x) if unsigned or zeros else None
+    terms = _terms(plan, x, 1 if zeros else plan.levels[0]) if unsigned or zeros else None
     before = [step for step in (packed, terms) if step]
     arrays = (
         pack_codes(codes, op.weight, op.depth, mac.lanes, mac.k, together),
@@ -129,15 +129,15 @@ def group_dot(
     return (*before, Step(func, (*sources, *arrays), layer.out, f"{op.kind}_{_NAME}"))
 
 
-def _terms(plan: GroupPlan, x: TensorType) -> Step:
-    """int8 x [..., K] -> the sum of each group: int32 [tokens * groups]."""
+def _terms(plan: GroupPlan, x: TensorType, factor: int) -> Step:
+    """int8 x [..., K] -> the sum of each group, times a factor: int32 [tokens * groups]."""
     size, count = plan.op.size, plan.tokens * plan.groups
 
     def emit(source: Flat, terms: Flat) -> None:
         def group(i: Expr) -> None:
             values = cast(source.load(i * size, size), "int32", size)
             total = T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.add.v{size}i32", values)
-            terms.store(i, total)
+            terms.store(i, total * constant(factor, "int32"))
 
         loop(count, group)
 
@@ -198,7 +198,7 @@ def _starts(plan: GroupPlan, tensors: _Tensors, total: Expr, rows: list[Expr]) -
     """What the sums of a token begin with, for each vector, whose scales and zeros are at `rows`."""
     lanes, lowest = plan.mac.lanes, plan.levels[0] if plan.unsigned else 0
     if not tensors.zeros:
-        return [T.bind(splat(total * constant(lowest, "int32"), lanes))] * len(rows)
+        return [T.bind(splat(total, lanes))] * len(rows)
     zeros = [cast(tensors.zeros[0].load(row, lanes), "int32", lanes) for row in rows]
     return [T.bind(splat(total, lanes) * (constant(lowest, "int32", lanes) - zero)) for zero in zeros]
 

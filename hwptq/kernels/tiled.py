@@ -113,15 +113,7 @@ def tiled_steps(
         x, weight = wide.out, widen_weight(weight, wide.out.shape[-1])
     packing = Packing(x, wanted_layout(op, x, weight.shape, out, mac), unit)
     conv = describe(op, packing.read, weight.shape, out, rows=any_border(followers))
-    interleaved = interleaves(mac, conv)
-    size, bits = tiling.tile, packed_bits(op.weight_bits)
-    if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
-        size = Tile(2 * size.pixels, max(1, size.vectors // 2))
-    tile, packed = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile), 0
-    if schedule.beside_one and conv.out[1] > 1:
-        tile, packed = tile_beside_one(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
-    gathered, group = gathers(conv, mac, op), op.weight_group
-    plan = Plan(conv, mac, tile, bits, interleaved, unit.masked, group, gathered, packed)
+    plan = _plan(op, conv, tiling, unit, schedule)
     if x.dtype == INT16.held and not _whole(op, mac):
         plan = replace(plan, lower=lower_from(x, packing.wanted), shortened=op.acc_shift)
     in_kernel = bool(schedule.scratchpad) and not plan.lower
@@ -130,7 +122,7 @@ def tiled_steps(
     types = [*plan.tensors(before[-1].out if before else x, out)[:-1], *tail, out]
     parts = unit.shared(prod(out.shape) * weight[0].size)
     bounds = proven(op.bounds, constants, x.dtype, op.acc_shift)
-    if interleaved:
+    if plan.interleaved:
         body = emit_interleaved(plan, bounds, unit, schedule.assembly, parts, followers)
     else:
         body = emit_tiled(plan, bounds, out, unit, parts, followers)
@@ -141,21 +133,36 @@ def tiled_steps(
     if plan.writes_once and not in_kernel:
         attributes[OVERLAYS] = overlaid(types, range(len(types) - 1 - len(tail), len(types) - 1))
     func = primfunc(types, attributes, body)
-    unsigned = mac.activation == "uint8"
-    if plan.lower:
-        biases = biases_of_halves(op, bias, weight, unsigned)
-        packed_bias = np.concatenate([pack_channels(b, mac.lanes) for b in biases])
-    else:
-        bias = without_offset(bias, weight) if unsigned else bias
-        packed_bias = pack_channels(bias, plan.stored_lanes)
     args: tuple[int | np.ndarray, ...] = (
         PREVIOUS if before else 0,
         _packed(weight, plan),
-        packed_bias,
+        _packed_bias(op, bias, weight, plan),
         *pack_scales(scales, plan.stored_lanes),
         *tail_args,
     )
     return (*before, Step(func, args, out, f"{op.kind}_{tiling.name}"))
+
+
+def _plan(op: IntegerLayer, conv: Convolution, tiling: Tiling, unit: VectorUnit, schedule: Schedule) -> Plan:
+    """What computes `conv`, of bytes."""
+    mac, size, bits = tiling.mac, tiling.tile, packed_bits(op.weight_bits)
+    interleaved = interleaves(mac, conv)
+    if interleaved and bits < 8:  # weights are unpacked in registers: fewer of them, more pixels
+        size = Tile(2 * size.pixels, max(1, size.vectors // 2))
+    tile, packed = fit(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile), 0
+    if schedule.beside_one and conv.out[1] > 1:
+        tile, packed = tile_beside_one(conv, mac, size, tiling.dense_vectors, interleaved, schedule.tile)
+    gathered = gathers(conv, mac, op)
+    return Plan(conv, mac, tile, bits, interleaved, unit.masked, op.weight_group, gathered, packed)
+
+
+def _packed_bias(op: IntegerLayer, bias: np.ndarray, weight: np.ndarray, plan: Plan) -> np.ndarray:
+    """What sums begin with, as the kernel of `plan` reads it."""
+    unsigned = plan.mac.activation == "uint8"
+    if plan.lower:
+        both = biases_of_halves(op, bias, weight, unsigned)
+        return np.concatenate([pack_channels(b, plan.mac.lanes) for b in both])
+    return pack_channels(without_offset(bias, weight) if unsigned else bias, plan.stored_lanes)
 
 
 def wanted_layout(

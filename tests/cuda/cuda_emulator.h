@@ -1,5 +1,6 @@
 // CUDA C++ on a processor: a block's threads are threads of the system, which meet at barriers.
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <cmath>
 #include <cstdint>
@@ -37,6 +38,12 @@ static V __shfl_xor_sync(unsigned, V value, int other) {
   return found;
 }
 
+static inline int atomicMax(int* at, int value) {
+  std::atomic_ref<int> held(*at);
+  int found = held.load();
+  while (found < value && !held.compare_exchange_weak(found, value)) {}
+  return found;
+}
 static inline void __syncwarp() { warps[threadIdx.x / 32]->arrive_and_wait(); }
 
 // Each rounds once: the compiler joins nothing without being asked to.

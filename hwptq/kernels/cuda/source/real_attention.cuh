@@ -1,8 +1,8 @@
 // Attention in float32 with one order of its sums: hwptq/quant/float_attention.py.
 //
 // A block takes QUERIES rows of queries of one head. 16 lanes score a position for all of them, each its sum of those
-// that the order asks for; then a warp makes the exponentials of a row, and a thread the mean of values of a channel,
-// position by position.
+// that the order asks for; then a warp makes the exponentials of a row, and a thread the means of values of a channel,
+// position by position. None looks at positions behind the last one that is shown to a query of the block.
 //
 // C has BATCH, HEADS, SHARED (heads of keys), ROWS, POSITIONS, DEPTH, WIDTH, QUERIES, THREADS, EMPTIES, FACTOR;
 // MASK_BATCH and MASK_ROW, the strides of what hides.
@@ -81,12 +81,24 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
   constexpr int TILES = (C::ROWS + C::QUERIES - 1) / C::QUERIES, WARPS = C::THREADS / 32;
   __shared__ float scores[C::QUERIES][C::POSITIONS];
   __shared__ float wholes[C::QUERIES];
-  __shared__ int ends[C::QUERIES];
+  __shared__ int ends[C::QUERIES], furthest;
   int tile = blockIdx.x % TILES, head = blockIdx.x / TILES % C::HEADS, batch = blockIdx.x / TILES / C::HEADS;
   int first = tile * C::QUERIES, thread = threadIdx.x, lane = thread % 32;
   hwptq_wide queries = ((hwptq_wide)batch * C::HEADS + head) * C::ROWS;
   hwptq_wide keys = ((hwptq_wide)batch * C::SHARED + head / (C::HEADS / C::SHARED)) * C::POSITIONS;
   hidden += (hwptq_wide)batch * C::MASK_BATCH;
+
+  if (thread == 0) furthest = 0;
+  __syncthreads();
+  int last = 0;
+  for (int r = 0; r < min(C::QUERIES, C::ROWS - first); r++)
+#pragma unroll 8
+    for (int j = thread; j < C::POSITIONS; j += C::THREADS)
+      if (hidden[(hwptq_wide)(first + r) * C::MASK_ROW + j] == 0) last = max(last, j + 1);
+  last = hwptq_largest(last, 32);
+  if (lane == 0 && last) atomicMax(&furthest, last);
+  __syncthreads();
+  int reach = furthest;
 
   constexpr int TEAMS = C::THREADS / HWPTQ_LANES;
   int own = thread % HWPTQ_LANES;
@@ -94,8 +106,8 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
 #pragma unroll
   for (int r = 0; r < C::QUERIES; r++) asked[r] = tensors.query(queries + min(first + r, C::ROWS - 1), own);
 #pragma unroll 4
-  for (int begin = 0; begin < C::POSITIONS; begin += TEAMS) {
-    int j = begin + thread / HWPTQ_LANES, key = min(j, C::POSITIONS - 1);
+  for (int begin = 0; begin < reach; begin += TEAMS) {
+    int j = begin + thread / HWPTQ_LANES, key = min(j, reach - 1);
     bool any = false, shown[C::QUERIES];
 #pragma unroll
     for (int r = 0; r < C::QUERIES; r++) {
@@ -105,14 +117,14 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
     if (!__any_sync(HWPTQ_ALL, any)) {
 #pragma unroll
       for (int r = 0; r < C::QUERIES; r++)
-        if (own == 0 && j < C::POSITIONS) scores[r][j] = -INFINITY;
+        if (own == 0 && j < reach) scores[r][j] = -INFINITY;
       continue;
     }
     typename T::Row row = tensors.key(keys + key, own);
 #pragma unroll
     for (int r = 0; r < C::QUERIES; r++) {
       float score = tensors.score(asked[r], row, queries + min(first + r, C::ROWS - 1), keys + key, own);
-      if (own == 0 && j < C::POSITIONS) scores[r][j] = shown[r] ? score : -INFINITY;
+      if (own == 0 && j < reach) scores[r][j] = shown[r] ? score : -INFINITY;
     }
   }
   __syncthreads();
@@ -120,7 +132,7 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
   for (int r = thread / 32; r < C::QUERIES; r += WARPS) {
     float top = -INFINITY, total = 0.0f;
     int end = 0;
-    for (int j = lane; j < C::POSITIONS; j += 32) {
+    for (int j = lane; j < reach; j += 32) {
       top = fmaxf(top, scores[r][j]);
       if (scores[r][j] != -INFINITY) end = j + 1;
     }
@@ -129,7 +141,7 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
     bool none = end == 0;
     end = none ? C::POSITIONS : end;
     for (int j = lane; j < end; j += 32) {
-      float s = scores[r][j];
+      float s = none ? 1.0f : scores[r][j];
       scores[r][j] = none ? 1.0f : s == -INFINITY ? 0.0f : hwptq_real_exponential(__fadd_rn(s, -top));
     }
     __syncwarp();
@@ -145,24 +157,29 @@ static __device__ __forceinline__ void hwptq_real_attention(const T& tensors, co
   }
   __syncthreads();
 
-  for (int at = thread; at < C::QUERIES * C::WIDTH; at += C::THREADS) {
-    int r = at / C::WIDTH, channel = at % C::WIDTH;
-    if (first + r >= C::ROWS) break;
-    float sum = 0.0f;
-    int end = ends[r];
+  int behind = 0;
+  for (int r = 0; r < min(C::QUERIES, C::ROWS - first); r++) behind = max(behind, ends[r]);
+  for (int channel = thread; channel < C::WIDTH; channel += C::THREADS) {
+    float sums[C::QUERIES];
+#pragma unroll
+    for (int r = 0; r < C::QUERIES; r++) sums[r] = 0.0f;
 #pragma unroll 1
-    for (int begin = 0; begin < end; begin += HWPTQ_AHEAD) {
+    for (int begin = 0; begin < behind; begin += HWPTQ_AHEAD) {
       float value[HWPTQ_AHEAD];
 #pragma unroll
       for (int j = 0; j < HWPTQ_AHEAD; j++)
-        value[j] = tensors.value((keys + min(begin + j, end - 1)) * C::WIDTH + channel);
+        value[j] = tensors.value((keys + min(begin + j, behind - 1)) * C::WIDTH + channel);
 #pragma unroll
-      for (int j = 0; j < HWPTQ_AHEAD; j++) {
-        float e = begin + j < end ? scores[r][begin + j] : 0.0f;
-        sum = e != 0.0f ? __fmaf_rn(e, value[j], sum) : sum;
-      }
+      for (int j = 0; j < HWPTQ_AHEAD; j++)
+#pragma unroll
+        for (int r = 0; r < C::QUERIES; r++) {
+          float e = begin + j < ends[r] ? scores[r][begin + j] : 0.0f;
+          sums[r] = e != 0.0f ? __fmaf_rn(e, value[j], sums[r]) : sums[r];
+        }
     }
-    y[(queries + first + r) * C::WIDTH + channel] = __fmaf_rn(sum, wholes[r], 0.0f);
+#pragma unroll
+    for (int r = 0; r < C::QUERIES; r++)
+      if (first + r < C::ROWS) y[(queries + first + r) * C::WIDTH + channel] = __fmaf_rn(sums[r], wholes[r], 0.0f);
   }
 }
 

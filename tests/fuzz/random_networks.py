@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx_models import model, node
 
+LAYERS = ("Conv", "Gemm", "MatMul")
 _MOST_ELEMENTS = 4000
 _SAMPLES = 6
 
@@ -196,7 +197,7 @@ def random_network(chance: random.Random) -> tuple[onnx.ModelProto, dict[str, np
     for _ in range(chance.randrange(2, 10)):
         steps = _ALWAYS + (_IMAGES if len(net.last.shape) == 4 else ())
         chance.choice(steps if prod(net.last.shape) < _MOST_ELEMENTS else (_slice, _function))(net)
-    if not any(n.op_type in ("Conv", "Gemm", "MatMul") for n in net.nodes):
+    if not any(n.op_type in LAYERS for n in net.nodes):
         _dense(net)
     spread, middle = chance.choice([0.1, 1, 1, 5]), chance.choice([0, 0, 1])
     data = net.numbers.standard_normal((_SAMPLES, *shape[1:])) * spread + middle

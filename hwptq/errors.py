@@ -46,6 +46,10 @@ class UnsupportedError(HwptqError):
     exit_code = 3
 
 
+class WithoutCode(UnsupportedError):
+    """A node of a file has no code; the model can be cut in front of it."""
+
+
 class BudgetError(HwptqError):
     """No assignment of bit widths fits the budget: exit code 4."""
 

@@ -23,8 +23,8 @@ _SAYS = re.compile(
 )
 #: class -> exit code; those of hwptq/errors.py, which tests compare.
 CODES = {
-    "HwptqError": 2, "InputError": 2, "ManyErrors": 2, "UnsupportedError": 3, "BudgetError": 4,
-    "AccuracyError": 5, "StrictError": 5, "MismatchError": 6,
+    "HwptqError": 2, "InputError": 2, "ManyErrors": 2, "UnsupportedError": 3, "WithoutCode": 3,
+    "BudgetError": 4, "AccuracyError": 5, "StrictError": 5, "MismatchError": 6,
 }  # fmt: skip
 
 

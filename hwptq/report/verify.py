@@ -306,7 +306,7 @@ class _Tapped:
         integer = {var for var, _, _ in self.nodes}
         for var, value in bindings(self.reference.func):
             origin = self.origins[var]
-            exact = _holds_codes(var) or (_is_whole(var) and all(v in values for v in reads(value)))
+            exact = (_holds_codes(var) or _is_whole(var)) and all(v in values for v in reads(value))
             if var in integer or exact:
                 values[var] = self.reference.evaluate(value, values)
                 if origin in emitted:

@@ -202,3 +202,23 @@ def test_an_operator_without_code_is_refused_before_all_work(runnable: Callable[
     with pytest.raises(UnsupportedError, match=r"'places' \(NonZero\): the size of its result depends"):
         compiled(proto, runnable("x86-64-vnni"), tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_codes_are_taken_from_places_that_float_finds(runnable: Callable[[str], str], tmp_path: Path):
+    """As the first stage of a detector takes boxes where the scores are largest."""
+    nodes = [
+        node("MatMul", "x w", "a", "scores"),
+        node("Sigmoid", "a", "s", "sure"),
+        node("TopK", "s three", "best places", "choice", axis=1),
+        node("Add", "places offset", "there", "shift"),
+        node("MatMul", "x v", "b", "boxes"),
+        node("Squeeze", "there axis", "flat", "flat"),
+        node("Gather", "b flat", "y", "taken", axis=1),
+    ]
+    constants = {
+        "w": normal(0, 8, 12), "v": normal(1, 8, 16), "three": np.array([3], INT64),
+        "axis": np.array([0], INT64), "offset": np.array([2], INT64),
+    }  # fmt: skip
+    result, _ = compiled(model(nodes, {"x": [1, 8]}, constants), runnable("x86-64-vnni"), tmp_path)
+    assert result.report["coverage"]["macs_quantized"] == result.report["coverage"]["macs_total"]
+    assert result.report["bit_exact"]["mismatches"] == 0

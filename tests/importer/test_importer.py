@@ -315,3 +315,10 @@ def test_split_becomes_slices(
     found = [op_name(value) for _, value in bindings(imported.module["main"])]
     assert found[: len(parts.split())] == ["strided_slice"] * len(parts.split())
     assert names(imported)[:2] == ["cut", "cut:1"]
+
+
+def test_split_into_one_part_is_the_whole(tmp_path: Path):
+    """As torchvision's detectors take the images of a batch of one apart."""
+    nodes = [node("Split", "x sizes", "part", "cut", axis=0), node("Squeeze", "part axis", "y", "image")]
+    constants = {"sizes": np.array([1]), "axis": np.array([0])}
+    check(model(nodes, {"x": [1, 8, 5, 2]}, constants), tmp_path)

@@ -16,7 +16,7 @@ from google.protobuf.message import EncodeError
 from tvm import relax
 
 from hwptq.cache.digest import NoDigest, digest
-from hwptq.errors import UnsupportedError
+from hwptq.errors import UnsupportedError, WithoutCode
 from hwptq.ir.mapped import with_mapped
 from hwptq.notices import Warning
 
@@ -25,6 +25,7 @@ from .bounded_indices import with_bounded_indices
 from .check_import import Imported
 from .chosen_branch import choose_branches
 from .constant_codes import fold_constant_codes
+from .cut import Whole, way_to_cut, whole
 from .dropped_windows import drop_windows
 from .fixed_inputs import fix_inputs
 from .float_nodes import with_float_nodes
@@ -61,6 +62,7 @@ def import_proto(
 ) -> Model:  # fmt: skip
     """Read an ONNX model in memory, which is changed on the way. path: what errors call it."""
     source = _source(proto, axes or {}, fixed or {})
+    file = whole(proto, path)
     name_domains(proto)
     check_onnx(path, proto, _check)
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
@@ -78,7 +80,7 @@ def import_proto(
     proto, shapes, replaced, growth = with_fixed_caches(proto, shapes)
     fed = [i for i in proto.graph.input if i.name in shapes]
     inputs = {i.name: (shapes[i.name], _dtype(i)) for i in fed}
-    simple, rounded = _simplified(proto, shapes, path)
+    simple, rounded = _simplified(proto, shapes, file)
     imported = replace(_to_relax(proto, simple, opset, inputs, path), growth=growth)
     odd = imported.check_shapes()
     outputs = tuple(o.name for o in proto.graph.output)
@@ -104,14 +106,20 @@ def _source(proto: onnx.ModelProto, axes: Mapping[str, int], fixed: Mapping[str,
 
 
 def _simplified(
-    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], path: str
+    original: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], file: Whole
 ) -> tuple[onnx.ModelProto, list[Warning]]:
     """The model that TVM's importer reads, and what its user should know. Raises UnsupportedError."""
     try:
-        proto, warned = simplified(proto, shapes, known_operators())
+        proto, warned = simplified(original, shapes, known_operators())
+        refuse_without_code(proto.graph, known_operators(), file.path)
+    except WithoutCode as error:
+        way = way_to_cut(original, shapes, known_operators(), file)
+        by = f" by {way}" if way else ""
+        raise UnsupportedError(
+            f"{error}; cut the model before it{by}, and do the rest in the program that calls the code"
+        ) from error
     except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:  # of ONNX
-        raise UnsupportedError(f"{path}: {said_by_importer(error, '')}") from error
-    refuse_without_code(proto.graph, known_operators(), path)
+        raise UnsupportedError(f"{file.path}: {said_by_importer(error, '')}") from error
     return proto, warned
 
 

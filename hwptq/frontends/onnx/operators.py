@@ -191,6 +191,8 @@ def _split(inputs: Sequence[Any], attrs: Any) -> Any:
     """Split as slices, which have an integer form; None where the sizes of the parts are not constant."""
     x, sizes, axis = inputs[0], inputs[1], int(attrs.get("axis", 0))
     total, count = shape_of(x)[axis], int(attrs["tvm_custom"]["num_outputs"])
+    if count == 1:
+        return x
     if sizes is not None:
         sizes = constant(sizes)
         if sizes is None:

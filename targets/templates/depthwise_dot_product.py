@@ -15,7 +15,7 @@ from .limits import check_vector
 
 @dataclass(frozen=True)
 class DepthwiseDotKernel(Kernel):
-    """Depthwise by acc[lanes] += sum over 4 of activation * weight: four rows, interleaved."""
+    """Depthwise by `acc[lanes] += sum over 4 of activation * weight`: four rows, interleaved."""
 
     template: ClassVar[str] = "depthwise_dot_product"
     serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)

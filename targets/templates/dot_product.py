@@ -17,7 +17,7 @@ _OTHER = "; an instruction that adds up whole vectors takes the template reducin
 
 @dataclass(frozen=True)
 class DotProductKernel(Kernel):
-    """acc[lanes] += sum over k of activation[k] * weight[lanes][k], one instruction."""
+    """`acc[lanes] += sum over k of activation[k] * weight[lanes][k]`, one instruction."""
 
     template: ClassVar[str] = "dot_product"
     serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense", "group_dense", "matmul")

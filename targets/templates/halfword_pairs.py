@@ -15,7 +15,7 @@ from .intrinsics import Call, Vector, pair_sum
 
 @dataclass(frozen=True)
 class HalfwordPairsKernel(Kernel):
-    """acc += a[0] * w[0] + a[1] * w[1] of halfwords: bytes 0 and 2 of a word, then its bytes 1 and 3."""
+    """`acc += a[0] * w[0] + a[1] * w[1]` of halfwords: bytes 0 and 2 of a word, then its bytes 1 and 3."""
 
     template: ClassVar[str] = "halfword_pairs"
     serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")

@@ -16,7 +16,7 @@ from .limits import check_operands, check_vector, check_weight_group, weight_gro
 
 @dataclass(frozen=True)
 class MatrixMultiplyKernel(Kernel):
-    """acc[rows][columns] += sum over k of activation[row][k] * weight[column][k], one instruction."""
+    """`acc[rows][columns] += sum over k of activation[row][k] * weight[column][k]`, one instruction."""
 
     template: ClassVar[str] = "matrix_multiply"
     serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")

@@ -18,7 +18,7 @@ _BYTE = 8  # bits of an element in memory
 
 @dataclass(frozen=True)
 class ReducingDepthwiseKernel(Kernel):
-    """acc += sum over k of patch[k] * weight[k]; a patch is what windows of neighbours read of a channel."""
+    """`acc += sum over k of patch[k] * weight[k]`; a patch is what neighbouring windows read of a channel."""
 
     template: ClassVar[str] = "reducing_depthwise"
     serves: ClassVar[tuple[str, ...]] = ("depthwise_conv2d",)

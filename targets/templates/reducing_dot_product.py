@@ -15,7 +15,7 @@ from .limits import check_vector
 
 @dataclass(frozen=True)
 class ReducingDotKernel(Kernel):
-    """acc += sum over k of activation[k] * weight[k], one instruction; acc is a scalar register."""
+    """`acc += sum over k of activation[k] * weight[k]`, one instruction; acc is a scalar register."""
 
     template: ClassVar[str] = "reducing_dot_product"
     serves: ClassVar[tuple[str, ...]] = ("conv2d", "dense")

@@ -16,7 +16,7 @@ _LEAST = 3  # registers: an accumulator, an activation, a weight
 
 @dataclass(frozen=True)
 class TileRegistersKernel(Kernel):
-    """acc[row][column] += sum over k of activation[row][k] * weight[column][k], a row is a pixel.
+    """`acc[row][column] += sum over k of activation[row][k] * weight[column][k]`, a row is a pixel.
 
     A register has up to `rows` rows of `row_bytes` bytes, as the layer configures it. That of the weights
     holds a group of 4 inputs in a row: [k / 4][column][4].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,15 @@ def test_a_server_that_is_gone_is_one_line(out: Path, hwptq: Any) -> None:
     outcome = hwptq("verify", out, "--on", f"rpc:127.0.0.1:{free_port()}")
     assert outcome.code == 2
     assert "no server answers there: is it started" in outcome.error
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_a_tracker_that_is_gone_is_not_waited_for(out: Path, hwptq: Any, command: str) -> None:
+    begin = time.monotonic()
+    outcome = hwptq(command, out, "--on", f"rpc-tracker:127.0.0.1:{free_port()}/board")
+    assert outcome.code == 2
+    assert "no tracker" in outcome.error
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("name", ["rpc:host", "rpc:host:x", "rpc-tracker:host:9190"])

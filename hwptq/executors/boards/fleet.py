@@ -15,7 +15,7 @@ from hwptq.backends.program import Tensor
 from hwptq.errors import HwptqError
 
 from .board import LostConnection
-from .rpc import SECONDS, RpcTracker, results
+from .rpc import SECONDS, RpcTracker, results, tracker_at
 
 _PATIENCE = 5  # seconds
 
@@ -90,7 +90,7 @@ def fleet(on: str) -> Iterator[list[FleetBoard]]:
 
     host, port, key = RpcTracker.parts(on)
     try:
-        tracker = rpc.connect_tracker(host, port)
+        tracker = tracker_at(host, port)
         free = _free(tracker, key)
     except (RuntimeError, OSError) as error:
         raise HwptqError(f"{on}: no tracker answers there") from error

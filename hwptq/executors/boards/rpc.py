@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -146,10 +147,16 @@ class RpcTracker(Rpc):
         return found["host"], int(found["port"]), found["key"]
 
     def _connected(self) -> Any:
-        from tvm import rpc
-
-        tracker = rpc.connect_tracker(self._where["host"], int(self._where["port"]))
+        tracker = tracker_at(self._where["host"], int(self._where["port"]))
         return tracker.request(self._where["key"], session_timeout=SECONDS)
+
+
+def tracker_at(host: str, port: int) -> Any:
+    """A tracker. Raises OSError at once where none listens: TVM asks again for a minute."""
+    from tvm import rpc
+
+    socket.create_connection((host, port), SECONDS).close()
+    return rpc.connect_tracker(host, port)
 
 
 def results(machine: Any, function: str, arguments: Sequence[Any]) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .place import On
-from .words import axes_of, fixed_of, observer_setting
+from .words import axes_of, fixed_of, observer_setting, targets_from
 
 #: Who computes.
 Cluster = Annotated[
@@ -28,7 +28,12 @@ class Case:
     """The model, the device, and the data."""
 
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="fp32 or QDQ model, opset 7 or newer")]
-    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="device, see: hwptq targets list")]
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE.toml", help="device, see: hwptq targets list", autocompletion=targets_from
+        ),
+    ]
     calibration_data: Annotated[
         str | None, typer.Option(metavar="DATA", help=".npz, .npy, image folder or module:function")
     ] = None

@@ -14,6 +14,10 @@ from .grouped import grouped
 from .place import On
 from .progress_display import TerminalProgress
 from .talk import Talk
+from .words import targets_from
+
+#: A descriptor.
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", autocompletion=targets_from)]
 
 targets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at target descriptors.")
 
@@ -35,9 +39,7 @@ def list_targets(context: typer.Context, talk: Talk) -> None:
 
 @targets_app.command("show")
 @grouped
-def show_target(
-    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")], talk: Talk
-) -> None:
+def show_target(context: typer.Context, name: Name, talk: Talk) -> None:
     """One target: what it computes, and with which instructions."""
     from hwptq.targets import load_target
 
@@ -55,7 +57,7 @@ def show_target(
 @grouped
 def check_target(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
+    name: Name,
     talk: Talk,
     trust_descriptor: Annotated[bool, typer.Option(help="let it run any program")] = False,
 ) -> None:
@@ -82,7 +84,7 @@ def check_target(
 @grouped
 def measure_target(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE.toml")],
+    name: Name,
     talk: Talk,
     on: On = None,
     output: Annotated[

@@ -41,3 +41,10 @@ def observer_setting(method: str | None) -> list[str]:
     if method is not None and method not in OBSERVERS:
         raise InputError(f"--calibration-method {method}: give {', '.join(OBSERVERS)}")
     return [] if method is None else [f"observer={method}"]
+
+
+def targets_from(incomplete: str) -> list[str]:
+    """The shipped targets that begin so, for completion in the shell; where none does, it offers files."""
+    from hwptq.targets import target_names
+
+    return [name for name in target_names() if name.startswith(incomplete)]

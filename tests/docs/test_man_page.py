@@ -43,14 +43,25 @@ def test_what_roff_would_read_is_escaped(text: str, shown: str) -> None:
     assert make_man_page.roff(text) == shown
 
 
-def test_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("compile --tu", ["--tune", "--tune-cache"]),
+        ("compile --target arm-cortex-m", ["arm-cortex-m4", "arm-cortex-m55"]),
+        ("targets show riscv", ["riscv32-imc", "riscv64-rvv"]),
+        ("compile --target ./chip", []),  # the shell offers files
+    ],
+)
+def test_completion(
+    typed: str, offered: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("_HWPTQ_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "hwptq compile --tu")
-    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("COMP_WORDS", f"hwptq {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
     monkeypatch.setattr(sys, "argv", ["hwptq"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert capsys.readouterr().out.split() == ["--tune", "--tune-cache"]
+    assert capsys.readouterr().out.split() == offered
 
 
 def test_groff_reads_the_pages(folder: Path) -> None:

@@ -82,7 +82,8 @@ class _Tied:
 
 
 def _tied(plan: QuantizationPlan) -> list[_Tied]:
-    """The groups in bytes whose layers can all read more."""
+    """The groups in bytes whose layers can all read more, and gain by it: not what has the scale that a layer
+    needs for a weight so large that the sum of its products fits no smaller one."""
     found = []
     for group in plan.groups:
         layers = {v: _layers(plan, v) for v in group}
@@ -91,7 +92,8 @@ def _tied(plan: QuantizationPlan) -> list[_Tied]:
         offered = {name: pair for name, pair in pairs.items() if pair}
         dtypes = [plan.input_dtype(u) for u in readers]
         narrow = all(d.bits <= INT8.bits and not d.is_float for d in dtypes)
-        if readers and len(offered) == len(readers) and narrow and plan.narrow.keys().isdisjoint(group):
+        free = plan.narrow.keys().isdisjoint(group) and plan.raised.isdisjoint(group)
+        if readers and len(offered) == len(readers) and narrow and free:
             tensors = [Rounded(v, plan.qparams[v].rounded, tuple(of)) for v, of in layers.items() if of]
             more = {u: _more(plan, u, offered[plan.labels[u]]) for u in readers}
             macs = {u: node_macs(plan.mod, plan.values[u]) for u in readers}

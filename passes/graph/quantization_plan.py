@@ -66,9 +66,9 @@ class QuantizationPlan:
     """Kinds of the nodes, groups of tensors that share a scale, and the parameters chosen for both.
 
     Attributes: values (var -> its expression), kinds (var -> operator kind or None), groups (sets of vars),
-    qparams (var -> QParams), narrow (var -> QParams of the bytes that operators read of a wide tensor),
-    weights (var -> QuantizedWeight), labels (var -> that of its origin), reasons (label -> why it stays in
-    float).
+    qparams (var -> QParams), raised (vars whose scale products need larger than ranges do), narrow (var ->
+    QParams of the bytes that operators read of a wide tensor), weights (var -> QuantizedWeight), labels (of
+    origins, by var), reasons (label -> why it stays in float).
     """
 
     def __init__(self, mod: tvm.IRModule, function: str, target: Any, stats: Stats, choices: Choices):
@@ -98,6 +98,7 @@ class QuantizationPlan:
         self._grid = target.numerics.grid
         self.narrow = self._narrow()
         self.qparams: dict[Any, QParams] = {}
+        self.raised: set[Any] = set()
         self.weights: dict[Any, QuantizedWeight] = {}
         self._weights = LayerWeights(mod, target, choices.granularity)
         self._choose()
@@ -283,6 +284,7 @@ class QuantizationPlan:
         chosen = [
             activation_qparams(*span, 0.0, d, self._grid) for span, d in zip(spans, dtypes, strict=True)
         ]
+        wanted = list(chosen)
         products = {v: value for v, value in self.values.items() if self.kinds[v] in PRODUCTS}
         for _ in range(_ROUNDS):
             before = list(chosen)
@@ -296,6 +298,7 @@ class QuantizationPlan:
             if chosen == before:
                 break
         self.qparams = {v: chosen[i] for v, i in member.items()}
+        self.raised = {v for v, i in member.items() if chosen[i].scale > wanted[i].scale}
 
     def _least_scale(
         self, var: Any, value: Any, given: Mapping[Any, QParams], is_rounded: bool

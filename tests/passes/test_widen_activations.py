@@ -107,3 +107,24 @@ def test_what_a_gate_gives_is_int16_where_that_takes_hardly_longer(tmp_path):
 @pytest.mark.parametrize(("target", "constant"), [("x86-64-amx", False), ("x86-64-vnni", True)])
 def test_it_stays_in_bytes_where_that_takes_long_or_one_factor_is_constant(tmp_path, target, constant):
     assert not assignment(gated(tmp_path, target, constant).float32["main"])
+
+
+def test_not_where_a_large_weight_leaves_the_step_as_it_is(tmp_path):
+    """It stands where almost nothing comes in; products of others need no such scale."""
+    small, large = np.ones((2, CHANNELS, 1, 1, 1), np.float32)
+    small[0], large[0] = 1e-5, 1e4
+    weights = {
+        "w": normal(1, CHANNELS, CHANNELS, 1, 1) * small, "d": normal(2, CHANNELS, 1, 3, 3) * large,
+        "o": normal(3, 64, CHANNELS, 1, 1), "p": normal(4, 64, 64, 3, 3),
+        "low": np.float32(0), "high": np.float32(6),
+    }  # fmt: skip
+    nodes = [
+        node("Conv", "x w", "a", name="first"), node("Relu", "a", "r"),
+        node("Conv", "r d", "b", name="depthwise", group=CHANNELS, pads=[1] * 4),
+        node("Clip", "b low high", "c", name="clip"), node("Conv", "c o", "e", name="last"),
+        node("Conv", "e p", "y", name="large"),
+    ]  # fmt: skip
+    imported = import_onnx(save(model(nodes, {"x": [1, CHANNELS, 12, 12]}, weights), tmp_path))
+    data = from_batches([{"x": normal(i, 1, CHANNELS, 12, 12)} for i in range(4)], imported.inputs)
+    job = Job(load_target("x86-64-vnni"), data, Options(recipe=Recipe(widen=True)))
+    assert "last" not in assignment(prepare(imported.module, job).float32["main"])

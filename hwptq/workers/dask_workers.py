@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 _DEATHS = 100
 #: Benches that a worker keeps.
 _KEPT = 3
+#: Times that the processes of `local:N` are started: one that dies on its way takes all with it.
+_STARTS = 3
 _INSTALL = "pip install 'hwptq[cluster]'"
 
 
@@ -123,13 +125,16 @@ def _local_cluster(place: str) -> Any:
     count = place.partition(":")[2]
     if not count.isdigit() or int(count) < 1:
         raise InputError(f"--cluster {place}: give local:N, such as local:2")
-    try:
-        return LocalCluster(
-            n_workers=int(count), threads_per_worker=1, dashboard_address=":0", memory_limit=0,
-            silence_logs="CRITICAL",
-        )  # fmt: skip
-    except (RuntimeError, OSError, TimeoutError) as error:
-        raise HwptqError(f"--cluster {place}: its processes can't be started: {error}") from error
+    for left in reversed(range(_STARTS)):
+        try:
+            return LocalCluster(
+                n_workers=int(count), threads_per_worker=1, dashboard_address=":0", memory_limit=0,
+                silence_logs="CRITICAL",
+            )  # fmt: skip
+        except (RuntimeError, OSError, TimeoutError) as error:
+            if not left:
+                raise HwptqError(f"--cluster {place}: its processes can't be started: {error}") from error
+    raise AssertionError("unreachable")
 
 
 def _pickled(value: Any) -> bytes:

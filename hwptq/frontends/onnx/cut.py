@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import networkx as nx
 import onnx
 
 from hwptq.errors import UnsupportedError
@@ -103,40 +104,18 @@ def _cut(model: onnx.ModelProto, allowed: Collection[str], known: Collection[str
 
 
 def _narrowest(edges: _Graph) -> list[str]:
-    """The tensors of a least cut, those nearest to the sink; nothing where it would be wider than is told."""
-    room: _Graph = defaultdict(dict)
+    """The tensors of a least cut, those nearest to the sink; nothing where there is none."""
+    graph = nx.DiGraph()
     for start, ends in edges.items():
         for end, size in ends.items():
-            room[start][end] = size
-            room[end].setdefault(start, 0)
-    for _ in range(_MOST + 1):
-        before = _reached(room, "source")
-        if "sink" not in before:
-            back: _Graph = {n: {m: room[m][n] for m in near} for n, near in room.items()}
-            behind = _reached(back, "sink")
-            return [n[1:] for n in edges if n[0] == "<" and n not in behind and f"{n[1:]}>" in behind]
-        for start, end in _steps(before):
-            room[start][end] -= 1
-            room[end][start] += 1
-    return []
-
-
-def _reached(room: _Graph, start: str) -> dict[str, str]:
-    """What can be reached from `start`, and from where."""
-    before, waiting = {start: ""}, [start]
-    for here in waiting:
-        for there, size in room.get(here, {}).items():
-            if size and there not in before:
-                before[there] = here
-                waiting.append(there)
-    return before
-
-
-def _steps(before: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    end = "sink"
-    while start := before[end]:
-        yield start, end
-        end = start
+            graph.add_edge(start, end, **({"capacity": size} if size < _INF else {}))  # none: no limit
+    if "sink" not in graph or "source" not in graph:
+        return []
+    try:
+        _, (_, behind) = nx.minimum_cut(graph, "source", "sink")  # of several the last
+    except nx.NetworkXUnbounded:  # a layer's result is read by what has no code
+        return []
+    return [n[1:] for n in edges if n[0] == "<" and n not in behind and f"{n[1:]}>" in behind]
 
 
 def _behind(graph: onnx.GraphProto, tensors: Collection[str]) -> set[str]:

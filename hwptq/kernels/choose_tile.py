@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .convolution import Convolution
+from .mac import Mac
 from .pack_weights import vector_count
-from .register_tile import Mac, Tile
+from .register_tile import Tile
 from .store_rows import NARROWED
 from .vector_blocks import blocks, even
 

@@ -16,8 +16,9 @@ from hwptq.tir.kernel import Step
 from .group_dot import group_dot, takes_groups
 from .group_lookup import group_lookup
 from .layer import Layer
+from .mac import Mac
 from .matmul_dot import fits, matmul_dot
-from .register_tile import Mac, Tile
+from .register_tile import Tile
 from .tiled import Tiled, Tiling
 
 _LOADED_GROUPS = 4  # of a by-element instruction: the int32 lanes of a 128-bit register

@@ -40,10 +40,11 @@ from hwptq.tir.packed_codes import short_scale
 from hwptq.tir.vector_unit import VectorUnit
 
 from .layer import Layer
+from .mac import Mac
 from .pack_codes import Unit, codes_above, levels_of, pack_codes, pack_group_scales, unit_of_bits
 from .pack_input import Packing, pack_input
 from .pack_weights import vector_count
-from .register_tile import Mac, Tile
+from .register_tile import Tile
 from .vector_blocks import Turns, blocks, each_block, even
 
 _NAME = "group_dot_product"

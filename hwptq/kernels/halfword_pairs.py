@@ -7,7 +7,8 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.targets.templates.halfword_pairs import HalfwordPairsKernel
 from hwptq.tir.builder import Expr
 
-from .register_tile import Mac, Tile
+from .mac import Mac
+from .register_tile import Tile
 from .tiled import Tiled, Tiling
 
 _K = 4  # bytes of a word

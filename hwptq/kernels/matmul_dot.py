@@ -41,8 +41,9 @@ from hwptq.tir.vector_unit import VectorUnit
 
 from .choose_tile import fit
 from .convolution import Convolution
+from .mac import Mac
 from .pack_input import Packing, pack_input
-from .register_tile import Mac, Plan, accumulators, reduce_windows
+from .register_tile import Plan, accumulators, reduce_windows
 from .store_tile import Output, store_tile
 from .tiled import Tiling
 from .vector_blocks import Turns, blocks

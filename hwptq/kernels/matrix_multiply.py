@@ -7,7 +7,8 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.targets.templates.matrix_multiply import MatrixMultiplyKernel
 from hwptq.tir.builder import Expr, dtype_of, shuffle
 
-from .register_tile import Mac, Tile
+from .mac import Mac
+from .register_tile import Tile
 from .tiled import Tiled, Tiling
 
 _LOADED_GROUPS = 2  # of k activations of one pixel: two pixels' loads then make two operands

@@ -7,7 +7,8 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.targets.templates.reducing_dot_product import ReducingDotKernel
 from hwptq.tir.builder import Expr
 
-from .register_tile import Mac, Tile
+from .mac import Mac
+from .register_tile import Tile
 from .tiled import Tiled, Tiling
 
 

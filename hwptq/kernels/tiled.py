@@ -26,10 +26,11 @@ from .halfword_bytes import biases_of_halves, lower_from, split_bytes, splits
 from .interleave_pixels import interleave_pixels
 from .interleaved_tile import emit_interleaved
 from .layer import Layer
+from .mac import Mac
 from .pack_groups import pack_grouped
 from .pack_input import Packing, pack_input
 from .pack_weights import pack_channels, pack_scales, pack_weights, packed_bits, without_offset
-from .register_tile import Mac, Plan, Tile, emit_tiled, window_offsets
+from .register_tile import Plan, Tile, emit_tiled, window_offsets
 from .result_range import proven
 from .schedule import Schedule
 from .scratchpad import emit_bands, plan_bands

@@ -7,7 +7,8 @@ from tvm.script.ir_builder import tirx as T
 from hwptq.targets.templates.vector import VectorKernel
 from hwptq.tir.builder import Expr, cast, splat
 
-from .register_tile import Mac, Tile
+from .mac import Mac
+from .register_tile import Tile
 from .tiled import Tiled, Tiling
 
 

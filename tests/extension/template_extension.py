@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hwptq.kernels.register_tile import Mac, Tile
+from hwptq.kernels.mac import Mac
+from hwptq.kernels.register_tile import Tile
 from hwptq.kernels.tiled import Tiled, Tiling
 from hwptq.targets.fields.about import about
 from hwptq.targets.fields.problems import Problems, join

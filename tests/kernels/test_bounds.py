@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 from tvm_ffi import structural_walk
 
-from hwptq.kernels.register_tile import Mac
+from hwptq.kernels.mac import Mac
 from hwptq.operators.conv2d import Conv2d
 from hwptq.targets import load_target
 

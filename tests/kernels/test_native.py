@@ -37,7 +37,8 @@ from kernel_cases import (
 from hwptq.backends.backend import why_not_run
 from hwptq.kernels import matrix_multiply
 from hwptq.kernels.dot_product import mac_of
-from hwptq.kernels.register_tile import Mac, Tile
+from hwptq.kernels.mac import Mac
+from hwptq.kernels.register_tile import Tile
 from hwptq.kernels.schedule import Schedule
 from hwptq.kernels.select import selector_of
 from hwptq.kernels.tiled import Tiling, tiled_steps

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +24,15 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 #: What a branch does, and which values are the largest, belongs to the program behind the cut.
 _CHOOSING = ("If", "Loop", "Scan", "TopK")
 _MOST = 16  # tensors of a cut that a user is told of
-_INF = 1 << 30
+_SOURCE, _SINK = range(2)  # layers, and what has no code
 
-_Graph = dict[str, dict[str, int]]
+
+@dataclass(frozen=True)
+class _Side:
+    """What makes a tensor, or what reads it."""
+
+    tensor: str
+    after: bool
 
 
 @dataclass(frozen=True)
@@ -83,39 +88,35 @@ def _cut(model: onnx.ModelProto, allowed: Collection[str], known: Collection[str
     """The fewest allowed tensors between layers and nodes without code, as late as can be, and the outputs
     that none of these nodes reaches; nothing where a layer has no such tensor behind it."""
     weights, lost = {t.name for t in model.graph.initializer}, set[str]()
-    edges: _Graph = defaultdict(dict)
+    graph, made = nx.DiGraph(), list[str]()  # an edge without a capacity has no limit
     fed = {i.name for i in model.graph.input}
     for node in model.graph.node:
         if lost.intersection(node.input) or node.op_type in _CHOOSING or not has_code(node, known):
             lost.update(node.output)
-            for name in filter(None, node.input):
-                edges[f"{name}>"]["sink"] = _INF
+            graph.add_edges_from((_Side(name, after=True), _SINK) for name in filter(None, node.input))
             continue
         layer = node.op_type in _LAYERS and weights.intersection(node.input)
         for output in filter(None, node.output):
-            edges[f"<{output}"][f"{output}>"] = 1 if output in allowed else _INF
-            if layer:
-                edges["source"][f"<{output}"] = _INF
-            for name in set(node.input) - weights - fed - lost:
-                edges[f"{name}>"][f"<{output}"] = _INF
-    found = _narrowest(edges)
+            made.append(output)
+            before, after = (_Side(output, after=side) for side in (False, True))
+            graph.add_edge(before, after, **({"capacity": 1} if output in allowed else {}))
+            graph.add_edges_from([(_SOURCE, before)] if layer else [])
+            read = set(node.input) - weights - fed - lost
+            graph.add_edges_from((_Side(name, after=True), before) for name in read)
+    found = _narrowest(graph, made)
     ready = [o.name for o in model.graph.output if o.name not in lost and o.name not in found]
     return [*found, *ready] if found else []
 
 
-def _narrowest(edges: _Graph) -> list[str]:
-    """The tensors of a least cut, those nearest to the sink; nothing where there is none."""
-    graph = nx.DiGraph()
-    for start, ends in edges.items():
-        for end, size in ends.items():
-            graph.add_edge(start, end, **({"capacity": size} if size < _INF else {}))  # none: no limit
-    if "sink" not in graph or "source" not in graph:
+def _narrowest(graph: nx.DiGraph, tensors: Sequence[str]) -> list[str]:
+    """Those of a least cut, nearest to the sink; nothing where there is none."""
+    if _SINK not in graph or _SOURCE not in graph:
         return []
     try:
-        _, (_, behind) = nx.minimum_cut(graph, "source", "sink")  # of several the last
+        _, (_, behind) = nx.minimum_cut(graph, _SOURCE, _SINK)  # of several the last
     except nx.NetworkXUnbounded:  # a layer's result is read by what has no code
         return []
-    return [n[1:] for n in edges if n[0] == "<" and n not in behind and f"{n[1:]}>" in behind]
+    return [t for t in tensors if _Side(t, after=False) not in behind and _Side(t, after=True) in behind]
 
 
 def _behind(graph: onnx.GraphProto, tensors: Collection[str]) -> set[str]:
